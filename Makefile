@@ -1,0 +1,61 @@
+# Every target builds the virtual environment it needs and reuses it afterwards.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+# One thread a process: the machine may be shared, and results are then repeatable.
+export OMP_NUM_THREADS = 1
+export OPENBLAS_NUM_THREADS = 1
+export MKL_NUM_THREADS = 1
+
+.PHONY: help demo test lint format slow bench validity study figures clean
+
+help:
+	@echo "make demo      find the mislabelled digits of MNIST from one training run"
+	@echo "make test      run the tests (minutes)"
+	@echo "make lint      ruff, formatting, types, docstrings"
+	@echo "make slow      longer simulations of what the fast tests claim"
+	@echo "make bench     time the core and the sampler, as ratios"
+	@echo "make validity  coverage of the intervals: docs/validity.md"
+	@echo "make study     detection of flipped labels over seeds: docs/mnist.md"
+	@echo "make figures   the pictures of the README"
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --upgrade -c constraints.txt pip
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[mnist]" --group dev
+	touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/python -m fstat_torch.mnist --out results/mnist
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest -q -n 2 -m "not slow"
+
+slow: $(VENV)/.installed
+	$(BIN)/python -m pytest -q -n 2 -m slow
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m numpydoc.hooks.validate_docstrings $$(git ls-files 'fstat/*.py' 'adapters/*.py')
+
+format: $(VENV)/.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.installed
+	$(BIN)/python tests/benchmarks/bench_fit.py
+	$(BIN)/python tests/benchmarks/bench_gradients.py
+
+validity: $(VENV)/.installed
+	$(BIN)/python docs/studies/validity.py
+
+study: $(VENV)/.installed
+	$(BIN)/python docs/studies/flipped_labels.py
+
+figures: $(VENV)/.installed
+	$(BIN)/python docs/studies/readme_figures.py
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,1 @@
+"""In-training sampling of influence observations for PyTorch."""

@@ -1,0 +1,254 @@
+"""P and Q of one training run: the batch without and with a subset, step by step.
+
+The scale of a step comes from the steps before it. Taken from the same batch, the
+members of the subset would be part of their own yardstick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from ._validation import FloatArray
+from .observations import IntArray
+
+SELF = "self"
+_LEAST_STEPS = 10
+
+
+@dataclass(frozen=True)
+class Members:
+    """Subsets of examples, as sorted (example, subset) entries.
+
+    Parameters
+    ----------
+    names : ndarray of shape (n_subsets,)
+        Name of each subset; its example where it has one only and no name.
+    example, subset : ndarray of int of shape (n_entries,)
+        Which example belongs to which subset, sorted by example.
+    several : bool
+        Whether some subset has more than one example.
+    single_names : bool
+        Whether names are numbers of examples.
+    """
+
+    names: NDArray[Any]
+    example: IntArray
+    subset: IntArray
+    several: bool
+    single_names: bool
+
+    @classmethod
+    def of(cls, subsets: Any, recorded: IntArray) -> Members:
+        """Read subsets as `Trace.observations` takes them."""
+        if subsets is None:
+            subsets = np.unique(recorded)
+        if isinstance(subsets, Mapping):
+            names = np.array([str(name) for name in subsets])
+            groups = [_examples(group, name) for name, group in subsets.items()]
+            return cls._from_groups(names, groups)
+        if _is_flat(subsets):
+            single = _examples(subsets, "subsets")
+            entries = _sorted(single, np.arange(len(single)))
+            return cls(single, *entries, several=False, single_names=True)
+        if not len(subsets):
+            raise ValueError("`subsets` must hold at least one subset, got none.")
+        groups = [_examples(group, str(k)) for k, group in enumerate(subsets)]
+        return cls._from_groups(np.arange(len(groups)), groups)
+
+    @classmethod
+    def _from_groups(cls, names: NDArray[Any], groups: list[IntArray]) -> Members:
+        sizes = [len(group) for group in groups]
+        subset = np.repeat(np.arange(len(groups)), sizes)
+        entries = _sorted(np.concatenate(groups), subset)
+        return cls(names, *entries, several=max(sizes) > 1, single_names=False)
+
+    def rows(self, index: IntArray) -> tuple[IntArray, IntArray]:
+        """Return (row, subset) for each recorded row whose example is in a subset."""
+        first = np.searchsorted(self.example, index, side="left")
+        count = np.searchsorted(self.example, index, side="right") - first
+        row = np.repeat(np.arange(len(index)), count)
+        nth = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
+        return row, self.subset[first[row] + nth]
+
+
+def observe_targets(
+    columns: dict[str, np.ndarray],
+    members: Members,
+    picked: list[int],
+    standardize: bool,
+    window: int,
+) -> dict[str, NDArray[Any]]:
+    """Return P and Q of subsets for targets, one row for each subset and step.
+
+    Parameters
+    ----------
+    columns : dict of str to ndarray
+        Columns of a trace.
+    members : Members
+        The subsets.
+    picked : list of int
+        Columns of `alignment`.
+    standardize : bool
+        Whether to standardise step by step.
+    window : int
+        Steps that a reference comes from.
+
+    Returns
+    -------
+    dict of str to ndarray
+        `p`, `q` of shape (n_rows, n_targets); `at` (which recorded step) and `subset`
+        of shape (n_rows,); `usable` of shape (n_recorded,).
+    """
+    size = columns["batch_size"]
+    at_row = np.repeat(np.arange(len(size)), size)
+    s = columns["alignment"][:, picked].astype(float)
+    if standardize:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            s = s / columns["target_norm"][:, picked][at_row]
+    first = np.cumsum(size) - size
+    total = np.add.reduceat(s, first, axis=0)
+    row, subset = members.rows(columns["index"])
+    # One entry for each step and subset, however many members the batch holds.
+    key = at_row[row] * len(members.names) + subset
+    order = np.argsort(key, kind="stable")
+    keys, begin, k = np.unique(key[order], return_index=True, return_counts=True)
+    at, subset = keys // len(members.names), keys % len(members.names)
+    if len(keys):
+        inside = np.add.reduceat(s[row[order]], begin, axis=0)
+    else:
+        inside = np.zeros((0, len(picked)))
+    b = size[at][:, None].astype(float)
+    rest = b - k[:, None]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        p = np.where(rest >= 2, (total[at] - inside) / rest, np.nan)
+        q = np.where(rest >= 2, total[at] / b, np.nan)
+    usable: NDArray[Any] = np.ones(len(size), dtype=bool)
+    if standardize:
+        squares = np.add.reduceat(s * s, first, axis=0)
+        count = np.broadcast_to(size[:, None], total.shape)
+        centre, scale = reference(count, total, squares, window)
+        p, q = (np.sqrt(b) * (x - centre[at]) / scale[at] for x in (p, q))
+        usable = np.asarray(np.isfinite(scale).any(axis=1))
+    return {"p": p, "q": q, "at": at, "subset": subset, "usable": usable}
+
+
+def observe_self(
+    columns: dict[str, np.ndarray], members: Members, standardize: bool, window: int
+) -> dict[str, NDArray[Any]]:
+    """Return P and Q of single examples for themselves.
+
+    Each example's gradient is the target; the scale of a step is that of the
+    alignment of *other* pairs of examples at the steps before.
+
+    Parameters
+    ----------
+    columns : dict of str to ndarray
+        Columns of a trace.
+    members : Members
+        Subsets of one example each.
+    standardize : bool
+        Whether to standardise step by step.
+    window : int
+        Steps that a reference comes from.
+
+    Returns
+    -------
+    dict of str to ndarray
+        As `observe_targets`, with one target.
+    """
+    size = columns["batch_size"]
+    at_row = np.repeat(np.arange(len(size)), size)
+    square = columns["norm_squared"].astype(float)
+    norm = np.sqrt(np.where(square > 0, square, np.nan)) if standardize else 1.0
+    own = square / norm
+    others = columns["gram_sum"] / norm
+    squares = columns["gram_squares"] / norm**2
+    row, subset = members.rows(columns["index"])
+    at = at_row[row]
+    b = size[at].astype(float)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        p = np.where(b >= 3, others[row] / (b - 1), np.nan)
+        q = np.where(b >= 3, (others[row] + own[row]) / b, np.nan)
+    usable: NDArray[Any] = np.ones(len(size), dtype=bool)
+    if standardize:
+        seen = ~np.isnan(own)
+        first = np.cumsum(size) - size
+
+        def by_step(values: FloatArray) -> FloatArray:
+            return np.add.reduceat(np.where(seen, values, 0.0), first)[:, None]
+
+        count = by_step((size[at_row] - 1).astype(float))
+        centre, scale = reference(count, by_step(others), by_step(squares), window)
+        p, q = (np.sqrt(b) * (x - centre[at, 0]) / scale[at, 0] for x in (p, q))
+        usable = np.isfinite(scale[:, 0])
+    return {
+        "p": p[:, None],
+        "q": q[:, None],
+        "at": at,
+        "subset": subset,
+        "usable": usable,
+    }
+
+
+def reference(
+    count: FloatArray, total: FloatArray, squares: FloatArray, window: int
+) -> tuple[FloatArray, FloatArray]:
+    """Return mean and standard deviation over the steps before each step.
+
+    Parameters
+    ----------
+    count, total, squares : ndarray of shape (n_steps, n_targets)
+        Number, sum and sum of squares of the alignments of each step.
+    window : int
+        Steps to look back.
+
+    Returns
+    -------
+    centre, scale : ndarray of shape (n_steps, n_targets)
+        NaN where fewer than 10 steps came before, or where nothing varied.
+    """
+
+    def before(values: FloatArray) -> FloatArray:
+        padded = np.concatenate([np.zeros((window, values.shape[1])), values[:-1]])
+        return sliding_window_view(padded, window, axis=0).sum(axis=-1)
+
+    n, sums, sums_of_squares = before(count), before(total), before(squares)
+    enough = np.arange(len(count))[:, None] >= _LEAST_STEPS
+    with np.errstate(invalid="ignore", divide="ignore"):
+        centre = np.where(enough, sums / n, np.nan)
+        variance = (sums_of_squares - n * centre**2) / (n - 1)
+        # Rounding leaves about this much of a variance that is zero.
+        noise = 1e-12 * sums_of_squares / n
+        scale = np.sqrt(np.where(variance > noise, variance, np.nan))
+    return centre, scale
+
+
+def _is_flat(subsets: Any) -> bool:
+    if isinstance(subsets, np.ndarray):
+        return subsets.ndim == 1 and subsets.dtype != object
+    return len(subsets) > 0 and all(np.ndim(group) == 0 for group in subsets)
+
+
+def _examples(group: Any, name: str) -> IntArray:
+    array = np.atleast_1d(np.asarray(group))
+    if array.dtype == bool:
+        array = np.flatnonzero(array)
+    if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iu":
+        raise ValueError(
+            f"Subset {name!r} must be a non-empty array of example numbers or a mask, "
+            f"got {array.dtype} of shape {array.shape}."
+        )
+    if len(np.unique(array)) != len(array):
+        raise ValueError(f"Subset {name!r} must not name an example twice.")
+    return array.astype(np.int64)
+
+
+def _sorted(example: IntArray, subset: IntArray) -> tuple[IntArray, IntArray]:
+    order = np.argsort(example, kind="stable")
+    return example[order], subset[order]

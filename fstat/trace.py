@@ -1,0 +1,442 @@
+"""What one training run recorded, and the observations of any subset from it.
+
+A trace holds, for each recorded update step, the examples of the batch and how far
+each one's gradient points along the gradients of the targets. Which subsets to ask
+about can be decided afterwards.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ._validation import no_infinity
+from .observations import IntArray, Observations
+from .reference import SELF, Members, observe_self, observe_targets
+
+SCHEMA = 1
+
+Subsets = ArrayLike | Sequence[ArrayLike] | Mapping[str, ArrayLike]
+
+
+class Trace:
+    """Append-only record of one training run.
+
+    Parameters
+    ----------
+    targets : sequence of str
+        Names of the targets. ``"self"`` means that each example is its own target.
+    path : path-like, optional
+        Folder to write shards to as training goes on; kept in memory by default.
+    flush_every : int, default=500
+        Recorded steps a shard.
+
+    Attributes
+    ----------
+    n_steps : int
+        Update steps of the run, recorded or not.
+
+    Raises
+    ------
+    ValueError
+        If there is no target, or names are not unique.
+    FileExistsError
+        If the folder `path` already holds a trace.
+
+    See Also
+    --------
+    Observations : What `observations` forms.
+
+    Examples
+    --------
+    A run of 30 steps in which example 0 pulls towards the target and 1 away from it:
+
+    >>> import numpy as np
+    >>> from fstat import FInfluence, Trace
+    >>> rng = np.random.default_rng(0)
+    >>> trace = Trace(targets=["z"])
+    >>> for step in range(30):
+    ...     batch = rng.permutation(20)[:8]
+    ...     pull = rng.normal(size=8) + 3.0 * (batch == 0) - 3.0 * (batch == 1)
+    ...     trace.append(step, batch, alignment=pull[:, None], target_norm=[1.0])
+    >>> observations = trace.observations([[0], [1]])
+    >>> FInfluence().fit(observations).mu_.round(1)
+    array([ 0.9, -0.8])
+    """
+
+    def __init__(
+        self,
+        targets: Sequence[str],
+        *,
+        path: str | PathLike[str] | None = None,
+        flush_every: int = 500,
+    ) -> None:
+        self.targets = [str(name) for name in targets]
+        if not self.targets or len(set(self.targets)) != len(self.targets):
+            raise ValueError(f"`targets` must be unique names, got {targets!r}.")
+        self.n_steps = 0
+        self._path = None if path is None else Path(path)
+        self._flush_every = int(flush_every)
+        self._parts: list[dict[str, np.ndarray]] = []
+        self._buffer: list[dict[str, np.ndarray]] = []
+        self._n_shards = 0
+        if self._path is not None:
+            if (self._path / "trace.json").exists():
+                raise FileExistsError(
+                    f"`path` must not hold a trace already, got {str(path)!r}; load it "
+                    "with Trace.load, or choose another folder."
+                )
+            _write_meta(self._path, self.targets)
+
+    @property
+    def n_recorded(self) -> int:
+        """Number of recorded steps."""
+        return sum(len(part["step"]) for part in self._parts + self._buffer)
+
+    def __repr__(self) -> str:
+        return (
+            f"Trace({self.n_recorded} of {self.n_steps} steps recorded, "
+            f"{len(self.targets)} targets)"
+        )
+
+    def append(
+        self,
+        step: int,
+        index: ArrayLike,
+        *,
+        alignment: ArrayLike | None = None,
+        target_norm: ArrayLike | None = None,
+        norm_squared: ArrayLike | None = None,
+        gram_sum: ArrayLike | None = None,
+        gram_squares: ArrayLike | None = None,
+        learning_rate: float = np.nan,
+        **extra: ArrayLike,
+    ) -> None:
+        """Record one update step.
+
+        Parameters
+        ----------
+        step : int
+            Number of the update step, ascending.
+        index : array-like of int of shape (b,)
+            Examples of the batch.
+        alignment : array-like of shape (b, n_targets), optional
+            Inner products of each example's gradient with each target's gradient,
+            ``"self"`` left out; positive where a step on the example serves the
+            target.
+        target_norm : array-like of shape (n_targets,), optional
+            Norms of the targets' gradients.
+        norm_squared : array-like of shape (b,), optional
+            Squared norm of each example's gradient; needed for ``"self"``.
+        gram_sum, gram_squares : array-like of shape (b,), optional
+            Sums, over the others of the batch, of the inner product with each other
+            example's gradient and of its square; needed for ``"self"``.
+        learning_rate : float, optional
+            Learning rate of the step.
+        **extra : array-like of shape (b,)
+            Further columns, one value an example; the same names at each step.
+
+        Raises
+        ------
+        ValueError
+            If shapes do not fit, a needed column is missing, a value is infinite or
+            `step` does not ascend.
+        """
+        row = {
+            "alignment": alignment,
+            "norm_squared": norm_squared,
+            "gram_sum": gram_sum,
+            "gram_squares": gram_squares,
+            **{f"extra:{name}": column for name, column in extra.items()},
+        }
+        index = np.asarray(index, dtype=np.int64)
+        part = {"step": np.array([step]), "batch_size": np.array([len(index)])}
+        part["learning_rate"] = np.array([learning_rate], dtype=float)
+        part["index"] = index
+        part |= {k: np.asarray(v, dtype=float) for k, v in row.items() if v is not None}
+        if target_norm is not None:
+            part["target_norm"] = np.asarray(target_norm, dtype=float)[None]
+        self._check(part)
+        self._buffer.append(part)
+        self.n_steps = max(self.n_steps, int(step) + 1)
+        if self._path is not None and len(self._buffer) >= self._flush_every:
+            self.flush()
+
+    def _check(self, part: dict[str, np.ndarray]) -> None:
+        columns = [name for name in self.targets if name != SELF]
+        b = len(part["index"])
+        shapes: dict[str, tuple[int, ...]] = {}
+        if columns:
+            shapes |= {"alignment": (b, len(columns)), "target_norm": (1, len(columns))}
+        if SELF in self.targets:
+            shapes |= dict.fromkeys(("norm_squared", "gram_sum", "gram_squares"), (b,))
+        for name, shape in shapes.items():
+            got = part[name].shape if name in part else None
+            if got != shape:
+                raise ValueError(f"`{name}` must have shape {shape}, got {got}.")
+        for name, column in part.items():
+            if column.dtype.kind == "f" and name != "learning_rate":
+                no_infinity(column, name.removeprefix("extra:"))
+            row_wise = name in ("norm_squared", "gram_sum", "gram_squares")
+            if (row_wise or name.startswith("extra:")) and column.shape != (b,):
+                raise ValueError(
+                    f"`{name.removeprefix('extra:')}` must have shape {(b,)}, got "
+                    f"{column.shape}."
+                )
+        last = (self._buffer or self._parts or [{"step": np.array([-1])}])[-1]["step"]
+        if part["step"][0] <= last[-1]:
+            raise ValueError(
+                f"`step` must be above the {last[-1]} before it, got {part['step'][0]}."
+            )
+        known = (self._buffer or self._parts or [part])[-1].keys()
+        if known != part.keys():
+            raise ValueError(
+                "`append` must be given the same columns at each step, got "
+                f"{sorted(part)} after {sorted(known)}."
+            )
+
+    def flush(self) -> None:
+        """Write what was recorded since the last flush as a shard.
+
+        A shard is complete or absent: it is written beside its place and moved there.
+        """
+        if not self._buffer:
+            return
+        part = _joined(self._buffer)
+        if self._path is not None:
+            _write_shard(self._path, self._n_shards, part, self.n_steps)
+            self._n_shards += 1
+        self._parts.append(part)
+        self._buffer = []
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Save the trace to a folder: JSON and npz, no pickle.
+
+        Parameters
+        ----------
+        path : path-like
+            Folder, which must not hold a trace yet.
+
+        Raises
+        ------
+        FileExistsError
+            If the folder already holds a trace.
+        """
+        folder = Path(path)
+        if (folder / "trace.json").exists():
+            raise FileExistsError(
+                f"`path` must not hold a trace already, got {str(path)!r}."
+            )
+        _write_meta(folder, self.targets)
+        if self.n_recorded:
+            _write_shard(folder, 0, self.columns(), self.n_steps)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Trace:
+        """Load a trace from a folder; nothing in its files can be executed.
+
+        Parameters
+        ----------
+        path : path-like
+            Folder that `save`, or a run with ``path=``, wrote.
+
+        Returns
+        -------
+        Trace
+            With everything up to the last flush.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the folder holds no trace.
+        ValueError
+            If it was written by a later version, or holds pickled objects.
+        """
+        folder = Path(path)
+        meta = json.loads((folder / "trace.json").read_text())
+        if meta["schema"] > SCHEMA:
+            raise ValueError(f"`{path}` was written by a later version of fstat.")
+        trace = cls(meta["targets"])
+        for shard in sorted(folder.glob("shard-*.npz")):
+            with np.load(shard, allow_pickle=False) as file:
+                part = {name: file[name] for name in file.files}
+            trace.n_steps = int(part.pop("n_steps"))
+            trace._parts.append(part)
+        return trace
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """Return everything recorded, one array a column.
+
+        Returns
+        -------
+        dict of str to ndarray
+            By step: `step`, `batch_size`, `learning_rate`, `target_norm`. By example
+            and step, in the same order: `index`, `alignment`, `norm_squared`,
+            `gram_sum`, `gram_squares` and ``extra:...``.
+
+        Raises
+        ------
+        ValueError
+            If nothing was recorded.
+        """
+        if not self.n_recorded:
+            raise ValueError("The trace holds no recorded step.")
+        if len(self._parts) != 1 or self._buffer:
+            joined = _joined(self._parts + self._buffer)
+            if self._path is None:
+                self._parts, self._buffer = [joined], []
+            return joined
+        return self._parts[0]
+
+    def observations(
+        self,
+        subsets: Subsets | None = None,
+        targets: Sequence[str] | str | None = None,
+        *,
+        standardize: bool = True,
+        window: int = 20,
+    ) -> Observations:
+        r"""Form P and Q of any subsets, for any of the recorded targets.
+
+        At a step whose batch meets S, P is the mean alignment of the batch without
+        the members of S and Q that of the whole batch. Standardised, both are taken
+        in units of the standard error that such a mean has:
+
+        .. math:: P_t = \sqrt b (\bar s_{B \setminus S} - c_t) / \sigma_t, \quad
+                  Q_t = \sqrt b (\bar s_B - c_t) / \sigma_t
+
+        where s is the alignment with the *unit* gradient of the target and the centre
+        c and the standard deviation :math:`\sigma` come from the `window` recorded
+        steps before t. The mean of Q - P is then the influence of one step at which S
+        is met.
+
+        Parameters
+        ----------
+        subsets : optional
+            None: each recorded example on its own. A 1-D array of integers: these
+            examples, each on its own. A sequence of arrays: each one a subset. A
+            mapping: subsets by name.
+        targets : str or sequence of str, optional
+            Which targets; by default all but ``"self"``, or ``"self"`` where it is
+            the only one. ``"self"`` cannot be mixed with others.
+        standardize : bool, default=True
+            Whether to standardise; otherwise P and Q are plain means of alignments.
+        window : int, default=20
+            Recorded steps from which the centre and scale of a step come. A step with
+            fewer than 10 recorded steps before it is not observed.
+
+        Returns
+        -------
+        Observations
+            Paired; one pair for each subset and target, subsets varying slowest. A
+            step is not observed for a pair if its batch does not meet S or has fewer
+            than two examples outside of S.
+
+        Raises
+        ------
+        ValueError
+            If a target is not in the trace, a subset is empty or not of integers, or
+            ``"self"`` is asked for subsets of several examples.
+
+        Notes
+        -----
+        The interval of such a mu covers the mean influence per step along this run.
+        """
+        chosen = self._choose(targets)
+        columns = self.columns()
+        members = Members.of(subsets, columns["index"])
+        if window < 10:
+            raise ValueError(f"`window` must be at least 10, got {window!r}.")
+        if chosen == [SELF]:
+            if members.several:
+                raise ValueError(
+                    "Target 'self' is for single examples; for a subset's influence on "
+                    "itself give its examples to the sampler as a target of their own."
+                )
+            rows = observe_self(columns, members, standardize, window)
+        else:
+            names = [name for name in self.targets if name != SELF]
+            picked = [names.index(name) for name in chosen]
+            rows = observe_targets(columns, members, picked, standardize, window)
+        return self._form(rows, members, chosen, columns, standardize)
+
+    def _choose(self, targets: Sequence[str] | str | None) -> list[str]:
+        if targets is None:
+            others = [name for name in self.targets if name != SELF]
+            return others or [SELF]
+        chosen = [targets] if isinstance(targets, str) else [str(t) for t in targets]
+        unknown = [name for name in chosen if name not in self.targets]
+        if unknown or not chosen:
+            shown = ", ".join(self.targets[:5]) + ", ..." * (len(self.targets) > 5)
+            raise ValueError(f"`targets` must be among {shown}, got {targets!r}.")
+        if SELF in chosen and len(chosen) > 1:
+            raise ValueError("`targets` must be 'self' alone or without 'self'.")
+        return chosen
+
+    def _form(
+        self,
+        rows: dict[str, NDArray[Any]],
+        members: Members,
+        chosen: list[str],
+        columns: dict[str, np.ndarray],
+        standardize: bool,
+    ) -> Observations:
+        n_targets = len(chosen)
+        rate = columns["learning_rate"]
+        weight = np.ones(len(rate)) if np.isnan(rate).any() else rate
+        # Steps that were not recorded are taken to be like those that were.
+        used = rows["usable"]
+        unseen = self.n_steps / max(int(used.sum()), 1)
+        norm = np.sqrt(unseen * np.sum(weight[used] ** 2))
+        at: IntArray = rows["at"]
+        pair = rows["subset"][:, None] * n_targets + np.arange(n_targets)
+        keep = np.isfinite(rows["p"]) & np.isfinite(rows["q"])
+        full = np.broadcast_to
+        label = "example" if members.single_names else "subset"
+        return Observations(
+            pair=pair[keep],
+            p=rows["p"][keep],
+            q=rows["q"][keep],
+            step=full(columns["step"][at][:, None], keep.shape)[keep],
+            weight=full((unseen * weight[at])[:, None], keep.shape)[keep],
+            names={
+                label: np.repeat(members.names, n_targets),
+                "target": np.tile(np.array(chosen), len(members.names)),
+            },
+            n_steps=self.n_steps,
+            weight_norm=float(norm) if norm > 0 else None,
+            paired=True,
+            scale=1.0 if standardize else None,
+            self_influence=chosen == [SELF],
+            quantity=(
+                "mean influence per step at which the subset is met, along this run"
+                if standardize
+                else "f-influence of unstandardised batch alignments, along this run"
+            ),
+        )
+
+
+def _joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _write_meta(folder: Path, targets: list[str]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    meta = {"schema": SCHEMA, "targets": targets}
+    (folder / "trace.json").write_text(json.dumps(meta, indent=1))
+
+
+def _write_shard(
+    folder: Path, number: int, part: dict[str, np.ndarray], n_steps: int
+) -> None:
+    place = folder / f"shard-{number:06d}.npz"
+    beside = folder / f".writing-{number:06d}.npz"
+    np.savez(beside, n_steps=np.array(n_steps), **part)  # type: ignore[arg-type]
+    os.replace(beside, place)

@@ -1,0 +1,337 @@
+"""Trade-off functions: the least type II error at each type I error.
+
+For a test of ``H0: P`` against ``H1: Q`` the trade-off function ``f = T(P, Q)``
+maps a type I error ``alpha`` to the least type II error ``beta`` that any test
+can have. It is convex, continuous, non-increasing and at most ``1 - alpha``. The
+closer it lies to ``1 - alpha``, the harder P and Q are to tell apart.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import elementwise
+from scipy.special import erfcx, log_ndtr, ndtr, ndtri
+
+from ._validation import numeric, probability
+
+FloatArray = NDArray[np.float64]
+
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(24)
+
+
+class TradeOff(ABC):
+    """A trade-off function, as an immutable object that evaluates and converts.
+
+    Subclasses provide `f`, `power`, `delta` and `auc`; everything else follows.
+
+    See Also
+    --------
+    GaussianTradeOff : The trade-off function of two shifted normal distributions.
+
+    References
+    ----------
+    .. [1] J. Dong, A. Roth, W. J. Su, "Gaussian differential privacy", Journal of
+       the Royal Statistical Society B 84(1), 2022, arXiv:1905.02383.
+    """
+
+    @abstractmethod
+    def f(self, alpha: ArrayLike) -> FloatArray:
+        """Return the least type II error at type I error `alpha`."""
+
+    @abstractmethod
+    def power(self, alpha: ArrayLike) -> FloatArray:
+        """Return ``1 - f(alpha)``, without cancellation."""
+
+    @abstractmethod
+    def delta(self, epsilon: ArrayLike) -> FloatArray:
+        """Return ``sup_S Q(S) - exp(epsilon) P(S)``, for every real `epsilon`."""
+
+    @abstractmethod
+    def auc(self) -> FloatArray:
+        """Return the area under power against alpha: 0.5 to 1."""
+
+    def __call__(self, alpha: ArrayLike) -> FloatArray:
+        """Return ``f(alpha)``."""
+        return self.f(alpha)
+
+    def advantage(self) -> FloatArray:
+        """Return the largest power minus type I error: the total variation.
+
+        Returns
+        -------
+        ndarray
+            ``max(1 - alpha - f(alpha))``, between 0 and 1.
+        """
+        return self.delta(0.0)
+
+    def bayes_error(self, prior: ArrayLike = 0.5) -> FloatArray:
+        """Return the least error probability when Q has a prior probability.
+
+        Parameters
+        ----------
+        prior : array-like, default=0.5
+            Probability that Q, not P, is the truth; in [0, 1].
+
+        Returns
+        -------
+        ndarray
+            ``min((1 - prior) alpha + prior f(alpha))`` over alpha.
+
+        Raises
+        ------
+        ValueError
+            If `prior` is outside [0, 1].
+        """
+        prior = probability(prior, "prior")
+        with np.errstate(divide="ignore"):
+            log_odds = np.log1p(-prior) - np.log(prior)
+        inner = np.clip(log_odds, -700.0, 700.0)
+        error = prior * (1.0 - self.delta(inner))
+        return np.where((prior == 0) | (prior == 1), 0.0, error)
+
+    def epsilon(self, delta: ArrayLike) -> FloatArray:
+        """Return the least epsilon >= 0 with ``self.delta(epsilon) <= delta``.
+
+        Parameters
+        ----------
+        delta : array-like
+            In [0, 1]; 0 asks for pure differential privacy.
+
+        Returns
+        -------
+        ndarray
+            0 where ``delta >= self.delta(0)``, ``inf`` where no epsilon will do.
+
+        Raises
+        ------
+        ValueError
+            If `delta` is outside [0, 1].
+        """
+        delta = probability(delta, "delta")
+        target, upper = np.broadcast_arrays(delta, self._epsilon_bound(delta))
+        trivial = target >= self.delta(np.zeros(target.shape))
+        solvable = ~trivial & (target > 0)
+        if not solvable.any():
+            return np.where(trivial, 0.0, np.inf)
+
+        def excess(epsilon: FloatArray, wanted: FloatArray) -> FloatArray:
+            with np.errstate(divide="ignore"):
+                value = np.log(self.delta(epsilon)) - np.log(wanted)
+            return np.where(np.isnan(wanted), epsilon - 0.5, np.maximum(value, -1e3))
+
+        wanted = np.where(solvable, target, np.nan)
+        bracket = (np.zeros(target.shape), np.where(solvable, upper, 1.0))
+        found = elementwise.find_root(
+            excess, bracket, args=(wanted,), tolerances={"xrtol": 1e-15, "xatol": 0}
+        )
+        return np.where(trivial, 0.0, np.where(solvable, found.x, np.inf))
+
+    def _epsilon_bound(self, delta: FloatArray) -> FloatArray:
+        """Return an epsilon that is large enough for `delta`."""
+        raise NotImplementedError
+
+
+class GaussianTradeOff(TradeOff):
+    r"""The Gaussian trade-off function :math:`G_\mu = T(N(0, 1), N(\mu, 1))`.
+
+    Training composes many steps, and trade-off functions of highly composed
+    procedures tend to a Gaussian one, so that one number says all.
+
+    Parameters
+    ----------
+    mu : array-like, mu >= 0
+        Distance of the two normal means in standard deviations. An array makes one
+        object of many curves, which broadcasts against its arguments. NaN is allowed
+        in an array, marks an unknown curve and propagates.
+
+    Raises
+    ------
+    ValueError
+        If `mu` is negative, infinite, not a number or not numeric. A trade-off
+        function carries no sign: keep the sign of an influence beside it.
+
+    Notes
+    -----
+    :math:`G_\mu(\alpha) = \Phi(\Phi^{-1}(1 - \alpha) - \mu)` (eq. 6 of [1]_) and
+    :math:`\delta(\epsilon) = \Phi(-\epsilon/\mu + \mu/2) - e^\epsilon
+    \Phi(-\epsilon/\mu - \mu/2)` (Corollary 2.13 of [1]_), here evaluated with Mills
+    ratios so that tiny values keep their relative accuracy.
+
+    References
+    ----------
+    .. [1] J. Dong, A. Roth, W. J. Su, "Gaussian differential privacy", Journal of
+       the Royal Statistical Society B 84(1), 2022, arXiv:1905.02383.
+
+    Examples
+    --------
+    A test with 5 % false alarms misses 74 % when mu is 1:
+
+    >>> from fstat import GaussianTradeOff
+    >>> g = GaussianTradeOff(1.0)
+    >>> float(g.f(0.05).round(2)), float(g.power(0.05).round(2))
+    (0.74, 0.26)
+    >>> float(g.auc().round(3)), float(g.bayes_error().round(3))
+    (0.76, 0.309)
+    >>> float(g.epsilon(1e-5).round(4))
+    4.3772
+    """
+
+    _mu: FloatArray
+
+    def __init__(self, mu: ArrayLike) -> None:
+        value = numeric(mu, "mu").copy()
+        if np.isnan(value).any() and value.ndim == 0:
+            raise ValueError("`mu` must be a number, got nan.")
+        if (value < 0).any() or np.isinf(value).any():
+            raise ValueError(f"`mu` must be finite and at least 0, got {mu!r}.")
+        value.setflags(write=False)
+        object.__setattr__(self, "_mu", value)
+
+    @property
+    def mu(self) -> FloatArray:
+        """Distance of the means in standard deviations."""
+        return self._mu
+
+    def f(self, alpha: ArrayLike) -> FloatArray:
+        """Return the least type II error at type I error `alpha`.
+
+        Parameters
+        ----------
+        alpha : array-like
+            Type I errors in [0, 1], broadcast against `mu`.
+
+        Returns
+        -------
+        ndarray
+            Type II errors in [0, 1].
+
+        Raises
+        ------
+        ValueError
+            If `alpha` is outside [0, 1].
+        """
+        return np.asarray(ndtr(self._threshold(alpha) - self.mu))
+
+    def power(self, alpha: ArrayLike) -> FloatArray:
+        """Return ``1 - f(alpha)``, accurate down to the smallest `alpha`.
+
+        Parameters
+        ----------
+        alpha : array-like
+            Type I errors in [0, 1], broadcast against `mu`.
+
+        Returns
+        -------
+        ndarray
+            Powers in [0, 1].
+
+        Raises
+        ------
+        ValueError
+            If `alpha` is outside [0, 1].
+        """
+        return np.asarray(ndtr(self.mu - self._threshold(alpha)))
+
+    def delta(self, epsilon: ArrayLike) -> FloatArray:
+        """Return the delta of (epsilon, delta)-differential privacy.
+
+        Parameters
+        ----------
+        epsilon : array-like
+            Any real numbers, broadcast against `mu`.
+
+        Returns
+        -------
+        ndarray
+            ``sup_S Q(S) - exp(epsilon) P(S)``, in [0, 1].
+
+        Raises
+        ------
+        ValueError
+            If `epsilon` is NaN or not numeric.
+        """
+        epsilon = numeric(epsilon, "epsilon")
+        if np.isnan(epsilon).any():
+            raise ValueError("`epsilon` must not be NaN.")
+        size, mu = np.broadcast_arrays(np.abs(epsilon), self.mu)
+        upper = _gaussian_delta(size, mu)
+        # G_mu is its own inverse, which gives the negative half from the positive.
+        with np.errstate(over="ignore"):
+            lower = -np.expm1(-size) + np.exp(-size) * upper
+        return np.where(epsilon < 0, lower, upper)
+
+    def auc(self) -> FloatArray:
+        r"""Return the area under the ROC curve, :math:`\Phi(\mu / \sqrt 2)`.
+
+        Returns
+        -------
+        ndarray
+            Between 0.5 and 1, of the shape of `mu`.
+        """
+        return np.asarray(ndtr(self.mu / np.sqrt(2.0)))
+
+    def _threshold(self, alpha: ArrayLike) -> FloatArray:
+        return np.asarray(-ndtri(probability(alpha, "alpha")))
+
+    def _epsilon_bound(self, delta: FloatArray) -> FloatArray:
+        # delta(eps) <= Phi(-eps/mu + mu/2), solved for eps.
+        with np.errstate(invalid="ignore"):
+            return np.asarray(
+                np.maximum(self.mu * (self.mu / 2 - ndtri(delta)), 0.0) + 1.0
+            )
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError("a trade-off function is immutable.")
+
+    def __getstate__(self) -> FloatArray:
+        return self.mu
+
+    def __setstate__(self, state: FloatArray) -> None:
+        object.__setattr__(self, "_mu", state)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, GaussianTradeOff) and np.array_equal(
+            self.mu, other.mu, equal_nan=True
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.mu.shape, self.mu.tobytes()))
+
+    def __repr__(self) -> str:
+        shown = f"{self.mu:g}" if self.mu.ndim == 0 else f"<{self.mu.size} curves>"
+        return f"GaussianTradeOff(mu={shown})"
+
+
+def _gaussian_delta(epsilon: FloatArray, mu: FloatArray) -> FloatArray:
+    """Return delta of G_mu at epsilon >= 0, accurate relative to its size."""
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        low = epsilon / mu - mu / 2
+        high = epsilon / mu + mu / 2
+        density = np.exp(-low * low / 2) / np.sqrt(2 * np.pi)
+        # exp(eps) phi(high) = phi(low), so delta = phi(low) (R(low) - R(high)) with
+        # the Mills ratio R. Nearby ratios cancel: there R' is integrated instead.
+        apart = density * (_mills(np.maximum(low, 0.0)) - _mills(high))
+        middle = ((low + high) / 2)[..., None] + mu[..., None] / 2 * _NODES
+        close = density * mu / 2 * (_mills_slope(middle) @ _WEIGHTS)
+        direct = ndtr(-low) - np.exp(epsilon + log_ndtr(-high))
+    delta = np.where(mu <= 1, close, np.where(low >= 0, apart, direct))
+    delta = np.where((mu == 0) | (epsilon == np.inf), 0.0, np.clip(delta, 0.0, 1.0))
+    return np.where(np.isnan(mu), np.nan, delta)
+
+
+def _mills(x: FloatArray) -> FloatArray:
+    """Return (1 - Phi(x)) / phi(x)."""
+    return np.asarray(np.sqrt(np.pi / 2) * erfcx(x / np.sqrt(2.0)))
+
+
+def _mills_slope(x: FloatArray) -> FloatArray:
+    """Return -R'(x) = 1 - x R(x), by Laplace's continued fraction where x is large."""
+    tail = np.zeros_like(x)
+    large = np.maximum(x, 4.0)
+    for k in range(60, 0, -1):
+        tail = k / (large + tail)
+    # R(x) = 1 / (x + tail), hence 1 - x R(x) = tail / (x + tail) without cancellation.
+    return np.where(x > 4.0, tail / (large + tail), 1.0 - x * _mills(x))
