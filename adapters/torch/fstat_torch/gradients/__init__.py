@@ -1,0 +1,11 @@
+"""Inner products of per-example gradients, captured in an ordinary backward pass.
+
+`GradientCapture` watches a model, `Captured` is what one pass leaves behind, and
+`UnsupportedModelError` says why a model's gradients cannot be split by example.
+"""
+
+from .capture import GradientCapture
+from .captured import Captured
+from .plan import UnsupportedModelError
+
+__all__ = ["Captured", "GradientCapture", "UnsupportedModelError"]

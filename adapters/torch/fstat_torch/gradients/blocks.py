@@ -1,0 +1,234 @@
+"""Per-example gradients of some parameters, in the cheapest form to multiply.
+
+A layer's gradient is a sum of outer products over the places where its weight was
+used: ``W_i = sum_t g_it a_it^T``. With one place, or few, inner products follow from
+those of the factors alone, ``<W_i, W_j> = sum_ts (a_it . a_js) (g_it . g_js)``, and
+no gradient is formed. With many, the gradient is smaller than its factors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+# Elements of a temporary: 32 MiB in float32. Larger ones are worked on in slices.
+_BUDGET = 2**23
+# A product of two T x T matrices is bound by memory: about this many flops an entry.
+_GHOST_OVERHEAD = 16
+
+
+class Block(Protocol):
+    """Gradients of n examples for a few parameters."""
+
+    def cross(self, other: Block) -> Tensor:
+        """Inner products with another block of the same parameters, (n, m)."""
+
+    def norms_squared(self) -> Tensor:
+        """Squared norms, (n,)."""
+
+    def sums(self) -> dict[str, Tensor]:
+        """Gradients summed over the examples, flat, by parameter."""
+
+    def materialised(self) -> dict[str, Tensor]:
+        """Gradients of each example, (n, size), by parameter."""
+
+
+class Dense:
+    """Gradients that were formed: ``(n, size)`` for each parameter."""
+
+    def __init__(self, gradients: dict[str, Tensor]):
+        self._gradients = {k: g.flatten(1) for k, g in gradients.items()}
+
+    def cross(self, other: Block) -> Tensor:
+        """Inner products with another block of the same parameters, (n, m)."""
+        others = other.materialised()
+        return _total(g @ others[k].mT for k, g in self._gradients.items())
+
+    def norms_squared(self) -> Tensor:
+        """Squared norms, (n,)."""
+        return _total(g.square().sum(1) for g in self._gradients.values())
+
+    def sums(self) -> dict[str, Tensor]:
+        """Gradients summed over the examples, flat, by parameter."""
+        return {k: g.sum(0) for k, g in self._gradients.items()}
+
+    def materialised(self) -> dict[str, Tensor]:
+        """Gradients of each example, (n, size), by parameter."""
+        return self._gradients
+
+
+def outer_products(
+    inputs: Tensor, outputs: Tensor, weight: str, bias: str | None = None
+) -> Block:
+    """Gradients of a layer in factored form, or formed where that is smaller.
+
+    Takes the parameters of `OuterProducts`.
+    """
+    block = OuterProducts(inputs, outputs, weight, bias)
+    places, d_in = inputs.shape[2:]
+    d_out = outputs.shape[3]
+    # A formed gradient that is no larger than its factors is also no slower to use.
+    if places > 1 and d_in * d_out <= places * (d_in + d_out):
+        return Dense(block.materialised())
+    return block
+
+
+class OuterProducts:
+    """Gradients ``sum_t g_t a_t^T`` of a weight, and ``sum_t g_t`` of its bias.
+
+    Parameters
+    ----------
+    inputs : Tensor of shape (n, groups, places, d_in)
+        What the weight was multiplied with.
+    outputs : Tensor of shape (n, groups, places, d_out)
+        The gradient of the loss at what came out.
+    weight : str
+        Name of the weight.
+    bias : str, default=None
+        Name of the bias, if its gradient counts too.
+    """
+
+    def __init__(
+        self, inputs: Tensor, outputs: Tensor, weight: str, bias: str | None = None
+    ):
+        self._a, self._g = inputs, outputs
+        self._weight, self._bias = weight, bias
+        self._formed: Tensor | None = None
+        self._n, self._groups, self._places, self._d_in = inputs.shape
+        self._d_out = outputs.shape[3]
+        self._versions = inputs._version, outputs._version
+
+    def _check(self) -> None:
+        # The factors are the model's own tensors (or views of them), not copies.
+        if self._versions != (self._a._version, self._g._version):
+            raise RuntimeError(
+                f"what was captured for {self._weight!r} has been overwritten since: "
+                "use a capture before its input batch is modified in place."
+            )
+
+    @property
+    def _single(self) -> bool:
+        return self._places == 1 and self._groups == 1
+
+    @property
+    def _size(self) -> int:
+        return self._groups * self._d_in * self._d_out
+
+    def _form(self, start: int = 0, stop: int | None = None) -> Tensor:
+        """Form the weight's gradients (of a slice of the outputs), (n, size)."""
+        if self._formed is None:
+            self._check()
+            whole = stop is None or stop - start >= self._d_out
+            part = (self._g[..., start:stop].mT @ self._a).flatten(1)
+            if not whole:
+                return part
+            self._formed = part
+        return self._formed
+
+    def _biases(self) -> Tensor:
+        return self._g.sum(2).flatten(1)
+
+    def cross(self, other: Block) -> Tensor:
+        """Inner products with another block of the same parameters, (n, m)."""
+        if not isinstance(other, OuterProducts):
+            return Dense(self.materialised()).cross(other)
+        self._check()
+        other._check()
+        if self._single and other._single:
+            a, g = self._a[:, 0, 0], self._g[:, 0, 0]
+            products = a @ other._a[:, 0, 0].mT
+            if self._bias is not None:
+                products += 1
+            return products.mul_(g @ other._g[:, 0, 0].mT)
+        if self._ghost_is_cheaper(other):
+            products = self._ghost(other)
+        else:
+            products = self._multiply_formed(other)
+        if self._bias is not None:
+            products += self._biases() @ other._biases().mT
+        return products
+
+    def _ghost_is_cheaper(self, other: OuterProducts) -> bool:
+        pairs = self._n * other._n
+        places = pairs * self._places * other._places * self._groups
+        ghost = places * (self._d_in + self._d_out + _GHOST_OVERHEAD)
+        dense = pairs * self._size
+        for side in {self, other}:
+            if side._formed is None:
+                dense += side._n * side._places * self._size
+        return ghost < dense
+
+    def _ghost(self, other: OuterProducts) -> Tensor:
+        """Inner products from those of the factors, over slices of the examples."""
+        m, groups, places, _ = other._a.shape
+        # One row of places per group: (groups, m * places, d).
+        a, g = (x.transpose(0, 1).flatten(1, 2).mT for x in (other._a, other._g))
+        step = max(1, _BUDGET // (groups * self._places * m * places))
+        parts = []
+        for i in range(0, self._n, step):
+            rows_a = self._a[i : i + step].transpose(0, 1).flatten(1, 2)
+            rows_g = self._g[i : i + step].transpose(0, 1).flatten(1, 2)
+            both = (rows_a @ a).mul_(rows_g @ g)
+            both = both.view(groups, -1, self._places, m, places)
+            parts.append(both.sum((0, 2, 4)))
+        return torch.cat(parts)
+
+    def _multiply_formed(self, other: OuterProducts) -> Tensor:
+        """Inner products of formed gradients, over slices of the outputs."""
+        largest = max(self._n, other._n) * self._groups * self._d_in
+        step = max(1, _BUDGET // largest)
+        if step >= self._d_out or self._formed is not None:
+            return self._form() @ other._form().mT
+        parts = []
+        for i in range(0, self._d_out, step):
+            mine = self._form(i, i + step)
+            parts.append(
+                mine @ (mine if other is self else other._form(i, i + step)).mT
+            )
+        return _total(parts)
+
+    def norms_squared(self) -> Tensor:
+        """Squared norms, (n,)."""
+        self._check()
+        if self._formed is not None:
+            norms = self._formed.square().sum(1)
+        elif self._single:
+            norms = self._a.square().sum((1, 2, 3)) * self._g.square().sum((1, 2, 3))
+        else:
+            both = (self._a @ self._a.mT).mul_(self._g @ self._g.mT)
+            norms = both.sum((1, 2, 3))
+        if self._bias is not None:
+            norms = norms + self._biases().square().sum(1)
+        return norms
+
+    def sums(self) -> dict[str, Tensor]:
+        """Gradients summed over the examples, flat, by parameter."""
+        self._check()
+        if self._formed is not None:
+            weight = self._formed.sum(0)
+        else:
+            a, g = (x.transpose(0, 1).flatten(1, 2) for x in (self._a, self._g))
+            weight = (g.mT @ a).flatten()
+        sums = {self._weight: weight}
+        if self._bias is not None:
+            sums[self._bias] = self._g.sum((0, 2)).flatten()
+        return sums
+
+    def materialised(self) -> dict[str, Tensor]:
+        """Gradients of each example, (n, size), by parameter."""
+        gradients = {self._weight: self._form()}
+        if self._bias is not None:
+            gradients[self._bias] = self._biases()
+        return gradients
+
+
+def _total(parts: Iterator[Tensor] | list[Tensor]) -> Tensor:
+    """Sum of tensors of one shape, in the first one's place."""
+    iterator = iter(parts)
+    total = next(iterator)
+    for part in iterator:
+        total = total + part
+    return total

@@ -1,0 +1,213 @@
+"""Inner products of the per-example gradients of one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from .blocks import Block
+from .plan import Plan, UnsupportedModelError
+from .recording import full_precision
+
+_RTOL = {torch.float64: 1e-6, torch.float32: 1e-3}
+_RTOL_HALF = 5e-2
+
+
+class Captured:
+    """Per-example gradients of one forward and backward pass.
+
+    Made by `GradientCapture.training` and `GradientCapture.of`. Where that is
+    cheaper, gradients are not formed: inner products come from the layers' inputs
+    and output gradients, which are held by reference. Use it before the batch it was
+    made of is overwritten.
+
+    Attributes
+    ----------
+    n : int
+        Number of examples.
+    """
+
+    def __init__(self, plan: Plan):
+        self._plan = plan
+        self._n: int | None = None
+        self._blocks: dict[str, Block] = {}
+        self._dtypes: set[torch.dtype] = set()
+
+    def _fill(self, n: int, blocks: dict[str, Block], dtypes: set[torch.dtype]) -> None:
+        self._n, self._blocks, self._dtypes = n, blocks, dtypes
+
+    @property
+    def n(self) -> int:
+        """Number of examples."""
+        if self._n is None:
+            raise RuntimeError(
+                "nothing is captured yet: leave the `with capture.training()` block "
+                "first (an exception inside leaves nothing behind)."
+            )
+        return self._n
+
+    def gram(self) -> Tensor:
+        """Inner products of the examples' gradients with one another.
+
+        Returns
+        -------
+        Tensor of shape (n, n)
+            The gradients' Gram matrix.
+        """
+        return self.cross(self)
+
+    def cross(self, other: Captured) -> Tensor:
+        """Inner products with the gradients of another pass.
+
+        Parameters
+        ----------
+        other : Captured
+            A pass over m examples, by the same `GradientCapture`.
+
+        Returns
+        -------
+        Tensor of shape (n, m)
+            One row per example of this pass.
+
+        Raises
+        ------
+        ValueError
+            If the other pass was captured by another `GradientCapture`.
+        """
+        if other._plan is not self._plan:
+            raise ValueError("`other` was captured by another GradientCapture.")
+        shape = self.n, other.n
+        parts = []
+        with full_precision(self._device):
+            for name, block in self._blocks.items():
+                if name in other._blocks:
+                    parts.append(block.cross(other._blocks[name]))
+        return self._add(parts, shape)
+
+    def norms_squared(self) -> Tensor:
+        """Squared norms of the examples' gradients, the diagonal of `gram`.
+
+        Returns
+        -------
+        Tensor of shape (n,)
+            One norm per example.
+        """
+        shape = (self.n,)
+        with full_precision(self._device):
+            parts = [block.norms_squared() for block in self._blocks.values()]
+        return self._add(parts, shape)
+
+    def sum_gradients(self) -> dict[str, Tensor]:
+        """Gradients summed over the examples: what the backward pass accumulated.
+
+        Returns
+        -------
+        dict of str to Tensor of shape (*parameter.shape)
+            By the parameter's name in the model; zeros where no gradient arrived.
+        """
+        return self._by_parameter(self.n, rows=False)
+
+    def per_example(self) -> dict[str, Tensor]:
+        """Gradients of each example, formed: for tests and small models.
+
+        Returns
+        -------
+        dict of str to Tensor of shape (n, *parameter.shape)
+            By the parameter's name in the model; zeros where no gradient arrived.
+        """
+        return self._by_parameter(self.n, rows=True)
+
+    def verify(
+        self, grads: Mapping[str, Tensor | None], rtol: float | None = None
+    ) -> bool:
+        """Compare with the gradients that the backward pass really accumulated.
+
+        Gradients sum to what is in ``.grad``, unless a parameter was used in a way
+        that no module's forward shows. One comparison per training run is enough.
+
+        Parameters
+        ----------
+        grads : mapping of str to Tensor or None
+            By the parameter's name in the model, what the pass added to its ``.grad``
+            (None or a missing name: nothing). Clipping or unscaling comes later.
+        rtol : float, default=None
+            Tolerated norm of the difference, relative to the gradient's. By default,
+            1e-6 in float64, 1e-3 in float32, and 5e-2 in half precision.
+
+        Returns
+        -------
+        bool
+            False if the gradients are not finite, so that nothing was compared.
+
+        Raises
+        ------
+        UnsupportedModelError
+            If a parameter's gradient is not what was captured.
+        """
+        captured = self.sum_gradients()
+        # Sparse gradients, of an Embedding, are compared as dense ones.
+        present = {k: g.to_dense() for k, g in grads.items() if g is not None}
+        if not all(bool(torch.isfinite(g).all()) for g in present.values()):
+            return False
+        # Where gradients cancel, as for the bias before a normalisation, what is left
+        # is rounding error: it is compared with what all examples' gradients weigh.
+        weight = float((self.norms_squared().double().sum() * self.n).sqrt())
+        for name, parameter in self._plan.parameters.items():
+            grad, mine = present.get(name), captured[name]
+            seen = torch.zeros_like(mine) if grad is None else grad.to(mine)
+            dtype = self._coarsest(parameter, grad)
+            tolerance = _RTOL.get(dtype, _RTOL_HALF) if rtol is None else rtol
+            largest = max(float(seen.norm()), float(mine.norm()))
+            rounding = 100 * torch.finfo(dtype).eps * weight
+            if not float((seen - mine).norm()) <= tolerance * largest + rounding:
+                raise UnsupportedModelError(_DISAGREES.format(name=name))
+        return True
+
+    def _coarsest(self, parameter: Tensor, grad: Tensor | None) -> torch.dtype:
+        """Find the coarsest type that was used on the way to a gradient."""
+        dtypes = {parameter.dtype, *self._dtypes}
+        if grad is not None:
+            dtypes.add(grad.dtype)
+        return max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
+
+    @property
+    def _device(self) -> str:
+        return next(iter(self._plan.parameters.values())).device.type
+
+    def _add(self, parts: list[Tensor], shape: tuple[int, ...]) -> Tensor:
+        """Sum the units' shares, which may be on several devices."""
+        parameter = next(iter(self._plan.parameters.values()))
+        if not parts:
+            return parameter.new_zeros(shape)
+        total = parts[0]
+        for part in parts[1:]:
+            total = total + part.to(total.device)
+        return total
+
+    def _by_parameter(self, n: int, rows: bool) -> dict[str, Tensor]:
+        """Give sums, or one row per example, by the parameter's name."""
+        found: dict[str, Tensor] = {}
+        with full_precision(self._device):
+            for block in self._blocks.values():
+                found |= block.materialised() if rows else block.sums()
+        gradients = {}
+        for name, parameter in self._plan.parameters.items():
+            shape = (n, *parameter.shape) if rows else tuple(parameter.shape)
+            if name in found:
+                gradients[name] = found[name].reshape(shape)
+            else:
+                gradients[name] = parameter.new_zeros(shape)
+        return gradients
+
+
+_DISAGREES = (
+    "the per-example gradients captured for {name!r} do not add up to the gradient "
+    "that the backward pass accumulated. Known causes: the weight is used outside its "
+    "module's forward (as in F.linear(x, layer.weight)), in the loss (a weight "
+    "penalty), or in a second model; a hook or a wrapper changes the gradient; "
+    "gradients were clipped, unscaled or averaged over processes before the "
+    "comparison; more than one backward pass is in `grads`. Call the module itself, "
+    "or leave the parameter out with `parameters=`."
+)

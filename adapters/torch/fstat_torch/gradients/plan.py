@@ -1,0 +1,241 @@
+"""Which part of a model is handled by which rule, and which models are refused."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.parameter import UninitializedParameter
+
+
+class UnsupportedModelError(ValueError):
+    """The gradient of this model cannot be split by example as it stands."""
+
+
+@dataclass
+class Unit:
+    """A module whose per-example gradients are formed together, by one rule.
+
+    Attributes
+    ----------
+    name : str
+        The module's name in the model, ``""`` for the model itself.
+    module : nn.Module
+        The module.
+    rule : {"linear", "conv2d", "module"}
+        How its gradients are formed. ``"module"`` differentiates the whole module
+        once more, example by example.
+    parameters : dict of str to Parameter
+        What is captured, by the name inside the module.
+    names : dict of str to str
+        From the name inside the module to the name in the model.
+    tied : set of str
+        Names in the model of the parameters that another unit uses too.
+    loops : bool
+        Whether vectorising over the examples was found to be impossible.
+    """
+
+    name: str
+    module: nn.Module
+    rule: str
+    parameters: dict[str, nn.Parameter]
+    names: dict[str, str]
+    tied: set[str] = field(default_factory=set)
+    loops: bool = False
+
+    @property
+    def label(self) -> str:
+        """The module as error messages call it."""
+        where = repr(self.name) if self.name else "the model itself"
+        return f"{where} ({type(self.module).__name__})"
+
+
+@dataclass
+class Plan:
+    """The units of a model, and what its mode may not be during a capture."""
+
+    modules: list[nn.Module]
+    units: list[Unit]
+    parameters: dict[str, nn.Parameter]
+    complete: bool  # every trainable parameter is captured
+    batch_norms: list[tuple[str, _BatchNorm]]
+    random: list[tuple[str, str, nn.Module]]  # in units that are differentiated again
+
+    def check(self) -> None:
+        """Refuse modes in which a gradient does not belong to one example."""
+        for name, norm in self.batch_norms:
+            tracked = norm.running_mean is not None and norm.running_var is not None
+            if norm.training or not tracked:
+                raise UnsupportedModelError(
+                    f"{name!r} ({type(norm).__name__}) normalises with the statistics "
+                    "of the batch, so that no gradient belongs to one example alone: "
+                    "keep it in eval mode with running statistics, or replace it, "
+                    "for instance by GroupNorm."
+                )
+        for name, owner, module in self.random:
+            if module.training and _is_random(module):
+                raise UnsupportedModelError(
+                    f"{name!r} ({type(module).__name__}) draws random numbers inside "
+                    f"{owner}, whose gradients need a second forward pass: set "
+                    "its dropout to 0, or leave that module's parameters out with "
+                    "`parameters=`."
+                )
+
+    def check_parameters(self) -> None:
+        """Refuse a model whose trainable parameters are no longer those planned."""
+        present = {
+            id(p): p.requires_grad
+            for m in self.modules
+            for p in m._parameters.values()
+            if p is not None
+        }
+        changed = not all(present.get(id(p)) for p in self.parameters.values())
+        more = self.complete and sum(present.values()) != len(self.parameters)
+        if changed or more:
+            raise UnsupportedModelError(
+                "parameters were frozen, unfrozen or replaced since GradientCapture "
+                "was built: build a new one."
+            )
+
+
+def build_plan(model: nn.Module, parameters: Iterable[nn.Parameter] | None) -> Plan:
+    """Route every captured parameter of a model to a rule.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The model, not wrapped by `torch.compile`.
+    parameters : iterable of Parameter, default=None
+        What to capture. By default, every parameter with ``requires_grad``.
+
+    Returns
+    -------
+    Plan
+        The units, each parameter in one of them, or in several if it is tied.
+    """
+    names = _chosen_names(model, parameters)
+    units = list(_route(model, "", names, set()))
+    used = Counter(name for unit in units for name in unit.names.values())
+    for name in set(names.values()) - set(used):
+        raise UnsupportedModelError(
+            f"no module of the model is seen to use parameter {name!r}: leave it out "
+            "with `parameters=`."
+        )
+    for unit in units:
+        unit.tied = {name for name in unit.names.values() if used[name] > 1}
+    modules = list(model.named_modules())
+    trainable = {id(p) for p in model.parameters() if p.requires_grad}
+    return Plan(
+        modules=[m for _, m in modules],
+        units=units,
+        parameters={k: p for k, p in model.named_parameters() if id(p) in names},
+        complete=trainable == set(names),
+        batch_norms=[(k, m) for k, m in modules if isinstance(m, _BatchNorm)],
+        random=[
+            (k, unit.label, m)
+            for unit in units
+            if unit.rule == "module"
+            for k, m in unit.module.named_modules(prefix=unit.name)
+            if isinstance(m, _DropoutNd | nn.RNNBase | nn.MultiheadAttention)
+        ],
+    )
+
+
+def _chosen_names(
+    model: nn.Module, parameters: Iterable[nn.Parameter] | None
+) -> dict[int, str]:
+    """Names of the captured parameters, by identity."""
+    if hasattr(model, "_orig_mod"):
+        raise UnsupportedModelError(
+            "a module compiled by torch.compile runs no hooks: pass the original "
+            "module, and train that one while capturing."
+        )
+    named = {id(p): name for name, p in model.named_parameters()}
+    if parameters is None:
+        chosen = [p for p in model.parameters() if p.requires_grad]
+    else:
+        chosen = list(parameters)
+    if not chosen:
+        raise ValueError("`parameters` is empty: nothing of the model is trainable.")
+    for p in chosen:
+        if id(p) not in named:
+            raise ValueError("`parameters` holds a parameter that is not the model's.")
+        if not p.requires_grad:
+            raise ValueError(f"parameter {named[id(p)]!r} does not require a gradient.")
+        if isinstance(p, UninitializedParameter):
+            raise UnsupportedModelError(
+                f"parameter {named[id(p)]!r} has no shape yet: run the model once on "
+                "a batch before building GradientCapture."
+            )
+    return {id(p): named[id(p)] for p in chosen}
+
+
+def _route(
+    module: nn.Module, name: str, names: dict[int, str], seen: set[int]
+) -> Iterator[Unit]:
+    """Walk down the model to the modules that use parameters themselves."""
+    if id(module) in seen:
+        return
+    seen.add(id(module))
+    rule = _rule(module)
+    counted = {
+        k: p
+        for k, p in module.named_parameters(recurse=rule == "module")
+        if id(p) in names
+    }
+    direct = {id(p) for p in _own_parameters(module)}
+    attention = isinstance(module, nn.MultiheadAttention)
+    if counted and (attention or any(id(p) in direct for p in counted.values())):
+        yield Unit(
+            name, module, rule, counted, {k: names[id(p)] for k, p in counted.items()}
+        )
+        return
+    for child_name, child in module.named_children():
+        path = f"{name}.{child_name}" if name else child_name
+        yield from _route(child, path, names, seen)
+
+
+def _rule(module: nn.Module) -> str:
+    """Choose the rule that a module's own parameters need."""
+    # The forward is compared, not the class alone: subclasses may do anything.
+    # Weights that are computed (parametrize, weight_norm) are not in _parameters.
+    if set(module._parameters) == {"weight", "bias"} and module.weight is not None:
+        if type(module).forward is nn.Linear.forward and not _is_parametrized(module):
+            return "linear"
+        if (
+            isinstance(module, nn.Conv2d)
+            and type(module).forward is nn.Conv2d.forward
+            and type(module)._conv_forward is nn.Conv2d._conv_forward
+            and module.padding_mode == "zeros"
+            and not _is_parametrized(module)
+        ):
+            return "conv2d"
+    return "module"
+
+
+def _is_parametrized(module: nn.Module) -> bool:
+    return "parametrizations" in module._modules
+
+
+def _own_parameters(module: nn.Module) -> Iterator[nn.Parameter]:
+    """Parameters that only the module's own forward can use.
+
+    Those of children that are never called (ParameterList, the parametrizations of
+    a weight) are the module's own as well.
+    """
+    yield from module.parameters(recurse=False)
+    for name, child in module.named_children():
+        if name == "parametrizations":
+            yield from child.parameters()
+        elif type(child).forward is nn.Module.forward:
+            yield from _own_parameters(child)
+
+
+def _is_random(module: nn.Module) -> bool:
+    if isinstance(module, _DropoutNd):
+        return module.p > 0
+    return float(getattr(module, "dropout", 0.0)) > 0
