@@ -11,7 +11,7 @@ For normal samples of one variance this is ``(1/n + 1/m) (1 + mu**2 / 8)``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,6 +113,36 @@ def summarise_paired(table: CentralSums) -> MomentSummary:
     )
 
 
+def pool(summary: MomentSummary, moderated: bool = False) -> MomentSummary:
+    """Take P and Q of independent samples to have one variance.
+
+    Parameters
+    ----------
+    summary : MomentSummary
+        Of independent samples.
+    moderated : bool
+        Whether to shrink the pooled variance, as `moderate` does.
+
+    Returns
+    -------
+    MomentSummary
+        With the pooled variance as that of P and of Q, and its degrees of freedom.
+    """
+    n, m = summary.n_P, summary.n_Q
+    df_P, df_Q = np.maximum(n - 1, 0), np.maximum(m - 1, 0)
+    df = df_P + df_Q
+    with np.errstate(invalid="ignore", divide="ignore"):
+        sum_P = np.where(df_P > 0, df_P * summary.var_P, 0.0)
+        square = (sum_P + np.where(df_Q > 0, df_Q * summary.var_Q, 0.0)) / df
+        if moderated:
+            square, df = _shrunk(square, df)
+            df = np.minimum(df, 1e8)
+        constant = square * (1 / n + 1 / m)
+    return replace(
+        summary, var_P=square, var_Q=square, error_dd=constant, df=df.astype(float)
+    )
+
+
 def moderate(summary: MomentSummary) -> MomentSummary:
     """Shrink each variance towards what the variances of all pairs have in common.
 
@@ -187,19 +217,21 @@ def pooled_index(
     """Return Hedges' corrected index for one common variance, and its t statistic."""
     n, m = summary.n_P, summary.n_Q
     with np.errstate(invalid="ignore", divide="ignore"):
-        df = n + m - 2
-        square = ((n - 1) * summary.var_P + (m - 1) * summary.var_Q) / df
-        scale = np.sqrt(np.where(square > 0, square, np.nan))
-        raw = summary.difference / scale
-        correction = 1 - 3 / (4 * df - 1)
+        square = (summary.var_P + summary.var_Q) / 2
+        square = np.where(square > 0, square, np.nan)
+        raw = summary.difference / np.sqrt(square)
         if np.isnan(summary.var_D).all():
+            df = summary.df
             constant, quadratic = 1 / n + 1 / m, 1 / (2 * df)
         else:
-            df = summary.df
+            df = n + m - 2
             constant = summary.error_dd / square
             quadratic = summary.error_ww / (16 * square**2)
-    error = SamplingError(constant, np.zeros_like(constant), quadratic, df)
-    return raw * correction, error, raw / np.sqrt(constant)
+        correction = 1 - 3 / (4 * df - 1)
+        t = raw / np.sqrt(constant)
+    constant, quadratic = correction**2 * constant, correction**2 * quadratic
+    error = SamplingError(constant, np.zeros_like(constant), quadratic, summary.df)
+    return raw * correction, error, t
 
 
 def welch_df(

@@ -26,6 +26,7 @@ from .binormal import (
     binormal_index,
     known_scale_index,
     moderate,
+    pool,
     pooled_index,
     summarise_independent,
     summarise_paired,
@@ -341,8 +342,9 @@ class FInfluence(BaseEstimator):
         if self._t is not None:
             n, m = self._n_P, self._n_Q
             low, high = noncentral_t_interval(
-                self._t, n + m - 2, np.sqrt(1 / n + 1 / m), level
+                self._t, self._error.df, np.sqrt(1 / n + 1 / m), level
             )
+            low, high = (np.where(np.isnan(mu), np.nan, end) for end in (low, high))
         else:
             low, high = self._error.interval(mu, level)
         if self._separated.any():
@@ -583,7 +585,10 @@ class FInfluence(BaseEstimator):
     ) -> FInfluence:
         least = 1 if self.shrinkage else 2
         few = (summary.n_P < least) | (summary.n_Q < least)
-        if self.shrinkage and not (streaming and few.all()):
+        shrink = bool(self.shrinkage) and not (streaming and few.all())
+        if self.equal_var and not self._paired:
+            summary = pool(summary, moderated=shrink)
+        elif shrink:
             summary = moderate(summary)
         t = None
         if self._scale is not None:
@@ -687,7 +692,7 @@ class FInfluence(BaseEstimator):
     def _pvalue(self, null: float, alternative: str) -> FloatArray:
         if self._t is not None:
             pvalue = _noncentral_pvalue(
-                self._t, self._n_P, self._n_Q, null, alternative
+                self._t, self._error.df, self._n_P, self._n_Q, null, alternative
             )
             return np.where(np.isnan(self._mu), np.nan, pvalue)
         pvalue = self._error.pvalue(self._mu, null, alternative)
@@ -715,11 +720,17 @@ class FInfluence(BaseEstimator):
 
 
 def _noncentral_pvalue(
-    t: FloatArray, n: FloatArray, m: FloatArray, null: float, alternative: str
+    t: FloatArray,
+    df: FloatArray,
+    n: FloatArray,
+    m: FloatArray,
+    null: float,
+    alternative: str,
 ) -> FloatArray:
     """Return exact p-values of a hypothetical mu for normals of one variance."""
-    below = nctdtr(n + m - 2, null / np.sqrt(1 / n + 1 / m), t)
-    above = nctdtr(n + m - 2, -null / np.sqrt(1 / n + 1 / m), -t)
+    with np.errstate(divide="ignore"):
+        shift = null / np.sqrt(1 / n + 1 / m)
+    below, above = nctdtr(df, shift, t), nctdtr(df, -shift, -t)
     if alternative == "two-sided":
         return np.asarray(np.minimum(2 * np.minimum(below, above), 1.0))
     return np.asarray(below if alternative == "less" else above)

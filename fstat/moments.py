@@ -91,13 +91,21 @@ class CentralSums:
         )
 
     def variance(self, i: int = 2, j: int = 0) -> FloatArray:
-        """Return the unbiased variance or covariance; NaN where n < 2."""
-        return np.divide(
+        """Return the unbiased variance or covariance; NaN where n < 2.
+
+        A spread no larger than what rounding leaves of equal values is 0.
+        """
+        value = np.divide(
             self.sums[i, j],
             self.n - 1,
             out=np.full_like(self.n, np.nan),
             where=self.n > 1,
         )
+        size = np.abs(self.mean_x) + np.abs(self.mean_y)
+        if j:
+            size = size + np.sqrt(np.nan_to_num(self.central(2)))
+        noise = (self.n + 4) * np.finfo(float).eps * size
+        return np.where(np.abs(value) <= noise**2, 0.0, value)
 
     def _about(self, mean_x: FloatArray, mean_y: FloatArray) -> dict[Power, FloatArray]:
         x, y = self.mean_x - mean_x, self.mean_y - mean_y

@@ -224,6 +224,13 @@ def _conformal(
                 f"`reference` must have shape {score.shape} as a mask, got "
                 f"{given.shape}."
             )
+        if given.dtype != bool and given.size:
+            given = np.unique(given)
+            if given[0] < 0 or given[-1] >= len(score):
+                raise ValueError(
+                    f"`reference` must hold numbers of pairs from 0 to "
+                    f"{len(score) - 1}, got {given[0]} to {given[-1]}."
+                )
         trusted = score[given].ravel()
         score[given] = np.nan
     else:

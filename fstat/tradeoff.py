@@ -112,25 +112,37 @@ class TradeOff(ABC):
         """
         delta = probability(delta, "delta")
         target, upper = np.broadcast_arrays(delta, self._epsilon_bound(delta))
-        trivial = target >= self.delta(np.zeros(target.shape))
-        solvable = ~trivial & (target > 0)
+        at_zero = self.delta(np.zeros(target.shape))
+        epsilon = np.where(np.isnan(at_zero), np.nan, np.inf)
+        epsilon[target >= at_zero] = 0.0
+        solvable = (target > 0) & (target < at_zero)
         if not solvable.any():
-            return np.where(trivial, 0.0, np.inf)
+            return epsilon
 
-        def excess(epsilon: FloatArray, wanted: FloatArray) -> FloatArray:
+        # The solver drops what has converged: it is told which curve a value is of.
+        def excess(
+            trial: FloatArray, wanted: FloatArray, place: FloatArray
+        ) -> FloatArray:
+            curves = self._curves(target.shape, place.astype(np.intp))
             with np.errstate(divide="ignore"):
-                value = np.log(self.delta(epsilon)) - np.log(wanted)
-            return np.where(np.isnan(wanted), epsilon - 0.5, np.maximum(value, -1e3))
+                value = np.log(curves.delta(trial)) - np.log(wanted)
+            return np.maximum(value, -1e3)
 
-        wanted = np.where(solvable, target, np.nan)
-        bracket = (np.zeros(target.shape), np.where(solvable, upper, 1.0))
         found = elementwise.find_root(
-            excess, bracket, args=(wanted,), tolerances={"xrtol": 1e-15, "xatol": 0}
+            excess,
+            (np.zeros(int(solvable.sum())), upper[solvable]),
+            args=(target[solvable], np.flatnonzero(solvable)),
+            tolerances={"xrtol": 1e-15, "xatol": 0},
         )
-        return np.where(trivial, 0.0, np.where(solvable, found.x, np.inf))
+        epsilon[solvable] = found.x
+        return epsilon
 
     def _epsilon_bound(self, delta: FloatArray) -> FloatArray:
         """Return an epsilon that is large enough for `delta`."""
+        raise NotImplementedError
+
+    def _curves(self, shape: tuple[int, ...], place: NDArray[np.intp]) -> TradeOff:
+        """Return the curves, broadcast to `shape`, at flat places of it."""
         raise NotImplementedError
 
 
@@ -273,6 +285,31 @@ class GaussianTradeOff(TradeOff):
         """
         return np.asarray(ndtr(self.mu / np.sqrt(2.0)))
 
+    def bayes_error(self, prior: ArrayLike = 0.5) -> FloatArray:
+        """Return the least error probability when Q has a prior probability.
+
+        Parameters
+        ----------
+        prior : array-like, default=0.5
+            Probability that Q, not P, is the truth; in [0, 1], broadcast against `mu`.
+
+        Returns
+        -------
+        ndarray
+            ``min((1 - prior) alpha + prior f(alpha))`` over alpha.
+
+        Raises
+        ------
+        ValueError
+            If `prior` is outside [0, 1].
+        """
+        prior = probability(prior, "prior")
+        with np.errstate(divide="ignore", invalid="ignore"):
+            # The threshold at which P and Q are equally likely.
+            at = self.mu / 2 + (np.log1p(-prior) - np.log(prior)) / self.mu
+        error = (1 - prior) * ndtr(-at) + prior * ndtr(at - self.mu)
+        return np.where(self.mu == 0, np.minimum(prior, 1 - prior), error)
+
     def _threshold(self, alpha: ArrayLike) -> FloatArray:
         return np.asarray(-ndtri(probability(alpha, "alpha")))
 
@@ -282,6 +319,11 @@ class GaussianTradeOff(TradeOff):
             return np.asarray(
                 np.maximum(self.mu * (self.mu / 2 - ndtri(delta)), 0.0) + 1.0
             )
+
+    def _curves(
+        self, shape: tuple[int, ...], place: NDArray[np.intp]
+    ) -> GaussianTradeOff:
+        return GaussianTradeOff(np.broadcast_to(self.mu, shape).ravel()[place])
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError("a trade-off function is immutable.")
