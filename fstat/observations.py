@@ -200,6 +200,30 @@ class Observations:
             f"steps, {kind}; {self.quantity})"
         )
 
+    def samples(self, pair: int) -> tuple[FloatArray, FloatArray]:
+        """Return P and Q of one pair, in the order of runs and steps.
+
+        Parameters
+        ----------
+        pair : int
+            Number of the pair.
+
+        Returns
+        -------
+        P, Q : ndarray of shape (n,)
+            Its observations.
+
+        Raises
+        ------
+        ValueError
+            If there is no such pair.
+        """
+        if not 0 <= pair < self.n_pairs:
+            raise ValueError(f"`pair` must be 0 to {self.n_pairs - 1}, got {pair!r}.")
+        rows = np.flatnonzero(self.pair == pair)
+        rows = rows[np.lexsort((self.step[rows], self.run[rows]))]
+        return self.p[rows], self.q[rows]
+
     def blocks(self, size: int = _BLOCK) -> Iterator[Block]:
         """Yield the pairs as dense arrays of bounded size.
 

@@ -156,13 +156,19 @@ class Trace:
             "gram_squares": gram_squares,
             **{f"extra:{name}": column for name, column in extra.items()},
         }
-        index = np.asarray(index, dtype=np.int64)
+        index = np.array(index)
+        if index.ndim != 1 or not index.size or index.dtype.kind not in "iu":
+            raise ValueError(
+                "`index` must hold the numbers of the batch's examples, got "
+                f"{index.dtype} of shape {index.shape}."
+            )
+        index = index.astype(np.int64)
         part = {"step": np.array([step]), "batch_size": np.array([len(index)])}
         part["learning_rate"] = np.array([learning_rate], dtype=float)
         part["index"] = index
-        part |= {k: np.asarray(v, dtype=float) for k, v in row.items() if v is not None}
+        part |= {k: _floating(v) for k, v in row.items() if v is not None}
         if target_norm is not None:
-            part["target_norm"] = np.asarray(target_norm, dtype=float)[None]
+            part["target_norm"] = np.array(target_norm, dtype=float)[None]
         self._check(part)
         self._buffer.append(part)
         self.n_steps = max(self.n_steps, int(step) + 1)
@@ -421,6 +427,12 @@ class Trace:
                 else "f-influence of unstandardised batch alignments, along this run"
             ),
         )
+
+
+def _floating(values: ArrayLike) -> np.ndarray:
+    # Copied: the caller may reuse its buffers.
+    array = np.array(values)
+    return array if array.dtype.kind == "f" else array.astype(float)
 
 
 def _joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -230,10 +230,10 @@ class SingleRunSampler:
         Raises
         ------
         RuntimeError
-            If there was no backward pass inside, or more than one, or the optimiser
-            stepped inside.
+            If there was no backward pass inside, or more than one, if the optimiser
+            stepped inside, or if `index` does not have one entry for each row.
         ValueError
-            If `index` does not have one entry for each example of the batch.
+            If `index` is not a 1-D array of integers.
         """
         number, self._next = self._next, self._next + 1
         self._warn_of_accumulation()
@@ -243,13 +243,8 @@ class SingleRunSampler:
             return
         examples = _numbers(index)
         before = None if self._verified else self._gradients()
-        with self._capture.training() as batch:
+        with self._capture.training(len(examples)) as batch:
             yield
-        if batch.n != len(examples):
-            raise ValueError(
-                f"`index` must have one entry for each of the batch's {batch.n} "
-                f"examples, got {len(examples)}."
-            )
         if before is not None:
             self._verify(batch, before)
         rate = self._learning_rate() if learning_rate is None else learning_rate

@@ -107,8 +107,9 @@ class Recording:
         waiting for a backward pass with tensor hooks.
     """
 
-    # The recording that listens now: passes of our own nest inside the user's.
-    _active: Recording | None = None
+    # The recordings that listen now. Several may watch the user's pass; a pass of our
+    # own inside of it is for one alone.
+    _active: tuple[Recording, ...] = ()
 
     def __init__(self, plan: Plan, edges: bool = False):
         self._plan = plan
@@ -121,7 +122,8 @@ class Recording:
     def listening(self) -> Iterator[None]:
         """Hooks are on the model inside, and off outside."""
         handles = []
-        previous, Recording._active = Recording._active, self
+        previous = Recording._active
+        Recording._active = (self,) if self._collect else (*previous, self)
         try:
             for unit in self._plan.units:
                 if unit.rule == "module":
@@ -141,12 +143,12 @@ class Recording:
 
     def _enter(self, module: nn.Module, args: Any) -> None:
         # A unit that is differentiated as a whole may call another unit's module.
-        if Recording._active is self:
+        if self in Recording._active:
             self._depth += 1
 
     def _hook(self, unit: Unit) -> Any:
         def seen(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-            if Recording._active is not self:
+            if self not in Recording._active:
                 return
             if unit.rule == "module":
                 self._depth -= 1
@@ -234,7 +236,7 @@ class _Receiver:
 @contextmanager
 def paused() -> Iterator[None]:
     """Nothing is recorded inside."""
-    previous, Recording._active = Recording._active, None
+    previous, Recording._active = Recording._active, ()
     try:
         yield
     finally:
