@@ -332,6 +332,7 @@ class GaussianTradeOff(TradeOff):
         return self.mu
 
     def __setstate__(self, state: FloatArray) -> None:
+        state.setflags(write=False)
         object.__setattr__(self, "_mu", state)
 
     def __eq__(self, other: object) -> bool:
