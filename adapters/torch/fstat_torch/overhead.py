@@ -32,7 +32,10 @@ class Overhead(NamedTuple):
 
 
 def measure_overhead(
-    plain: Callable[[], None], sampled: Callable[[], None], n_pairs: int = 100
+    plain: Callable[[], object],
+    sampled: Callable[[], object],
+    n_pairs: int = 100,
+    clock: Callable[[], float] | None = None,
 ) -> Overhead:
     """Time plain and sampled steps in turn, so that drift of the machine cancels.
 
@@ -42,13 +45,17 @@ def measure_overhead(
         Take one step without and with sampling.
     n_pairs : int, default=100
         Pairs of steps that count, after 10 that warm up.
+    clock : callable, optional
+        Returns seconds; CPU time by default, or wall time where a GPU works.
 
     Returns
     -------
     Overhead
-        In CPU time, or in wall time where a GPU works.
+        Ratio with its interval, and the seconds behind it.
     """
-    clock = time.perf_counter if torch.cuda.is_available() else time.process_time
+    if clock is None:
+        gpu = torch.cuda.is_available()
+        clock = time.perf_counter if gpu else time.process_time
     seconds = np.empty((n_pairs + 10, 2))
     for row in seconds:
         for column, step in enumerate((plain, sampled)):

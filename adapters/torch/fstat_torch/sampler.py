@@ -54,7 +54,7 @@ class _Points:
         sizes = [_length(y, name) for name, (_, y) in targets.items()]
         x = torch.cat([torch.as_tensor(pair[0]) for pair in targets.values()])
         y = torch.cat([torch.as_tensor(pair[1]) for pair in targets.values()])
-        average = torch.zeros(len(y), len(sizes))
+        average = torch.zeros(len(y), len(sizes), dtype=torch.float64)
         start = 0
         for column, size in enumerate(sizes):
             average[start : start + size, column] = 1 / size
@@ -62,15 +62,15 @@ class _Points:
         return cls(list(targets), x, y, average if max(sizes) > 1 else None)
 
     def to(self, device: torch.device) -> _Points:
-        average = None if self.average is None else self.average.to(device)
-        return _Points(self.names, self.x.to(device), self.y.to(device), average)
+        x, y = self.x.to(device), self.y.to(device)
+        return _Points(self.names, x, y, self.average)
 
     def align(self, batch: Captured, here: Captured) -> tuple[Tensor, Tensor]:
         """Return inner products with each target, and the targets' norms."""
         alignment = batch.cross(here)
         if self.average is None:
             return alignment, here.norms_squared().clamp(min=0).sqrt()
-        average = self.average.to(alignment.dtype)
+        average = self.average.to(alignment.dtype).to(alignment.device)
         squares = (average * (here.gram() @ average)).sum(dim=0)
         return alignment @ average, squares.clamp(min=0).sqrt()
 

