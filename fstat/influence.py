@@ -697,8 +697,10 @@ class FInfluence(BaseEstimator):
             return np.where(np.isnan(self._mu), np.nan, pvalue)
         pvalue = self._error.pvalue(self._mu, null, alternative)
         if self._separated.any():
-            exact = _separated_pvalue(self._mu, self._n_P, self._n_Q, null, alternative)
-            pvalue = np.where(self._separated, exact, pvalue)
+            apart = self._separated
+            pvalue[apart] = _separated_pvalue(
+                self._mu[apart], self._n_P[apart], self._n_Q[apart], null, alternative
+            )
         return pvalue
 
     def _levy(

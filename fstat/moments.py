@@ -131,8 +131,9 @@ def _centred(
     tuple[FloatArray, FloatArray | None],
 ]:
     """Return counts, means and centred values, with 0 where unobserved."""
-    total_x = x.sum(axis=0)
-    total = total_x if y is None else total_x + y.sum(axis=0)
+    with np.errstate(invalid="ignore", over="ignore"):
+        total_x = x.sum(axis=0)
+        total = total_x if y is None else total_x + y.sum(axis=0)
     if np.isfinite(total).all():
         mean_x = total_x / len(x)
         if y is None:
