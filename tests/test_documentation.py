@@ -1,0 +1,39 @@
+"""What the documentation shows can be run."""
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+
+@pytest.mark.parametrize("script", EXAMPLES, ids=lambda path: path.stem)
+def test_examples_run(script, tmp_path, monkeypatch, capsys):
+    if "torch" in script.read_text():
+        pytest.importorskip("torch")
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(script), run_name="__main__")
+    assert "Selection(" in capsys.readouterr().out
+
+
+def test_the_code_of_the_readme_runs_from_top_to_bottom():
+    pytest.importorskip("torch")
+    text = (ROOT / "README.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```", text, flags=re.M | re.S)
+    assert len(blocks) == 2
+    namespace = {}
+    for block in blocks:
+        exec(block, namespace)
+    assert len(namespace["table"]) == 5000
+    assert namespace["suspects"].n_tested == 900
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/reading-mu.md"])
+def test_links_lead_somewhere(page):
+    file = ROOT / page
+    for link in re.findall(r"\]\(([^)#]+)", file.read_text()):
+        if not link.startswith("http"):
+            assert (file.parent / link).exists(), f"{page} links to {link}"
