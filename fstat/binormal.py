@@ -222,7 +222,8 @@ def pooled_index(
         raw = summary.difference / np.sqrt(square)
         if np.isnan(summary.var_D).all():
             df = summary.df
-            constant, quadratic = 1 / n + 1 / m, 1 / (2 * df)
+            constant = np.where(np.isnan(square), np.nan, 1 / n + 1 / m)
+            quadratic = 1 / (2 * df)
         else:
             df = n + m - 2
             constant = summary.error_dd / square

@@ -341,9 +341,9 @@ class FInfluence(BaseEstimator):
         mu = self._mu
         if self._t is not None:
             n, m = self._n_P, self._n_Q
-            low, high = noncentral_t_interval(
-                self._t, self._error.df, np.sqrt(1 / n + 1 / m), level
-            )
+            with np.errstate(divide="ignore"):
+                per_unit = np.sqrt(1 / n + 1 / m)
+            low, high = noncentral_t_interval(self._t, self._error.df, per_unit, level)
             low, high = (np.where(np.isnan(mu), np.nan, end) for end in (low, high))
         else:
             low, high = self._error.interval(mu, level)
@@ -618,8 +618,9 @@ class FInfluence(BaseEstimator):
             placed = placements(P, Q)
             auc[pairs] = placed.auc
             if labels is not None:
-                of_P = np.nan_to_num((placed.of_P - placed.auc) / count_P)
-                of_Q = np.nan_to_num((placed.of_Q - placed.auc) / count_Q)
+                with np.errstate(invalid="ignore", divide="ignore"):
+                    of_P = np.nan_to_num((placed.of_P - placed.auc) / count_P)
+                    of_Q = np.nan_to_num((placed.of_Q - placed.auc) / count_Q)
                 seen = ((~np.isnan(P)).astype(float), (~np.isnan(Q)).astype(float))
                 covariance, clusters = cluster_covariance([of_P], [of_Q], seen, labels)
                 variance[pairs], df[pairs] = covariance[0][0], clusters - 1

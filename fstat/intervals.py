@@ -69,8 +69,9 @@ class SamplingError:
         """Return every mu that a two-sided test at ``1 - level`` would not reject.
 
         Wilson's construction: the ends solve a quadratic equation. Where its
-        leading coefficient is negative (very few observations) the interval is a
-        half-line or the whole line.
+        leading coefficient is negative (very few observations) they are two
+        half-lines: the interval is that of the estimate, or the whole line where the
+        other one holds 0.
         """
         t2 = _student_quantile(self.df, (1 + level) / 2) ** 2
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
@@ -82,9 +83,8 @@ class SamplingError:
             one, two = (half_b - root) / a, (half_b + root) / a
         low, high = np.minimum(one, two), np.maximum(one, two)
         outside = a <= 0
-        # With a < 0 the accepted set lies outside the roots: keep estimate's side.
-        right = outside & (disc > 0) & (estimate >= high)
-        left = outside & (disc > 0) & (estimate <= low)
+        right = outside & (disc > 0) & (estimate >= high) & (low < 0)
+        left = outside & (disc > 0) & (estimate <= low) & (high > 0)
         low_end = np.where(right, high, np.where(outside, -np.inf, low))
         high_end = np.where(left, low, np.where(outside, np.inf, high))
         unknown = np.isnan(estimate) | np.isnan(self.constant)

@@ -118,8 +118,9 @@ def delong_variance(
     observed_P, observed_Q = nan_variance(placed.of_P, n), nan_variance(placed.of_Q, m)
     normal = np.where(observed_P + observed_Q > 0, normal, 0.0)
     weight_P, weight_Q = observed_weight(n), observed_weight(m)
-    each_P = (weight_P * observed_P + (1 - weight_P) * normal) / n
-    each_Q = (weight_Q * observed_Q + (1 - weight_Q) * normal) / m
+    with np.errstate(invalid="ignore", divide="ignore"):
+        each_P = (weight_P * observed_P + (1 - weight_P) * normal) / n
+        each_Q = (weight_Q * observed_Q + (1 - weight_Q) * normal) / m
     return each_P + each_Q, welch_df(each_P, n - 1, each_Q, m - 1)
 
 
@@ -138,7 +139,8 @@ def paired_variance(placed: Placements, n: FloatArray) -> tuple[FloatArray, Floa
     variance, df : ndarray of shape (n_pairs,)
         Variance of the AUC and its degrees of freedom.
     """
-    return nan_variance(placed.of_P + placed.of_Q, n) / n, n - 1
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return nan_variance(placed.of_P + placed.of_Q, n) / n, n - 1
 
 
 def nan_variance(values: FloatArray, n: FloatArray) -> FloatArray:
