@@ -440,6 +440,7 @@ def _mean_over_runs(values: FloatArray, run: IntArray) -> tuple[_RunSum, FloatAr
         between = (np.where(met, sums - mean, 0.0) ** 2).sum(axis=0) / (n_runs - 1)
         centred = np.where(seen, values - np.nansum(values, axis=0) / n, 0.0)
         within = n * (centred**2).sum(axis=0) / (n - 1)
+        within = np.where(n > 1, within, np.nan)
         stderr = np.sqrt(np.where(n_runs > 1, between / n_runs, within))
     return _RunSum(np.where(n_runs > 0, mean, np.nan), stderr), n_runs
 
