@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 
-from ._validation import FloatArray, numeric
+from ._validation import FloatArray, numeric, option
 
 
 class Digits(NamedTuple):
@@ -115,11 +115,13 @@ def load_digits_5k() -> Digits:
 def flip_labels(
     labels: ArrayLike,
     rate: float,
+    kind: str = "uniform",
     *,
     n_classes: int | None = None,
+    probabilities: ArrayLike | None = None,
     random_state: int | np.random.RandomState | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Give a share of the examples a wrong label, each other class equally likely.
+    """Give a share of the examples a wrong label.
 
     Parameters
     ----------
@@ -127,8 +129,15 @@ def flip_labels(
         True labels, 0 to n_classes - 1.
     rate : float
         Share of examples to flip, in [0, 1).
+    kind : {"uniform", "class", "instance"}, default="uniform"
+        `"uniform"`: random examples, each other class equally likely. `"class"`:
+        random examples, each class always taken for the next one. `"instance"`: the
+        examples to whose true label `probabilities` give least, each taken for the
+        likeliest other class; nothing is random.
     n_classes : int, optional
         Number of classes; one more than the largest label by default.
+    probabilities : array-like of shape (n, n_classes), optional
+        What another model believes of each example, for `"instance"`.
     random_state : int, RandomState or None, default=None
         Source of randomness.
 
@@ -142,7 +151,8 @@ def flip_labels(
     Raises
     ------
     ValueError
-        If `rate` is outside [0, 1).
+        If `rate` is outside [0, 1), or `kind` is not an option or lacks
+        `probabilities` of the right shape.
 
     Examples
     --------
@@ -153,10 +163,23 @@ def flip_labels(
     """
     if not 0 <= rate < 1:
         raise ValueError(f"`rate` must lie in [0, 1), got {rate!r}.")
+    option(kind, "kind", ("uniform", "class", "instance"))
     rng = check_random_state(random_state)
     true = np.asarray(labels, dtype=np.int64)
     classes = int(true.max()) + 1 if n_classes is None else n_classes
     flipped = np.zeros(len(true), dtype=bool)
-    flipped[rng.permutation(len(true))[: round(rate * len(true))]] = True
-    shift = rng.randint(1, classes, size=len(true))
+    count = round(rate * len(true))
+    if kind == "instance":
+        belief = np.array(numeric([] if probabilities is None else probabilities, "p"))
+        if belief.shape != (len(true), classes):
+            raise ValueError(
+                f"`probabilities` must have shape {(len(true), classes)} for "
+                f"kind='instance', got {belief.shape}."
+            )
+        own = np.take_along_axis(belief, true[:, None], axis=1)[:, 0]
+        flipped[np.argsort(own, kind="stable")[:count]] = True
+        np.put_along_axis(belief, true[:, None], -np.inf, axis=1)
+        return np.where(flipped, belief.argmax(axis=1), true), flipped
+    flipped[rng.permutation(len(true))[:count]] = True
+    shift = rng.randint(1, classes, size=len(true)) if kind == "uniform" else 1
     return np.where(flipped, (true + shift) % classes, true), flipped

@@ -19,7 +19,7 @@ from fstat_torch.mnist import Config, run
 
 PAGE = Path(__file__).parents[1] / "mnist.md"
 RIVALS = ("AUM", "mean loss over training")
-OURS = "mu of self-influence, at the output"
+OURS = "mu of self-influence"
 
 
 def one_run(model: str, seed: int) -> pd.DataFrame:
@@ -64,7 +64,7 @@ def detection_table(runs: pd.DataFrame) -> str:
 
 def difference_table(runs: pd.DataFrame) -> str:
     lines = [
-        "| model | AUROC of mu at the output less that of | difference (95 %) |",
+        "| model | AUROC of mu less that of | difference (95 %) |",
         "|---|---|---|",
     ]
     for model, rows in runs.groupby("model", sort=False):
@@ -117,7 +117,7 @@ digits known to be right are the reference set and are not scored.
 
 {difference_table(runs)}
 
-{_wrapped("Self-influence compared at the output is " + "; ".join(gaps) + ".")}
+{_wrapped("Self-influence is " + "; ".join(gaps) + ".")}
 These differences are in the third and fourth decimal: the task is nearly saturated, and
 a mean loss is hard to beat. Self-influence in *all* parameters ranks clearly worse,
 because a gradient grows with the pixels and features of an example and not only with

@@ -42,24 +42,31 @@ def cross_entropy(output: Tensor, y: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Points:
-    """Target points in one batch, and the average that makes targets of them."""
+    """Target points in one batch, and the averages that make targets of them."""
 
     names: list[str]
-    x: Any
-    y: Any
-    average: Tensor | None
+    x: Tensor
+    y: Tensor
+    average: Tensor | None = None
 
     @classmethod
-    def of(cls, targets: Mapping[str, tuple[Any, Any]]) -> _Points:
-        sizes = [_length(y, name) for name, (_, y) in targets.items()]
-        x = torch.cat([torch.as_tensor(pair[0]) for pair in targets.values()])
-        y = torch.cat([torch.as_tensor(pair[1]) for pair in targets.values()])
-        average = torch.zeros(len(y), len(sizes), dtype=torch.float64)
-        start = 0
-        for column, size in enumerate(sizes):
-            average[start : start + size, column] = 1 / size
-            start += size
-        return cls(list(targets), x, y, average if max(sizes) > 1 else None)
+    def of(cls, targets: Mapping[str, tuple[Any, Any]]) -> list[_Points]:
+        """Put single points in one batch, and points to be averaged in another."""
+        sizes = {name: _length(y, name) for name, (_, y) in targets.items()}
+        parts = [
+            [name for name, size in sizes.items() if (size > 1) == several]
+            for several in (False, True)
+        ]
+        return [
+            cls(
+                names,
+                torch.cat([torch.as_tensor(targets[name][0]) for name in names]),
+                torch.cat([torch.as_tensor(targets[name][1]) for name in names]),
+                _averaging([sizes[name] for name in names]),
+            )
+            for names in parts
+            if names
+        ]
 
     def to(self, device: torch.device) -> _Points:
         x, y = self.x.to(device), self.y.to(device)
@@ -73,6 +80,15 @@ class _Points:
         average = self.average.to(alignment.dtype).to(alignment.device)
         squares = (average * (here.gram() @ average)).sum(dim=0)
         return alignment @ average, squares.clamp(min=0).sqrt()
+
+
+def _averaging(sizes: list[int]) -> Tensor | None:
+    """Return the matrix that averages consecutive groups, if there is any group."""
+    if max(sizes) == 1:
+        return None
+    share = torch.tensor([1 / size for size in sizes], dtype=torch.float64)
+    owner = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    return nn.functional.one_hot(owner, len(sizes)) * share
 
 
 class SingleRunSampler:
@@ -187,7 +203,7 @@ class SingleRunSampler:
         self.reduction = reduction
         self._capture = GradientCapture(model, parameters)
         self._points, self._self = _read_targets(targets)
-        names = self._points.names if self._points else []
+        names = [name for points in self._points for name in points.names]
         self.trace = Trace([*names, SELF] if self._self else names, path=path)
         self._next = 0
         self._verified = False
@@ -256,12 +272,15 @@ class SingleRunSampler:
         # A mean loss hands 1/b of its own gradient to each example.
         own = float(batch.n) if self.reduction == "mean" else 1.0
         columns: dict[str, Tensor] = {}
-        if self._points is not None:
-            parameter = next(iter(self.model.parameters()))
-            self._points = points = self._points.to(parameter.device)
-            here = self._capture.of(self.loss, points.x, points.y)
-            alignment, columns["target_norm"] = points.align(batch, here)
-            columns["alignment"] = own * alignment
+        if self._points:
+            device = next(iter(self.model.parameters())).device
+            self._points = [points.to(device) for points in self._points]
+            aligned = [
+                points.align(batch, self._capture.of(self.loss, points.x, points.y))
+                for points in self._points
+            ]
+            columns["alignment"] = own * torch.cat([dots for dots, _ in aligned], dim=1)
+            columns["target_norm"] = torch.cat([norms for _, norms in aligned])
         if self._self:
             gram = own**2 * batch.gram()
             columns["norm_squared"] = gram.diagonal().clone()
@@ -317,14 +336,14 @@ class SingleRunSampler:
         self._updates_seen = self._updates
 
 
-def _read_targets(targets: Targets) -> tuple[_Points | None, bool]:
+def _read_targets(targets: Targets) -> tuple[list[_Points], bool]:
     if isinstance(targets, str):
         if targets != SELF:
             raise ValueError(
                 "`targets` must be 'self', a pair (x, y) or a mapping, got "
                 f"{targets!r}."
             )
-        return None, True
+        return [], True
     if isinstance(targets, tuple):
         if len(targets) != 2:
             raise ValueError(
@@ -337,7 +356,7 @@ def _read_targets(targets: Targets) -> tuple[_Points | None, bool]:
                 f"`targets` must have as many x as y, got {len(x)} and {n}."
             )
         x, y = torch.as_tensor(x), torch.as_tensor(y)
-        return _Points([str(k) for k in range(n)], x, y, None), False
+        return [_Points([str(k) for k in range(n)], x, y)], False
     groups: dict[str, tuple[Any, Any]] = {}
     for name, target in targets.items():
         if isinstance(target, tuple) and len(target) == 2 and name != SELF:
@@ -349,7 +368,7 @@ def _read_targets(targets: Targets) -> tuple[_Points | None, bool]:
             )
     if not groups and SELF not in targets:
         raise ValueError("`targets` must hold at least one target, got none.")
-    return (_Points.of(groups) if groups else None), SELF in targets
+    return _Points.of(groups), SELF in targets
 
 
 def _length(y: Any, name: str) -> int:

@@ -13,6 +13,7 @@ from fstat_torch.overhead import measure_overhead
 
 SMALL = {
     "n_train": 1000,
+    "n_validation": 100,
     "n_test": 200,
     "n_targets": 40,
     "n_trusted": 200,
@@ -44,7 +45,23 @@ def test_selection_is_of_candidates_only_and_reports_its_true_error(result):
 
 def test_self_influence_finds_flipped_labels_far_better_than_chance(result):
     # Under chance the AUROC of 100 among 800 has standard deviation 0.031.
-    assert (result.scores["AUROC"] > 0.5 + 5 * 0.031).all()
+    auroc = result.scores["AUROC"]
+    assert (auroc.filter(like="self-influence") > 0.5 + 5 * 0.031).all()
+
+
+def test_harm_to_validation_digits_is_scored_where_there_are_any(result):
+    assert result.scores.index.str.contains("harm to validation").sum() == 2
+    without = run(Config(**SMALL | {"n_validation": 0}), progress=False)
+    assert not without.scores.index.str.contains("harm to validation").any()
+
+
+@pytest.mark.parametrize("kind", ["class", "instance"])
+def test_noise_of_other_kinds(kind):
+    data = run(Config(**SMALL, noise_kind=kind, noise=0.2), progress=False).data
+    assert data.flipped.sum() == 200
+    given = data.y.numpy()[data.flipped]
+    if kind == "class":
+        assert (given == (data.true_labels[data.flipped] + 1) % 10).all()
 
 
 def test_every_training_digit_has_an_interval_around_mu(result):

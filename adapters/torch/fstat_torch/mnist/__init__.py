@@ -3,6 +3,7 @@
 ``python -m fstat_torch.mnist`` runs it; `run` returns what it found.
 """
 
-from .experiment import Config, Result, run
+from .data import Config, Data
+from .experiment import Result, run
 
-__all__ = ["Config", "Result", "run"]
+__all__ = ["Config", "Data", "Result", "run"]

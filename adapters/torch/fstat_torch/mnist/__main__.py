@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 
-from .experiment import Config, run
+from .data import Config
+from .experiment import run
 from .report import write
 
 
@@ -28,6 +29,8 @@ def main(arguments: list[str] | None = None) -> None:
     add = parser.add_argument
     add("--model", choices=("mlp", "cnn", "logistic"), default=Config.model)
     add("--noise", type=float, default=Config.noise, help="share of labels to flip")
+    kinds = ("uniform", "class", "instance")
+    add("--noise-kind", choices=kinds, default=Config.noise_kind, help="how to flip")
     add("--epochs", type=int, default=Config.epochs, help="passes over the data")
     add("--fdr", type=float, default=Config.fdr, help="false discovery rate")
     add("--n-train", type=int, default=Config.n_train, help="training digits")
@@ -41,7 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(options["threads"])
     known = {field.name for field in fields(Config)}
     config = Config(**{name: v for name, v in options.items() if name in known})
-    result = run(config)
+    result = run(config, overhead=True)
     write(result, options["out"])
     selection = result.selection
     print(f"\ntest accuracy {result.accuracy:.3f}\n")

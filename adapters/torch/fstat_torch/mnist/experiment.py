@@ -16,79 +16,15 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from fstat import FInfluence, Observations, Selection, Trace, select
-from fstat.datasets import Digits, flip_labels, load_digits_5k
+from fstat import FInfluence, Selection, Trace, select
+from fstat.datasets import Digits, load_digits_5k
 
 from ..overhead import Overhead, measure_overhead
 from ..sampler import SingleRunSampler, cross_entropy
+from .data import Config, Data, prepare
 
 FloatArray = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Config:
-    """Settings of the experiment.
-
-    Parameters
-    ----------
-    model : {"mlp", "cnn", "logistic"}
-        784-128-10 perceptron, convolutional network of 5,000 parameters, or softmax
-        regression.
-    noise : float
-        Share of the training labels that is flipped.
-    epochs, batch_size, learning_rate
-        Of plain stochastic gradient descent.
-    n_train, n_test : int
-        Sizes of the two sets.
-    n_targets : int
-        Test digits whose influences are recorded.
-    n_trusted : int
-        Training digits that are known to be right, the reference set.
-    fdr : float
-        False discovery rate of the selection.
-    seed : int
-        Of the split, the flips, the initial weights and the batches.
-    device : str
-        ``"auto"`` takes a GPU where there is one.
-    """
-
-    model: str = "mlp"
-    noise: float = 0.1
-    epochs: int = 10
-    batch_size: int = 64
-    learning_rate: float = 0.1
-    n_train: int = 4000
-    n_test: int = 1000
-    n_targets: int = 100
-    n_trusted: int = 400
-    fdr: float = 0.1
-    seed: int = 0
-    device: str = "auto"
-
-
-@dataclass
-class Data:
-    """Digits as tensors, with the truth about their labels.
-
-    Parameters
-    ----------
-    x, y : Tensor
-        Training images in [0, 1] and their labels as given.
-    x_test, y_test : Tensor
-        Test images and their true labels.
-    true_labels : ndarray of int
-        True training labels.
-    flipped, trusted : ndarray of bool
-        Which training labels are wrong, and which digits are known to be right.
-    """
-
-    x: Tensor
-    y: Tensor
-    x_test: Tensor
-    y_test: Tensor
-    true_labels: NDArray[np.int64]
-    flipped: NDArray[np.bool_]
-    trusted: NDArray[np.bool_]
+_MISREAD = 8  # test digits whose influences are estimated
 
 
 @dataclass
@@ -103,28 +39,26 @@ class Result:
         What was trained on.
     table : pandas.DataFrame
         One row for each training digit: labels, truth, mu of its influence on itself
-        with interval, q-value and decision, and the baselines.
+        with interval, q-value and decision, and the other scores.
     selection : Selection
         Mislabelled digits at the stated false discovery rate.
     scores : pandas.DataFrame
         AUROC and recall of each score on the digits that are not trusted.
     false_discovery_proportion : float
         Share of the selected digits that are labelled rightly.
+    misread : ndarray of int
+        Test digits among the targets that the trained model gets wrong.
     influence : FInfluence
-        Influence of each training digit on each target, fitted.
-    observations : Observations
-        What it was fitted to.
-    targets : ndarray of int
-        Test digits that are targets.
+        Influence of each training digit on each of them, fitted.
     predictions : ndarray of int
         What the trained model says of the test digits.
     accuracy : float
         Its accuracy on all test digits.
-    trace : Trace
-        What the run recorded about the targets.
+    traces : dict of str to Trace
+        What the run recorded, by metric.
     overhead : dict of str to Overhead
-        Cost of sampling over plain training: self-influence at the output alone, and
-        all that the run recorded.
+        Cost of sampling over plain training: in the first metric alone, and of all
+        that the run recorded. Empty if it was not measured.
     """
 
     config: Config
@@ -133,13 +67,17 @@ class Result:
     selection: Selection
     scores: pd.DataFrame
     false_discovery_proportion: float
+    misread: NDArray[np.int64]
     influence: FInfluence
-    observations: Observations
-    targets: NDArray[np.int64]
     predictions: NDArray[np.int64]
     accuracy: float
-    trace: Trace
+    traces: dict[str, Trace]
     overhead: dict[str, Overhead]
+
+    @property
+    def trace(self) -> Trace:
+        """What was recorded about the test digits."""
+        return self.traces[self.config.metrics[-1]]
 
 
 @dataclass
@@ -162,7 +100,13 @@ class _Baselines:
         self.visits[index] += 1
 
 
-def run(config: Config, digits: Digits | None = None, progress: bool = True) -> Result:
+def run(
+    config: Config,
+    digits: Digits | None = None,
+    *,
+    progress: bool = True,
+    overhead: bool = False,
+) -> Result:
     """Train once on digits with flipped labels, sampling as it goes.
 
     Parameters
@@ -173,46 +117,68 @@ def run(config: Config, digits: Digits | None = None, progress: bool = True) -> 
         Images and true labels; the embedded 5,000 by default.
     progress : bool, default=True
         Whether to show a progress bar.
+    overhead : bool, default=False
+        Whether to measure afterwards what sampling costs.
 
     Returns
     -------
     Result
         Mislabelled digits, influences on test digits, baselines and cost.
     """
-    device = _device(config.device)
-    data = _prepare(config, digits or load_digits_5k(), device)
+    device = choose_device(config.device)
+    data = prepare(config, digits or load_digits_5k(), device)
     torch.manual_seed(config.seed)
     model = build_model(config.model).to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=config.learning_rate)
-    targets = np.arange(min(config.n_targets, len(data.y_test)))
-    samplers = _samplers(model, optimizer, data, targets)
+    samplers = _samplers(config, model, optimizer, data)
     start = copy.deepcopy(model.state_dict())
-    baselines = _train(config, model, optimizer, samplers, data, progress)
-    model.eval()
+    baselines = _Baselines(np.zeros(config.n_train), np.zeros(config.n_train))
+    train(config, model, optimizer, data, samplers, baselines.update, progress)
     with torch.no_grad():
         predictions = model(data.x_test).argmax(dim=1).cpu().numpy()
         final_loss = cross_entropy(model(data.x), data.y).cpu().numpy()
-    table, selection = _find_mislabelled(config, samplers, baselines, final_loss, data)
-    chosen = selection.selected
-    observations = samplers[1].trace.observations()
+    traces = {
+        name: sampler.trace
+        for name, sampler in zip(config.metrics, samplers, strict=True)
+    }
+    table, selection = _find_mislabelled(config, traces, baselines, final_loss, data)
+    right = predictions == data.y_test.cpu().numpy()
+    misread = np.flatnonzero(~right[: config.n_targets])[:_MISREAD]
+    if not len(misread):
+        misread = np.arange(1)
     model.load_state_dict(start)
     return Result(
         config=config,
         data=data,
         table=table,
         selection=selection,
-        scores=_score(table),
-        false_discovery_proportion=float(1 - data.flipped[chosen].mean())
-        if chosen.any()
-        else 0.0,
-        influence=FInfluence(shrinkage="moderated").fit(observations),
-        observations=observations,
-        targets=targets,
+        scores=score(table),
+        false_discovery_proportion=_share_false(selection.selected, data),
+        misread=misread,
+        influence=_influence_on(traces[config.metrics[-1]], misread),
         predictions=predictions,
-        accuracy=float((predictions == data.y_test.cpu().numpy()).mean()),
-        trace=samplers[1].trace,
-        overhead=_measure(config, model, data, targets),
+        accuracy=float(right.mean()),
+        traces=traces,
+        overhead=_measure(config, model, data) if overhead else {},
     )
+
+
+def choose_device(name: str) -> torch.device:
+    """Return a device by name; ``"auto"`` is a GPU where there is one.
+
+    Parameters
+    ----------
+    name : str
+        ``"auto"`` or what torch calls the device.
+
+    Returns
+    -------
+    torch.device
+        The device.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
 
 
 def build_model(name: str) -> nn.Sequential:
@@ -251,54 +217,53 @@ def build_model(name: str) -> nn.Sequential:
     raise ValueError(f"`model` must be 'mlp', 'cnn' or 'logistic', got {name!r}.")
 
 
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
-
-
-def _prepare(config: Config, digits: Digits, device: torch.device) -> Data:
-    n, rng = config.n_train, np.random.RandomState(config.seed)
-    order = rng.permutation(len(digits.labels))[: n + config.n_test]
-    images = torch.from_numpy(digits.images[order]).to(device).float().div(255)
-    labels = digits.labels[order]
-    noisy, flipped = flip_labels(labels[:n], config.noise, random_state=rng)
-    trusted = np.zeros(n, dtype=bool)
-    trusted[rng.permutation(np.flatnonzero(~flipped))[: config.n_trusted]] = True
-    images = images[:, None]
-    return Data(
-        images[:n],
-        torch.from_numpy(noisy).to(device),
-        images[n:],
-        torch.from_numpy(labels[n:]).to(device),
-        labels[:n],
-        flipped,
-        trusted,
-    )
-
-
-def _samplers(
-    model: nn.Sequential,
+def train(
+    config: Config,
+    model: nn.Module,
     optimizer: torch.optim.Optimizer,
     data: Data,
-    targets: NDArray[np.int64],
-) -> list[SingleRunSampler]:
-    """Return samplers of self-influence at the output and of all influence.
+    samplers: list[SingleRunSampler] | None = None,
+    watch: Any = None,
+    progress: bool = False,
+    members: NDArray[np.int64] | None = None,
+) -> None:
+    """Train a model for the epochs of a configuration.
 
-    At the output, that is in the bias of the last layer, an example's gradient is how
-    far its label is from the prediction, whatever its pixels are.
+    Parameters
+    ----------
+    config : Config
+        Settings.
+    model : nn.Module
+        Model to train.
+    optimizer : torch.optim.Optimizer
+        Its optimiser.
+    data : Data
+        Training digits.
+    samplers : list of SingleRunSampler, optional
+        Samplers that watch each step.
+    watch : callable, optional
+        Called with the numbers, logits and labels of each batch.
+    progress : bool, default=False
+        Whether to show a progress bar.
+    members : ndarray of int, optional
+        Which training digits to train on; all by default.
     """
-    last = model[-1]
-    assert isinstance(last, nn.Linear)
-    points: dict[str, Any] = {
-        f"test {k}": (data.x_test[k : k + 1], data.y_test[k : k + 1]) for k in targets
-    }
-    return [
-        SingleRunSampler(model, optimizer=optimizer, parameters=[last.bias]),
-        SingleRunSampler(
-            model, targets={"self": "self", **points}, optimizer=optimizer
-        ),
-    ]
+    members = np.arange(len(data.y)) if members is None else members
+    model.train()
+    for epoch in tqdm(range(config.epochs), "epochs", disable=not progress):
+        for chosen in _batches(config, epoch, len(members)):
+            index = members[chosen]
+            x, y = data.x[index], data.y[index]
+            optimizer.zero_grad()
+            with ExitStack() as stack:
+                for sampler in samplers or []:
+                    stack.enter_context(sampler.step(index))
+                logits = model(x)
+                torch.autograd.backward(nn.functional.cross_entropy(logits, y))
+            optimizer.step()
+            if watch is not None:
+                watch(index, logits, y)
+    model.eval()
 
 
 def _batches(config: Config, epoch: int, n: int) -> list[NDArray[np.int64]]:
@@ -307,94 +272,144 @@ def _batches(config: Config, epoch: int, n: int) -> list[NDArray[np.int64]]:
     return np.split(rng.permutation(n), list(starts))
 
 
-def _train(
+def _samplers(
     config: Config,
-    model: nn.Module,
+    model: nn.Sequential,
     optimizer: torch.optim.Optimizer,
-    samplers: list[SingleRunSampler],
     data: Data,
-    progress: bool,
-) -> _Baselines:
-    n = len(data.y)
-    baselines = _Baselines(np.zeros(n), np.zeros(n))
-    model.train()
-    for epoch in tqdm(range(config.epochs), "epochs", disable=not progress):
-        for index in _batches(config, epoch, n):
-            x, y = data.x[index], data.y[index]
-            optimizer.zero_grad()
-            with ExitStack() as stack:
-                for sampler in samplers:
-                    stack.enter_context(sampler.step(index))
-                logits = model(x)
-                torch.autograd.backward(nn.functional.cross_entropy(logits, y))
-            optimizer.step()
-            baselines.update(index, logits, y)
-    return baselines
+) -> list[SingleRunSampler]:
+    """Return a sampler for each metric.
+
+    In the bias of the last layer an example's gradient is how far its label is from
+    the prediction, whatever its pixels are.
+    """
+    last = model[-1]
+    assert isinstance(last, nn.Linear)
+    parameters = {
+        "output": [last.bias],
+        "last layer": list(last.parameters()),
+        "all": list(model.parameters()),
+    }
+    everywhere: dict[str, Any] = {"self": "self"}
+    if config.n_validation:
+        everywhere["validation"] = (data.x_validation, data.y_validation)
+    digits = {
+        f"test {k}": (data.x_test[k : k + 1], data.y_test[k : k + 1])
+        for k in range(min(config.n_targets, len(data.y_test)))
+    }
+    return [
+        SingleRunSampler(
+            model,
+            targets=everywhere | digits if name == config.metrics[-1] else everywhere,
+            optimizer=optimizer,
+            parameters=parameters[name],
+        )
+        for name in config.metrics
+    ]
 
 
 def _find_mislabelled(
     config: Config,
-    samplers: list[SingleRunSampler],
+    traces: dict[str, Trace],
     baselines: _Baselines,
     final_loss: FloatArray,
     data: Data,
 ) -> tuple[pd.DataFrame, Selection]:
     everyone = np.arange(len(data.y))
-    at_output, everywhere = (
-        FInfluence(shrinkage="moderated").fit(
-            sampler.trace.observations(everyone, "self")
+    fitted = {
+        (metric, target): FInfluence(shrinkage="moderated").fit(
+            trace.observations(everyone, target)
         )
-        for sampler in samplers
-    )
-    selection = select(at_output, fdr=config.fdr, reference=data.trusted)
-    columns = samplers[1].trace.columns()
-    norm = np.sqrt(columns["norm_squared"])
-    gradient_norm = np.bincount(columns["index"], norm) / baselines.visits
-    table = at_output.to_frame().drop(columns=["target", "stderr", "pvalue", "n_P"])
+        for metric, trace in traces.items()
+        for target in {"self", "validation"}.intersection(trace.targets)
+    }
+    first = config.metrics[0]
+    memorised = fitted[first, "self"]
+    selection = select(memorised, fdr=config.fdr, reference=data.trusted)
+    table = memorised.to_frame().drop(columns=["target", "stderr", "pvalue", "n_P"])
     table = table.rename(columns={"n_Q": "n_observations"})
     table.insert(1, "label", data.y.cpu().numpy())
     table.insert(2, "true_label", data.true_labels)
     table.insert(3, "flipped", data.flipped)
     table.insert(4, "trusted", data.trusted)
     table["qvalue"], table["selected"] = selection.qvalues, selection.selected
-    table["mu_all_parameters"] = everywhere.mu_
+    for (metric, target), influence in fitted.items():
+        if (metric, target) != (first, "self"):
+            table[f"mu_{target}_{metric}"] = influence.mu_
+    columns = traces[config.metrics[-1]].columns()
+    norm = np.sqrt(columns["norm_squared"])
+    table["gradient_norm"] = np.bincount(columns["index"], norm) / baselines.visits
     table["aum"] = baselines.margin / baselines.visits
     table["mean_loss"] = baselines.loss / baselines.visits
     table["final_loss"] = final_loss
-    table["gradient_norm"] = gradient_norm
     return table, selection
 
 
-_SCORES = {
-    "mu of self-influence, at the output": ("mu", 1),
-    "mu of self-influence, all parameters": ("mu_all_parameters", 1),
-    "AUM": ("aum", -1),
-    "mean loss over training": ("mean_loss", 1),
-    "final loss": ("final_loss", 1),
-    "gradient norm": ("gradient_norm", 1),
-}
+def score(table: pd.DataFrame) -> pd.DataFrame:
+    """Say how well each score ranks mislabelled digits first.
 
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Columns `flipped`, `trusted` and the scores.
 
-def _score(table: pd.DataFrame) -> pd.DataFrame:
+    Returns
+    -------
+    pandas.DataFrame
+        AUROC, and the share of the mislabelled digits that are found when a tenth is
+        inspected, on the digits that are not trusted.
+    """
     judged = table[~table["trusted"]]
     flipped = judged["flipped"].to_numpy()
     rows = {}
-    for name, (column, sign) in _SCORES.items():
-        score = sign * judged[column].fillna(judged[column].min()).to_numpy()
-        inspected = np.argsort(-score)[: round(0.1 * len(score))]
+    for column in judged:
+        name, sign = _name_of(str(column))
+        if not name:
+            continue
+        values = sign * judged[column].to_numpy()
+        values = np.where(np.isnan(values), np.nanmin(values), values)
+        inspected = np.argsort(-values)[: round(0.1 * len(values))]
         rows[name] = {
-            "AUROC": roc_auc_score(flipped, score) if flipped.any() else np.nan,
+            "AUROC": roc_auc_score(flipped, values) if flipped.any() else np.nan,
             "recall at 10 %": flipped[inspected].sum() / max(flipped.sum(), 1),
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("score")
 
 
-def _measure(
-    config: Config, model: nn.Sequential, data: Data, targets: NDArray[np.int64]
-) -> dict[str, Overhead]:
+def _name_of(column: str) -> tuple[str, int]:
+    """Return the name of a score and the sign that makes it large for wrong labels."""
+    known = {
+        "mu": ("mu of self-influence", 1),
+        "gradient_norm": ("gradient norm", 1),
+        "aum": ("AUM", -1),
+        "mean_loss": ("mean loss over training", 1),
+        "final_loss": ("final loss", 1),
+    }
+    if column.startswith("mu_self_"):
+        where = column.removeprefix("mu_self_")
+        return f"mu of self-influence ({where})", 1
+    if column.startswith("mu_validation_"):
+        where = column.removeprefix("mu_validation_")
+        return f"mu of harm to validation digits ({where})", -1
+    return known.get(column, ("", 0))
+
+
+def _share_false(selected: NDArray[np.bool_], data: Data) -> float:
+    return float(1 - data.flipped[selected].mean()) if selected.any() else 0.0
+
+
+def _influence_on(trace: Trace, digits: NDArray[np.int64]) -> FInfluence:
+    names = [f"test {k}" for k in digits]
+    return FInfluence(shrinkage="moderated").fit(trace.observations(None, names))
+
+
+def _measure(config: Config, model: nn.Sequential, data: Data) -> dict[str, Overhead]:
     """Time steps of the same run with and without sampling."""
     optimizer = torch.optim.SGD(model.parameters(), lr=config.learning_rate)
-    samplers = _samplers(model, optimizer, data, targets)
+    last = model[-1]
+    assert isinstance(last, nn.Linear)
+    alone = SingleRunSampler(model, optimizer=optimizer, parameters=[last.bias])
+    everything = _samplers(config, model, optimizer, data)
     index = _batches(config, 0, len(data.y))[0]
 
     def step(samplers: list[SingleRunSampler]) -> None:
@@ -407,8 +422,9 @@ def _measure(
         optimizer.step()
 
     kinds = {
-        "self-influence at the output": samplers[:1],
-        f"and self-influence in all parameters, and {len(targets)} targets": samplers,
+        "self-influence at the output": [alone],
+        f"self-influence in {len(config.metrics)} metrics and influence on "
+        f"{config.n_targets} test digits, one by one": everything,
     }
     return {
         name: measure_overhead(partial(step, []), partial(step, chosen))

@@ -49,24 +49,6 @@ def write(result: Result, folder: Path) -> None:
     (folder / "index.html").write_text(_page(result), encoding="utf-8")
 
 
-def misclassified(result: Result) -> NDArray[np.int64]:
-    """Return the targets that the trained model gets wrong, or all if there is none.
-
-    Parameters
-    ----------
-    result : Result
-        What a run told.
-
-    Returns
-    -------
-    ndarray of int
-        Numbers of test digits.
-    """
-    truth = result.data.y_test.cpu().numpy()
-    wrong = result.targets[(result.predictions != truth)[result.targets]]
-    return wrong if len(wrong) else result.targets
-
-
 def influential_examples(result: Result) -> pd.DataFrame:
     """Return the most helpful and most harmful examples for misclassified digits.
 
@@ -81,7 +63,7 @@ def influential_examples(result: Result) -> pd.DataFrame:
         The extremes of mu for each shown test digit, most helpful first.
     """
     parts = []
-    for digit in misclassified(result)[:_ROWS]:
+    for digit in result.misread[:_ROWS]:
         table = _of_target(result, int(digit)).sort_values("mu", ascending=False)
         parts.append(pd.concat([table.head(_SHOWN), table.tail(_SHOWN)]))
     return pd.concat(parts, ignore_index=True)
@@ -170,7 +152,7 @@ def draw_influence(result: Result) -> Figure:
     Figure
         One row for each test digit.
     """
-    digits = misclassified(result)[:_ROWS]
+    digits = result.misread[:_ROWS]
     table = influential_examples(result)
     figure = _figure((11.0, 1.75 * len(digits) + 0.5))
     ratios = [1.3] + [1] * (2 * _SHOWN)
@@ -213,7 +195,7 @@ def draw_intervals(result: Result) -> Figure:
     Figure
         A forest plot.
     """
-    digit = int(misclassified(result)[0])
+    digit = int(result.misread[0])
     table = _of_target(result, digit).sort_values("mu")
     middle = len(table) // 2
     rows = table.iloc[np.r_[0:10, middle - 2 : middle + 3, -10:0]]
@@ -251,7 +233,7 @@ def draw_tradeoff(result: Result) -> Figure:
     Figure
         The curves on linear and on probit axes.
     """
-    digit = int(misclassified(result)[0])
+    digit = int(result.misread[0])
     truth, said = int(result.data.y_test[digit]), int(result.predictions[digit])
     labels = result.data.y.cpu().numpy()
     others = np.flatnonzero((labels != truth) & (labels != said))

@@ -1,0 +1,170 @@
+"""Digits of which some are mislabelled, with the truth kept aside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import cross_val_predict
+from torch import Tensor
+
+from fstat.datasets import Digits, flip_labels
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of the experiment.
+
+    Parameters
+    ----------
+    model : {"mlp", "cnn", "logistic"}
+        784-128-10 perceptron, convolutional network of 5,000 parameters, or softmax
+        regression.
+    noise : float
+        Share of the training labels that is flipped.
+    noise_kind : {"uniform", "class", "instance"}
+        How they are flipped; for `"instance"` by what logistic regression, fitted
+        to the other folds, finds hardest.
+    epochs, batch_size, learning_rate
+        Of plain stochastic gradient descent.
+    n_train, n_validation, n_test : int
+        Sizes of the sets. With validation digits, each training digit's influence on
+        them as a whole is recorded too.
+    n_targets : int
+        Test digits whose influences are recorded.
+    n_trusted : int
+        Training digits that are known to be right, the reference set.
+    fdr : float
+        False discovery rate of the selection.
+    metrics : tuple of {"output", "last layer", "all"}
+        Parameters in which gradients are compared: the bias of the last layer, that
+        layer, or all. Influence on test digits is recorded in the last of them.
+    seed : int
+        Of the split, the flips, the initial weights and the batches.
+    device : str
+        ``"auto"`` takes a GPU where there is one.
+    """
+
+    model: str = "mlp"
+    noise: float = 0.1
+    noise_kind: str = "uniform"
+    epochs: int = 10
+    batch_size: int = 64
+    learning_rate: float = 0.1
+    n_train: int = 4000
+    n_validation: int = 0
+    n_test: int = 1000
+    n_targets: int = 100
+    n_trusted: int = 400
+    fdr: float = 0.1
+    metrics: tuple[str, ...] = ("output", "all")
+    seed: int = 0
+    device: str = "auto"
+
+
+@dataclass
+class Data:
+    """Digits as tensors, with the truth about their labels.
+
+    Parameters
+    ----------
+    x, y : Tensor
+        Training images in [0, 1] and their labels as given.
+    x_validation, y_validation : Tensor
+        Validation images and their true labels.
+    x_test, y_test : Tensor
+        Test images and their true labels.
+    true_labels : ndarray of int
+        True training labels.
+    flipped, trusted : ndarray of bool
+        Which training labels are wrong, and which digits are known to be right.
+    """
+
+    x: Tensor
+    y: Tensor
+    x_validation: Tensor
+    y_validation: Tensor
+    x_test: Tensor
+    y_test: Tensor
+    true_labels: NDArray[np.int64]
+    flipped: NDArray[np.bool_]
+    trusted: NDArray[np.bool_]
+
+
+def prepare(config: Config, digits: Digits, device: torch.device) -> Data:
+    """Split the digits, flip labels and choose the trusted ones.
+
+    Parameters
+    ----------
+    config : Config
+        Settings.
+    digits : Digits
+        Images and true labels.
+    device : torch.device
+        Where tensors go.
+
+    Returns
+    -------
+    Data
+        Training, validation and test digits.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer digits than the sets need.
+    """
+    sizes = (config.n_train, config.n_validation, config.n_test)
+    if sum(sizes) > len(digits.labels):
+        raise ValueError(
+            "`n_train`, `n_validation` and `n_test` must not exceed the "
+            f"{len(digits.labels)} digits there are, got {sizes}."
+        )
+    rng = np.random.RandomState(config.seed)
+    order = rng.permutation(len(digits.labels))[: sum(sizes)]
+    train, validation, test = np.split(order, np.cumsum(sizes)[:-1])
+    true_labels = digits.labels[train]
+    noisy, flipped = flip_labels(
+        true_labels,
+        config.noise,
+        config.noise_kind,
+        n_classes=10,
+        probabilities=_second_opinion(config, digits, train),
+        random_state=rng,
+    )
+    trusted = np.zeros(len(train), dtype=bool)
+    trusted[rng.permutation(np.flatnonzero(~flipped))[: config.n_trusted]] = True
+
+    def images(chosen: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(digits.images[chosen, None]).to(device).float().div(255)
+
+    def labels(values: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(values).to(device)
+
+    return Data(
+        images(train),
+        labels(noisy),
+        images(validation),
+        labels(digits.labels[validation]),
+        images(test),
+        labels(digits.labels[test]),
+        true_labels,
+        flipped,
+        trusted,
+    )
+
+
+def _second_opinion(
+    config: Config, digits: Digits, train: NDArray[np.int64]
+) -> NDArray[np.float64] | None:
+    """Return what another model, fitted to true labels, believes of each example."""
+    if config.noise_kind != "instance":
+        return None
+    features = digits.images[train].reshape(len(train), -1) / 255
+    model = LogisticRegression(C=0.1, max_iter=200)
+    belief: NDArray[np.float64] = cross_val_predict(
+        model, features, digits.labels[train], cv=3, method="predict_proba"
+    )
+    return belief
