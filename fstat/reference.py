@@ -48,6 +48,8 @@ class Members:
         """Read subsets as `Trace.observations` takes them."""
         if subsets is None:
             subsets = np.unique(recorded)
+        if len(subsets) == 0:
+            raise ValueError("`subsets` must hold at least one subset, got none.")
         if isinstance(subsets, Mapping):
             names = np.array([str(name) for name in subsets])
             groups = [_examples(group, name) for name, group in subsets.items()]
@@ -56,8 +58,6 @@ class Members:
             single = _examples(subsets, "subsets")
             entries = _sorted(single, np.arange(len(single)))
             return cls(single, *entries, several=False, single_names=True)
-        if not len(subsets):
-            raise ValueError("`subsets` must hold at least one subset, got none.")
         groups = [_examples(group, str(k)) for k, group in enumerate(subsets)]
         return cls._from_groups(np.arange(len(groups)), groups)
 
