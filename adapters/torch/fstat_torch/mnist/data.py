@@ -43,7 +43,10 @@ class Config:
         Parameters in which gradients are compared: the bias of the last layer, that
         layer, or all. Influence on test digits is recorded in the last of them.
     seed : int
-        Of the split, the flips, the initial weights and the batches.
+        Of the initial weights and the batches, and of the data unless they have their
+        own.
+    data_seed : int, optional
+        Of the split, the flips and the choice of trusted digits.
     device : str
         ``"auto"`` takes a GPU where there is one.
     """
@@ -62,6 +65,7 @@ class Config:
     fdr: float = 0.1
     metrics: tuple[str, ...] = ("output", "all")
     seed: int = 0
+    data_seed: int | None = None
     device: str = "auto"
 
 
@@ -122,7 +126,8 @@ def prepare(config: Config, digits: Digits, device: torch.device) -> Data:
             "`n_train`, `n_validation` and `n_test` must not exceed the "
             f"{len(digits.labels)} digits there are, got {sizes}."
         )
-    rng = np.random.RandomState(config.seed)
+    seed = config.seed if config.data_seed is None else config.data_seed
+    rng = np.random.RandomState(seed)
     order = rng.permutation(len(digits.labels))[: sum(sizes)]
     train, validation, test = np.split(order, np.cumsum(sizes)[:-1])
     true_labels = digits.labels[train]

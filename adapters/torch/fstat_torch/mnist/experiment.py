@@ -363,7 +363,7 @@ def score(table: pd.DataFrame) -> pd.DataFrame:
     flipped = judged["flipped"].to_numpy()
     rows = {}
     for column in judged:
-        name, sign = _name_of(str(column))
+        name, sign = name_of_score(str(column))
         if not name:
             continue
         values = sign * judged[column].to_numpy()
@@ -376,22 +376,38 @@ def score(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("score")
 
 
-def _name_of(column: str) -> tuple[str, int]:
-    """Return the name of a score and the sign that makes it large for wrong labels."""
-    known = {
-        "mu": ("mu of self-influence", 1),
-        "gradient_norm": ("gradient norm", 1),
-        "aum": ("AUM", -1),
-        "mean_loss": ("mean loss over training", 1),
-        "final_loss": ("final loss", 1),
-    }
-    if column.startswith("mu_self_"):
-        where = column.removeprefix("mu_self_")
+_SCORES = {
+    "mu": ("mu of self-influence", 1),
+    "gradient_norm": ("gradient norm", 1),
+    "aum": ("AUM", -1),
+    "mean_loss": ("mean loss over training", 1),
+    "final_loss": ("final loss", 1),
+    "out_of_fold": ("out-of-fold confidence (cleanlab)", -1),
+    "knn_shapley": ("KNN-Shapley", -1),
+}
+
+
+def name_of_score(column: str) -> tuple[str, int]:
+    """Return what a column of the table is called, and which end is suspicious.
+
+    Parameters
+    ----------
+    column : str
+        Name of a column.
+
+    Returns
+    -------
+    name : str
+        Empty for columns that are no score.
+    sign : int
+        1 where large values are suspicious, -1 where small ones are.
+    """
+    kind, _, where = column.partition("_")[2].partition("_")
+    if column.startswith("mu_") and kind == "self":
         return f"mu of self-influence ({where})", 1
-    if column.startswith("mu_validation_"):
-        where = column.removeprefix("mu_validation_")
+    if column.startswith("mu_"):
         return f"mu of harm to validation digits ({where})", -1
-    return known.get(column, ("", 0))
+    return _SCORES.get(column, ("", 0))
 
 
 def _share_false(selected: NDArray[np.bool_], data: Data) -> float:
@@ -399,7 +415,8 @@ def _share_false(selected: NDArray[np.bool_], data: Data) -> float:
 
 
 def _influence_on(trace: Trace, digits: NDArray[np.int64]) -> FInfluence:
-    names = [f"test {k}" for k in digits]
+    names = [f"test {k}" for k in digits if f"test {k}" in trace.targets]
+    names = names or [trace.targets[-1]]
     return FInfluence(shrinkage="moderated").fit(trace.observations(None, names))
 
 
