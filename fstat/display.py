@@ -330,9 +330,10 @@ class InfluenceDisplay:
         rank = np.arange(len(mu))
         sign = np.where(low > 0, 1, np.where(high < 0, -1, 0))
         colour = [{1: HELPS, -1: HARMS, 0: UNCLEAR}[int(s)] for s in sign]
-        finite = np.concatenate([mu, low[np.isfinite(low)], high[np.isfinite(high)]])
+        shown = np.concatenate([mu, low, high, [0.0]])
+        finite = shown[np.isfinite(shown)]
         margin = 0.05 * (np.ptp(finite) or 1.0)
-        left, right = min(finite.min(), 0) - margin, max(finite.max(), 0) + margin
+        left, right = finite.min() - margin, finite.max() + margin
         self.intervals_ = ax.hlines(
             rank, np.maximum(low, left), np.minimum(high, right), colors=colour, lw=1.5
         )

@@ -1,0 +1,171 @@
+import copy
+import doctest
+import inspect
+import pickle
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+
+import fstat
+from fstat import FInfluence
+from fstat.datasets import make_observations
+
+ESTIMATORS = [FInfluence]
+OPTIONS = [
+    {},
+    {"method": "rank"},
+    {"paired": True},
+    {"equal_var": True},
+    {"shrinkage": "moderated"},
+    {"scale": [1.0, 2.0, 0.5]},
+]
+P, Q = make_observations([-0.5, 0.0, 1.5], n=25, random_state=0)
+
+
+def learnt(estimator):
+    return {k: v for k, v in vars(estimator).items() if k.endswith("_")}
+
+
+def assert_same_results(one, other):
+    mine, theirs = learnt(one), learnt(other)
+    assert mine.keys() == theirs.keys()
+    for name, value in mine.items():
+        if isinstance(value, dict):
+            assert value.keys() == theirs[name].keys()
+        elif isinstance(value, np.ndarray):
+            assert_array_equal(value, theirs[name])
+        else:
+            assert value == theirs[name]
+    assert_array_equal(one.confidence_interval(), other.confidence_interval())
+    assert_array_equal(one.score(P, Q), other.score(P, Q))
+
+
+@pytest.mark.parametrize("Estimator", ESTIMATORS)
+def test_constructing_stores_parameters_and_does_nothing_else(Estimator):
+    signature = inspect.signature(Estimator.__init__).parameters
+    names = [name for name in signature if name != "self"]
+    marks = {name: object() for name in names}
+    assert vars(Estimator(**marks)) == marks
+    assert all(
+        signature[name].kind is inspect.Parameter.KEYWORD_ONLY
+        and signature[name].default is not inspect.Parameter.empty
+        for name in names
+    )
+    assert Estimator().get_params() == {name: signature[name].default for name in names}
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_parameters_are_set_and_cloned(options):
+    estimator = FInfluence().set_params(**options)
+    assert estimator.get_params() == {**FInfluence().get_params(), **options}
+    copied = clone(estimator.fit(P, Q))
+    assert copied.get_params() == estimator.get_params()
+    assert not learnt(copied)
+    with pytest.raises(ValueError, match="Invalid parameter"):
+        estimator.set_params(alpha=1)
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_fit_returns_itself_and_keeps_its_parameters(options):
+    estimator = FInfluence(**options)
+    before = copy.deepcopy(estimator.get_params())
+    assert estimator.fit(P, Q) is estimator
+    assert estimator.get_params() == before
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_what_is_learnt_is_documented(options):
+    estimator = FInfluence(**options).fit(P, Q)
+    attributes = FInfluence.__doc__.split("Attributes")[1].split("See Also")[0]
+    assert all(f"{name}" in attributes for name in learnt(estimator))
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_refitting_is_fitting_afresh(options):
+    fresh = FInfluence(**options).fit(P, Q)
+    again = FInfluence(**options).fit(Q, P[:, ::-1] + 3).fit(P, Q)
+    assert_same_results(again, fresh)
+
+
+def test_one_pair_leaves_nothing_of_many():
+    estimator = FInfluence().fit(P, Q).fit(P[:, 0], Q[:, 0])
+    assert_same = FInfluence().fit(P[:, 0], Q[:, 0])
+    assert isinstance(estimator.mu_, float)
+    assert estimator.mu_ == assert_same.mu_
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_pickling_keeps_everything(options):
+    estimator = FInfluence(**options).fit(P, Q)
+    assert_same_results(pickle.loads(pickle.dumps(estimator)), estimator)
+    assert_same_results(copy.deepcopy(estimator), estimator)
+
+
+def test_a_pickled_stream_goes_on():
+    stream = FInfluence().partial_fit(P[:12], Q[:12])
+    resumed = pickle.loads(pickle.dumps(stream)).partial_fit(P[12:], Q[12:])
+    np.testing.assert_allclose(resumed.mu_, FInfluence().fit(P, Q).mu_, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda e: e.confidence_interval(),
+        lambda e: e.pvalue(),
+        lambda e: e.score(P, Q),
+        lambda e: e.to_frame(),
+        lambda e: fstat.select(e),
+        lambda e: fstat.select(e, reference=[0]),
+        lambda e: fstat.InfluenceDisplay.from_estimator(e),
+    ],
+)
+def test_an_unfitted_estimator_says_so(ask):
+    with pytest.raises(NotFittedError, match="not fitted yet"):
+        ask(FInfluence())
+
+
+def test_repr_shows_what_was_changed():
+    assert repr(FInfluence()) == "FInfluence()"
+    shown = repr(FInfluence(method="rank", paired=True))
+    assert shown == "FInfluence(method='rank', paired=True)"
+    assert "FInfluence" in FInfluence()._repr_html_()
+
+
+@pytest.mark.parametrize("Estimator", ESTIMATORS)
+def test_data_are_not_metadata(Estimator):
+    requests = [name for name in dir(Estimator) if name.endswith("_request")]
+    assert not [name for name in requests if name.startswith("set_")]
+
+
+def public(module):
+    return [(name, getattr(module, name)) for name in module.__all__]
+
+
+def test_names_are_sorted():
+    assert fstat.__all__ == sorted(fstat.__all__)
+
+
+@pytest.mark.parametrize(("name", "value"), public(fstat))
+def test_public_names_are_documented(name, value):
+    assert inspect.getdoc(value).strip()
+
+
+# Plain records and warnings are shown in the examples of what makes them.
+RECORDS = {
+    "ComposedInfluence",
+    "ConfidenceInterval",
+    "Selection",
+    "TradeOff",
+    "UnestimableWarning",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(n, v) for n, v in public(fstat) if n not in RECORDS]
+)
+def test_public_names_have_an_example(name, value):
+    examples = doctest.DocTestParser().get_examples(inspect.getdoc(value))
+    assert any(name in example.source for example in examples)
