@@ -6,7 +6,7 @@ members of the subset would be part of their own yardstick.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,9 +78,10 @@ class Members:
 
 
 def observe_targets(
-    columns: dict[str, np.ndarray],
+    columns: Mapping[str, np.ndarray],
     members: Members,
-    picked: list[int],
+    aligned: Iterable[tuple[np.ndarray, np.ndarray]],
+    n_targets: int,
     standardize: bool,
     window: int,
 ) -> dict[str, NDArray[Any]]:
@@ -88,12 +89,14 @@ def observe_targets(
 
     Parameters
     ----------
-    columns : dict of str to ndarray
-        Columns of a trace.
+    columns : mapping of str to ndarray
+        `index` and `batch_size` of a trace.
     members : Members
         The subsets.
-    picked : list of int
-        Columns of `alignment`.
+    aligned : iterable of pairs of ndarray, of shapes (n_visits,) and (n_recorded,)
+        For each target the alignments with it and its norms; held one at a time.
+    n_targets : int
+        How many targets those are.
     standardize : bool
         Whether to standardise step by step.
     window : int
@@ -106,40 +109,55 @@ def observe_targets(
         of shape (n_rows,); `usable` of shape (n_recorded,).
     """
     size = columns["batch_size"]
-    at_row = np.repeat(np.arange(len(size)), size)
-    s = columns["alignment"][:, picked].astype(float)
-    if standardize:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            s = s / columns["target_norm"][:, picked][at_row]
+    at_visit = np.repeat(np.arange(len(size)), size)
     first = np.cumsum(size) - size
-    total = np.add.reduceat(s, first, axis=0)
-    row, subset = members.rows(columns["index"])
-    # One entry for each step and subset, however many members the batch holds.
-    key = at_row[row] * len(members.names) + subset
-    order = np.argsort(key, kind="stable")
-    keys, begin, k = np.unique(key[order], return_index=True, return_counts=True)
-    at, subset = keys // len(members.names), keys % len(members.names)
-    if len(keys):
-        inside = np.add.reduceat(s[row[order]], begin, axis=0)
-    else:
-        inside = np.zeros((0, len(picked)))
-    b = size[at][:, None].astype(float)
-    rest = b - k[:, None]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        p = np.where(rest >= 2, (total[at] - inside) / rest, np.nan)
-        q = np.where(rest >= 2, total[at] / b, np.nan)
-    usable: NDArray[Any] = np.ones(len(size), dtype=bool)
-    if standardize:
-        squares = np.add.reduceat(s * s, first, axis=0)
-        count = np.broadcast_to(size[:, None], total.shape)
-        centre, scale = reference(count, total, squares, window)
-        p, q = (np.sqrt(b) * (x - centre[at]) / scale[at] for x in (p, q))
-        usable = np.asarray(np.isfinite(scale).any(axis=1))
+    visit, at, subset, begin, k = _met(columns["index"], at_visit, members)
+    b = size[at].astype(float)
+    rest = b - k
+    p, q = np.empty((len(at), n_targets)), np.empty((len(at), n_targets))
+    usable: NDArray[Any] = np.full(len(size), not standardize)
+    for j, (dots, norm) in enumerate(aligned):
+        s = dots.astype(float)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            if standardize:
+                s /= norm[at_visit]
+            total = np.add.reduceat(s, first)
+            inside = np.add.reduceat(s[visit], begin) if len(at) else s[:0]
+            p[:, j] = np.where(rest >= 2, (total[at] - inside) / rest, np.nan)
+            q[:, j] = np.where(rest >= 2, total[at] / b, np.nan)
+        if standardize:
+            squares = np.add.reduceat(s * s, first)
+            count = size.astype(float)[:, None]
+            centre, scale = reference(count, total[:, None], squares[:, None], window)
+            for mean in (p[:, j], q[:, j]):
+                mean -= centre[at, 0]
+                mean *= np.sqrt(b) / scale[at, 0]
+            usable |= np.isfinite(scale[:, 0])
     return {"p": p, "q": q, "at": at, "subset": subset, "usable": usable}
 
 
+def _met(
+    index: IntArray, at_visit: IntArray, members: Members
+) -> tuple[IntArray, IntArray, IntArray, IntArray, IntArray]:
+    """Return which visits are of which subset, one entry for a step and a subset.
+
+    That is: the visits, sorted by entry; step and subset of each entry; where its
+    visits begin, and how many they are.
+    """
+    visit, subset = members.rows(index)
+    key = at_visit[visit] * len(members.names) + subset
+    order = np.argsort(key, kind="stable")
+    key, visit = key[order], visit[order]
+    begin = np.flatnonzero(np.diff(key, prepend=-1))
+    at, subset = np.divmod(key[begin], len(members.names))
+    return visit, at, subset, begin, np.diff(begin, append=len(key))
+
+
 def observe_self(
-    columns: dict[str, np.ndarray], members: Members, standardize: bool, window: int
+    columns: Mapping[str, np.ndarray],
+    members: Members,
+    standardize: bool,
+    window: int,
 ) -> dict[str, NDArray[Any]]:
     """Return P and Q of single examples for themselves.
 
@@ -148,8 +166,9 @@ def observe_self(
 
     Parameters
     ----------
-    columns : dict of str to ndarray
-        Columns of a trace.
+    columns : mapping of str to ndarray
+        `index`, `batch_size`, `norm_squared`, `gram_sum` and `gram_squares` of a
+        trace.
     members : Members
         Subsets of one example each.
     standardize : bool

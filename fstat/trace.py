@@ -8,7 +8,6 @@ about can be decided afterwards.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -20,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from ._validation import no_infinity
 from .observations import IntArray, Observations
 from .reference import SELF, Members, observe_self, observe_targets
+from .shards import Shard, join, joined, write_shard
 
 SCHEMA = 1
 
@@ -35,6 +35,8 @@ class Trace:
         Names of the targets. ``"self"`` means that each example is its own target.
     path : path-like, optional
         Folder to write shards to as training goes on; kept in memory by default.
+        What was written is no longer held in memory: of the alignments, only those
+        with the targets that are asked for are read back, one target at a time.
     flush_every : int, default=500
         Recorded steps a shard.
 
@@ -82,11 +84,12 @@ class Trace:
         if not self.targets or len(set(self.targets)) != len(self.targets):
             raise ValueError(f"`targets` must be unique names, got {targets!r}.")
         self.n_steps = 0
-        self._path = None if path is None else Path(path)
+        self._path = None if path is None else Path(path).absolute()
         self._flush_every = int(flush_every)
-        self._parts: list[dict[str, np.ndarray]] = []
+        self._parts: list[Mapping[str, np.ndarray]] = []
         self._buffer: list[dict[str, np.ndarray]] = []
-        self._n_shards = 0
+        self._names: set[str] | None = None
+        self._last_step, self._n_recorded = -1, 0
         if self._path is not None:
             if (self._path / "trace.json").exists():
                 raise FileExistsError(
@@ -98,7 +101,7 @@ class Trace:
     @property
     def n_recorded(self) -> int:
         """Number of recorded steps."""
-        return sum(len(part["step"]) for part in self._parts + self._buffer)
+        return self._n_recorded
 
     def __repr__(self) -> str:
         return (
@@ -162,7 +165,9 @@ class Trace:
                 "`index` must hold the numbers of the batch's examples, got "
                 f"{index.dtype} of shape {index.shape}."
             )
-        index = index.astype(np.int64)
+        small = np.iinfo(np.int32)
+        fits = small.min <= index.min() and index.max() <= small.max
+        index = index.astype(np.int32 if fits else np.int64)
         part = {"step": np.array([step]), "batch_size": np.array([len(index)])}
         part["learning_rate"] = np.array([learning_rate], dtype=float)
         part["index"] = index
@@ -171,8 +176,10 @@ class Trace:
             part["target_norm"] = np.array(target_norm, dtype=float)[None]
         self._check(part)
         self._buffer.append(part)
+        self._names, self._last_step = set(part), int(step)
+        self._n_recorded += 1
         self.n_steps = max(self.n_steps, int(step) + 1)
-        if self._path is not None and len(self._buffer) >= self._flush_every:
+        if len(self._buffer) >= self._flush_every:
             self.flush()
 
     def _check(self, part: dict[str, np.ndarray]) -> None:
@@ -196,16 +203,15 @@ class Trace:
                     f"`{name.removeprefix('extra:')}` must have shape {(b,)}, got "
                     f"{column.shape}."
                 )
-        last = (self._buffer or self._parts or [{"step": np.array([-1])}])[-1]["step"]
-        if part["step"][0] <= last[-1]:
+        if part["step"][0] <= self._last_step:
             raise ValueError(
-                f"`step` must be above the {last[-1]} before it, got {part['step'][0]}."
+                f"`step` must be above the {self._last_step} before it, got "
+                f"{part['step'][0]}."
             )
-        known = (self._buffer or self._parts or [part])[-1].keys()
-        if known != part.keys():
+        if self._names not in (None, part.keys()):
             raise ValueError(
                 "`append` must be given the same columns at each step, got "
-                f"{sorted(part)} after {sorted(known)}."
+                f"{sorted(part)} after {sorted(self._names or ())}."
             )
 
     def flush(self) -> None:
@@ -215,11 +221,12 @@ class Trace:
         """
         if not self._buffer:
             return
-        part = _joined(self._buffer)
-        if self._path is not None:
-            _write_shard(self._path, self._n_shards, part, self.n_steps)
-            self._n_shards += 1
-        self._parts.append(part)
+        part = joined(self._buffer)
+        if self._path is None:
+            self._parts.append(part)
+        else:
+            written = write_shard(self._path, len(self._parts), part, self.n_steps)
+            self._parts.append(Shard(written))
         self._buffer = []
 
     def save(self, path: str | PathLike[str]) -> None:
@@ -241,8 +248,9 @@ class Trace:
                 f"`path` must not hold a trace already, got {str(path)!r}."
             )
         _write_meta(folder, self.targets)
-        if self.n_recorded:
-            _write_shard(folder, 0, self.columns(), self.n_steps)
+        rest = [joined(self._buffer)] if self._buffer else []
+        for number, part in enumerate([*self._parts, *rest]):
+            write_shard(folder, number, part, self.n_steps)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Trace:
@@ -256,7 +264,8 @@ class Trace:
         Returns
         -------
         Trace
-            With everything up to the last flush.
+            With everything up to the last flush. It stays in the files, which must
+            not go away, and is read when it is asked for.
 
         Raises
         ------
@@ -270,15 +279,22 @@ class Trace:
         if meta["schema"] > SCHEMA:
             raise ValueError(f"`{path}` was written by a later version of fstat.")
         trace = cls(meta["targets"])
-        for shard in sorted(folder.glob("shard-*.npz")):
-            with np.load(shard, allow_pickle=False) as file:
-                part = {name: file[name] for name in file.files}
-            trace.n_steps = int(part.pop("n_steps"))
-            trace._parts.append(part)
+        for path in sorted(folder.glob("shard-*.npz")):
+            shard = Shard(path)
+            trace._parts.append(shard)
+            trace.n_steps = shard.n_steps
+            trace._names, steps = set(shard), shard["step"]
+            trace._last_step = int(steps[-1])
+            trace._n_recorded += len(steps)
         return trace
 
-    def columns(self) -> dict[str, np.ndarray]:
-        """Return everything recorded, one array a column.
+    def columns(self, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """Return what was recorded, one array a column.
+
+        Parameters
+        ----------
+        names : sequence of str, optional
+            Which columns; all by default, which loads the alignments with all targets.
 
         Returns
         -------
@@ -290,16 +306,28 @@ class Trace:
         Raises
         ------
         ValueError
-            If nothing was recorded.
+            If nothing was recorded, or there is no such column.
         """
-        if not self.n_recorded:
+        if self._names is None:
             raise ValueError("The trace holds no recorded step.")
-        if len(self._parts) != 1 or self._buffer:
-            joined = _joined(self._parts + self._buffer)
-            if self._path is None:
-                self._parts, self._buffer = [joined], []
-            return joined
-        return self._parts[0]
+        chosen = sorted(self._names) if names is None else names
+        unknown = set(chosen) - self._names
+        if unknown:
+            raise ValueError(
+                f"`names` must be among {sorted(self._names)}, got {sorted(unknown)}."
+            )
+        return {
+            name: join([part[name] for part in (*self._parts, *self._buffer)])
+            for name in chosen
+        }
+
+    def _aligned(self, target: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the alignments with one target, and its norms."""
+        parts = (*self._parts, *self._buffer)
+        return (
+            join([part["alignment"][:, target] for part in parts]),
+            join([part["target_norm"][:, target] for part in parts]),
+        )
 
     def observations(
         self,
@@ -356,7 +384,10 @@ class Trace:
         The interval of such a mu covers the mean influence per step along this run.
         """
         chosen = self._choose(targets)
-        columns = self.columns()
+        needed = ["index", "step", "batch_size", "learning_rate"]
+        if chosen == [SELF]:
+            needed += ["norm_squared", "gram_sum", "gram_squares"]
+        columns = self.columns(needed)
         members = Members.of(subsets, columns["index"])
         if window < 10:
             raise ValueError(f"`window` must be at least 10, got {window!r}.")
@@ -370,7 +401,10 @@ class Trace:
         else:
             names = [name for name in self.targets if name != SELF]
             picked = [names.index(name) for name in chosen]
-            rows = observe_targets(columns, members, picked, standardize, window)
+            aligned = map(self._aligned, picked)
+            rows = observe_targets(
+                columns, members, aligned, len(picked), standardize, window
+            )
         return self._form(rows, members, chosen, columns, standardize)
 
     def _choose(self, targets: Sequence[str] | str | None) -> list[str]:
@@ -402,16 +436,20 @@ class Trace:
         unseen = self.n_steps / max(int(used.sum()), 1)
         norm = np.sqrt(unseen * np.sum(weight[used] ** 2))
         at: IntArray = rows["at"]
-        pair = rows["subset"][:, None] * n_targets + np.arange(n_targets)
         keep = np.isfinite(rows["p"]) & np.isfinite(rows["q"])
-        full = np.broadcast_to
+
+        def kept(of_row: np.ndarray) -> np.ndarray:
+            return np.broadcast_to(of_row[:, None], keep.shape)[keep]
+
+        pair = kept(rows["subset"] * n_targets)
+        pair += np.broadcast_to(np.arange(n_targets), keep.shape)[keep]
         label = "example" if members.single_names else "subset"
         return Observations(
-            pair=pair[keep],
-            p=rows["p"][keep],
-            q=rows["q"][keep],
-            step=full(columns["step"][at][:, None], keep.shape)[keep],
-            weight=full((unseen * weight[at])[:, None], keep.shape)[keep],
+            pair=pair,
+            p=rows.pop("p")[keep],
+            q=rows.pop("q")[keep],
+            step=kept(columns["step"][at]),
+            weight=kept(unseen * weight[at]),
             names={
                 label: np.repeat(members.names, n_targets),
                 "target": np.tile(np.array(chosen), len(members.names)),
@@ -435,20 +473,7 @@ def _floating(values: ArrayLike) -> np.ndarray:
     return array if array.dtype.kind == "f" else array.astype(float)
 
 
-def _joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
 def _write_meta(folder: Path, targets: list[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     meta = {"schema": SCHEMA, "targets": targets}
     (folder / "trace.json").write_text(json.dumps(meta, indent=1))
-
-
-def _write_shard(
-    folder: Path, number: int, part: dict[str, np.ndarray], n_steps: int
-) -> None:
-    place = folder / f"shard-{number:06d}.npz"
-    beside = folder / f".writing-{number:06d}.npz"
-    np.savez(beside, n_steps=np.array(n_steps), **part)  # type: ignore[arg-type]
-    os.replace(beside, place)
