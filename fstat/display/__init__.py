@@ -1,0 +1,20 @@
+"""Pictures: trade-off curves, mu with its intervals, the Gaussian limit.
+
+Displays are built from computed data and know only how to draw it, as in
+scikit-learn: ``from_...`` computes and plots, ``plot`` takes looks and stores the
+artists on the display.
+"""
+
+from ._common import HARMS, HELPS, UNCLEAR
+from .gaussian_limit import GaussianLimitDisplay
+from .influence import InfluenceDisplay
+from .tradeoff import TradeOffDisplay
+
+__all__ = [
+    "HARMS",
+    "HELPS",
+    "UNCLEAR",
+    "GaussianLimitDisplay",
+    "InfluenceDisplay",
+    "TradeOffDisplay",
+]

@@ -1,0 +1,185 @@
+"""The trade-off curve of one pair."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import ndtr, ndtri
+
+from .._validation import FloatArray, numeric, option
+from ..empirical import tradeoff_curve
+from ..influence import FInfluence
+from ..tradeoff import GaussianTradeOff, TradeOff
+from ._common import UNCLEAR, errors_on_probit_axes, new_axes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+class TradeOffDisplay:
+    """Trade-off curve of one pair: empirical, fitted, and "cannot be told apart".
+
+    Parameters
+    ----------
+    tradeoff : TradeOff
+        The fitted trade-off function.
+    alpha, beta : ndarray, optional
+        The empirical curve.
+    name : str, optional
+        Name of the pair for the legend.
+    sign : float, default=1.0
+        Sign of the influence, for the legend.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        Axes drawn on.
+    figure_ : matplotlib Figure
+        Its figure.
+    line_, empirical_line_, diagonal_ : matplotlib Line2D
+        Fitted curve, empirical curve (None without one) and ``1 - alpha``.
+
+    See Also
+    --------
+    InfluenceDisplay : Mu of many pairs with intervals.
+
+    Examples
+    --------
+    >>> from fstat import TradeOffDisplay
+    >>> from fstat.datasets import make_observations
+    >>> P, Q = make_observations(1.0, n=200, random_state=0)
+    >>> display = TradeOffDisplay.from_samples(P, Q)
+    >>> display.ax_.get_ylabel()
+    'type II error'
+    """
+
+    def __init__(
+        self,
+        *,
+        tradeoff: TradeOff,
+        alpha: FloatArray | None = None,
+        beta: FloatArray | None = None,
+        name: str | None = None,
+        sign: float = 1.0,
+    ) -> None:
+        self.tradeoff = tradeoff
+        self.alpha = alpha
+        self.beta = beta
+        self.name = name
+        self.sign = sign
+
+    @classmethod
+    def from_samples(
+        cls,
+        P: ArrayLike,
+        Q: ArrayLike,
+        *,
+        estimator: FInfluence | None = None,
+        name: str | None = None,
+        ax: Axes | None = None,
+        axes: str = "linear",
+        **kwargs: Any,
+    ) -> TradeOffDisplay:
+        """Fit G_mu to samples of one pair and plot it with the empirical curve.
+
+        Parameters
+        ----------
+        P, Q : array-like of shape (n,) and (m,)
+            Observations without and with the subset.
+        estimator : FInfluence, optional
+            Estimator to fit, or one fitted to a single pair; a default one by default.
+        name : str, optional
+            Name for the legend.
+        ax : matplotlib Axes, optional
+            Axes to draw on.
+        axes : {"linear", "probit"}, default="linear"
+            On probit axes each G_mu is a straight line of slope -1.
+        **kwargs : dict
+            Looks of the fitted curve.
+
+        Returns
+        -------
+        TradeOffDisplay
+            The display, drawn.
+        """
+        fitted = FInfluence() if estimator is None else estimator
+        if not hasattr(fitted, "tradeoff_"):
+            fitted = fitted.fit(P, Q)
+        sign = -1.0 if fitted.mu_ < 0 else 1.0
+        p, q = sign * numeric(P, "P"), sign * numeric(Q, "Q")
+        alpha, beta = tradeoff_curve(p[~np.isnan(p)], q[~np.isnan(q)])
+        display = cls(
+            tradeoff=fitted.tradeoff_, alpha=alpha, beta=beta, name=name, sign=sign
+        )
+        return display.plot(ax=ax, axes=axes, **kwargs)
+
+    def plot(
+        self,
+        ax: Axes | None = None,
+        *,
+        axes: str = "linear",
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> TradeOffDisplay:
+        """Draw the curves.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Axes to draw on; new ones by default.
+        axes : {"linear", "probit"}, default="linear"
+            Scale of both axes.
+        name : str, optional
+            Name for the legend.
+        **kwargs : dict
+            Looks of the fitted curve.
+
+        Returns
+        -------
+        TradeOffDisplay
+            This display.
+        """
+        option(axes, "axes", ("linear", "probit"))
+        ax = new_axes(ax, (4.4, 4.4))
+        probit = axes == "probit"
+        ends = 1e-4 if probit else 0.0
+        grid = np.linspace(0, 1, 513)
+        if probit:
+            grid = ndtr(np.linspace(ndtri(ends), -ndtri(ends), 513))
+        place = ndtri if probit else np.asarray
+        first = ax.get_legend() is None
+        (self.diagonal_,) = ax.plot(
+            place(grid), place(1 - grid), ":", color=UNCLEAR, lw=1.2
+        )
+        if first:
+            self.diagonal_.set_label(r"$1-\alpha$: no influence")
+        name = name if name is not None else self.name
+        style = {"lw": 2.0, **kwargs}
+        label = self._label() if name is None else f"{name}: {self._label()}"
+        fitted = np.clip(self.tradeoff.f(grid), 0 if not probit else 1e-12, 1)
+        (self.line_,) = ax.plot(place(grid), place(fitted), label=label, **style)
+        self.empirical_line_ = None
+        if self.alpha is not None and self.beta is not None:
+            with np.errstate(divide="ignore"):
+                x, y = place(self.alpha), place(self.beta)
+            (self.empirical_line_,) = ax.plot(
+                x, y, color=self.line_.get_color(), lw=1.0, alpha=0.6
+            )
+        self._finish(ax, probit, ends)
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+    def _label(self) -> str:
+        if isinstance(self.tradeoff, GaussianTradeOff):
+            return rf"$G_\mu$, $\mu$ = {self.sign * float(self.tradeoff.mu):+.2f}"
+        return "fitted"
+
+    def _finish(self, ax: Axes, probit: bool, ends: float) -> None:
+        ax.set(xlabel="type I error", ylabel="type II error", aspect="equal")
+        if probit:
+            errors_on_probit_axes(ax, ends)
+        else:
+            ax.set(xlim=(0, 1), ylim=(0, 1))
+        ax.legend(loc="upper right", frameon=False)
