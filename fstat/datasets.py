@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import gzip
+import math
 import os
+import zlib
 from importlib.util import find_spec
-from typing import NamedTuple
+from os import PathLike
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 
 from ._validation import FloatArray, numeric, option
+
+# The third byte of an IDX file.
+_IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
+_GZIP_MAGIC = b"\x1f\x8b"
+_PREFIXES = {"train": "train", "test": "t10k"}
 
 
 class Digits(NamedTuple):
@@ -110,6 +120,182 @@ def load_digits_5k() -> Digits:
     file = os.path.join(folder, "data", "data", "mnist_5k.csv.gz")
     table = pd.read_csv(file, header=None, dtype="uint8").to_numpy()
     return Digits(table[:, :-1].reshape(-1, 28, 28), table[:, -1].astype(np.int64))
+
+
+def load_idx(path: str | PathLike[str]) -> NDArray[Any]:
+    """Read an array from a file in IDX format, that of MNIST.
+
+    Parameters
+    ----------
+    path : path-like
+        File, gzipped or not; its content decides, not its name.
+
+    Returns
+    -------
+    ndarray
+        Of the type and shape that the file states, in native byte order.
+
+    Raises
+    ------
+    ValueError
+        If the file is not IDX, or is shorter or longer than it says.
+
+    Notes
+    -----
+    Two zero bytes, a code of the type, the number of dimensions, each dimension in
+    four bytes, the values; all most significant byte first [1]_.
+
+    References
+    ----------
+    .. [1] Y. LeCun, C. Cortes, C. J. C. Burges, "The MNIST database of handwritten
+       digits", 1998, section "File formats".
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> from fstat.datasets import load_idx
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = os.path.join(folder, "labels-idx1-ubyte")
+    ...     with open(file, "wb") as idx:
+    ...         _ = idx.write(bytes([0, 0, 8, 1, 0, 0, 0, 3, 7, 2, 1]))
+    ...     load_idx(file)
+    array([7, 2, 1], dtype=uint8)
+    """
+    content = _content(path)
+    if len(content) < 4 or content[:2] != b"\x00\x00":
+        raise ValueError(
+            f"{str(path)!r} must be an IDX file, which starts with two zero bytes, got "
+            f"{content[:4].hex(' ') or 'nothing'}."
+        )
+    code, n_dimensions = content[2], content[3]
+    if code not in _IDX_TYPES:
+        known = ", ".join(f"{known:#04x}" for known in _IDX_TYPES)
+        raise ValueError(
+            f"{str(path)!r} must have a type code among {known}, got {code:#04x}."
+        )
+    start = 4 + 4 * n_dimensions
+    if n_dimensions == 0 or len(content) < start:
+        raise ValueError(
+            f"{str(path)!r} must state its dimensions in its first {max(start, 8)} "
+            f"bytes, got {n_dimensions} dimensions and {len(content)} bytes."
+        )
+    shape = tuple(np.frombuffer(content, ">u4", n_dimensions, 4).tolist())
+    dtype = np.dtype(_IDX_TYPES[code])
+    expected = start + dtype.itemsize * math.prod(shape)
+    if len(content) != expected:
+        raise ValueError(
+            f"{str(path)!r} must hold {expected} bytes for shape {shape} of "
+            f"{dtype.newbyteorder('=')}, got {len(content)}."
+        )
+    values = np.frombuffer(content, dtype, offset=start).reshape(shape)
+    return values.astype(dtype.newbyteorder("="))
+
+
+def _content(path: str | PathLike[str]) -> bytes:
+    content = Path(path).read_bytes()
+    if not content.startswith(_GZIP_MAGIC):
+        return content
+    try:
+        return gzip.decompress(content)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(
+            f"{str(path)!r} must be a complete gzip file, got: {error}."
+        ) from None
+
+
+def load_digits(folder: str | PathLike[str], subset: str = "train") -> Digits:
+    """Load digits from the files of MNIST in a folder.
+
+    Data sets in the same format, 28 x 28 pixels and classes 0 to 9, are as good:
+    Fashion-MNIST, Kuzushiji-MNIST.
+
+    Parameters
+    ----------
+    folder : path-like
+        Holds ``train-images-idx3-ubyte`` and ``train-labels-idx1-ubyte``, or for the
+        test digits ``t10k-...``; ``.idx3-ubyte`` and ``.gz`` are understood as well.
+    subset : {"train", "test"}, default="train"
+        Which of the two pairs of files.
+
+    Returns
+    -------
+    Digits
+        In the order of the files.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file is missing; the message lists what was looked for.
+    ValueError
+        If a file is damaged, or does not hold such images or labels.
+    """
+    option(subset, "subset", tuple(_PREFIXES))
+    files = [
+        _find(Path(folder), f"{_PREFIXES[subset]}-{kind}", f"idx{dimensions}-ubyte")
+        for kind, dimensions in (("images", 3), ("labels", 1))
+    ]
+    images, labels = (load_idx(file) for file in files)
+    if images.ndim != 3 or images.shape[1:] != (28, 28) or images.dtype != np.uint8:
+        raise ValueError(
+            f"{str(files[0])!r} must hold images of 28 x 28 bytes, got {images.dtype} "
+            f"of shape {images.shape}."
+        )
+    if labels.shape != (len(images),) or labels.dtype != np.uint8:
+        raise ValueError(
+            f"{str(files[1])!r} must hold one byte for each of the {len(images)} "
+            f"images, got {labels.dtype} of shape {labels.shape}."
+        )
+    if labels.max(initial=0) > 9:
+        raise ValueError(
+            f"{str(files[1])!r} must hold labels from 0 to 9, got {labels.max()}."
+        )
+    return Digits(images, labels.astype(np.int64))
+
+
+def _find(folder: Path, stem: str, suffix: str) -> Path:
+    names = [f"{stem}{link}{suffix}{packed}" for packed in ("", ".gz") for link in "-."]
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise FileNotFoundError(f"{str(folder)!r} must hold one of {', '.join(names)}.")
+
+
+def fetch_digits(
+    subset: str = "train", *, data_home: str | PathLike[str] | None = None
+) -> Digits:
+    """Fetch MNIST from OpenML, which takes a network the first time.
+
+    Parameters
+    ----------
+    subset : {"train", "test"}, default="train"
+        The 60,000 training or the 10,000 test digits.
+    data_home : path-like, optional
+        Folder in which scikit-learn keeps what it fetched; its own by default.
+
+    Returns
+    -------
+    Digits
+        In the order of the original files.
+
+    Raises
+    ------
+    ValueError
+        If `subset` is not an option.
+
+    See Also
+    --------
+    load_digits : From files that are there already.
+    """
+    option(subset, "subset", tuple(_PREFIXES))
+    from sklearn.datasets import fetch_openml
+
+    home = None if data_home is None else os.fspath(data_home)
+    table, labels = fetch_openml(
+        "mnist_784", version=1, return_X_y=True, as_frame=False, data_home=home
+    )
+    part = slice(None, 60_000) if subset == "train" else slice(60_000, None)
+    images = table[part].astype(np.uint8).reshape(-1, 28, 28)
+    return Digits(images, labels[part].astype(np.int64))
 
 
 def flip_labels(

@@ -98,7 +98,12 @@ class Data:
     trusted: NDArray[np.bool_]
 
 
-def prepare(config: Config, digits: Digits, device: torch.device) -> Data:
+def prepare(
+    config: Config,
+    digits: Digits,
+    device: torch.device,
+    test_digits: Digits | None = None,
+) -> Data:
     """Split the digits, flip labels and choose the trusted ones.
 
     Parameters
@@ -109,6 +114,8 @@ def prepare(config: Config, digits: Digits, device: torch.device) -> Data:
         Images and true labels.
     device : torch.device
         Where tensors go.
+    test_digits : Digits, optional
+        Where test digits come from; from `digits` by default.
 
     Returns
     -------
@@ -120,16 +127,30 @@ def prepare(config: Config, digits: Digits, device: torch.device) -> Data:
     ValueError
         If there are fewer digits than the sets need.
     """
-    sizes = (config.n_train, config.n_validation, config.n_test)
+    sizes: tuple[int, ...] = (config.n_train, config.n_validation)
+    if test_digits is None:
+        sizes += (config.n_test,)
     if sum(sizes) > len(digits.labels):
+        names = " and ".join(("`n_train`", "`n_validation`", "`n_test`")[: len(sizes)])
         raise ValueError(
-            "`n_train`, `n_validation` and `n_test` must not exceed the "
-            f"{len(digits.labels)} digits there are, got {sizes}."
+            f"{names} must not exceed the {len(digits.labels)} digits there are, got "
+            f"{sizes}."
+        )
+    if test_digits and config.n_test > len(test_digits.labels):
+        raise ValueError(
+            f"`n_test` must not exceed the {len(test_digits.labels)} test digits there "
+            f"are, got {config.n_test}."
         )
     seed = config.seed if config.data_seed is None else config.data_seed
     rng = np.random.RandomState(seed)
     order = rng.permutation(len(digits.labels))[: sum(sizes)]
-    train, validation, test = np.split(order, np.cumsum(sizes)[:-1])
+    train, validation, *rest = np.split(order, np.cumsum(sizes)[:-1])
+    if test_digits is None:
+        test_digits, test = digits, rest[0]
+    else:
+        # In the order of the files, so that numbers of examples mean something there.
+        train = np.sort(train)
+        test = np.sort(rng.permutation(len(test_digits.labels))[: config.n_test])
     true_labels = digits.labels[train]
     noisy, flipped = flip_labels(
         true_labels,
@@ -142,19 +163,20 @@ def prepare(config: Config, digits: Digits, device: torch.device) -> Data:
     trusted = np.zeros(len(train), dtype=bool)
     trusted[rng.permutation(np.flatnonzero(~flipped))[: config.n_trusted]] = True
 
-    def images(chosen: NDArray[np.int64]) -> Tensor:
-        return torch.from_numpy(digits.images[chosen, None]).to(device).float().div(255)
+    def images(source: Digits, chosen: NDArray[np.int64]) -> Tensor:
+        grey = torch.from_numpy(source.images[chosen, None]).to(device)
+        return grey.float().div_(255)
 
     def labels(values: NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(values).to(device)
 
     return Data(
-        images(train),
+        images(digits, train),
         labels(noisy),
-        images(validation),
+        images(digits, validation),
         labels(digits.labels[validation]),
-        images(test),
-        labels(digits.labels[test]),
+        images(test_digits, test),
+        labels(test_digits.labels[test]),
         true_labels,
         flipped,
         trusted,

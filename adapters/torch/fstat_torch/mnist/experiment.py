@@ -6,6 +6,7 @@ import copy
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -104,6 +105,8 @@ def run(
     config: Config,
     digits: Digits | None = None,
     *,
+    test_digits: Digits | None = None,
+    traces_to: Path | None = None,
     progress: bool = True,
     overhead: bool = False,
 ) -> Result:
@@ -115,6 +118,10 @@ def run(
         Settings.
     digits : Digits, optional
         Images and true labels; the embedded 5,000 by default.
+    test_digits : Digits, optional
+        Where test digits come from; from `digits` by default.
+    traces_to : Path, optional
+        Folder to keep the traces in, which must not hold any; memory by default.
     progress : bool, default=True
         Whether to show a progress bar.
     overhead : bool, default=False
@@ -126,11 +133,11 @@ def run(
         Mislabelled digits, influences on test digits, baselines and cost.
     """
     device = choose_device(config.device)
-    data = prepare(config, digits or load_digits_5k(), device)
+    data = prepare(config, digits or load_digits_5k(), device, test_digits)
     torch.manual_seed(config.seed)
     model = build_model(config.model).to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=config.learning_rate)
-    samplers = _samplers(config, model, optimizer, data)
+    samplers = _samplers(config, model, optimizer, data, traces_to)
     start = copy.deepcopy(model.state_dict())
     baselines = _Baselines(np.zeros(config.n_train), np.zeros(config.n_train))
     train(config, model, optimizer, data, samplers, baselines.update, progress)
@@ -141,6 +148,8 @@ def run(
         name: sampler.trace
         for name, sampler in zip(config.metrics, samplers, strict=True)
     }
+    for trace in traces.values():
+        trace.flush()
     table, selection = _find_mislabelled(config, traces, baselines, final_loss, data)
     right = predictions == data.y_test.cpu().numpy()
     misread = np.flatnonzero(~right[: config.n_targets])[:_MISREAD]
@@ -277,6 +286,7 @@ def _samplers(
     model: nn.Sequential,
     optimizer: torch.optim.Optimizer,
     data: Data,
+    traces_to: Path | None = None,
 ) -> list[SingleRunSampler]:
     """Return a sampler for each metric.
 
@@ -303,6 +313,7 @@ def _samplers(
             targets=everywhere | digits if name == config.metrics[-1] else everywhere,
             optimizer=optimizer,
             parameters=parameters[name],
+            path=None if traces_to is None else traces_to / name.replace(" ", "-"),
         )
         for name in config.metrics
     ]
@@ -336,7 +347,7 @@ def _find_mislabelled(
     for (metric, target), influence in fitted.items():
         if (metric, target) != (first, "self"):
             table[f"mu_{target}_{metric}"] = influence.mu_
-    columns = traces[config.metrics[-1]].columns()
+    columns = traces[config.metrics[-1]].columns(["index", "norm_squared"])
     norm = np.sqrt(columns["norm_squared"])
     table["gradient_norm"] = np.bincount(columns["index"], norm) / baselines.visits
     table["aum"] = baselines.margin / baselines.visits
