@@ -123,16 +123,20 @@ def observe_targets(
                 s /= norm[at_visit]
             total = np.add.reduceat(s, first)
             inside = np.add.reduceat(s[visit], begin) if len(at) else s[:0]
-            p[:, j] = np.where(rest >= 2, (total[at] - inside) / rest, np.nan)
-            q[:, j] = np.where(rest >= 2, total[at] / b, np.nan)
-        if standardize:
+        if not standardize:
+            with np.errstate(invalid="ignore", divide="ignore"):
+                p[:, j], q[:, j] = (total[at] - inside) / rest, total[at] / b
+        else:
             squares = np.add.reduceat(s * s, first)
             count = size.astype(float)[:, None]
             centre, scale = reference(count, total[:, None], squares[:, None], window)
-            for mean in (p[:, j], q[:, j]):
-                mean -= centre[at, 0]
-                mean *= np.sqrt(b) / scale[at, 0]
+            centre, error = centre[at, 0], np.sqrt(b) * scale[at, 0]
+            # The places of S are taken by typical examples, not left empty: the
+            # noise of the others, which tells nothing of S, stays out of Q - P.
+            p[:, j] = (total[at] - inside - rest * centre) / error
+            q[:, j] = (total[at] - b * centre) / error
             usable |= np.isfinite(scale[:, 0])
+    p[rest < 2], q[rest < 2] = np.nan, np.nan
     return {"p": p, "q": q, "at": at, "subset": subset, "usable": usable}
 
 
@@ -191,9 +195,10 @@ def observe_self(
     row, subset = members.rows(columns["index"])
     at = at_row[row]
     b = size[at].astype(float)
+    enough = np.where(b >= 3, 1.0, np.nan)
     with np.errstate(invalid="ignore", divide="ignore"):
-        p = np.where(b >= 3, others[row] / (b - 1), np.nan)
-        q = np.where(b >= 3, (others[row] + own[row]) / b, np.nan)
+        p = enough * others[row] / (b - 1)
+        q = enough * (others[row] + own[row]) / b
     usable: NDArray[Any] = np.ones(len(size), dtype=bool)
     if standardize:
         seen = ~np.isnan(own)
@@ -204,7 +209,9 @@ def observe_self(
 
         count = by_step((size[at_row] - 1).astype(float))
         centre, scale = reference(count, by_step(others), by_step(squares), window)
-        p, q = (np.sqrt(b) * (x - centre[at, 0]) / scale[at, 0] for x in (p, q))
+        centre, error = centre[at, 0], np.sqrt(b) * scale[at, 0]
+        p = enough * (others[row] - (b - 1) * centre) / error
+        q = enough * (others[row] + own[row] - b * centre) / error
         usable = np.isfinite(scale[:, 0])
     return {
         "p": p[:, None],

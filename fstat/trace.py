@@ -70,7 +70,7 @@ class Trace:
     ...     trace.append(step, batch, alignment=pull[:, None], target_norm=[1.0])
     >>> observations = trace.observations([[0], [1]])
     >>> FInfluence().fit(observations).mu_.round(1)
-    array([ 0.9, -0.8])
+    array([ 0.8, -0.8])
     """
 
     def __init__(
@@ -339,17 +339,18 @@ class Trace:
     ) -> Observations:
         r"""Form P and Q of any subsets, for any of the recorded targets.
 
-        At a step whose batch meets S, P is the mean alignment of the batch without
-        the members of S and Q that of the whole batch. Standardised, both are taken
-        in units of the standard error that such a mean has:
+        At a step whose batch B meets S, Q is the mean alignment of the batch and P
+        that of the batch without the members of S. Standardised, the places of the
+        members are taken by typical examples and both means are given in units of the
+        standard error that such a mean has:
 
-        .. math:: P_t = \sqrt b (\bar s_{B \setminus S} - c_t) / \sigma_t, \quad
-                  Q_t = \sqrt b (\bar s_B - c_t) / \sigma_t
+        .. math:: P_t = \frac{\sum_{B \setminus S} (s - c_t)}{\sqrt b \, \sigma_t},
+                  \quad Q_t = \frac{\sum_B (s - c_t)}{\sqrt b \, \sigma_t}
 
         where s is the alignment with the *unit* gradient of the target and the centre
         c and the standard deviation :math:`\sigma` come from the `window` recorded
         steps before t. The mean of Q - P is then the influence of one step at which S
-        is met.
+        is met. Not standardised, P is the plain mean of the others.
 
         Parameters
         ----------

@@ -72,7 +72,9 @@ def observe_by_loops(trace, subsets, targets, standardize, window):
                     )
                     norm, b = step["target_norm"][column], len(s)
                     centre, scale = before.mean(), before.std(ddof=1)
-                    p = np.sqrt(b) * (p / norm - centre) / scale
+                    # Typical examples take the places of the members.
+                    p = (sum(rest) / norm + (b - len(rest)) * centre) / b
+                    p = np.sqrt(b) * (p - centre) / scale
                     q = np.sqrt(b) * (q / norm - centre) / scale
                 rows[k * len(targets) + j, int(step["step"])] = (p, q)
     return rows
@@ -100,9 +102,9 @@ def self_by_loops(trace, examples, standardize, window):
                         squares += np.sum(e["gram_squares"] / norm**2)
                     centre = total / count
                     scale = np.sqrt((squares - count * centre**2) / (count - 1))
-                    p, q = (
-                        np.sqrt(b) * (x / np.sqrt(own) - centre) / scale for x in (p, q)
-                    )
+                    norm = np.sqrt(own)
+                    p, q = (others / norm + centre) / b, q / norm
+                    p, q = (np.sqrt(b) * (x - centre) / scale for x in (p, q))
                 rows.setdefault((k, int(step["step"])), []).append((p, q))
     return rows
 
@@ -183,14 +185,18 @@ def edited(trace, step, change):
 
 
 def yardstick(observations, raw, step, b):
-    """Solve P = sqrt(b) (p - c) / sigma and the same for Q for c and sigma."""
+    """Solve for c and sigma what P and Q of single examples are made of.
+
+    P = (b - 1) (p - c) / (sqrt(b) sigma), Q = b (q - c) / (sqrt(b) sigma).
+    """
     at = np.flatnonzero(observations.step == step)
     by_pair = as_rows(raw)
     found = []
     for i in at:
         p, q = by_pair[int(observations.pair[i]), step]
-        sigma = np.sqrt(b) * (q - p) / (observations.q[i] - observations.p[i])
-        found.append((p - observations.p[i] * sigma / np.sqrt(b), sigma))
+        gap = observations.q[i] / b - observations.p[i] / (b - 1)
+        sigma = (q - p) / gap / np.sqrt(b)
+        found.append((q - observations.q[i] * sigma / np.sqrt(b), sigma))
     return np.array(found)
 
 

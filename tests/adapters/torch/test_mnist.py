@@ -18,6 +18,7 @@ SMALL = {
     "n_targets": 40,
     "n_trusted": 200,
     "epochs": 6,
+    "fdr": 0.2,
 }
 
 
