@@ -881,3 +881,27 @@ def test_warnings_point_at_the_caller():
     with pytest.warns(UnestimableWarning) as caught:
         FInfluence().fit(np.ones((1, 3)), np.ones((2, 3)))
     assert caught[0].filename == __file__
+
+
+# Longer simulations
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mu", [0.0, 0.5, 2.0])
+@pytest.mark.parametrize(
+    ("options", "n", "m", "band"),
+    [
+        ({"equal_var": True}, 5, 5, 0.0),
+        ({"equal_var": True}, 300, 5, 0.0),
+        ({"equal_var": True}, 20, 100, 0.0),
+        ({}, 20, 20, 0.01),
+        ({}, 20, 100, 0.01),
+        ({}, 100, 1000, 0.005),
+        ({"method": "rank"}, 20, 20, 0.01),
+        ({"method": "rank"}, 20, 100, 0.01),
+        ({"method": "rank"}, 100, 1000, 0.005),
+    ],
+)
+def test_coverage_in_tables_of_the_documentation(options, n, m, band, mu):
+    covered, error = coverage(options, mu, n, m, 40_000 if m <= 300 else 20_000)
+    assert abs(covered - 0.95) < band + error

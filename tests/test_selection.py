@@ -255,7 +255,7 @@ def test_self_influence_has_no_theoretical_null():
         ({"fdr": 1.0}, "`fdr` must lie strictly between 0 and 1"),
         ({"fdr": np.nan}, "`fdr` must lie strictly between 0 and 1"),
         ({"alternative": "larger"}, "`alternative` must be one of"),
-        ({"null": "empirical"}, "`null` must be one of"),
+        ({"null": "bootstrap"}, "`null` must be one of"),
         ({"null": "reference"}, "null='reference' needs `reference`"),
         ({"null": "theoretical", "reference": [0]}, "takes no `reference`"),
         ({"min_effect": -1.0}, "`min_effect` must be at least 0"),
