@@ -39,15 +39,48 @@ class TradeOff(ABC):
 
     @abstractmethod
     def f(self, alpha: ArrayLike) -> FloatArray:
-        """Return the least type II error at type I error `alpha`."""
+        """Return the least type II error at type I error `alpha`.
+
+        Parameters
+        ----------
+        alpha : array-like
+            Type I errors in [0, 1].
+
+        Returns
+        -------
+        ndarray
+            Type II errors in [0, 1].
+        """
 
     @abstractmethod
     def power(self, alpha: ArrayLike) -> FloatArray:
-        """Return ``1 - f(alpha)``, without cancellation."""
+        """Return ``1 - f(alpha)``, without cancellation.
+
+        Parameters
+        ----------
+        alpha : array-like
+            Type I errors in [0, 1].
+
+        Returns
+        -------
+        ndarray
+            Powers in [0, 1].
+        """
 
     @abstractmethod
     def delta(self, epsilon: ArrayLike) -> FloatArray:
-        """Return ``sup_S Q(S) - exp(epsilon) P(S)``, for every real `epsilon`."""
+        """Return ``sup_S Q(S) - exp(epsilon) P(S)``, for every real `epsilon`.
+
+        Parameters
+        ----------
+        epsilon : array-like
+            Any real numbers.
+
+        Returns
+        -------
+        ndarray
+            Values in [0, 1].
+        """
 
     @abstractmethod
     def auc(self) -> FloatArray:

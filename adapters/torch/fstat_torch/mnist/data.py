@@ -28,7 +28,9 @@ class Config:
     noise_kind : {"uniform", "class", "instance"}
         How they are flipped; for `"instance"` by what logistic regression, fitted
         to the other folds, finds hardest.
-    epochs, batch_size, learning_rate
+    epochs, batch_size : int
+        Passes over the data, and examples a step.
+    learning_rate : float
         Of plain stochastic gradient descent.
     n_train, n_validation, n_test : int
         Sizes of the sets. With validation digits, each training digit's influence on

@@ -1,0 +1,47 @@
+"""Public docstrings follow numpydoc: parameters, returns, types, order of sections."""
+
+import importlib
+import inspect
+
+import pytest
+from numpydoc.validate import validate
+
+# Extended summaries, links and examples are not owed by each method; and
+# scikit-learn's `self` of `fit` needs no name.
+OPTIONAL = {"ES01", "SA01", "EX01", "RT02", "GL01", "YD01"}
+# A property needs no Returns section, nor does it have a verb.
+OF_PROPERTIES = {"RT01", "SS05"}
+
+
+def public_objects():
+    for package in ("fstat", "fstat_torch", "fstat.datasets", "fstat_torch.mnist"):
+        try:
+            module = importlib.import_module(package)
+        except ModuleNotFoundError:
+            continue
+        names = getattr(module, "__all__", None) or [
+            name
+            for name, value in vars(module).items()
+            if getattr(value, "__module__", None) == package and name[0] != "_"
+        ]
+        for name in names:
+            value = getattr(module, name)
+            yield f"{package}.{name}", value
+            if inspect.isclass(value):
+                for member, method in vars(value).items():
+                    if member[0] != "_" and (
+                        inspect.isroutine(method) or isinstance(method, property)
+                    ):
+                        yield f"{package}.{name}.{member}", method
+
+
+PUBLIC = dict(public_objects())
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_docstring_is_valid(name):
+    optional = OPTIONAL
+    if isinstance(PUBLIC[name], property):
+        optional = OPTIONAL | OF_PROPERTIES
+    errors = [e for e in validate(name)["errors"] if e[0] not in optional]
+    assert not errors, "\n".join(f"{name}: {code} {text}" for code, text in errors)
