@@ -332,7 +332,7 @@ class GaussianLimitDisplay:
             ends,
             ndtri(np.maximum(self.tradeoff.f(ndtr(ends)), 1e-300)),
             **{"lw": 2, **style},
-            label=rf"$G_\mu$, $\mu$ = {self.mu:+.2f}: slope $-1$",
+            label=rf"$G_\mu$, $\mu$ = {self.mu:+.2f}",
         )
         distance = (-1.0 if self.mu < 0 else 1.0) * self.Q.mean / self.Q.sd
         low, high = self.slope_interval
@@ -342,8 +342,7 @@ class GaussianLimitDisplay:
             "--",
             color=style["color"],
             lw=1.4,
-            label=f"normals: slope -{self.slope:.2f}, "
-            f"$s_P/s_Q$ in [{low:.2f}, {high:.2f}]",
+            label=f"normals: $s_P/s_Q$ = {self.slope:.2f} [{low:.2f}, {high:.2f}]",
         )
         errors_on_probit_axes(ax, _END)
         ax.set(xlabel="type I error", ylabel="type II error", aspect="equal")
