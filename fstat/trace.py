@@ -18,8 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from ._validation import no_infinity
 from .observations import IntArray, Observations
-from .reference import SELF, Members, observe_self, observe_targets
 from .shards import Shard, join, joined, write_shard
+from .steps import SELF, Members, observe_self, observe_targets
 
 SCHEMA = 1
 
