@@ -229,6 +229,8 @@ def test_a_run_that_selects_nothing_says_so(result, changed):
     said = changed(selection=selection, table=table)
     assert "No digit is selected." in said.said("suspects")
     assert "too small" in said.said("promise")
+    assert "Nothing is selected" in said.said("promise")
+    assert not any(box.get("id") == "show-all" for box in said.all("input"))
 
 
 def test_of_very_many_selected_the_rest_is_left_to_the_table(result, changed):

@@ -144,13 +144,17 @@ def _promise(result: Result) -> dict[str, str]:
         )
     return {
         "n_reference": f"{n_reference:,}",
-        "n_selected": f"{selection.n_selected:,}",
-        "n_shown": f"{min(selection.n_selected, _MOST):,}",
-        "n_true": f"{true:,}",
         "n_false": f"{selection.n_selected - true:,}",
         "fdr": f"{result.config.fdr:g}",
         "fdp": f"{result.false_discovery_proportion:.1%}",
-        "expected": f"{selection.expected_true_discoveries:.0f}",
+        "expected": (
+            f"From the largest q-value among the selected, "
+            f"{selection.expected_true_discoveries:.0f} of the "
+            f"{selection.n_selected:,} are <b>expected</b> to be truly mislabelled; "
+            f"{true:,} are."
+            if selection.n_selected
+            else "Nothing is selected here, so nothing is accused falsely."
+        ),
         "least_promise": least,
         "missed": f"{flipped - true:,} of the {flipped:,} are not among the selected.",
         "quantity": escape("; ".join(map(str, quantities))),
@@ -169,6 +173,11 @@ def _verdicts(result: Result) -> str:
     text = _cards(
         _verdict(result, row, scale, mark, k >= _AT_ONCE) for k, row in enumerate(rows)
     )
+    if len(chosen) > _AT_ONCE:
+        text += (
+            '<p class="all"><label><input type="checkbox" id="show-all"> show all '
+            f"{min(len(chosen), _MOST)}</label></p>"
+        )
     if len(chosen) > _MOST:
         text += (
             f'<p class="soft">{len(chosen) - _MOST:,} more are in '

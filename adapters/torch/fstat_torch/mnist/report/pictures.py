@@ -319,7 +319,7 @@ def draw_tradeoff(result: Result) -> Figure:
         The curves on linear and on probit axes.
     """
     digit = int(result.misread[0])
-    figure = new_figure(9.6, 5.8)
+    figure = new_figure(9.6, 5.5)
     axes = figure.subplots(1, 2)
     plot_tradeoff(result, axes[0], "linear")
     plot_tradeoff(result, axes[1], "probit", legend=False)
