@@ -1,6 +1,6 @@
 """Training-data influence as statistics: signed scores with intervals and errors."""
 
-from .display import InfluenceDisplay, TradeOffDisplay
+from .display import GaussianLimitDisplay, InfluenceDisplay, TradeOffDisplay
 from .empirical import tradeoff_curve
 from .influence import FInfluence, UnestimableWarning
 from .intervals import ConfidenceInterval
@@ -15,6 +15,7 @@ __all__ = [
     "ComposedInfluence",
     "ConfidenceInterval",
     "FInfluence",
+    "GaussianLimitDisplay",
     "GaussianTradeOff",
     "InfluenceDisplay",
     "Observations",
