@@ -7,7 +7,7 @@ export OMP_NUM_THREADS = 1
 export OPENBLAS_NUM_THREADS = 1
 export MKL_NUM_THREADS = 1
 
-.PHONY: help demo test lint format slow bench validity study figures clean
+.PHONY: help demo test lint format slow bench validity studies figures clean
 
 help:
 	@echo "make demo      find the mislabelled digits of MNIST from one training run"
@@ -16,7 +16,7 @@ help:
 	@echo "make slow      longer simulations of what the fast tests claim"
 	@echo "make bench     time the core and the sampler, as ratios"
 	@echo "make validity  coverage of the intervals: docs/validity.md"
-	@echo "make study     detection of flipped labels over seeds: docs/mnist.md"
+	@echo "make studies   every other table of docs/: about an hour on two cores"
 	@echo "make figures   the pictures of the README"
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -51,8 +51,12 @@ bench: $(VENV)/.installed
 validity: $(VENV)/.installed
 	$(BIN)/python docs/studies/validity.py
 
-study: $(VENV)/.installed
+studies: $(VENV)/.installed
 	$(BIN)/python docs/studies/flipped_labels.py
+	$(BIN)/python docs/studies/noise.py
+	$(BIN)/python docs/studies/deleting.py
+	$(BIN)/python docs/studies/consistency.py
+	$(BIN)/python docs/studies/error_rate.py
 
 figures: $(VENV)/.installed
 	$(BIN)/python docs/studies/readme_figures.py

@@ -131,7 +131,7 @@ example itself, intervals, and a place to cut the list with an error rate:
 "Expected" is the number of true discoveries that the selection itself announces. The
 false discovery rate is an expectation over runs: single runs may exceed it.
 
-Made by `make study` (`docs/studies/flipped_labels.py`).
+Made by `docs/studies/flipped_labels.py`.
 """
 
 
