@@ -8,11 +8,24 @@ from math import ceil
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import false_discovery_control
+from scipy.stats import false_discovery_control, norm
 from sklearn.utils.validation import check_is_fitted
 
 from ._validation import FloatArray, numeric, option
 from .influence import FInfluence
+from .local_fdr import LocalFDR, estimate_local_fdr
+
+_SELF = {
+    "theoretical": (
+        "Self-influence is memorisation, positive for nearly every example, so mu = 0 "
+        "is no null for it; give the examples that are known to be good as `reference`."
+    ),
+    "empirical": (
+        "Self-influence is skewed, so that an empirical null, which is normal, takes "
+        "hard but good examples for discoveries; give the examples that are known to "
+        "be good as `reference`."
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -31,13 +44,17 @@ class Selection:
     fdr : float
         False discovery rate that was asked for.
     null : str
-        `"theoretical"` or `"reference"`.
+        `"theoretical"`, `"reference"` or `"empirical"`.
     n_tested : int
         Pairs with a p-value.
     least_selected : int
         With a reference set: how few can be selected at all. The least p-value that
         n references allow is ``1 / (n + 1)``, and so many must reach it together. 1
-        with the theoretical null.
+        with the other nulls.
+    dependence : str
+        Dependence among pairs under which the rate is promised.
+    null_fit : LocalFDR or None
+        With the empirical null: the fitted null, and the local fdr of each pair.
     """
 
     selected: NDArray[np.bool_]
@@ -47,6 +64,8 @@ class Selection:
     null: str
     n_tested: int
     least_selected: int
+    dependence: str = "positive"
+    null_fit: LocalFDR | None = None
 
     @property
     def n_selected(self) -> int:
@@ -57,9 +76,10 @@ class Selection:
     def expected_true_discoveries(self) -> float:
         """Selected pairs less those expected to be false at the attained rate.
 
-        ``n_selected * (1 - q)`` with q the largest q-value among the selected. Since
-        the false discovery *rate* is an expectation over repetitions of the whole
-        study, so is this number; it is not a bound for one study.
+        ``n_selected * (1 - q)`` with q the largest q-value among the selected. With
+        the empirical null that is the sum of one less the local fdr over the
+        selected. Since the false discovery *rate* is an expectation over repetitions
+        of the whole study, so is this number; it is not a bound for one study.
         """
         if not self.n_selected:
             return 0.0
@@ -81,6 +101,7 @@ def select(
     reference: ArrayLike | None = None,
     alternative: str = "greater",
     min_effect: float = 0.0,
+    dependence: str = "positive",
 ) -> Selection:
     r"""Select pairs at a stated false discovery rate.
 
@@ -91,12 +112,14 @@ def select(
     fdr : float, default=0.1
         Of the selected pairs, the share of false ones that is tolerated, in
         expectation.
-    null : {"theoretical", "reference"}, optional
+    null : {"theoretical", "reference", "empirical"}, optional
         What a pair is that should not be selected. `"theoretical"`: its mu is no
         larger than `min_effect`, tested with the sampling error of `scores`, which
         must be a fitted estimator. `"reference"`: it is exchangeable with the pairs of
-        a trusted set, tested by conformal p-values. By default `"reference"` if and
-        only if a `reference` is given.
+        a trusted set, tested by conformal p-values. `"empirical"`: its score belongs
+        to the normal distribution that fits the centre of all scores, most of which
+        are taken to be null (500 pairs at least). By default `"reference"` if a
+        `reference` is given, and `"theoretical"` if not.
     reference : array-like, optional
         Pairs that are known to be good and were trained on like the others: numbers
         of pairs or a mask over `scores` (these are then not candidates), or, as
@@ -105,6 +128,10 @@ def select(
         Whether large, small or either kind of score is to be found.
     min_effect : float, default=0.0
         With the theoretical null, the \|mu\| that does not matter yet.
+    dependence : {"positive", "arbitrary"}, default="positive"
+        Under which dependence among pairs the rate is promised: `"positive"` (or
+        none) by Benjamini and Hochberg, `"arbitrary"` by Benjamini and Yekutieli,
+        which finds less. The empirical null has no procedure for `"arbitrary"`.
 
     Returns
     -------
@@ -115,30 +142,53 @@ def select(
     ------
     ValueError
         If an argument is not one of its options, `fdr` is not in (0, 1), the null
-        lacks what it needs, or self-influence is tested against a theoretical null.
+        lacks what it needs, or self-influence is tested against a null other than a
+        reference.
 
     Warns
     -----
     UserWarning
-        If the reference set is so small that nothing could be selected.
+        If the reference set is so small that nothing could be selected, or the
+        estimates of the empirical null speak against its assumptions.
 
     See Also
     --------
     FInfluence : Estimates mu and its sampling error.
+    fstat.local_fdr.estimate_local_fdr : Fits the empirical null.
 
     Notes
     -----
-    Decisions are those of Benjamini and Hochberg [1]_, whose promise holds for
-    independent or positively dependent p-values. Conformal p-values
-    ``(1 + #{reference >= score}) / (n_reference + 1)`` are positively dependent [2]_.
+    With p-values, decisions are those of Benjamini and Hochberg [1]_, whose promise
+    holds for independent or positively dependent ones, or of Benjamini and Yekutieli
+    [2]_, whose promise holds for all. Conformal p-values
+    ``(1 + #{reference >= score}) / (n_reference + 1)`` are positively dependent [3]_.
+
+    The empirical null [4]_ [5]_ learns mean and width of the null from the centre of
+    the scores, which cures p-values that are all too small or too large in the same
+    way (a wrong standard error, a common shift). A fitted estimator gives z-values
+    :math:`\Phi^{-1}` of its p-values; other scores are taken as they are, and their
+    *null* must be normal: transform them first. A pair is ranked by its local fdr, the
+    probability of being null; its q-value is the mean local fdr of all pairs ranked
+    as high or higher, and those on the other side of the null's mean count as null if
+    the alternative is one-sided. The promise is an estimate that is good for many
+    pairs, a share of nulls of 0.9 or more, and a null that is normal in its tails too,
+    which nothing can check; for skewed scores such as self-influence use `reference`.
+
     Pairs whose score is NaN are not tested.
 
     References
     ----------
     .. [1] Y. Benjamini, Y. Hochberg, "Controlling the false discovery rate", Journal
        of the Royal Statistical Society B 57(1), 1995.
-    .. [2] S. Bates, E. Candes, L. Lei, Y. Romano, M. Sesia, "Testing for outliers with
+    .. [2] Y. Benjamini, D. Yekutieli, "The control of the false discovery rate in
+       multiple testing under dependency", Annals of Statistics 29(4), 2001.
+    .. [3] S. Bates, E. Candes, L. Lei, Y. Romano, M. Sesia, "Testing for outliers with
        conformal p-values", Annals of Statistics 51(1), 2023, Theorem 2.
+    .. [4] B. Efron, "Large-scale simultaneous hypothesis testing: the choice of a null
+       hypothesis", Journal of the American Statistical Association 99(465), 2004,
+       96-104.
+    .. [5] B. Efron, "Large-Scale Inference", Cambridge University Press, 2010,
+       chapters 5 and 6.
 
     Examples
     --------
@@ -149,53 +199,63 @@ def select(
     >>> scores[:50] += 4.0
     >>> select(scores, fdr=0.1, reference=np.arange(400, 500))
     Selection(54 of 400 selected at a false discovery rate of 0.1, reference null, ...)
+
+    Scores that are shifted and too wide, and no trusted set:
+
+    >>> scores = rng.normal(0.3, 1.4, size=2000)
+    >>> scores[:100] += 6.0
+    >>> chosen = select(scores, null="empirical")
+    >>> chosen.n_selected, round(chosen.expected_true_discoveries)
+    (106, 96)
+    >>> chosen.null_fit
+    LocalFDR(pi0=0.956, mean=0.2208, sd=1.425, 2000 scores)
     """
     option(alternative, "alternative", ("greater", "less", "two-sided"))
-    option(null, "null", (None, "theoretical", "reference"))
+    option(null, "null", (None, "theoretical", "reference", "empirical"))
+    option(dependence, "dependence", ("positive", "arbitrary"))
     if not 0 < fdr < 1:
         raise ValueError(f"`fdr` must lie strictly between 0 and 1, got {fdr!r}.")
     kind = null or ("theoretical" if reference is None else "reference")
+    if kind != "reference" and reference is not None:
+        raise ValueError(f"null={kind!r} takes no `reference`.")
+    if kind != "theoretical" and min_effect:
+        raise ValueError(f"`min_effect` needs null='theoretical', got {kind!r}.")
     if isinstance(scores, FInfluence):
         check_is_fitted(scores, "mu_")
+        if scores.self_influence_ and kind != "reference":
+            raise ValueError(_SELF[kind])
+    if kind == "empirical":
+        return _empirical(scores, fdr, alternative, dependence)
     if kind == "theoretical":
-        pvalues = _theoretical(scores, reference, alternative, min_effect)
-        least = 1
+        pvalues, n_reference = _theoretical(scores, alternative, min_effect), None
     else:
-        if min_effect:
-            raise ValueError("`min_effect` needs null='theoretical', got a reference.")
         if reference is None:
             raise ValueError("null='reference' needs `reference`.")
         pvalues, n_reference = _conformal(scores, reference, alternative)
-        tested = int(np.isfinite(pvalues).sum())
+    qvalues = _adjusted(pvalues, dependence)
+    tested, least = int((~np.isnan(pvalues)).sum()), 1
+    if n_reference is not None:
+        # A p-value p needs k pairs with p <= k fdr / (tested * factor).
         sides = 2 if alternative == "two-sided" else 1
-        least = max(1, ceil(sides * tested / (fdr * (n_reference + 1)) - 1e-9))
+        factor = sides * _yekutieli(tested) if dependence == "arbitrary" else sides
+        least = max(1, ceil(factor * tested / (fdr * (n_reference + 1)) - 1e-9))
         if least > tested:
             warnings.warn(
                 f"`reference` holds {n_reference} pairs; nothing can be selected at "
-                f"fdr={fdr:g} with fewer than {ceil(sides / fdr - 1)}.",
+                f"fdr={fdr:g} with fewer than {ceil(factor / fdr - 1 - 1e-9)}.",
                 stacklevel=2,
             )
-    return _benjamini_hochberg(pvalues, fdr, kind, least)
+    selected = _at_most(qvalues, fdr)
+    return Selection(selected, qvalues, pvalues, fdr, kind, tested, least, dependence)
 
 
 def _theoretical(
-    scores: FInfluence | ArrayLike,
-    reference: ArrayLike | None,
-    alternative: str,
-    min_effect: float,
+    scores: FInfluence | ArrayLike, alternative: str, min_effect: float
 ) -> FloatArray:
-    if reference is not None:
-        raise ValueError("null='theoretical' takes no `reference`.")
     if not isinstance(scores, FInfluence):
         raise ValueError(
             "null='theoretical' needs the sampling error of a fitted FInfluence, got "
             f"{type(scores).__name__}; give the estimator, or a `reference`."
-        )
-    if scores.self_influence_:
-        raise ValueError(
-            "Self-influence is memorisation, positive for nearly every example, so "
-            "mu = 0 is no null for it; give the examples that are known to be good as "
-            "`reference`."
         )
     if not (np.isfinite(min_effect) and min_effect >= 0):
         raise ValueError(f"`min_effect` must be at least 0, got {min_effect!r}.")
@@ -249,14 +309,70 @@ def _conformal(
     return np.where(np.isnan(score), np.nan, pvalues), n
 
 
-def _benjamini_hochberg(
-    pvalues: FloatArray, fdr: float, null: str, least: int
+def _empirical(
+    scores: FInfluence | ArrayLike, fdr: float, alternative: str, dependence: str
 ) -> Selection:
-    tested = ~np.isnan(pvalues)
+    if dependence == "arbitrary":
+        raise ValueError(
+            "null='empirical' has no promise for dependence='arbitrary'; use "
+            "null='theoretical' or a `reference`."
+        )
+    z = _zvalues(scores) if isinstance(scores, FInfluence) else scores
+    fit = estimate_local_fdr(np.atleast_1d(numeric(z, "scores")))
+    values = fit.values
+    if alternative != "two-sided":
+        beyond = (
+            fit.scores > fit.mean if alternative == "greater" else fit.scores < fit.mean
+        )
+        values = np.where(beyond | np.isnan(values), values, 1.0)
+    qvalues = _running_mean(values)
+    return Selection(
+        _at_most(qvalues, fdr),
+        qvalues,
+        fit.pvalue(fit.scores, alternative),
+        fdr,
+        "empirical",
+        fit.n,
+        1,
+        dependence,
+        fit,
+    )
+
+
+def _zvalues(influence: FInfluence) -> FloatArray:
+    """Return p-values as z-values, by the tail that keeps its digits."""
+    below = np.atleast_1d(influence.pvalue(0.0, "less"))
+    above = np.atleast_1d(influence.pvalue(0.0, "greater"))
+    # The least positive float stands for a p-value that rounds to 0.
+    tail = np.maximum(np.minimum(below, above), np.finfo(float).tiny)
+    return np.where(below < above, 1, -1) * norm.ppf(tail)
+
+
+def _running_mean(values: FloatArray) -> FloatArray:
+    """Return the mean of all values that are no larger, for each value."""
+    ranked = np.sort(values[~np.isnan(values)])
+    means = np.cumsum(ranked) / np.arange(1, len(ranked) + 1)
+    means = means[
+        np.searchsorted(ranked, values, side="right").clip(1, len(ranked)) - 1
+    ]
+    return np.where(np.isnan(values), np.nan, means)
+
+
+def _adjusted(pvalues: FloatArray, dependence: str) -> FloatArray:
     qvalues = np.full_like(pvalues, np.nan)
+    tested = ~np.isnan(pvalues)
     if tested.any():
-        qvalues[tested] = false_discovery_control(pvalues[tested], method="bh")
+        method = "bh" if dependence == "positive" else "by"
+        qvalues[tested] = false_discovery_control(pvalues[tested], method=method)
+    return qvalues
+
+
+def _yekutieli(n: int) -> float:
+    """Return 1 + 1/2 + ... + 1/n, the price of arbitrary dependence."""
+    return float((1 / np.arange(1, n + 1)).sum())
+
+
+def _at_most(qvalues: FloatArray, fdr: float) -> NDArray[np.bool_]:
     with np.errstate(invalid="ignore"):
         # A q-value equal to the rate but for rounding is selected, as BH does.
-        selected = qvalues <= fdr * (1 + 1e-12)
-    return Selection(selected, qvalues, pvalues, fdr, null, int(tested.sum()), least)
+        return np.asarray(qvalues <= fdr * (1 + 1e-12))
