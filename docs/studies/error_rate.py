@@ -224,7 +224,8 @@ true" (true discoveries that the selection itself expected, and those there were
 ## Simulated pairs
 
 {N_PAIRS:,} pairs, {N_SAMPLES} normal observations of P and as many of Q,
-mu = {EFFECT} for those that are not null; {N_REFERENCE} further null pairs as references; `alternative="greater"`.
+mu = {EFFECT} for those that are not null; {N_REFERENCE} further null pairs as
+references; `alternative="greater"`.
 
 ### Independent pairs
 
@@ -302,7 +303,8 @@ The two answer different questions. Theoretical: for which digits is mu below 0 
 this run? For about half. Empirical: which digits are out of the ordinary among the
 others? None. No truth is known here, so neither is called right. Of what the
 theoretical null selects, as many are mislabelled as of all digits: it does not find
-those. Where "harmful" should mean more than "not 0", use `min_effect` with the theoretical null.
+those. Where "harmful" should mean more than "not 0", use `min_effect` with
+the theoretical null.
 
 Made by `docs/studies/error_rate.py`.
 """
