@@ -26,7 +26,7 @@ def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     for draw in (draw_influence, draw_intervals, draw_mislabelled, draw_tradeoff):
         name = draw.__name__.removeprefix("draw_")
-        draw(result).savefig(FOLDER / f"{name}.png", dpi=72)
+        draw(result).savefig(FOLDER / f"{name}.png", dpi=100)
 
 
 if __name__ == "__main__":

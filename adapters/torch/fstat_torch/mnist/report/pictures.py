@@ -197,7 +197,7 @@ def draw_influence(result: Result) -> Figure:
         for gap in row[[1, SHOWN + 2]]:
             gap.set_axis_off()
         image = result.data.x_test[int(digit)].cpu().numpy()
-        _digit(row[0], image, misreading(result, int(digit)), size=9)
+        _digit(row[0], image, misreading(result, int(digit)), size=8)
         mine = table[table["target"] == f"test {digit}"]
         places = np.delete(row, [0, 1, SHOWN + 2])
         for ax, (_, one) in zip(places, mine.iterrows(), strict=False):
