@@ -118,9 +118,11 @@ def observe_targets(
     usable: NDArray[Any] = np.full(len(size), not standardize)
     for j, (dots, norm) in enumerate(aligned):
         s = dots.astype(float)
+        # At a step where a target's gradient vanishes it has no direction.
+        moves = norm > 0
         with np.errstate(invalid="ignore", divide="ignore"):
             if standardize:
-                s /= norm[at_visit]
+                s = np.where(moves[at_visit], s / norm[at_visit], 0.0)
             total = np.add.reduceat(s, first)
             inside = np.add.reduceat(s[visit], begin) if len(at) else s[:0]
         if not standardize:
@@ -128,8 +130,9 @@ def observe_targets(
                 p[:, j], q[:, j] = (total[at] - inside) / rest, total[at] / b
         else:
             squares = np.add.reduceat(s * s, first)
-            count = size.astype(float)[:, None]
+            count = np.where(moves, size, 0)[:, None]
             centre, scale = reference(count, total[:, None], squares[:, None], window)
+            scale[~moves] = np.nan
             centre, error = centre[at, 0], np.sqrt(b) * scale[at, 0]
             # The places of S are taken by typical examples, not left empty: the
             # noise of the others, which tells nothing of S, stays out of Q - P.

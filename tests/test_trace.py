@@ -257,6 +257,21 @@ def test_without_spread_before_it_a_step_is_not_observed():
     assert sorted(set(trace.observations(window=10).step)) == list(range(21, 30))
 
 
+def test_a_step_at_which_the_target_has_no_gradient_is_passed_over():
+    trace = record(np.random.default_rng(0))
+    still = edited(
+        trace,
+        20,
+        lambda c: {
+            **c,
+            "alignment": 0.0 * c["alignment"],
+            "target_norm": 0.0 * c["target_norm"],
+        },
+    )
+    steps = set(still.observations().step)
+    assert steps == set(trace.observations().step) - {20}
+
+
 def test_influence_of_a_planted_example():
     rng = np.random.default_rng(0)
     trace = Trace(["z"])
