@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.special import polygamma, psi
 
 from ._validation import FloatArray
-from .intervals import SamplingError, observed_weight
+from .intervals import SamplingError, observed_weight, welch_df
 from .moments import CentralSums
 
 
@@ -163,7 +163,8 @@ def moderate(summary: MomentSummary) -> MomentSummary:
         if np.isnan(summary.var_D).all():
             var_D, covariance = summary.var_D, np.zeros_like(n)
             error_dd = var_P / n + var_Q / m
-            df = welch_df(var_P / n, df_P, var_Q / m, df_Q)
+            # Both lean on one prior, so their freedoms do not add up.
+            df = np.minimum(df_P, df_Q)
         else:
             var_D, df = _shrunk(summary.var_D, n - 1)
             covariance, error_dd = (var_P + var_Q - var_D) / 2, var_D / n
@@ -233,14 +234,6 @@ def pooled_index(
     constant, quadratic = correction**2 * constant, correction**2 * quadratic
     error = SamplingError(constant, np.zeros_like(constant), quadratic, summary.df)
     return raw * correction, error, t
-
-
-def welch_df(
-    one: FloatArray, df_one: FloatArray, two: FloatArray, df_two: FloatArray
-) -> FloatArray:
-    """Return Welch and Satterthwaite's degrees of freedom of a sum of variances."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray((one + two) ** 2 / (one**2 / df_one + two**2 / df_two))
 
 
 def _third(table: CentralSums) -> FloatArray:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
 from ._validation import FloatArray
+from .intervals import welch_df
 
 Labels = tuple[NDArray[np.intp], NDArray[np.intp]]
 
@@ -56,47 +59,93 @@ def cluster_labels(
     )
 
 
+class ClusterCovariance(NamedTuple):
+    """Covariances of sums over clusters, and what they rest on.
+
+    Parameters
+    ----------
+    values : list of list of ndarray of shape (n_pairs,)
+        Covariance of each two statistics.
+    df : ndarray of shape (n_pairs,)
+        Degrees of freedom of the first variance.
+    of_P, of_Q : ndarray of shape (n_pairs,)
+        Numbers of clusters with an observation of P and of Q.
+    """
+
+    values: list[list[FloatArray]]
+    df: FloatArray
+    of_P: FloatArray
+    of_Q: FloatArray
+
+
 def cluster_covariance(
     of_P: list[FloatArray],
     of_Q: list[FloatArray],
-    seen: tuple[FloatArray, FloatArray],
+    seen: tuple[NDArray[np.bool_], NDArray[np.bool_]],
     labels: Labels,
-) -> tuple[list[list[FloatArray]], FloatArray]:
-    """Return covariances of sums of influence values, and the number of clusters.
+) -> ClusterCovariance:
+    """Return covariances of sums of influence values that cluster.
+
+    Where clusters hold both P and Q the factor is G / (G - 1) and there are G - 1
+    degrees of freedom. Where each cluster holds only one of them (some runs with the
+    subset, others without) the two are independent samples of clusters, with a factor
+    each and Welch's degrees of freedom. In between, the fewer of the two count.
 
     Parameters
     ----------
     of_P, of_Q : list of ndarray of shape (n, n_pairs) and (m, n_pairs)
         Influence values of each statistic for each observation, already divided by
         the sample size; 0 for unobserved.
-    seen : pair of ndarray of shape (n, n_pairs) and (m, n_pairs)
-        1 where an observation was made, 0 elsewhere.
+    seen : pair of ndarray of bool of shape (n, n_pairs) and (m, n_pairs)
+        Where an observation was made.
     labels : pair of ndarray
         Clusters of the rows, of shape (n,) or (n, n_pairs).
 
     Returns
     -------
-    covariance : list of list of ndarray of shape (n_pairs,)
-        Covariance of each two statistics, with the correction G / (G - 1).
-    n_clusters : ndarray of shape (n_pairs,)
-        Clusters with an observation.
+    ClusterCovariance
+        Covariances, degrees of freedom and numbers of clusters.
     """
-    sums = [_cluster_sums([p, q], labels) for p, q in zip(of_P, of_Q, strict=True)]
-    n_clusters = (_cluster_sums(list(seen), labels) > 0).sum(axis=0).astype(float)
+    pairs = seen[0].shape[1]
+    keys = [_cells(codes, mask) for codes, mask in zip(labels, seen, strict=True)]
+    cells, cell = np.unique(np.concatenate(keys), return_inverse=True)
+    pair, from_P = cells % pairs, np.arange(len(cell)) < len(keys[0])
+    holds_P = np.bincount(cell[from_P], minlength=len(cells)) > 0
+    holds_Q = np.bincount(cell[~from_P], minlength=len(cells)) > 0
+    sums = [
+        np.bincount(cell, np.concatenate([p[seen[0]], q[seen[1]]]), len(cells))
+        for p, q in zip(of_P, of_Q, strict=True)
+    ]
+
+    def by_pair(weights: NDArray[Any]) -> FloatArray:
+        return np.bincount(pair, weights, pairs).astype(float)
+
+    count_P, count_Q = by_pair(holds_P), by_pair(holds_Q)
+    apart = by_pair(holds_P & holds_Q) == 0
+    fewer = np.minimum(count_P, count_Q)
+    factor_P = _correction(np.where(apart, count_P, fewer))
+    factor_Q = _correction(np.where(apart, count_Q, fewer))
+
+    def sides(a: NDArray[Any], b: NDArray[Any]) -> tuple[FloatArray, FloatArray]:
+        product = a * b
+        one = factor_P * by_pair(np.where(holds_P, product, 0.0))
+        return one, factor_Q * by_pair(np.where(holds_P, 0.0, product))
+
+    values = [[np.add(*sides(a, b)) for b in sums] for a in sums]
+    first_P, first_Q = sides(sums[0], sums[0])
+    welch = welch_df(first_P, count_P - 1, first_Q, count_Q - 1)
+    return ClusterCovariance(
+        values, np.where(apart, welch, fewer - 1), count_P, count_Q
+    )
+
+
+def _cells(codes: NDArray[np.intp], seen: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Return a number for the cluster and the pair of each observation."""
+    column = codes[:, None] if codes.ndim == 1 else codes
+    cell = column * seen.shape[1] + np.arange(seen.shape[1])
+    return np.asarray(cell[seen])
+
+
+def _correction(count: FloatArray) -> FloatArray:
     with np.errstate(invalid="ignore", divide="ignore"):
-        factor = np.where(n_clusters > 1, n_clusters / (n_clusters - 1), np.nan)
-    covariance = [[factor * (a * b).sum(axis=0) for b in sums] for a in sums]
-    return covariance, n_clusters
-
-
-def _cluster_sums(values: list[FloatArray], labels: Labels) -> FloatArray:
-    pairs = values[0].shape[1]
-    n_labels = 1 + max(int(codes.max(initial=0)) for codes in labels)
-    total = np.zeros(n_labels * pairs)
-    for array, codes in zip(values, labels, strict=True):
-        column = codes[:, None] if codes.ndim == 1 else codes
-        cell = column * pairs + np.arange(pairs)
-        total += np.bincount(
-            cell.ravel(), weights=array.ravel(), minlength=n_labels * pairs
-        )
-    return total.reshape(n_labels, pairs)
+        return np.where(count > 1, count / (count - 1), np.nan)

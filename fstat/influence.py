@@ -236,20 +236,17 @@ class FInfluence(BaseEstimator):
         self._check_parameters()
         self._forget()
         if isinstance(P, Observations):
-            return self._fit_observations(P, Q)
-        if Q is None:
-            raise ValueError("`Q` must be given where `P` is not an Observations.")
-        p, q = samples(P, Q, self.paired)
-        labels = self._labels(steps, runs, (p.shape, q.shape))
-        self._begin(p, self.paired, self.scale)
-        p, q = p.reshape(len(p), -1), q.reshape(len(q), -1)
-        return self._estimate(iter([_Part(slice(None), p, q, labels)]))
+            self._fit_observations(P, Q)
+        else:
+            self._fit_arrays(P, Q, steps, runs)
+        self._report()
+        return self
 
     def partial_fit(self, P: ArrayLike, Q: ArrayLike) -> FInfluence:
         """Take in a further block of observations of the same pairs.
 
         Memory does not grow with the number of observations, and the result is that
-        of one `fit` to all blocks.
+        of one `fit` to all blocks. It goes on from a `fit` to arrays.
 
         Parameters
         ----------
@@ -276,6 +273,11 @@ class FInfluence(BaseEstimator):
             )
         p, q = samples(P, Q, self.paired)
         before: list[CentralSums] | None = self.__dict__.get("_tables")
+        if before is None and hasattr(self, "mu_"):
+            raise ValueError(
+                "`partial_fit` cannot go on from a fit to Observations: fit a new "
+                "estimator to all of them."
+            )
         if before is None:
             self._begin(p, self.paired, self.scale)
         elif p.shape[1:] != self._shape:
@@ -288,6 +290,8 @@ class FInfluence(BaseEstimator):
             tables = [a.merge(b) for a, b in zip(before, tables, strict=True)]
         self._tables = tables
         self._finish_moments(self._summary_of(tables), streaming=True)
+        if self._shape:
+            self._report()
         return self
 
     def pvalue(
@@ -349,7 +353,8 @@ class FInfluence(BaseEstimator):
             low, high = self._error.interval(mu, level)
         if self._separated.any():
             apart = self._separated
-            bound = separation_bound(self._n_P[apart], self._n_Q[apart], level)
+            n, m = self._units[:, apart]
+            bound = separation_bound(n, m, level, self._paired)
             right = mu[apart] > 0
             low = np.asarray(low).copy()
             high = np.asarray(high).copy()
@@ -452,16 +457,16 @@ class FInfluence(BaseEstimator):
         for name in ("paired", "equal_var"):
             option(getattr(self, name), name, (True, False))
         if self.method == "rank":
-            for name, off in (
-                ("equal_var", False),
-                ("scale", None),
-                ("shrinkage", None),
-            ):
-                if getattr(self, name) is not off:
-                    raise ValueError(
-                        f"`{name}` needs method='moments', got method='rank': ranks "
-                        "have no variance to speak of."
-                    )
+            given = {
+                "equal_var": self.equal_var,
+                "scale": self.scale is not None,
+                "shrinkage": self.shrinkage is not None,
+            }
+            for name in (name for name, is_given in given.items() if is_given):
+                raise ValueError(
+                    f"`{name}` needs method='moments', got method='rank': ranks have "
+                    "no variance to speak of."
+                )
         if self.dependence == "clustered" and (self.equal_var or self.shrinkage):
             raise ValueError(
                 "`equal_var` and `shrinkage` need dependence='independent', got "
@@ -510,9 +515,24 @@ class FInfluence(BaseEstimator):
         self.quantity_ = "f-influence of the samples"
         self.self_influence_ = False
 
+    def _fit_arrays(
+        self, P: ArrayLike, Q: ArrayLike | None, steps: object, runs: object
+    ) -> None:
+        if Q is None:
+            raise ValueError("`Q` must be given where `P` is not an Observations.")
+        p, q = samples(P, Q, self.paired)
+        labels = self._labels(steps, runs, (p.shape, q.shape))
+        self._begin(p, self.paired, self.scale)
+        p, q = p.reshape(len(p), -1), q.reshape(len(q), -1)
+        if self.method == "moments" and labels is None:
+            self._tables = self._table(p, q)
+            self._finish_moments(self._summary_of(self._tables))
+        else:
+            self._estimate(iter([_Part(slice(None), p, q, labels)]))
+
     def _fit_observations(
         self, observations: Observations, Q: ArrayLike | None
-    ) -> FInfluence:
+    ) -> None:
         if Q is not None:
             raise ValueError("`Q` must be left out where `P` is an Observations.")
         scale = self.scale
@@ -529,24 +549,33 @@ class FInfluence(BaseEstimator):
         self.names_ = dict(observations.names)
         self.quantity_ = observations.quantity
         self.self_influence_ = observations.self_influence
-        return self._estimate(self._parts(observations))
-
-    def _parts(self, observations: Observations) -> Iterator[_Part]:
         several = len(np.unique(observations.run)) > 1
+        if several and self.dependence == "independent":
+            warnings.warn(
+                "The observations are of several runs, whose rows belong together: "
+                "dependence='independent' takes them for independent and errors come "
+                "out too small; use dependence='clustered'.",
+                stacklevel=3,
+            )
+        self._estimate(self._parts(observations, several))
+
+    def _parts(self, observations: Observations, by_run: bool) -> Iterator[_Part]:
         for block in observations.blocks():
             labels = None
             if self.dependence == "clustered":
-                codes = block.run if several else block.step
+                codes = block.run if by_run else block.step
+                codes = np.unique(codes, return_inverse=True)[1].reshape(codes.shape)
                 labels = (codes, codes)
             yield _Part(block.pairs, block.P, block.Q, labels)
 
-    def _estimate(self, parts: Iterator[_Part]) -> FInfluence:
+    def _estimate(self, parts: Iterator[_Part]) -> None:
         if self.method == "rank":
-            return self._estimate_rank(parts)
+            self._estimate_rank(parts)
+            return
         summary = MomentSummary.empty(self._n_pairs)
         for part in parts:
             summary.put(part.pairs, self._summarise(part))
-        return self._finish_moments(summary)
+        self._finish_moments(summary)
 
     def _table(self, P: FloatArray, Q: FloatArray) -> list[CentralSums]:
         if self._paired:
@@ -574,15 +603,13 @@ class FInfluence(BaseEstimator):
             square_q = q**2 - np.nansum(q**2, axis=0) / m
             of_P = [np.nan_to_num(-p / n), np.nan_to_num(square_p / n)]
             of_Q = [np.nan_to_num(q / m), np.nan_to_num(square_q / m)]
-        seen = ((~np.isnan(P)).astype(float), (~np.isnan(Q)).astype(float))
-        covariance, clusters = cluster_covariance(of_P, of_Q, seen, part.labels)
-        summary.error_dd, summary.error_dw = covariance[0][0], covariance[0][1]
-        summary.error_ww, summary.df = covariance[1][1], clusters - 1
+        seen = (~np.isnan(P), ~np.isnan(Q))
+        clusters = cluster_covariance(of_P, of_Q, seen, part.labels)
+        (summary.error_dd, summary.error_dw), (_, summary.error_ww) = clusters.values
+        summary.df = clusters.df
         return summary
 
-    def _finish_moments(
-        self, summary: MomentSummary, streaming: bool = False
-    ) -> FInfluence:
+    def _finish_moments(self, summary: MomentSummary, streaming: bool = False) -> None:
         least = 1 if self.shrinkage else 2
         few = (summary.n_P < least) | (summary.n_Q < least)
         shrink = bool(self.shrinkage) and not (streaming and few.all())
@@ -598,15 +625,14 @@ class FInfluence(BaseEstimator):
         else:
             mu, error = binormal_index(summary)
         self._t = None if self._paired else t
-        flat = ~few & ~(error.constant > 0)
-        if not streaming or self._shape:
-            self._report(few, flat, least)
+        self._unmet = (few, ~few & ~(error.constant > 0), least)
         self._n_P, self._n_Q = summary.n_P, summary.n_Q
-        return self._publish(mu, error, few | flat)
+        self._publish(mu, error)
 
-    def _estimate_rank(self, parts: Iterator[_Part]) -> FInfluence:
+    def _estimate_rank(self, parts: Iterator[_Part]) -> None:
         n, m = np.zeros(self._n_pairs), np.zeros(self._n_pairs)
         auc, variance, df = (np.full(self._n_pairs, np.nan) for _ in range(3))
+        units = np.zeros((2, self._n_pairs))
         for pairs, P, Q, labels in parts:
             no_infinity(P, "P")
             no_infinity(Q, "Q")
@@ -621,14 +647,17 @@ class FInfluence(BaseEstimator):
                 with np.errstate(invalid="ignore", divide="ignore"):
                     of_P = np.nan_to_num((placed.of_P - placed.auc) / count_P)
                     of_Q = np.nan_to_num((placed.of_Q - placed.auc) / count_Q)
-                seen = ((~np.isnan(P)).astype(float), (~np.isnan(Q)).astype(float))
-                covariance, clusters = cluster_covariance([of_P], [of_Q], seen, labels)
-                variance[pairs], df[pairs] = covariance[0][0], clusters - 1
+                seen = (~np.isnan(P), ~np.isnan(Q))
+                clusters = cluster_covariance([of_P], [of_Q], seen, labels)
+                variance[pairs], df[pairs] = clusters.values[0][0], clusters.df
+                units[:, pairs] = clusters.of_P, clusters.of_Q
             elif self._paired:
                 variance[pairs], df[pairs] = paired_variance(placed, count_P)
             else:
                 variance[pairs], df[pairs] = delong_variance(placed, count_P, count_Q)
-        return self._finish_rank(n, m, auc, variance, df)
+        # Rows of a cluster say little more than one: separation is of clusters.
+        self._units = np.stack([n, m]) if self.dependence == "independent" else units
+        self._finish_rank(n, m, auc, variance, df)
 
     def _finish_rank(
         self,
@@ -637,7 +666,7 @@ class FInfluence(BaseEstimator):
         auc: FloatArray,
         variance: FloatArray,
         df: FloatArray,
-    ) -> FInfluence:
+    ) -> None:
         few = (n < 2) | (m < 2)
         separated = ~few & ((auc == 0) | (auc == 1))
         # Half a comparison short of perfect: finite, and above any AUC below 1.
@@ -645,18 +674,19 @@ class FInfluence(BaseEstimator):
         shown = np.where(separated, np.clip(auc, half, 1 - half), auc)
         with np.errstate(invalid="ignore", divide="ignore"):
             mu, error = rank_index(shown, variance, df)
-        flat = ~few & ~separated & ~(error.constant > 0)
-        self._report(few, flat, 2)
+        self._unmet = (few, ~few & ~separated & ~(error.constant > 0), 2)
         self._n_P, self._n_Q, self._t = n, m, None
-        return self._publish(mu, error, few | flat, separated)
+        self._publish(mu, error, separated)
 
-    def _report(self, few: np.ndarray, flat: np.ndarray, least: int) -> None:
+    def _report(self) -> None:
         """Raise for one pair, warn with a count for many, that cannot be estimated."""
+        few, flat, least = self._unmet
         enough = f"at least {least} observation" + "s" * (least > 1)
         spread = "a spread (all values, or all differences, are the same)"
-        if not self._shape and few.any():
-            raise ValueError(f"`P` and `Q` must each hold {enough}, got fewer.")
-        if not self._shape and flat.any():
+        if not self._shape and (few | flat).any():
+            self._forget()
+            if few.any():
+                raise ValueError(f"`P` and `Q` must each hold {enough}, got fewer.")
             raise ValueError(f"`P` and `Q` must have {spread}.")
         for unmet, need in ((few, enough), (flat, spread)):
             if unmet.any():
@@ -664,16 +694,16 @@ class FInfluence(BaseEstimator):
                     f"{int(unmet.sum())} of {unmet.size} pairs got NaN: `P` and `Q` of "
                     f"a pair need {need}.",
                     UnestimableWarning,
-                    stacklevel=5,
+                    stacklevel=3,
                 )
 
     def _publish(
         self,
         mu: FloatArray,
         error: SamplingError,
-        unknown: np.ndarray,
         separated: np.ndarray | None = None,
-    ) -> FInfluence:
+    ) -> None:
+        unknown = self._unmet[0] | self._unmet[1]
         self._separated = np.zeros_like(unknown) if separated is None else separated
         constant = np.where(unknown | self._separated, np.nan, error.constant)
         self._error = SamplingError(constant, error.linear, error.quadratic, error.df)
@@ -688,7 +718,6 @@ class FInfluence(BaseEstimator):
         self.n_P_ = self._out(self._n_P.astype(int))
         self.n_Q_ = self._out(self._n_Q.astype(int))
         self.separated_ = self._out(self._separated)
-        return self
 
     def _pvalue(self, null: float, alternative: str) -> FloatArray:
         if self._t is not None:
@@ -699,8 +728,11 @@ class FInfluence(BaseEstimator):
         pvalue = self._error.pvalue(self._mu, null, alternative)
         if self._separated.any():
             apart = self._separated
+            right, (n, m) = self._mu[apart] > 0, self._units[:, apart]
             pvalue[apart] = _separated_pvalue(
-                self._mu[apart], self._n_P[apart], self._n_Q[apart], null, alternative
+                right,
+                separation_chance(n, m, np.where(right, null, -null), self._paired),
+                alternative,
             )
         return pvalue
 
@@ -740,11 +772,9 @@ def _noncentral_pvalue(
 
 
 def _separated_pvalue(
-    mu: FloatArray, n: FloatArray, m: FloatArray, null: float, alternative: str
+    right: np.ndarray, chance: FloatArray, alternative: str
 ) -> FloatArray:
-    """Return the chance of complete separation were `null` the truth."""
-    chance = separation_chance(n, m, np.where(mu > 0, null, -null))
+    """Return p-values of separated samples from the chance of their separation."""
     if alternative == "two-sided":
         return np.minimum(2 * chance, 1.0)
-    ahead = (mu > 0) == (alternative == "greater")
-    return np.where(ahead, chance, 1.0)
+    return np.where(right == (alternative == "greater"), chance, 1.0)

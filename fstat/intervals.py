@@ -103,6 +103,14 @@ def observed_weight(n: FloatArray) -> FloatArray:
     return n / (n + _NORMAL_OBSERVATIONS)
 
 
+def welch_df(
+    one: FloatArray, df_one: FloatArray, two: FloatArray, df_two: FloatArray
+) -> FloatArray:
+    """Return Welch and Satterthwaite's degrees of freedom of a sum of variances."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray((one + two) ** 2 / (one**2 / df_one + two**2 / df_two))
+
+
 def noncentral_t_interval(
     t: FloatArray, df: FloatArray, per_unit: FloatArray, level: float
 ) -> ConfidenceInterval:
@@ -132,13 +140,16 @@ def noncentral_t_interval(
     return ConfidenceInterval(low * per_unit, high * per_unit)
 
 
-def separation_bound(n: FloatArray, m: FloatArray, level: float) -> FloatArray:
+def separation_bound(
+    n: FloatArray, m: FloatArray, level: float, paired: bool = False
+) -> FloatArray:
     r"""Return the lower bound on mu when all of Q lies above all of P.
 
     Under :math:`P = N(0, 1), Q = N(\mu, 1)` the chance of complete separation is
     :math:`\int n \phi(x) \Phi(x)^{n-1} \Phi(\mu - x)^m dx`; the bound is the mu at
     which it equals ``(1 - level) / 2``. Monotone transformations of the statistic
-    change nothing.
+    change nothing. Paired samples are given the chance at correlation -1,
+    :math:`\Phi(\mu / 2)^n`, which makes separation likeliest.
 
     Parameters
     ----------
@@ -146,12 +157,16 @@ def separation_bound(n: FloatArray, m: FloatArray, level: float) -> FloatArray:
         Numbers of observations of P and of Q.
     level : float
         Confidence level of the two-sided interval that this is one end of.
+    paired : bool, default=False
+        Whether observations of P and Q were made together.
 
     Returns
     -------
     ndarray
         Lower bounds on mu.
     """
+    if paired:
+        return np.asarray(2 * ndtri(((1 - level) / 2) ** (1 / n)))
     sizes, where = np.unique(np.stack([n, m]), axis=1, return_inverse=True)
     if sizes.size == 0:
         return np.zeros(0)
@@ -164,7 +179,9 @@ def separation_bound(n: FloatArray, m: FloatArray, level: float) -> FloatArray:
     return np.asarray(found.x[where.ravel()])
 
 
-def separation_chance(n: FloatArray, m: FloatArray, mu: FloatArray) -> FloatArray:
+def separation_chance(
+    n: FloatArray, m: FloatArray, mu: FloatArray, paired: bool = False
+) -> FloatArray:
     """Return the chance that all of m from N(mu, 1) exceed all of n from N(0, 1).
 
     Parameters
@@ -173,12 +190,16 @@ def separation_chance(n: FloatArray, m: FloatArray, mu: FloatArray) -> FloatArra
         Numbers of observations of P and of Q.
     mu : ndarray
         Distances of the means.
+    paired : bool, default=False
+        Whether observations were made together; then at correlation -1.
 
     Returns
     -------
     ndarray
         Probabilities.
     """
+    if paired:
+        return np.asarray(ndtr(mu / 2) ** n)
     cases = np.stack(np.broadcast_arrays(n, m, mu)).reshape(3, -1)
     unique, where = np.unique(cases, axis=1, return_inverse=True)
     n_, m_, mu_ = unique[..., None]

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -89,6 +90,9 @@ class Observations:
         Number of update steps of one run; the number of different steps by default.
     weight_norm : float, optional
         ``sqrt(sum(w_t**2))`` over all steps of one run; ``sqrt(n_steps)`` by default.
+    recorded : float, default=1.0
+        Share of the steps of a run at which pairs could be observed at all; the
+        others are taken to be like them.
     paired : bool, default=True
         Whether p and q of a row come from the same step and batch.
     scale : float, optional
@@ -138,6 +142,7 @@ class Observations:
         n_pairs: int | None = None,
         n_steps: int | None = None,
         weight_norm: float | None = None,
+        recorded: float = 1.0,
         paired: bool = True,
         scale: float | None = None,
         self_influence: bool = False,
@@ -167,6 +172,9 @@ class Observations:
         self.weight_norm = float(
             np.sqrt(self.n_steps) if weight_norm is None else weight_norm
         )
+        self.recorded = float(recorded)
+        if not 0 < self.recorded <= 1:
+            raise ValueError(f"`recorded` must lie in (0, 1], got {recorded!r}.")
         self.paired, self.scale = bool(paired), scale
         if scale is not None and not (np.isfinite(scale) and scale > 0):
             raise ValueError(f"`scale` must be finite and above 0, got {scale!r}.")
@@ -294,11 +302,12 @@ class Observations:
         mu, stderr, power = (np.full(self.n_pairs, np.nan) for _ in range(3))
         for block in self.blocks():
             shift = (block.Q - block.P) / self.scale
-            weighted = block.weight * shift / self.weight_norm
+            weighted = block.weight * shift / (self.recorded * self.weight_norm)
             run_sum, n_runs = _mean_over_runs(weighted, block.run)
             mu[block.pairs] = run_sum.mean
             stderr[block.pairs] = run_sum.stderr
-            total = np.nansum(shift**2, axis=0) / np.maximum(n_runs, 1)
+            squares = np.nansum(shift**2, axis=0) / self.recorded
+            total = squares / np.maximum(n_runs, 1)
             power[block.pairs] = np.where(n_runs > 0, np.sqrt(total), np.nan)
         return ComposedInfluence(mu, stderr, power)
 
@@ -330,22 +339,31 @@ class Observations:
                     "`parts` must be observations of the same pairs, design and scale, "
                     f"got {first!r} and {other!r}."
                 )
+        # Runs may weigh steps in different units: each is brought to one norm.
+        norm = float(np.sqrt(np.mean([part.weight_norm**2 for part in parts])))
         columns: dict[str, Any] = {
             name: np.concatenate([getattr(part, name) for part in parts])
-            for name in ("pair", "p", "q", "step", "weight")
+            for name in ("pair", "p", "q", "step")
         }
+        share = [part.recorded for part in parts]
+        columns["weight"] = np.concatenate(
+            [
+                part.weight * (norm / part.weight_norm) * (np.mean(share) / one)
+                for part, one in zip(parts, share, strict=True)
+            ]
+        )
+        several = f"{len(parts)} runs" if len(parts) > 1 else "this run"
         return cls(
             **columns,
             run=np.repeat(np.arange(len(parts)), [len(part) for part in parts]),
             names=first.names,
             n_steps=max(part.n_steps for part in parts),
-            weight_norm=float(
-                np.sqrt(np.mean([part.weight_norm**2 for part in parts]))
-            ),
+            weight_norm=norm,
+            recorded=float(np.mean(share)),
             paired=first.paired,
             scale=first.scale,
             self_influence=first.self_influence,
-            quantity=first.quantity,
+            quantity=first.quantity.replace("this run", several),
         )
 
     def _kind(self) -> tuple[object, ...]:
@@ -388,7 +406,7 @@ class Observations:
         Parameters
         ----------
         path : path-like
-            File to read.
+            File to read; ``.npz`` may be left out as in `save`.
 
         Returns
         -------
@@ -400,7 +418,10 @@ class Observations:
         ValueError
             If the file is of a later schema, or holds pickled objects.
         """
-        with np.load(path, allow_pickle=False) as file:
+        file_path = Path(path)
+        if not file_path.exists() and file_path.suffix != ".npz":
+            file_path = file_path.with_name(file_path.name + ".npz")
+        with np.load(file_path, allow_pickle=False) as file:
             meta = json.loads(str(file["meta"]))
             if meta.pop("schema") > SCHEMA:
                 raise ValueError(f"`{path}` was written by a later version of fstat.")
@@ -415,7 +436,15 @@ class Observations:
         return cls(**columns, names=names, **meta)
 
 
-_META = ("n_steps", "weight_norm", "paired", "scale", "self_influence", "quantity")
+_META = (
+    "n_steps",
+    "weight_norm",
+    "recorded",
+    "paired",
+    "scale",
+    "self_influence",
+    "quantity",
+)
 
 
 class _RunSum(NamedTuple):

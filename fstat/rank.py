@@ -9,8 +9,7 @@ from scipy.special import ndtr, ndtri, owens_t
 from scipy.stats import rankdata
 
 from ._validation import FloatArray
-from .binormal import welch_df
-from .intervals import SamplingError, observed_weight
+from .intervals import SamplingError, observed_weight, welch_df
 
 
 class Placements(NamedTuple):

@@ -48,6 +48,8 @@ class Members:
         """Read subsets as `Trace.observations` takes them."""
         if subsets is None:
             subsets = np.unique(recorded)
+        elif isinstance(subsets, int | np.integer):
+            subsets = [subsets]
         if len(subsets) == 0:
             raise ValueError("`subsets` must hold at least one subset, got none.")
         if isinstance(subsets, Mapping):
@@ -118,8 +120,9 @@ def observe_targets(
     usable: NDArray[Any] = np.full(len(size), not standardize)
     for j, (dots, norm) in enumerate(aligned):
         s = dots.astype(float)
-        # At a step where a target's gradient vanishes it has no direction.
-        moves = norm > 0
+        # A target whose gradient vanishes has no direction, and a batch that
+        # overflowed says nothing: such steps are passed over.
+        moves = (norm > 0) & np.logical_and.reduceat(np.isfinite(s), first)
         with np.errstate(invalid="ignore", divide="ignore"):
             if standardize:
                 s = np.where(moves[at_visit], s / norm[at_visit], 0.0)
@@ -198,13 +201,16 @@ def observe_self(
     row, subset = members.rows(columns["index"])
     at = at_row[row]
     b = size[at].astype(float)
-    enough = np.where(b >= 3, 1.0, np.nan)
+    # The sums over the others hold the copies of an example that is met twice.
+    visit = at_row * (int(columns["index"].max()) + 1) + columns["index"]
+    copies = np.unique(visit, return_inverse=True, return_counts=True)[1:]
+    enough = np.where((b >= 3) & (copies[1][copies[0]][row] == 1), 1.0, np.nan)
     with np.errstate(invalid="ignore", divide="ignore"):
         p = enough * others[row] / (b - 1)
         q = enough * (others[row] + own[row]) / b
     usable: NDArray[Any] = np.ones(len(size), dtype=bool)
     if standardize:
-        seen = ~np.isnan(own)
+        seen = np.isfinite(own) & np.isfinite(others) & np.isfinite(squares)
         first = np.cumsum(size) - size
 
         def by_step(values: FloatArray) -> FloatArray:
@@ -240,7 +246,7 @@ def reference(
     Returns
     -------
     centre, scale : ndarray of shape (n_steps, n_targets)
-        NaN where fewer than 10 steps came before, or where nothing varied.
+        NaN where fewer than 10 telling steps came before, or where nothing varied.
     """
 
     def before(values: FloatArray) -> FloatArray:
@@ -248,7 +254,7 @@ def reference(
         return sliding_window_view(padded, window, axis=0).sum(axis=-1)
 
     n, sums, sums_of_squares = before(count), before(total), before(squares)
-    enough = np.arange(len(count))[:, None] >= _LEAST_STEPS
+    enough = np.cumsum(count > 0, axis=0) - (count > 0) >= _LEAST_STEPS
     with np.errstate(invalid="ignore", divide="ignore"):
         centre = np.where(enough, sums / n, np.nan)
         variance = (sums_of_squares - n * centre**2) / (n - 1)

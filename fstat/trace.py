@@ -355,9 +355,9 @@ class Trace:
         Parameters
         ----------
         subsets : optional
-            None: each recorded example on its own. A 1-D array of integers: these
-            examples, each on its own. A sequence of arrays: each one a subset. A
-            mapping: subsets by name.
+            None: each recorded example on its own. An integer or a 1-D array of
+            integers: these examples, each on its own. A sequence of arrays: each one a
+            subset. A mapping: subsets by name.
         targets : str or sequence of str, optional
             Which targets; by default all but ``"self"``, or ``"self"`` where it is
             the only one. ``"self"`` cannot be mixed with others.
@@ -412,7 +412,8 @@ class Trace:
         if targets is None:
             others = [name for name in self.targets if name != SELF]
             return others or [SELF]
-        chosen = [targets] if isinstance(targets, str) else [str(t) for t in targets]
+        one = isinstance(targets, str) or np.ndim(targets) == 0
+        chosen = [str(target) for target in ([targets] if one else targets)]
         unknown = [name for name in chosen if name not in self.targets]
         if unknown or not chosen:
             shown = ", ".join(self.targets[:5]) + ", ..." * (len(self.targets) > 5)
@@ -432,10 +433,9 @@ class Trace:
         n_targets = len(chosen)
         rate = columns["learning_rate"]
         weight = np.ones(len(rate)) if np.isnan(rate).any() else rate
-        # Steps that were not recorded are taken to be like those that were.
         used = rows["usable"]
-        unseen = self.n_steps / max(int(used.sum()), 1)
-        norm = np.sqrt(unseen * np.sum(weight[used] ** 2))
+        recorded = max(int(used.sum()), 1) / self.n_steps
+        norm = np.sqrt(np.sum(weight[used] ** 2) / recorded)
         at: IntArray = rows["at"]
         keep = np.isfinite(rows["p"]) & np.isfinite(rows["q"])
 
@@ -450,20 +450,21 @@ class Trace:
             p=rows.pop("p")[keep],
             q=rows.pop("q")[keep],
             step=kept(columns["step"][at]),
-            weight=kept(unseen * weight[at]),
+            weight=kept(weight[at]),
             names={
                 label: np.repeat(members.names, n_targets),
                 "target": np.tile(np.array(chosen), len(members.names)),
             },
             n_steps=self.n_steps,
             weight_norm=float(norm) if norm > 0 else None,
+            recorded=recorded,
             paired=True,
             scale=1.0 if standardize else None,
             self_influence=chosen == [SELF],
             quantity=(
-                "mean influence per step at which the subset is met, along this run"
+                "mu per step, this run"
                 if standardize
-                else "f-influence of unstandardised batch alignments, along this run"
+                else "mu of unstandardised alignments, this run"
             ),
         )
 

@@ -155,12 +155,46 @@ def test_concatenated_runs():
     joined = Observations.concatenate(parts)
     assert len(joined) == 56
     assert_array_equal(joined.run, np.repeat([0, 1, 2], [20, 35, 1]))
-    for name in ("pair", "p", "q", "step", "weight"):
+    for name in ("pair", "p", "q", "step"):
         expected = np.concatenate([getattr(part, name) for part in parts])
         assert_array_equal(getattr(joined, name), expected)
+    for run, part in enumerate(parts):
+        share = joined.weight[joined.run == run] / joined.weight_norm
+        assert_allclose(share, part.weight / part.weight_norm, rtol=1e-12)
     assert joined.n_steps == max(part.n_steps for part in parts)
     assert_array_equal(joined.names["example"], np.arange(30))
     assert joined.scale == 1.0
+
+
+def test_runs_may_weigh_steps_in_different_units():
+    rng = np.random.default_rng(0)
+    shift = rng.normal(0.5, 1, 40)
+    one, two = (
+        Observations(
+            np.zeros(40, int), np.zeros(40), shift, step=np.arange(40),
+            weight=unit * np.ones(40), weight_norm=unit * np.sqrt(40), scale=1.0,
+        )
+        for unit in (1.0, 1e-3)
+    )  # fmt: skip
+    joined = Observations.concatenate([one, two]).composed()
+    assert_allclose(joined.mu, one.composed().mu, rtol=1e-12)
+    assert_allclose(joined.stderr, 0.0, atol=1e-12)
+
+
+def test_steps_that_were_not_recorded_count_in_both_compositions():
+    shift = np.full(1000, 0.3)
+
+    def every(k):
+        seen = shift[::k]
+        rows = len(seen)
+        return Observations(
+            np.zeros(rows, int), np.zeros(rows), seen, step=k * np.arange(rows),
+            n_steps=1000, recorded=rows / 1000, scale=1.0,
+        ).composed()  # fmt: skip
+
+    for k in (5, 10):
+        assert_allclose(every(k).mu, every(1).mu)
+        assert_allclose(every(k).mu_most_powerful, every(1).mu_most_powerful)
 
 
 def test_a_run_beside_itself_is_the_same_influence_without_error():

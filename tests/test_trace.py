@@ -86,7 +86,8 @@ def self_by_loops(trace, examples, standardize, window):
     for k, example in enumerate(examples):
         for t, step in enumerate(steps):
             b = len(step["index"])
-            if b < 3:
+            # A copy of the example among the others is no other.
+            if b < 3 or np.sum(step["index"] == example) > 1:
                 continue
             for i in np.flatnonzero(step["index"] == example):
                 own, others = step["norm_squared"][i], step["gram_sum"][i]
@@ -270,6 +271,27 @@ def test_a_step_at_which_the_target_has_no_gradient_is_passed_over():
     )
     steps = set(still.observations().step)
     assert steps == set(trace.observations().step) - {20}
+
+
+def test_an_example_that_meets_itself_is_not_its_own_reference():
+    trace = Trace(["self"])
+    rng = np.random.default_rng(0)
+    for step in range(15):
+        index = [0, 0, 1, 2] if step == 12 else [0, 1, 2, 3]
+        values = rng.uniform(1, 2, 4)
+        trace.append(
+            step, index, norm_squared=values, gram_sum=values, gram_squares=values
+        )
+    rows = as_rows(trace.observations([0, 1]))
+    assert (0, 12) not in rows and (1, 12) in rows and (0, 13) in rows
+
+
+def test_one_example_and_one_target_need_no_list():
+    trace = record(np.random.default_rng(0))
+    assert_same_rows(
+        as_rows(trace.observations(3, TARGETS[0])),
+        as_rows(trace.observations([3], [TARGETS[0]])),
+    )
 
 
 def test_influence_of_a_planted_example():

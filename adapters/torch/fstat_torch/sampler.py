@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from fstat import Trace
+from fstat.steps import SELF
 
 from .gradients import Captured, GradientCapture
 
-SELF = "self"
 Loss = Callable[[Any, Any], Tensor]
 Targets = str | tuple[Any, Any] | Mapping[str, "str | tuple[Any, Any]"]
 
@@ -123,6 +123,7 @@ class SingleRunSampler:
         Those of the last layer alone, or only its bias, cost almost nothing.
     path : path-like, optional
         Folder to write the trace to as training goes on; kept in memory by default.
+        Call ``sampler.trace.flush()`` after the last step.
 
     Attributes
     ----------
@@ -225,7 +226,12 @@ class SingleRunSampler:
 
     @contextmanager
     def step(
-        self, index: Any, *, learning_rate: float | None = None, **extra: Any
+        self,
+        index: Any,
+        *,
+        learning_rate: float | None = None,
+        loss_scale: float = 1.0,
+        **extra: Any,
     ) -> Iterator[None]:
         """Watch the forward and backward pass of one update step.
 
@@ -235,6 +241,9 @@ class SingleRunSampler:
             Numbers of the batch's examples in the training set, in order.
         learning_rate : float, optional
             Learning rate of the step; the optimiser's by default.
+        loss_scale : float, default=1.0
+            What the loss is multiplied with before its backward pass, such as
+            ``scaler.get_scale()``. A scale that changes and is not told distorts mu.
         **extra : array-like of shape (b,)
             Further columns for the trace.
 
@@ -264,13 +273,13 @@ class SingleRunSampler:
         if before is not None:
             self._verify(batch, before)
         rate = self._learning_rate() if learning_rate is None else learning_rate
-        columns = self._columns(batch)
+        columns = self._columns(batch, loss_scale)
         self.trace.append(number, examples, learning_rate=rate, **columns, **extra)
 
     @torch.no_grad()
-    def _columns(self, batch: Captured) -> dict[str, Any]:
+    def _columns(self, batch: Captured, loss_scale: float) -> dict[str, Any]:
         # A mean loss hands 1/b of its own gradient to each example.
-        own = float(batch.n) if self.reduction == "mean" else 1.0
+        own = (batch.n if self.reduction == "mean" else 1.0) / loss_scale
         columns: dict[str, Tensor] = {}
         if self._points:
             device = next(iter(self.model.parameters())).device
@@ -287,7 +296,11 @@ class SingleRunSampler:
             others = gram.fill_diagonal_(0.0)
             columns["gram_sum"] = others.sum(dim=1)
             columns["gram_squares"] = others.square().sum(dim=1)
-        return {name: column.cpu().numpy() for name, column in columns.items()}
+        # An overflow is the user's to notice; the trace passes over the step.
+        return {
+            name: column.masked_fill(column.isinf(), torch.nan).cpu().numpy()
+            for name, column in columns.items()
+        }
 
     def _learning_rate(self) -> float:
         if self.optimizer is None:
@@ -344,10 +357,11 @@ def _read_targets(targets: Targets) -> tuple[list[_Points], bool]:
                 f"{targets!r}."
             )
         return [], True
-    if isinstance(targets, tuple):
-        if len(targets) != 2:
+    if not isinstance(targets, Mapping):
+        if not isinstance(targets, tuple | list) or len(targets) != 2:
             raise ValueError(
-                f"`targets` must be a pair (x, y), got {len(targets)} elements."
+                "`targets` must be 'self', a pair (x, y) or a mapping, got "
+                f"{type(targets).__name__}."
             )
         x, y = targets
         n = _length(y, "targets")

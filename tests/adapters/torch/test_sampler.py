@@ -267,6 +267,35 @@ def test_gradient_accumulation_warns_once():
     micro_batch()
 
 
+def test_a_loss_scale_that_is_told_changes_nothing():
+    x, y = data()
+    columns = []
+    for scale in (1.0, 64.0):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3)).double()
+        sampler = SingleRunSampler(model, targets={"self": "self", "z": (x[:1], y[:1])})
+        with sampler.step(range(B), loss_scale=scale):
+            (scale * nn.functional.cross_entropy(model(x[:B]), y[:B])).backward()
+        columns.append(sampler.trace.columns())
+    for name, value in columns[0].items():
+        np.testing.assert_allclose(columns[1][name], value, rtol=1e-10)
+
+
+def test_a_step_that_overflows_is_passed_over_and_training_goes_on():
+    x, y = data(dtype=torch.float32)
+    torch.manual_seed(0)
+    model = nn.Linear(6, 3)
+    sampler = SingleRunSampler(model, targets={"self": "self", "z": (x[:1], y[:1])})
+    for step in range(40):
+        model.zero_grad()
+        with sampler.step(range(B)):
+            loss = nn.functional.cross_entropy(model(x[:B]), y[:B])
+            (loss * (1e39 if step == 20 else 1.0)).backward()
+    for target in ("self", "z"):
+        observations = sampler.trace.observations([3, 4], target)
+        assert sorted(set(observations.step)) == [*range(10, 20), *range(21, 40)]
+
+
 class Functional(nn.Module):
     """Uses a layer's weight without calling the layer."""
 
@@ -297,7 +326,7 @@ def test_what_cannot_be_split_by_example_is_refused_not_approximated():
         ({"reduction": "none"}, "`reduction` must be 'mean' or 'sum'"),
         ({"every": 0}, "`every` must be an integer of at least 1"),
         ({"targets": "other"}, "`targets` must be 'self', a pair"),
-        ({"targets": (1, 2, 3)}, "`targets` must be a pair"),
+        ({"targets": (1, 2, 3)}, "`targets` must be 'self', a pair"),
         ({"targets": {}}, "at least one target"),
         ({"targets": {"a": "self"}}, "map names to pairs"),
         ({"targets": (torch.zeros(2, 6), torch.zeros(3))}, "as many x as y"),
