@@ -244,7 +244,8 @@ def test_fewer_digits_and_traces_that_are_kept(tmp_path, patterns, command):
     assert len(result.table) == 600 and result.data.trusted.sum() == 99
     assert sorted(path.name for path in kept.iterdir()) == ["all", "output"]
     trace = Trace.load(kept / "output")
-    assert trace.n_recorded == trace.n_steps == 4 * 10
+    # 24 examples are too few for a batch of their own, and join the ninth.
+    assert trace.n_recorded == trace.n_steps == 4 * 9
     again = FInfluence(shrinkage="moderated").fit(trace.observations(range(600)))
     assert_array_equal(again.mu_, result.table["mu"])
 
