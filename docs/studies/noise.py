@@ -224,10 +224,11 @@ By self-influence at the output against 400 trusted digits.
 
 {selection_table(runs)}
 
-Where nothing is selected, the scores of the flipped digits are not above those of enough
-trusted ones: with two fifths of each class taken for the next the model learns the noise,
-and with a tenth of instance noise the flipped digits look like the hardest clean ones. At
-higher rates of instance noise all hard digits are flipped, and what is left is easy.
+Where nothing is selected, the scores of the flipped digits are not above those of
+enough trusted ones: with two fifths of each class taken for the next the model learns
+the noise, and with a tenth of instance noise the flipped digits look like the hardest
+clean ones. At higher rates of instance noise all hard digits are flipped, and what is
+left is easy.
 
 Made by `docs/studies/noise.py`.
 """
