@@ -109,7 +109,9 @@ def page(runs: pd.DataFrame, seeds: int) -> str:
 flipped to another class at random, one training run of 10 epochs of plain gradient
 descent (batches of 64, learning rate 0.1), {seeds} seeds of split, flips, weights and
 batches. ± is the standard error over seeds. All scores come from the same run; 400
-digits known to be right are the reference set and are not scored.
+digits known to be right are the reference set and are not scored. Self-influence
+compares gradients at the output, that is in the bias of the last layer, where it does
+not say (all) parameters.
 
 ## Ranking
 

@@ -192,7 +192,8 @@ least sure, to what it takes them for (instance). {seeds} seeds; ± is the half-
 of a 95 % interval over seeds. 400 trusted digits are not scored. All scores but two
 come from the one run; out-of-fold confidence (the default of the package cleanlab)
 costs five further trainings, and KNN-Shapley and harm to validation digits need clean
-validation digits.
+validation digits. Self-influence compares gradients at the output, that is in the bias
+of the last layer, where it does not name other parameters.
 
 ![AUROC by kind and rate of noise](figures/noise.png)
 
