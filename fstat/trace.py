@@ -8,6 +8,7 @@ about can be decided afterwards.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -380,6 +381,11 @@ class Trace:
             If a target is not in the trace, a subset is empty or not of integers, or
             ``"self"`` is asked for subsets of several examples.
 
+        Warns
+        -----
+        UserWarning
+            If no step was observed for any pair.
+
         Notes
         -----
         The interval of such a mu covers the mean influence per step along this run.
@@ -438,6 +444,13 @@ class Trace:
         norm = np.sqrt(np.sum(weight[used] ** 2) / recorded)
         at: IntArray = rows["at"]
         keep = np.isfinite(rows["p"]) & np.isfinite(rows["q"])
+        if not keep.any():
+            warnings.warn(
+                "No step was observed: a batch must meet the subset and hold two "
+                "examples outside of it, and standardising needs 10 recorded steps "
+                "before it.",
+                stacklevel=3,
+            )
 
         def kept(of_row: np.ndarray) -> np.ndarray:
             return np.broadcast_to(of_row[:, None], keep.shape)[keep]

@@ -286,6 +286,15 @@ def test_an_example_that_meets_itself_is_not_its_own_reference():
     assert (0, 12) not in rows and (1, 12) in rows and (0, 13) in rows
 
 
+def test_nothing_observed_is_said_with_its_causes():
+    trace = Trace(["z"])
+    for step in range(20):
+        trace.append(step, [step], alignment=[[1.0]], target_norm=[1.0])
+    with pytest.warns(UserWarning, match="two examples outside of it") as caught:
+        assert len(trace.observations()) == 0
+    assert caught[0].filename == __file__
+
+
 def test_one_example_and_one_target_need_no_list():
     trace = record(np.random.default_rng(0))
     assert_same_rows(

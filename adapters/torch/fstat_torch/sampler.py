@@ -53,6 +53,12 @@ class _Points:
     def of(cls, targets: Mapping[str, tuple[Any, Any]]) -> list[_Points]:
         """Put single points in one batch, and points to be averaged in another."""
         sizes = {name: _length(y, name) for name, (_, y) in targets.items()}
+        for name, (x, _) in targets.items():
+            if np.ndim(x) == 0 or len(x) != sizes[name]:
+                raise ValueError(
+                    f"Target {name!r} must be a pair (x, y) with as many x as y, got "
+                    f"{0 if np.ndim(x) == 0 else len(x)} and {sizes[name]}."
+                )
         parts = [
             [name for name, size in sizes.items() if (size > 1) == several]
             for several in (False, True)

@@ -330,6 +330,7 @@ def test_what_cannot_be_split_by_example_is_refused_not_approximated():
         ({"targets": {}}, "at least one target"),
         ({"targets": {"a": "self"}}, "map names to pairs"),
         ({"targets": (torch.zeros(2, 6), torch.zeros(3))}, "as many x as y"),
+        ({"targets": {"a": (torch.zeros(6), torch.zeros(1))}}, "as many x as y"),
         ({"targets": (torch.zeros(0, 6), torch.zeros(0))}, "at least one point"),
     ],
 )
