@@ -232,6 +232,8 @@ class FInfluence(BaseEstimator):
         UnestimableWarning
             If some of many pairs have too few observations or no spread; they get
             NaN.
+        UserWarning
+            If observations of several runs are taken for independent.
         """
         self._check_parameters()
         self._forget()
@@ -462,10 +464,11 @@ class FInfluence(BaseEstimator):
                 "scale": self.scale is not None,
                 "shrinkage": self.shrinkage is not None,
             }
-            for name in (name for name, is_given in given.items() if is_given):
+            refused = [name for name, is_given in given.items() if is_given]
+            if refused:
                 raise ValueError(
-                    f"`{name}` needs method='moments', got method='rank': ranks have "
-                    "no variance to speak of."
+                    f"`{refused[0]}` needs method='moments', got method='rank': ranks "
+                    "have no variance to speak of."
                 )
         if self.dependence == "clustered" and (self.equal_var or self.shrinkage):
             raise ValueError(
