@@ -57,6 +57,15 @@ def test_harm_to_validation_digits_is_scored_where_there_are_any(result):
     assert not without.scores.index.str.contains("harm to validation").any()
 
 
+def test_scores_stand_in_one_order_in_every_process(result):
+    assert list(result.scores.index)[:4] == [
+        "mu of self-influence",
+        "mu of harm to validation digits (output)",
+        "mu of self-influence (all)",
+        "mu of harm to validation digits (all)",
+    ]
+
+
 @pytest.mark.parametrize("kind", ["class", "instance"])
 def test_noise_of_other_kinds(kind):
     data = run(Config(**SMALL, noise_kind=kind, noise=0.2), progress=False).data

@@ -48,9 +48,11 @@ class Result:
     false_discovery_proportion : float
         Share of the selected digits that are labelled rightly.
     misread : ndarray of int
-        Test digits among the targets that the trained model gets wrong.
+        The first few targets that the trained model gets wrong; the first target if
+        it gets all right.
     influence : FInfluence
-        Influence of each training digit on each of them, fitted.
+        Influence of each training digit on each of them, fitted; on itself where
+        there is no target.
     predictions : ndarray of int
         What the trained model says of the test digits.
     accuracy : float
@@ -262,17 +264,29 @@ def train(
     for epoch in tqdm(range(config.epochs), "epochs", disable=not progress):
         for chosen in _batches(config, epoch, len(members)):
             index = members[chosen]
-            x, y = data.x[index], data.y[index]
-            optimizer.zero_grad()
-            with ExitStack() as stack:
-                for sampler in samplers or []:
-                    stack.enter_context(sampler.step(index))
-                logits = model(x)
-                torch.autograd.backward(nn.functional.cross_entropy(logits, y))
-            optimizer.step()
+            logits = _step(model, optimizer, data, samplers or [], index)
             if watch is not None:
-                watch(index, logits, y)
+                watch(index, logits, data.y[index])
     model.eval()
+
+
+def _step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    data: Data,
+    samplers: list[SingleRunSampler],
+    index: NDArray[np.int64],
+) -> Tensor:
+    """Take one step on a batch, watched by samplers; return its logits."""
+    optimizer.zero_grad()
+    with ExitStack() as stack:
+        for sampler in samplers:
+            stack.enter_context(sampler.step(index))
+        logits: Tensor = model(data.x[index])
+        loss = nn.functional.cross_entropy(logits, data.y[index])
+        torch.autograd.backward(loss)
+    optimizer.step()
+    return logits
 
 
 def _batches(config: Config, epoch: int, n: int) -> list[NDArray[np.int64]]:
@@ -287,6 +301,12 @@ def _batches(config: Config, epoch: int, n: int) -> list[NDArray[np.int64]]:
     return np.split(rng.permutation(n), list(starts))
 
 
+def _last_layer(model: nn.Sequential) -> nn.Linear:
+    last = model[-1]
+    assert isinstance(last, nn.Linear)
+    return last
+
+
 def _samplers(
     config: Config,
     model: nn.Sequential,
@@ -299,8 +319,7 @@ def _samplers(
     In the bias of the last layer an example's gradient is how far its label is from
     the prediction, whatever its pixels are.
     """
-    last = model[-1]
-    assert isinstance(last, nn.Linear)
+    last = _last_layer(model)
     parameters = {
         "output": [last.bias],
         "last layer": list(last.parameters()),
@@ -338,7 +357,8 @@ def _find_mislabelled(
             trace.observations(everyone, target)
         )
         for metric, trace in traces.items()
-        for target in {"self", "validation"}.intersection(trace.targets)
+        for target in ("self", "validation")
+        if target in trace.targets
     }
     first = config.metrics[0]
     memorised = fitted[first, "self"]
@@ -440,20 +460,13 @@ def _influence_on(trace: Trace, digits: NDArray[np.int64]) -> FInfluence:
 def _measure(config: Config, model: nn.Sequential, data: Data) -> dict[str, Overhead]:
     """Time steps of the same run with and without sampling."""
     optimizer = torch.optim.SGD(model.parameters(), lr=config.learning_rate)
-    last = model[-1]
-    assert isinstance(last, nn.Linear)
-    alone = SingleRunSampler(model, optimizer=optimizer, parameters=[last.bias])
+    bias = _last_layer(model).bias
+    alone = SingleRunSampler(model, optimizer=optimizer, parameters=[bias])
     everything = _samplers(config, model, optimizer, data)
     index = _batches(config, 0, len(data.y))[0]
 
     def step(samplers: list[SingleRunSampler]) -> None:
-        optimizer.zero_grad()
-        with ExitStack() as stack:
-            for sampler in samplers:
-                stack.enter_context(sampler.step(index))
-            loss = nn.functional.cross_entropy(model(data.x[index]), data.y[index])
-            torch.autograd.backward(loss)
-        optimizer.step()
+        _step(model, optimizer, data, samplers, index)
 
     kinds = {
         "self-influence at the output": [alone],
