@@ -586,6 +586,15 @@ class FInfluence(BaseEstimator):
             return [CentralSums.of(P, Q - P)]
         return [CentralSums.of(P, names="P"), CentralSums.of(Q, names="Q")]
 
+    def _seen_together(
+        self, P: FloatArray, Q: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return P and Q, without the rows of a pair of which one half is missing."""
+        if not self._paired:
+            return P, Q
+        both = ~np.isnan(P) & ~np.isnan(Q)
+        return np.where(both, P, np.nan), np.where(both, Q, np.nan)
+
     def _summary_of(self, tables: list[CentralSums]) -> MomentSummary:
         if len(tables) == 1:
             return summarise_paired(tables[0])
@@ -595,10 +604,7 @@ class FInfluence(BaseEstimator):
         summary = self._summary_of(self._table(part.P, part.Q))
         if part.labels is None:
             return summary
-        P, Q = part.P, part.Q
-        if self._paired:
-            both = ~np.isnan(P) & ~np.isnan(Q)
-            P, Q = np.where(both, P, np.nan), np.where(both, Q, np.nan)
+        P, Q = self._seen_together(part.P, part.Q)
         n, m = summary.n_P, summary.n_Q
         with np.errstate(invalid="ignore", divide="ignore"):
             p, q = P - np.nansum(P, axis=0) / n, Q - np.nansum(Q, axis=0) / m
@@ -639,18 +645,16 @@ class FInfluence(BaseEstimator):
         for pairs, P, Q, labels in parts:
             no_infinity(P, "P")
             no_infinity(Q, "Q")
-            if self._paired:
-                both = ~np.isnan(P) & ~np.isnan(Q)
-                P, Q = np.where(both, P, np.nan), np.where(both, Q, np.nan)
-            n[pairs] = count_P = (~np.isnan(P)).sum(axis=0).astype(float)
-            m[pairs] = count_Q = (~np.isnan(Q)).sum(axis=0).astype(float)
+            P, Q = self._seen_together(P, Q)
+            seen = (~np.isnan(P), ~np.isnan(Q))
+            count_P, count_Q = (mask.sum(axis=0).astype(float) for mask in seen)
+            n[pairs], m[pairs] = count_P, count_Q
             placed = placements(P, Q)
             auc[pairs] = placed.auc
             if labels is not None:
                 with np.errstate(invalid="ignore", divide="ignore"):
                     of_P = np.nan_to_num((placed.of_P - placed.auc) / count_P)
                     of_Q = np.nan_to_num((placed.of_Q - placed.auc) / count_Q)
-                seen = (~np.isnan(P), ~np.isnan(Q))
                 clusters = cluster_covariance([of_P], [of_Q], seen, labels)
                 variance[pairs], df[pairs] = clusters.values[0][0], clusters.df
                 units[:, pairs] = clusters.of_P, clusters.of_Q

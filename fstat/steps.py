@@ -205,11 +205,12 @@ def observe_self(
     visit = at_row * (int(columns["index"].max()) + 1) + columns["index"]
     copies = np.unique(visit, return_inverse=True, return_counts=True)[1:]
     enough = np.where((b >= 3) & (copies[1][copies[0]][row] == 1), 1.0, np.nan)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        p = enough * others[row] / (b - 1)
-        q = enough * (others[row] + own[row]) / b
-    usable: NDArray[Any] = np.ones(len(size), dtype=bool)
-    if standardize:
+    if not standardize:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            p = enough * others[row] / (b - 1)
+            q = enough * (others[row] + own[row]) / b
+        usable: NDArray[Any] = np.ones(len(size), dtype=bool)
+    else:
         seen = np.isfinite(own) & np.isfinite(others) & np.isfinite(squares)
         first = np.cumsum(size) - size
 
