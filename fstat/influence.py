@@ -21,7 +21,19 @@ from ._validation import (
     option,
     samples,
 )
-from .binormal import (
+from .empirical import levy_distance
+from .intervals import (
+    ConfidenceInterval,
+    Labels,
+    SamplingError,
+    cluster_covariance,
+    cluster_labels,
+    noncentral_t_interval,
+    separation_bound,
+    separation_chance,
+)
+from .methods.central_sums import CentralSums
+from .methods.moments import (
     MomentSummary,
     binormal_index,
     known_scale_index,
@@ -31,18 +43,8 @@ from .binormal import (
     summarise_independent,
     summarise_paired,
 )
-from .clusters import Labels, cluster_covariance, cluster_labels
-from .empirical import levy_distance
-from .intervals import (
-    ConfidenceInterval,
-    SamplingError,
-    noncentral_t_interval,
-    separation_bound,
-    separation_chance,
-)
-from .moments import CentralSums
+from .methods.rank import delong_variance, paired_variance, placements, rank_index
 from .observations import Observations
-from .rank import delong_variance, paired_variance, placements, rank_index
 from .tradeoff import GaussianTradeOff
 
 if TYPE_CHECKING:

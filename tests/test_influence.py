@@ -9,9 +9,9 @@ from scipy import stats
 from scipy.special import polygamma, psi
 
 from fstat import FInfluence, GaussianTradeOff, Observations, UnestimableWarning
-from fstat.binormal import variance_prior
 from fstat.datasets import make_observations
 from fstat.empirical import levy_distance
+from fstat.methods.moments import variance_prior
 
 properties = settings(derandomize=True, deadline=None)
 

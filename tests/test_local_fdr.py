@@ -9,7 +9,7 @@ from statsmodels.stats.multitest import multipletests
 
 from fstat import FInfluence, Observations, select
 from fstat.datasets import make_observations
-from fstat.local_fdr import LEAST_PAIRS, estimate_local_fdr
+from fstat.selection.local_fdr import LEAST_PAIRS, estimate_local_fdr
 
 
 def two_groups(n, share, effect=3.5, seed=0, mean=0.0, sd=1.0):

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ._validation import FloatArray
-from .intervals import welch_df
+from .._validation import FloatArray
+from .sampling_error import welch_df
 
 Labels = tuple[NDArray[np.intp], NDArray[np.intp]]
 

@@ -14,7 +14,7 @@ from scipy.optimize import minimize
 from scipy.stats import kstest, norm
 from sklearn.linear_model import PoissonRegressor
 
-from ._validation import FloatArray, numeric, option
+from .._validation import FloatArray, numeric, option
 
 LEAST_PAIRS = 500
 
@@ -234,7 +234,7 @@ def estimate_local_fdr(scores: ArrayLike, *, method: str = "likelihood") -> Loca
     Examples
     --------
     >>> import numpy as np
-    >>> from fstat.local_fdr import estimate_local_fdr
+    >>> from fstat.selection import estimate_local_fdr
     >>> rng = np.random.default_rng(0)
     >>> z = rng.normal(0.3, 1.4, 5000)
     >>> z[:250] += 5

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import ndtr, ndtri
 
-from ._validation import FloatArray, no_infinity, samples
+from .._validation import FloatArray, no_infinity, samples
 
 
 def tradeoff_curve(P: ArrayLike, Q: ArrayLike) -> tuple[FloatArray, FloatArray]:

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import polygamma, psi
 
-from ._validation import FloatArray
-from .intervals import SamplingError, observed_weight, welch_df
-from .moments import CentralSums
+from .._validation import FloatArray
+from ..intervals import SamplingError, observed_weight, welch_df
+from .central_sums import CentralSums
 
 
 @dataclass

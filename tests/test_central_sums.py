@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from fstat.moments import CentralSums
+from fstat.methods.central_sums import CentralSums
 
 properties = settings(derandomize=True, deadline=None)
 

@@ -12,7 +12,7 @@ from math import comb
 
 import numpy as np
 
-from ._validation import FloatArray, no_infinity
+from .._validation import FloatArray, no_infinity
 
 Power = tuple[int, int]
 

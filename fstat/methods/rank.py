@@ -8,8 +8,8 @@ import numpy as np
 from scipy.special import ndtr, ndtri, owens_t
 from scipy.stats import rankdata
 
-from ._validation import FloatArray
-from .intervals import SamplingError, observed_weight, welch_df
+from .._validation import FloatArray
+from ..intervals import SamplingError, observed_weight, welch_df
 
 
 class Placements(NamedTuple):

@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import false_discovery_control, norm
 from sklearn.utils.validation import check_is_fitted
 
-from ._validation import FloatArray, numeric, option
-from .influence import FInfluence
+from .._validation import FloatArray, numeric, option
+from ..influence import FInfluence
 from .local_fdr import LocalFDR, estimate_local_fdr
 
 _SELF = {
@@ -154,7 +154,7 @@ def select(
     See Also
     --------
     FInfluence : Estimates mu and its sampling error.
-    fstat.local_fdr.estimate_local_fdr : Fits the empirical null.
+    fstat.selection.estimate_local_fdr : Fits the empirical null.
 
     Notes
     -----

@@ -1,0 +1,1 @@
+"""The methods of `FInfluence`: one file each, from samples to mu and its error."""
