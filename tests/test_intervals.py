@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
-from scipy.stats import nct, norm, t
+from scipy.stats import chi, nct, norm, t
 
+from fstat import FInfluence
 from fstat.intervals import (
     SamplingError,
     noncentral_t_interval,
@@ -64,15 +65,39 @@ def test_the_ends_are_where_the_test_just_rejects(
             assert_allclose(error.pvalue(x, end, "two-sided"), 1 - level, rtol=1e-6)
 
 
-def test_very_few_observations_bound_one_side_or_none():
-    # t(2) at 95 % is 4.30: with a quadratic term of 0.2 its square times 0.2 is 3.7.
+def test_very_few_observations_may_not_bound_the_other_sign():
+    # t(2) at 95 % is 4.30: with a quadratic term of 0.2 its square times 0.2 is 3.7,
+    # and no mu on the other side of 0 is far enough to be rejected.
     error = SamplingError(*one(0.5, 0, 0.2, 2))
     low, high = error.interval(np.array([6.0]), 0.95)
-    assert 0 < low[0] < 6 and high[0] == np.inf
+    assert 0 < low[0] < 6 < high[0] < np.inf
     low, high = error.interval(np.array([-6.0]), 0.95)
-    assert low[0] == -np.inf and -6 < high[0] < 0
+    assert -np.inf < low[0] < -6 < high[0] < 0
     low, high = error.interval(np.array([1.0]), 0.95)
-    assert (low[0], high[0]) == (-np.inf, np.inf)
+    assert low[0] == -np.inf and 1 < high[0] < np.inf
+
+
+def test_the_interval_of_a_pure_scale_is_that_of_the_scale():
+    # d = delta / s with delta known: delta / sigma lies within d (1 +- z sd(s) / s) to
+    # second order, and the chi distribution of s is the truth.
+    df, d = 108, 3.0
+    error = SamplingError(*one(0.0, 0.0, 1 / (2 * df), np.inf))
+    low, high = error.interval(np.array([d]), 0.95)
+    exact = d * chi(df).ppf([0.025, 0.975]) / np.sqrt(df)
+    assert_allclose([low[0], high[0]], exact, rtol=0.002)
+
+
+@pytest.mark.parametrize("mu", [0.3, 1.0, 3.0])
+def test_both_ends_miss_equally_often(mu):
+    rng, repetitions = np.random.default_rng(3), 20_000
+    P = rng.normal(size=(60, repetitions))
+    Q = mu + 0.9 * P + np.sqrt(1 - 0.9**2) * rng.normal(size=P.shape)
+    low, high = FInfluence(paired=True).fit(P, Q).confidence_interval()
+    above, below = (low > mu).mean(), (high < mu).mean()
+    # Four standard errors of a share of 0.025, and half a percentage point for the
+    # terms of second order that the linearisation leaves out.
+    room = 4 * np.sqrt(0.025 * 0.975 / repetitions) + 0.005
+    assert abs(above - 0.025) < room and abs(below - 0.025) < room
 
 
 def test_unknown_stays_unknown():
