@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.signal import lfilter
+from scipy.special import ndtr, stdtrit
 from sklearn.utils import check_random_state
 
 from ._validation import FloatArray, numeric, option
@@ -45,9 +47,11 @@ def make_observations(
     *,
     sd_ratio: float = 1.0,
     correlation: float = 0.0,
+    autocorrelation: float = 0.0,
+    distribution: str = "normal",
     random_state: int | np.random.RandomState | None = None,
 ) -> tuple[FloatArray, FloatArray]:
-    """Draw normal samples of P and Q whose mu is known.
+    """Draw samples of P and Q whose mu is known.
 
     Parameters
     ----------
@@ -61,6 +65,13 @@ def make_observations(
         Standard deviation of Q over that of P; the average variance stays 1.
     correlation : float, default=0.0
         Correlation of row i of P with row i of Q; needs ``m == n``.
+    autocorrelation : float, default=0.0
+        Correlation of a row with the next one: a stationary AR(1) series each.
+    distribution : {"normal", "t3", "lognormal", "rounded"}, default="normal"
+        `"t3"`: heavy tails, Student's t with 3 degrees of freedom and unit variance in
+        the place of the normal noise. `"lognormal"`: the exponential of the normal
+        samples, whose ranks have the same mu but whose moments have not. `"rounded"`:
+        the normal samples to the nearest half, full of ties.
     random_state : int, RandomState or None, default=None
         Source of randomness.
 
@@ -72,7 +83,8 @@ def make_observations(
     Raises
     ------
     ValueError
-        If sizes are not positive or a correlation is asked of unequal sizes.
+        If sizes are not positive, correlations not between -1 and 1, a correlation is
+        asked of unequal sizes, or `distribution` is not an option.
 
     Examples
     --------
@@ -82,18 +94,40 @@ def make_observations(
     array([0., 1.])
     """
     rng = check_random_state(random_state)
+    option(distribution, "distribution", ("normal", "t3", "lognormal", "rounded"))
     centre = numeric(mu, "mu")
     m = n if m is None else m
     if n < 1 or m < 1:
         raise ValueError(f"`n` and `m` must be at least 1, got {n} and {m}.")
+    for name, value in (
+        ("correlation", correlation),
+        ("autocorrelation", autocorrelation),
+    ):
+        if not -1 < value < 1:
+            raise ValueError(f"`{name}` must lie between -1 and 1, got {value!r}.")
     if correlation and n != m:
         raise ValueError(f"`correlation` needs `n` equal to `m`, got {n} and {m}.")
     sd_P = np.sqrt(2 / (1 + sd_ratio**2))
-    P = rng.standard_normal((n, *centre.shape))
-    Q = rng.standard_normal((m, *centre.shape))
+    P = _series(rng.standard_normal((n, *centre.shape)), autocorrelation)
+    Q = _series(rng.standard_normal((m, *centre.shape)), autocorrelation)
     if correlation:
         Q = correlation * P + np.sqrt(1 - correlation**2) * Q
-    return sd_P * P, centre + sd_ratio * sd_P * Q
+    if distribution == "t3":
+        P, Q = (stdtrit(3.0, ndtr(noise)) / np.sqrt(3.0) for noise in (P, Q))
+    P, Q = sd_P * P, centre + sd_ratio * sd_P * Q
+    if distribution == "lognormal":
+        return np.exp(P), np.exp(Q)
+    if distribution == "rounded":
+        return np.round(2 * P) / 2, np.round(2 * Q) / 2
+    return P, Q
+
+
+def _series(noise: FloatArray, autocorrelation: float) -> FloatArray:
+    """Return a stationary AR(1) series of unit variance from white noise."""
+    if not autocorrelation:
+        return noise
+    noise[1:] *= np.sqrt(1 - autocorrelation**2)
+    return np.asarray(lfilter([1.0], [1.0, -autocorrelation], noise, axis=0))
 
 
 def load_digits_5k() -> Digits:

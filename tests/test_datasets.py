@@ -3,6 +3,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.stats import kstest, t
 
 from fstat import datasets
 from fstat.datasets import flip_labels, load_digits_5k, make_observations
@@ -23,6 +24,29 @@ def test_observations_have_the_stated_truth(sd_ratio, correlation):
     for j in range(2):
         got = np.corrcoef(P[:, j], Q[:, j])[0, 1]
         assert_allclose(got, correlation, atol=4 / np.sqrt(n))
+
+
+def test_a_series_has_the_stated_autocorrelation():
+    P, Q = make_observations(1.0, n=200_000, autocorrelation=0.8, random_state=0)
+    # Bartlett's formula for an AR(1) series: var(r_1) = (1 - 0.8^2) / n.
+    room = 4 * np.sqrt((1 - 0.8**2) / len(P))
+    for series in (P, Q - 1.0):
+        assert_allclose(np.corrcoef(series[1:], series[:-1])[0, 1], 0.8, atol=room)
+        # The mean of squares of an AR(1) series has (1 + 0.64) / (1 - 0.64) times the
+        # variance of independent ones.
+        spread = np.sqrt(2 / len(P) * 1.64 / 0.36)
+        assert_allclose(np.mean(series**2), 1.0, atol=4 * spread)
+        assert_allclose(np.std([P[0], Q[0] - 1.0, *P[::5000]]), 1.0, atol=0.5)
+
+
+def test_distributions_are_what_they_say():
+    P, Q = make_observations(0.7, n=50_000, distribution="t3", random_state=0)
+    assert kstest(np.sqrt(3) * P, t(3).cdf).pvalue > 0.001
+    assert kstest(np.sqrt(3) * (Q - 0.7), t(3).cdf).pvalue > 0.001
+    normal = make_observations(0.7, n=50, random_state=0)
+    for made, of in (("lognormal", np.exp), ("rounded", lambda x: np.round(2 * x) / 2)):
+        samples = make_observations(0.7, n=50, distribution=made, random_state=0)
+        assert_allclose(samples, of(np.array(normal)))
 
 
 def test_shapes_of_observations():
@@ -50,9 +74,12 @@ def test_a_seed_repeats_itself():
         ({"n": 0}, "`n` and `m` must be at least 1"),
         ({"m": 0}, "`n` and `m` must be at least 1"),
         ({"n": 5, "m": 6, "correlation": 0.5}, "`correlation` needs `n` equal to `m`"),
+        ({"correlation": 1.5}, "`correlation` must lie between -1 and 1, got 1.5"),
+        ({"autocorrelation": -1}, "`autocorrelation` must lie between -1 and 1"),
+        ({"distribution": "cauchy"}, "`distribution` must be one of 'normal'"),
     ],
 )
-def test_bad_sizes(options, message):
+def test_bad_options(options, message):
     with pytest.raises(ValueError, match=message):
         make_observations(0.0, **options)
 
