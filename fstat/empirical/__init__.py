@@ -1,5 +1,6 @@
 """Trade-off curves from samples, with nothing assumed Gaussian."""
 
-from .curve import levy_distance, tradeoff_curve
+from .curve import tradeoff_curve
+from .levy import levy_distance, levy_distance_between
 
-__all__ = ["levy_distance", "tradeoff_curve"]
+__all__ = ["levy_distance", "levy_distance_between", "tradeoff_curve"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import ndtr, ndtri
 
 from .._validation import FloatArray, no_infinity, samples
 
@@ -51,52 +50,25 @@ def tradeoff_curve(P: ArrayLike, Q: ArrayLike) -> tuple[FloatArray, FloatArray]:
         no_infinity(array, name)
         if np.isnan(array).all():
             raise ValueError(f"`{name}` must hold an observation, got only NaN.")
-    alpha, beta, vertex = _errors(p[:, None], q[:, None])
+    alpha, beta, vertex = errors(p[:, None], q[:, None])
     return alpha[vertex], beta[vertex]
 
 
-def levy_distance(P: FloatArray, Q: FloatArray, mu: FloatArray) -> FloatArray:
-    r"""Return the Levy distance of G_mu from the empirical trade-off curves.
-
-    The least gamma with ``G(a + gamma) - gamma <= f(a) <= G(a - gamma) + gamma`` for
-    every a, the form in which the Gaussian limit theorem bounds its error [1]_.
-    Turned by 45 degrees both curves are graphs over ``u = a - f(a)``, and gamma is
-    their largest vertical distance there: over the vertices of the empirical curve
-    and, where ties make its segments slanted, over the points of equal slope.
+def errors(P: FloatArray, Q: FloatArray) -> tuple[FloatArray, FloatArray, np.ndarray]:
+    """Return type I and II errors below each sorted value, and which are vertices.
 
     Parameters
     ----------
     P, Q : ndarray of shape (n, n_pairs) and (m, n_pairs)
         Observations, NaN for unobserved.
-    mu : ndarray of shape (n_pairs,)
-        Parameters of the Gaussian curves, at least 0.
 
     Returns
     -------
-    ndarray of shape (n_pairs,)
-        Distances in [0, 1/2]; NaN where `mu` is, or where a sample is empty.
-
-    References
-    ----------
-    .. [1] J. Dong, A. Roth, W. J. Su, "Gaussian differential privacy", Journal of
-       the Royal Statistical Society B 84(1), 2022, Theorem 3.4.
+    alpha, beta : ndarray of shape (n + m + 1, n_pairs)
+        Errors of the tests that say "Q" for the largest values, more and more.
+    vertex : ndarray of bool of shape (n + m + 1, n_pairs)
+        Where no value ties with the next, so that a threshold can lie between.
     """
-    alpha, beta, vertex = _errors(P, Q)
-    gap = np.where(vertex, np.abs(_alpha_at(alpha - beta, mu) - alpha), 0.0)
-    # The vertex before each one, wherever in the sorted sample that was.
-    last_alpha = np.maximum.accumulate(np.where(vertex, alpha, 0.0), axis=0)[:-1]
-    last_beta = np.minimum.accumulate(np.where(vertex, beta, 1.0), axis=0)[:-1]
-    rise, fall = alpha[1:] - last_alpha, last_beta - beta[1:]
-    slanted = vertex[1:] & (rise > 0) & (fall > 0)
-    if slanted.any():
-        touch = _touching_gap(last_alpha, last_beta, rise, fall, mu)
-        gap[1:] = np.maximum(gap[1:], np.where(slanted, touch, 0.0))
-    empty = np.isnan(P).all(axis=0) | np.isnan(Q).all(axis=0)
-    return np.where(empty | np.isnan(mu), np.nan, gap.max(axis=0))
-
-
-def _errors(P: FloatArray, Q: FloatArray) -> tuple[FloatArray, FloatArray, np.ndarray]:
-    """Return type I and II errors below each sorted value, and which are vertices."""
     both = np.concatenate([P, Q])
     # Descending, with unobserved values last: they are given no weight.
     order = np.argsort(-both, axis=0, kind="stable")
@@ -111,32 +83,3 @@ def _errors(P: FloatArray, Q: FloatArray) -> tuple[FloatArray, FloatArray, np.nd
     last = np.ones((1, both.shape[1]), dtype=bool)
     ends = np.concatenate([ranked[1:] != ranked[:-1], last]) & seen
     return alpha, beta, np.concatenate([last, ends])
-
-
-def _alpha_at(u: FloatArray, mu: FloatArray) -> FloatArray:
-    """Return the alpha at which ``alpha - G_mu(alpha) = u``, by bisection."""
-    low, high = np.full_like(u, -40.0), np.full_like(u, 40.0) + np.nan_to_num(mu)
-    for _ in range(60):
-        middle = (low + high) / 2
-        # alpha - G_mu falls as the threshold rises.
-        above = ndtr(-middle) - ndtr(middle - mu) > u
-        low, high = np.where(above, middle, low), np.where(above, high, middle)
-    return np.asarray(ndtr(-(low + high) / 2))
-
-
-def _touching_gap(
-    alpha: FloatArray,
-    beta: FloatArray,
-    rise: FloatArray,
-    fall: FloatArray,
-    mu: FloatArray,
-) -> FloatArray:
-    """Return the gap to slanted segments where G_mu has the segment's slope."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        slope = fall / rise
-        # G_mu'(alpha) = -exp(mu z - mu^2 / 2) at threshold z.
-        z = np.where(mu > 0, np.log(slope) / mu + mu / 2, ndtri(0.5))
-        a, b = ndtr(-z), ndtr(z - mu)
-        share = (a - b - alpha + beta) / (rise + fall)
-    inside = (share > 0) & (share < 1) & (mu > 0)
-    return np.where(inside, np.abs(alpha + share * rise - a), 0.0)
