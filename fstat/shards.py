@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 from zipfile import ZIP_STORED, ZipFile
 
 import numpy as np
 
 _LOCAL_HEADER = 30  # bytes before the name of a member of a zip file
+_BY_STEP = ("step", "batch_size", "learning_rate", "target_norm")
+
+Part = Mapping[str, np.ndarray]
 
 
 class Shard(Mapping[str, np.ndarray]):
@@ -24,6 +28,13 @@ class Shard(Mapping[str, np.ndarray]):
     ----------
     path : Path
         File that `write_shard` wrote.
+
+    Attributes
+    ----------
+    n_steps : int
+        Update steps of the run when it was written.
+    since : int
+        From this step on, earlier shards are superseded.
 
     Raises
     ------
@@ -40,6 +51,9 @@ class Shard(Mapping[str, np.ndarray]):
                     self._places[name] = None
                     file[name]  # raises for objects
             self.n_steps = int(file["n_steps"])
+            name, at = ("since", ()) if "since" in file else ("step", (0,))
+            self.since = int(file[name][at])
+        self._places.pop("since", None)
         del self._places["n_steps"]
 
     def __getitem__(self, name: str) -> np.ndarray:
@@ -55,6 +69,31 @@ class Shard(Mapping[str, np.ndarray]):
 
     def __len__(self) -> int:
         return len(self._places)
+
+
+class Leading(Mapping[str, np.ndarray]):
+    """The first steps of a part, the others of which are superseded.
+
+    Parameters
+    ----------
+    part : mapping of str to ndarray
+        Columns of some recorded steps.
+    steps : int
+        How many of them count.
+    """
+
+    def __init__(self, part: Part, steps: int) -> None:
+        self._part, self._steps = part, steps
+        self._visits = int(part["batch_size"][:steps].sum())
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._part[name][: self._steps if name in _BY_STEP else self._visits]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._part)
+
+    def __len__(self) -> int:
+        return len(self._part)
 
 
 class _Place(NamedTuple):
@@ -102,13 +141,34 @@ def join(arrays: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(arrays, out=out)
 
 
+def shard_paths(folder: Path) -> list[Path]:
+    """Return the complete shards of a folder, in the order of writing."""
+    return sorted(folder.glob("shard-*.npz"), key=shard_number)
+
+
+def shard_number(path: Path) -> int:
+    """Return the number that a shard was written under."""
+    return int(path.stem.removeprefix("shard-"))
+
+
 def write_shard(
-    folder: Path, number: int, part: Mapping[str, np.ndarray], n_steps: int
+    folder: Path, number: int, part: Part, n_steps: int, since: int
 ) -> Path:
-    """Write a shard beside its place and move it there: it is complete or absent."""
+    """Write a shard; takes the attributes of `Shard`."""
     place = folder / f"shard-{number:06d}.npz"
-    beside = folder / f".writing-{number:06d}.npz"
-    columns: dict[str, Any] = {"n_steps": np.array(n_steps), **part}
-    np.savez(beside, **columns)
-    os.replace(beside, place)
+    scalars = {"n_steps": np.array(n_steps), "since": np.array(since)}
+    columns: dict[str, Any] = {**scalars, **part}
+    with written_whole(place) as file:
+        np.savez(file, **columns)
     return place
+
+
+@contextmanager
+def written_whole(place: Path) -> Iterator[BinaryIO]:
+    """Write a file beside its place and move it there: it is complete or absent."""
+    beside = place.with_name(f".writing-{place.name}")
+    with open(beside, "wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, place)

@@ -7,11 +7,16 @@ about can be decided afterwards.
 
 from __future__ import annotations
 
+import atexit
 import json
+import os
+import time
 import warnings
+import weakref
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -19,10 +24,22 @@ from numpy.typing import ArrayLike, NDArray
 
 from ._validation import no_infinity
 from .observations import IntArray, Observations
-from .shards import Shard, join, joined, write_shard
+from .shard_writer import ShardWriter
+from .shards import (
+    Leading,
+    Part,
+    Shard,
+    join,
+    joined,
+    shard_paths,
+    write_shard,
+    written_whole,
+)
 from .steps import SELF, Members, observe_self, observe_targets
 
-SCHEMA = 1
+SCHEMA = 2
+
+_unfinished: weakref.WeakSet[Trace] = weakref.WeakSet()
 
 Subsets = ArrayLike | Sequence[ArrayLike] | Mapping[str, ArrayLike]
 
@@ -38,8 +55,15 @@ class Trace:
         Folder to write shards to as training goes on; kept in memory by default.
         What was written is no longer held in memory: of the alignments, only those
         with the targets that are asked for are read back, one target at a time.
+    resume : bool, default=False
+        Whether to go on with the trace that the folder `path` holds, if it holds one.
     flush_every : int, default=500
-        Recorded steps a shard.
+        A shard is written after so many recorded steps,
+    flush_seconds : float, default=60.0
+        and at the first step that is recorded so many seconds after the last shard.
+    background : bool, default=False
+        Whether to write shards in a thread, so that training does not wait for it.
+        An error in writing is raised by the `append` or `flush` that comes next.
 
     Attributes
     ----------
@@ -49,13 +73,20 @@ class Trace:
     Raises
     ------
     ValueError
-        If there is no target, or names are not unique.
+        If there is no target, names are not unique, or the trace to go on with has
+        others.
     FileExistsError
-        If the folder `path` already holds a trace.
+        If the folder `path` already holds a trace, without `resume`.
 
     See Also
     --------
     Observations : What `observations` forms.
+
+    Notes
+    -----
+    A shard is complete or absent, whenever the process is killed: what was flushed
+    can be read. What was recorded since is flushed by `close`, at the end of a
+    ``with`` block, and when the interpreter ends.
 
     Examples
     --------
@@ -79,25 +110,80 @@ class Trace:
         targets: Sequence[str],
         *,
         path: str | PathLike[str] | None = None,
+        resume: bool = False,
         flush_every: int = 500,
+        flush_seconds: float = 60.0,
+        background: bool = False,
     ) -> None:
         self.targets = [str(name) for name in targets]
         if not self.targets or len(set(self.targets)) != len(self.targets):
             raise ValueError(f"`targets` must be unique names, got {targets!r}.")
         self.n_steps = 0
-        self._path = None if path is None else Path(path).absolute()
-        self._flush_every = int(flush_every)
-        self._parts: list[Mapping[str, np.ndarray]] = []
+        if not flush_every >= 1 or not flush_seconds > 0:
+            raise ValueError(
+                "`flush_every` must be at least 1 and `flush_seconds` above 0, got "
+                f"{flush_every!r} and {flush_seconds!r}."
+            )
+        self._flush_every, self._flush_seconds = int(flush_every), flush_seconds
+        self._flushed_at = time.monotonic()
+        self._parts: list[Part] = []
         self._buffer: list[dict[str, np.ndarray]] = []
         self._names: set[str] | None = None
-        self._last_step, self._n_recorded = -1, 0
-        if self._path is not None:
-            if (self._path / "trace.json").exists():
-                raise FileExistsError(
-                    f"`path` must not hold a trace already, got {str(path)!r}; load it "
-                    "with Trace.load, or choose another folder."
-                )
-            _write_meta(self._path, self.targets)
+        self._last_step, self._n_recorded, self._since = -1, 0, 0
+        self._writer: ShardWriter | None = None
+        self._process = os.getpid()
+        if path is not None:
+            self._open(Path(path).absolute(), resume, background)
+
+    def _open(self, folder: Path, resume: bool, background: bool) -> None:
+        if not (folder / "trace.json").exists():
+            _write_meta(folder, self.targets)
+        elif not resume:
+            raise FileExistsError(
+                f"`path` must not hold a trace already, got {str(folder)!r}; load it "
+                "with Trace.load, go on with it with resume=True, or choose another "
+                "folder."
+            )
+        elif (there := _read_meta(folder)) != self.targets:
+            raise ValueError(
+                f"`targets` must be those of the trace to resume, {there}, got "
+                f"{self.targets}."
+            )
+        self._read(folder)
+        self._writer = ShardWriter(folder, background)
+        _unfinished.add(self)
+
+    def _read(self, folder: Path) -> None:
+        for path in shard_paths(folder):
+            shard = Shard(path)
+            self.rewind(shard.since)
+            self._parts.append(shard)
+            self._names, steps = set(shard), shard["step"]
+            self._last_step = int(steps[-1])
+            self._n_recorded += len(steps)
+            self.n_steps, self._since = shard.n_steps, self._last_step + 1
+
+    def __enter__(self) -> Trace:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        where: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        # A process that was forked off has no part in the files.
+        if getattr(self, "_writer", None) is not None and os.getpid() == self._process:
+            self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy holds what was recorded, and writes to no folder.
+        if self._writer is not None:
+            self._writer.wait()
+        return {**self.__dict__, "_writer": None}
 
     @property
     def n_recorded(self) -> int:
@@ -180,8 +266,9 @@ class Trace:
         self._names, self._last_step = set(part), int(step)
         self._n_recorded += 1
         self.n_steps = max(self.n_steps, int(step) + 1)
-        if len(self._buffer) >= self._flush_every:
-            self.flush()
+        late = time.monotonic() - self._flushed_at >= self._flush_seconds
+        if len(self._buffer) >= self._flush_every or (late and self._writer):
+            self._hand_over()
 
     def _check(self, part: dict[str, np.ndarray]) -> None:
         columns = [name for name in self.targets if name != SELF]
@@ -215,20 +302,74 @@ class Trace:
                 f"{sorted(part)} after {sorted(self._names or ())}."
             )
 
-    def flush(self) -> None:
-        """Write what was recorded since the last flush as a shard.
-
-        A shard is complete or absent: it is written beside its place and moved there.
-        """
+    def _hand_over(self) -> None:
+        """Make a part of what was recorded since the last one."""
         if not self._buffer:
             return
-        part = joined(self._buffer)
-        if self._path is None:
-            self._parts.append(part)
-        else:
-            written = write_shard(self._path, len(self._parts), part, self.n_steps)
-            self._parts.append(Shard(written))
-        self._buffer = []
+        part: Part = joined(self._buffer)
+        if self._writer is not None:
+            part = self._writer.write(part, self.n_steps, self._since)
+        self._parts.append(part)
+        self._buffer, self._since = [], self._last_step + 1
+        self._flushed_at = time.monotonic()
+
+    def flush(self) -> None:
+        """Write what was recorded since the last flush; then it is on disk.
+
+        Raises
+        ------
+        OSError
+            If it could not be written; it is kept, and tried again at the next flush.
+        """
+        self._hand_over()
+        if self._writer is not None:
+            self._writer.wait()
+
+    def close(self) -> None:
+        """Flush, and end the thread that writes; the trace can still be asked.
+
+        Raises
+        ------
+        OSError
+            If what was recorded could not be written.
+        """
+        _unfinished.discard(self)
+        if self._writer is not None:
+            self._hand_over()
+            self._writer.close()
+
+    def rewind(self, step: int) -> None:
+        """Take back steps that a run resumed from a checkpoint goes through again.
+
+        On disk they stay until the first shard after this supersedes them.
+
+        Parameters
+        ----------
+        step : int
+            Number of the first step that is taken back: how many update steps the
+            checkpoint has seen.
+
+        Raises
+        ------
+        ValueError
+            If `step` is negative.
+        """
+        if step < 0:
+            raise ValueError(f"`step` must not be negative, got {step}.")
+        if step >= self.n_steps:
+            return
+        self._buffer = [part for part in self._buffer if part["step"][0] < step]
+        counts = [int(np.searchsorted(part["step"], step)) for part in self._parts]
+        self._parts = [
+            part if count == len(part["step"]) else Leading(part, count)
+            for part, count in zip(self._parts, counts, strict=True)
+            if count
+        ]
+        self._n_recorded = sum(counts) + len(self._buffer)
+        last = [part["step"][-1] for part in (*self._parts, *self._buffer)][-1:]
+        self._last_step = int(last[0]) if last else -1
+        self._names = self._names if last else None
+        self.n_steps, self._since = step, min(self._since, step)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Save the trace to a folder: JSON and npz, no pickle.
@@ -251,7 +392,7 @@ class Trace:
         _write_meta(folder, self.targets)
         rest = [joined(self._buffer)] if self._buffer else []
         for number, part in enumerate([*self._parts, *rest]):
-            write_shard(folder, number, part, self.n_steps)
+            write_shard(folder, number, part, self.n_steps, int(part["step"][0]))
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Trace:
@@ -275,18 +416,8 @@ class Trace:
         ValueError
             If it was written by a later version, or holds pickled objects.
         """
-        folder = Path(path)
-        meta = json.loads((folder / "trace.json").read_text())
-        if meta["schema"] > SCHEMA:
-            raise ValueError(f"`{path}` was written by a later version of fstat.")
-        trace = cls(meta["targets"])
-        for path in sorted(folder.glob("shard-*.npz")):
-            shard = Shard(path)
-            trace._parts.append(shard)
-            trace.n_steps = shard.n_steps
-            trace._names, steps = set(shard), shard["step"]
-            trace._last_step = int(steps[-1])
-            trace._n_recorded += len(steps)
+        trace = cls(_read_meta(Path(path)))
+        trace._read(Path(path))
         return trace
 
     def columns(self, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
@@ -491,4 +622,22 @@ def _floating(values: ArrayLike) -> np.ndarray:
 def _write_meta(folder: Path, targets: list[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     meta = {"schema": SCHEMA, "targets": targets}
-    (folder / "trace.json").write_text(json.dumps(meta, indent=1))
+    with written_whole(folder / "trace.json") as file:
+        file.write(json.dumps(meta, indent=1).encode())
+
+
+def _read_meta(folder: Path) -> list[str]:
+    meta = json.loads((folder / "trace.json").read_text())
+    if meta["schema"] > SCHEMA:
+        raise ValueError(f"`{folder}` was written by a later version of fstat.")
+    targets: list[str] = meta["targets"]
+    return targets
+
+
+def _close_all() -> None:
+    for trace in list(_unfinished):
+        if os.getpid() == trace._process:
+            trace.close()
+
+
+atexit.register(_close_all)

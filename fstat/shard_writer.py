@@ -1,0 +1,151 @@
+"""Writing shards one after another, while training goes on or before it does."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from .shards import Part, Shard, shard_number, shard_paths, write_shard
+
+_ROOM = 2  # shards that may wait, in memory, for the background thread
+
+
+class _Pending(Mapping[str, np.ndarray]):
+    """A part that is read from memory until it is on disk, and from there after."""
+
+    def __init__(self, columns: Part, n_steps: int, since: int) -> None:
+        self.columns = columns
+        self.n_steps, self.since = n_steps, since
+
+    def write(self, folder: Path, number: int) -> None:
+        path = write_shard(folder, number, self.columns, self.n_steps, self.since)
+        self.columns = Shard(path)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.columns[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.columns)
+
+    def __len__(self) -> int:
+        return len(self.columns)
+
+
+class ShardWriter:
+    """Appends shards to a folder, in their order.
+
+    A part that could not be written is kept, and tried again with the next one.
+
+    Parameters
+    ----------
+    folder : Path
+        Where to write; numbers go on after the shards that are there.
+    background : bool
+        Whether to write in a thread of its own. At most two shards wait for it: then
+        `write` waits too.
+    """
+
+    def __init__(self, folder: Path, background: bool) -> None:
+        self._folder, self._background = folder, background
+        there = shard_paths(folder)
+        self._number = shard_number(there[-1]) + 1 if there else 0
+        self._waiting: deque[_Pending] = deque()
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._error: Exception | None = None
+
+    def write(self, part: Part, n_steps: int, since: int) -> Part:
+        """Write a part, now or soon.
+
+        Parameters
+        ----------
+        part : mapping of str to ndarray
+            Columns of some recorded steps.
+        n_steps, since : int
+            As the attributes of `Shard`.
+
+        Returns
+        -------
+        mapping of str to ndarray
+            The same columns, which leave memory once they are on disk.
+
+        Raises
+        ------
+        OSError
+            If writing failed, in the background: of an earlier part, and this one
+            was not taken.
+        """
+        pending = _Pending(part, n_steps, since)
+        if not self._background:
+            pending.write(self._folder, self._number)
+            self._number += 1
+            return pending.columns
+        with self._changed:
+            self._start()
+            self._changed.wait_for(lambda: len(self._waiting) < _ROOM or self._error)
+            self._raise_error()
+            self._waiting.append(pending)
+            self._changed.notify_all()
+        return pending
+
+    def wait(self) -> None:
+        """Return when everything is on disk.
+
+        Raises
+        ------
+        OSError
+            If writing failed.
+        """
+        with self._changed:
+            if self._waiting:
+                self._start()
+            self._changed.wait_for(lambda: not self._waiting or self._error)
+            self._raise_error()
+
+    def close(self) -> None:
+        """Wait, and end the thread."""
+        try:
+            self.wait()
+        finally:
+            thread, self._thread = self._thread, None
+            with self._changed:
+                self._changed.notify_all()
+            if thread is not None:
+                thread.join()
+
+    def _start(self) -> None:
+        if self._thread is None or not self._thread.is_alive():
+            # A daemon: an interpreter that ends closes the trace, and this with it.
+            self._thread = threading.Thread(
+                target=self._run, name="fstat-shards", daemon=True
+            )
+            self._thread.start()
+
+    def _run(self) -> None:
+        me = threading.current_thread()
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._thread is not me)
+                if not self._waiting:
+                    return
+                pending = self._waiting[0]
+            try:
+                pending.write(self._folder, self._number)
+            except Exception as error:
+                with self._changed:
+                    self._error, self._thread = error, None
+                    self._changed.notify_all()
+                return
+            with self._changed:
+                self._number += 1
+                self._waiting.popleft()
+                self._changed.notify_all()
+
+    def _raise_error(self) -> None:
+        error, self._error = self._error, None
+        if error is not None:
+            raise OSError(f"A shard could not be written to {self._folder}.") from error
