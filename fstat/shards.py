@@ -13,7 +13,7 @@ from zipfile import ZIP_STORED, ZipFile
 import numpy as np
 
 _LOCAL_HEADER = 30  # bytes before the name of a member of a zip file
-_BY_STEP = ("step", "batch_size", "learning_rate", "target_norm")
+BY_STEP = ("step", "batch_size", "learning_rate", "target_norm")
 
 Part = Mapping[str, np.ndarray]
 
@@ -87,7 +87,7 @@ class Leading(Mapping[str, np.ndarray]):
         self._visits = int(part["batch_size"][:steps].sum())
 
     def __getitem__(self, name: str) -> np.ndarray:
-        return self._part[name][: self._steps if name in _BY_STEP else self._visits]
+        return self._part[name][: self._steps if name in BY_STEP else self._visits]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._part)

@@ -26,6 +26,7 @@ from ._validation import no_infinity
 from .observations import IntArray, Observations
 from .shard_writer import ShardWriter
 from .shards import (
+    BY_STEP,
     Leading,
     Part,
     Shard,
@@ -69,6 +70,8 @@ class Trace:
     ----------
     n_steps : int
         Update steps of the run, recorded or not.
+    path : Path or None
+        Folder that shards are written to.
 
     Raises
     ------
@@ -119,6 +122,7 @@ class Trace:
         if not self.targets or len(set(self.targets)) != len(self.targets):
             raise ValueError(f"`targets` must be unique names, got {targets!r}.")
         self.n_steps = 0
+        self.path = None if path is None else Path(path).absolute()
         if not flush_every >= 1 or not flush_seconds > 0:
             raise ValueError(
                 "`flush_every` must be at least 1 and `flush_seconds` above 0, got "
@@ -132,8 +136,8 @@ class Trace:
         self._last_step, self._n_recorded, self._since = -1, 0, 0
         self._writer: ShardWriter | None = None
         self._process = os.getpid()
-        if path is not None:
-            self._open(Path(path).absolute(), resume, background)
+        if self.path is not None:
+            self._open(self.path, resume, background)
 
     def _open(self, folder: Path, resume: bool, background: bool) -> None:
         if not (folder / "trace.json").exists():
@@ -183,7 +187,7 @@ class Trace:
         # A copy holds what was recorded, and writes to no folder.
         if self._writer is not None:
             self._writer.wait()
-        return {**self.__dict__, "_writer": None}
+        return {**self.__dict__, "_writer": None, "path": None}
 
     @property
     def n_recorded(self) -> int:
@@ -269,6 +273,28 @@ class Trace:
         late = time.monotonic() - self._flushed_at >= self._flush_seconds
         if len(self._buffer) >= self._flush_every or (late and self._writer):
             self._hand_over()
+
+    def extend(self, columns: Mapping[str, np.ndarray]) -> None:
+        """Append the steps of another trace.
+
+        Parameters
+        ----------
+        columns : mapping of str to ndarray
+            What `columns` of the other trace returned.
+
+        Raises
+        ------
+        ValueError
+            As `append`.
+        """
+        ends = np.cumsum(columns["batch_size"])
+        visits = [name for name in columns if name not in BY_STEP]
+        for t, end in enumerate(ends):
+            rows = slice(end - columns["batch_size"][t], end)
+            step = {k: columns[k][rows] for k in visits}
+            step |= {k: columns[k][t] for k in BY_STEP if k in columns}
+            del step["batch_size"]
+            self.append(**{k.removeprefix("extra:"): v for k, v in step.items()})
 
     def _check(self, part: dict[str, np.ndarray]) -> None:
         columns = [name for name in self.targets if name != SELF]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,9 @@ from torch import Tensor, nn
 from fstat import Trace
 from fstat.steps import SELF
 
-from .gradients import Captured, GradientCapture
+from .distributed import unwrapped
+from .gradients import Captured, GradientCapture, UnsupportedModelError
+from .update import MicroBatch, Update
 
 Loss = Callable[[Any, Any], Tensor]
 Targets = str | tuple[Any, Any] | Mapping[str, "str | tuple[Any, Any]"]
@@ -108,7 +111,8 @@ class SingleRunSampler:
     Parameters
     ----------
     model : nn.Module
-        The model in training.
+        The model in training; also wrapped in `DistributedDataParallel`, or sharded by
+        `fully_shard`. Rank 0 then holds the trace of the whole batch.
     targets : "self", pair (x, y), or mapping, default="self"
         What influence is asked on. ``"self"``: each example on itself. A pair of
         tensors: each row a target of its own, named ``"0"``, ``"1"``, ... A mapping
@@ -129,7 +133,15 @@ class SingleRunSampler:
         Those of the last layer alone, or only its bias, cost almost nothing.
     path : path-like, optional
         Folder to write the trace to as training goes on; kept in memory by default.
-        Call ``sampler.trace.flush()`` after the last step.
+    resume : bool, default=False
+        Whether to go on with the trace that the folder `path` holds, if it holds one.
+        Give `load_state_dict` what was saved with the model; without it the run starts
+        over, and so does the trace.
+    flush_every, flush_seconds, background
+        When and how the trace is written, see `fstat.Trace`.
+    distributed : bool, optional
+        Whether several processes train this model, each on its share of the batch;
+        needed where the model is not wrapped. All of them then need a sampler.
 
     Attributes
     ----------
@@ -196,6 +208,11 @@ class SingleRunSampler:
         reduction: str = "mean",
         parameters: Iterable[nn.Parameter] | None = None,
         path: str | PathLike[str] | None = None,
+        resume: bool = False,
+        flush_every: int = 500,
+        flush_seconds: float = 60.0,
+        background: bool = False,
+        distributed: bool | None = None,
     ) -> None:
         if reduction not in ("mean", "sum"):
             raise ValueError(f"`reduction` must be 'mean' or 'sum', got {reduction!r}.")
@@ -203,22 +220,36 @@ class SingleRunSampler:
             raise ValueError(
                 f"`every` must be an integer of at least 1, got {every!r}."
             )
-        self.model = model
+        self.model, self._processes = unwrapped(model, distributed)
         self.loss = loss
         self.optimizer = optimizer
         self.every = int(every)
         self.reduction = reduction
-        self._capture = GradientCapture(model, parameters)
+        self._capture = GradientCapture(self.model, parameters)
         self._points, self._self = _read_targets(targets)
         names = [name for points in self._points for name in points.names]
-        self.trace = Trace([*names, SELF] if self._self else names, path=path)
+        writes = self._processes is None or self._processes.rank == 0
+        self.trace = Trace(
+            [*names, SELF] if self._self else names,
+            path=path if writes else None,
+            resume=resume,
+            flush_every=flush_every,
+            flush_seconds=flush_seconds,
+            background=background,
+        )
         self._next = 0
+        self._update: Update | None = None
+        self._aims: list[Captured] = []
+        self._norms: list[Tensor] = []
         self._verified = False
         self._updates = 0
         self._updates_seen: int | None = None
         self._accumulates = False
+        self._counting: Any = None
         if optimizer is not None:
-            optimizer.register_step_post_hook(self._count_update)
+            self._counting = optimizer.register_step_post_hook(self._count_update)
+        if self._processes is not None and self._processes.sharded:
+            self._refuse_whole_modules()
 
     def plan(self) -> list[tuple[str, str, int]]:
         """Return which module is captured by which rule.
@@ -237,6 +268,7 @@ class SingleRunSampler:
         *,
         learning_rate: float | None = None,
         loss_scale: float = 1.0,
+        accumulate: bool = False,
         **extra: Any,
     ) -> Iterator[None]:
         """Watch the forward and backward pass of one update step.
@@ -250,6 +282,9 @@ class SingleRunSampler:
         loss_scale : float, default=1.0
             What the loss is multiplied with before its backward pass, such as
             ``scaler.get_scale()``. A scale that changes and is not told distorts mu.
+        accumulate : bool, default=False
+            Whether more micro-batches follow before the optimiser's step. They are
+            recorded as one batch, at the last one of them.
         **extra : array-like of shape (b,)
             Further columns for the trace.
 
@@ -266,47 +301,81 @@ class SingleRunSampler:
         ValueError
             If `index` is not a 1-D array of integers.
         """
-        number, self._next = self._next, self._next + 1
-        self._warn_of_accumulation()
+        number = self._begin(accumulate)
         if number % self.every:
             yield
             self.trace.n_steps = number + 1
             return
         examples = _numbers(index)
-        before = None if self._verified else self._gradients()
-        with self._capture.training(len(examples)) as batch:
+        with (
+            self._seeing_gradients() as added,
+            self._capture.training(len(examples)) as batch,
+        ):
             yield
-        if before is not None:
-            self._verify(batch, before)
-        rate = self._learning_rate() if learning_rate is None else learning_rate
-        columns = self._columns(batch, loss_scale)
-        self.trace.append(number, examples, learning_rate=rate, **columns, **extra)
+        self._verify(batch, added)
+        self._add(examples, batch, loss_scale, extra)
+        if not accumulate:
+            self._record(number, learning_rate)
+
+    def _begin(self, accumulate: bool) -> int:
+        """Return the number of the step that a micro-batch belongs to."""
+        number = self._next
+        self._next += not accumulate
+        if self._update is None:
+            self._warn_of_accumulation()
+        if number < self.trace.n_steps:
+            self._warn_of_starting_over(number)
+            self.trace.rewind(number)
+        return number
 
     @torch.no_grad()
-    def _columns(self, batch: Captured, loss_scale: float) -> dict[str, Any]:
-        # A mean loss hands 1/b of its own gradient to each example.
-        own = (batch.n if self.reduction == "mean" else 1.0) / loss_scale
-        columns: dict[str, Tensor] = {}
-        if self._points:
+    def _add(
+        self,
+        examples: np.ndarray,
+        batch: Captured,
+        loss_scale: float,
+        extra: Mapping[str, Any],
+    ) -> None:
+        """Add a micro-batch to the update."""
+        if self._update is None:
+            self._update = Update(self.reduction == "mean", self._processes)
             device = next(iter(self.model.parameters())).device
             self._points = [points.to(device) for points in self._points]
-            aligned = [
-                points.align(batch, self._capture.of(self.loss, points.x, points.y))
+            # At the parameters of the update, which its micro-batches share.
+            self._aims = [
+                self._capture.of(self.loss, points.x, points.y)
                 for points in self._points
             ]
-            columns["alignment"] = own * torch.cat([dots for dots, _ in aligned], dim=1)
-            columns["target_norm"] = torch.cat([norms for _, norms in aligned])
-        if self._self:
-            gram = own**2 * batch.gram()
-            columns["norm_squared"] = gram.diagonal().clone()
-            others = gram.fill_diagonal_(0.0)
-            columns["gram_sum"] = others.sum(dim=1)
-            columns["gram_squares"] = others.square().sum(dim=1)
-        # An overflow is the user's to notice; the trace passes over the step.
-        return {
-            name: column.masked_fill(column.isinf(), torch.nan).cpu().numpy()
-            for name, column in columns.items()
-        }
+        aligned = [
+            points.align(batch, here)
+            for points, here in zip(self._points, self._aims, strict=True)
+        ]
+        self._norms = [norms for _, norms in aligned]
+        self._update.add(
+            MicroBatch(
+                examples,
+                1.0 / loss_scale,
+                torch.cat([dots for dots, _ in aligned], dim=1) if aligned else None,
+                batch if self._self else None,
+                extra,
+            )
+        )
+
+    @torch.no_grad()
+    def _record(self, number: int, learning_rate: float | None) -> None:
+        """Write the update to the trace, on the process that holds it."""
+        assert self._update is not None
+        update, self._update, self._aims = self._update, None, []
+        rate = self._learning_rate() if learning_rate is None else learning_rate
+        columns = update.columns()
+        if columns is None:
+            self.trace.n_steps = number + 1
+            return
+        if self._norms:
+            norms = torch.cat(self._norms)
+            norms = norms.masked_fill(norms.isinf(), torch.nan)
+            columns["target_norm"] = norms.cpu().numpy()
+        self.trace.append(number, columns.pop("index"), learning_rate=rate, **columns)
 
     def _learning_rate(self) -> float:
         if self.optimizer is None:
@@ -319,24 +388,125 @@ class SingleRunSampler:
             )
         return rates.pop()
 
-    def _gradients(self) -> dict[str, Tensor | None]:
-        return {
-            name: None if p.grad is None else p.grad.detach().clone()
-            for name, p in self.model.named_parameters()
-        }
+    @contextmanager
+    def _seeing_gradients(self) -> Iterator[dict[str, Tensor]]:
+        """Collect, until they were once compared, the gradients that arrive.
 
-    def _verify(self, batch: Captured, before: Mapping[str, Tensor | None]) -> None:
-        """Compare once with what the backward pass accumulated."""
-        after = self._gradients()
-        added = {
-            name: grad if grad is None or (old := before[name]) is None else grad - old
-            for name, grad in after.items()
-        }
+        They are seen before they are averaged over processes, unscaled or clipped.
+        """
+        added: dict[str, Tensor] = {}
+        if self._verified:
+            yield added
+            return
+
+        def keep(name: str) -> Callable[[Tensor], None]:
+            def arrived(gradient: Tensor) -> None:
+                seen = gradient.detach()
+                added[name] = added[name] + seen if name in added else seen.clone()
+
+            return arrived
+
+        parameters: Iterable[tuple[str, Any]] = self.model.named_parameters()
+        handles = [
+            p.register_hook(keep(name)) for name, p in parameters if p.requires_grad
+        ]
         try:
+            yield added
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _verify(self, batch: Captured, added: Mapping[str, Tensor]) -> None:
+        """Compare once with what the backward pass gave the parameters."""
+        if self._verified:
+            return
+        if self._processes is not None and self._processes.sharded:
+            grads = {name: p.grad for name, p in self.model.named_parameters()}
+            self._verified = self._processes.verify(batch, grads)
+        else:
             self._verified = batch.verify(added)
-        except ValueError:
-            # Gradients may have been zeroed inside the block.
-            self._verified = batch.verify(after)
+
+    def _refuse_whole_modules(self) -> None:
+        for name, rule, _ in self.plan():
+            if rule == "module":
+                raise UnsupportedModelError(
+                    f"{name!r} would have to be run again, for which its sharded "
+                    "parameters are not there: leave them out with `parameters=`, or "
+                    "train with DistributedDataParallel."
+                )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint needs, and flush the trace.
+
+        Save it with the model at the same step. A trace in memory is part of it.
+
+        Returns
+        -------
+        dict
+            Numbers, strings and tensors.
+        """
+        self.trace.flush()
+        state: dict[str, Any] = {
+            "step": self._next,
+            "targets": list(self.trace.targets),
+            "n_recorded": self.trace.n_recorded,
+            "trace": None,
+        }
+        if self.trace.path is None and self.trace.n_recorded:
+            columns = self.trace.columns()
+            state["trace"] = {k: torch.from_numpy(v) for k, v in columns.items()}
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint: later steps of the trace are superseded.
+
+        Parameters
+        ----------
+        state : mapping
+            What `state_dict` returned.
+
+        Raises
+        ------
+        ValueError
+            If the targets differ, or the trace does not hold the steps before the
+            checkpoint.
+        """
+        if list(state["targets"]) != self.trace.targets:
+            raise ValueError(
+                f"`state` must be of a sampler with targets {self.trace.targets}, got "
+                f"{list(state['targets'])}."
+            )
+        self._next, self._update = int(state["step"]), None
+        if state["trace"] is not None and self.trace.path is None:
+            self.trace.rewind(0)
+            self.trace.extend({k: v.numpy() for k, v in state["trace"].items()})
+        self.trace.rewind(self._next)
+        holds = self._processes is None or self._processes.rank == 0
+        if holds and self.trace.n_recorded != state["n_recorded"]:
+            raise ValueError(
+                f"`state` must be of the trace at hand, which has "
+                f"{self.trace.n_recorded} recorded steps before step {self._next}, not "
+                f"{state['n_recorded']}: give the sampler the `path` of that run, and "
+                "resume=True."
+            )
+        self.trace.n_steps = self._next
+
+    def close(self) -> None:
+        """Flush the trace and let go of the optimiser; the trace can still be asked."""
+        self.trace.close()
+        if self._counting is not None:
+            self._counting.remove()
+
+    def __enter__(self) -> SingleRunSampler:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        where: TracebackType | None,
+    ) -> None:
+        self.close()
 
     def _count_update(self, *_: Any) -> None:
         self._updates += 1
@@ -349,10 +519,19 @@ class SingleRunSampler:
             warnings.warn(
                 "The optimiser did not step since the last `sampler.step`: with "
                 "gradient accumulation each micro-batch counts as a step of its own, "
-                "and mu is that of micro-batches.",
-                stacklevel=4,
+                "and mu is that of micro-batches. Say accumulate=True at all but the "
+                "last micro-batch of an update.",
+                stacklevel=5,
             )
         self._updates_seen = self._updates
+
+    def _warn_of_starting_over(self, number: int) -> None:
+        warnings.warn(
+            f"The run starts at step {number}, so that {self.trace.n_steps - number} "
+            "steps of the trace are superseded. To go on from a checkpoint instead, "
+            "give load_state_dict what state_dict returned then.",
+            stacklevel=5,
+        )
 
 
 def _read_targets(targets: Targets) -> tuple[list[_Points], bool]:
