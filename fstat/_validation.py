@@ -71,3 +71,29 @@ def no_infinity(array: FloatArray, name: str) -> None:
     """Refuse infinite observations."""
     if np.isinf(array).any():
         raise ValueError(f"`{name}` must be finite (NaN marks unobserved), got inf.")
+
+
+def real(value: ArrayLike, name: str) -> FloatArray:
+    """Return `value` as an array of floats without NaN, infinite ones allowed."""
+    array = numeric(value, name)
+    if np.isnan(array).any():
+        raise ValueError(f"`{name}` must not be NaN.")
+    return array
+
+
+def nonnegative(value: float, name: str) -> float:
+    """Return one finite number that is at least 0."""
+    number = numeric(value, name)
+    if number.ndim != 0 or not 0 <= number < np.inf:
+        raise ValueError(
+            f"`{name}` must be one finite number of at least 0, got {value!r:.80}."
+        )
+    return float(number)
+
+
+def share(value: float, name: str) -> float:
+    """Return one number in [0, 1]."""
+    number = probability(value, name)
+    if number.ndim != 0:
+        raise ValueError(f"`{name}` must be one number, got shape {number.shape}.")
+    return float(number)

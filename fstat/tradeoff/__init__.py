@@ -1,6 +1,18 @@
 """Trade-off functions: immutable objects that evaluate, convert and compare."""
 
-from .base import TradeOff
+from .base import ErrorRates, TradeOff
+from .epsilon_delta import EpsilonDeltaTradeOff
 from .gaussian import GaussianTradeOff
+from .inverse import InverseTradeOff
+from .laplace import LaplaceTradeOff
+from .piecewise_linear import PiecewiseLinearTradeOff
 
-__all__ = ["GaussianTradeOff", "TradeOff"]
+__all__ = [
+    "EpsilonDeltaTradeOff",
+    "ErrorRates",
+    "GaussianTradeOff",
+    "InverseTradeOff",
+    "LaplaceTradeOff",
+    "PiecewiseLinearTradeOff",
+    "TradeOff",
+]

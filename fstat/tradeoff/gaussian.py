@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import erfcx, log_ndtr, ndtr, ndtri
+from scipy.special import erf, erfcx, log_ndtr, ndtr, ndtri
 
-from .._validation import FloatArray, numeric, probability
+from .._validation import FloatArray, numeric
 from .base import ErrorRates, TradeOff
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(24)
@@ -60,159 +60,63 @@ class GaussianTradeOff(TradeOff):
     _mu: FloatArray
 
     def __init__(self, mu: ArrayLike) -> None:
-        value = numeric(mu, "mu").copy()
+        value = numeric(mu, "mu")
         if np.isnan(value).any() and value.ndim == 0:
             raise ValueError("`mu` must be a number, got nan.")
         if (value < 0).any() or np.isinf(value).any():
             raise ValueError(f"`mu` must be finite and at least 0, got {mu!r}.")
-        value.setflags(write=False)
-        object.__setattr__(self, "_mu", value)
+        self._set(_mu=value)
 
     @property
     def mu(self) -> FloatArray:
         """Distance of the means in standard deviations."""
         return self._mu
 
-    def f(self, alpha: ArrayLike) -> FloatArray:
-        """Return the least type II error at type I error `alpha`.
-
-        Parameters
-        ----------
-        alpha : array-like
-            Type I errors in [0, 1], broadcast against `mu`.
-
-        Returns
-        -------
-        ndarray
-            Type II errors in [0, 1].
-
-        Raises
-        ------
-        ValueError
-            If `alpha` is outside [0, 1].
-        """
-        return np.asarray(ndtr(self._threshold(alpha) - self.mu))
-
-    def power(self, alpha: ArrayLike) -> FloatArray:
-        """Return ``1 - f(alpha)``, accurate down to the smallest `alpha`.
-
-        Parameters
-        ----------
-        alpha : array-like
-            Type I errors in [0, 1], broadcast against `mu`.
-
-        Returns
-        -------
-        ndarray
-            Powers in [0, 1].
-
-        Raises
-        ------
-        ValueError
-            If `alpha` is outside [0, 1].
-        """
-        return np.asarray(ndtr(self.mu - self._threshold(alpha)))
-
-    def delta(self, epsilon: ArrayLike) -> FloatArray:
-        """Return the delta of (epsilon, delta)-differential privacy.
-
-        Parameters
-        ----------
-        epsilon : array-like
-            Any real numbers, broadcast against `mu`.
-
-        Returns
-        -------
-        ndarray
-            ``sup_S Q(S) - exp(epsilon) P(S)``, in [0, 1].
-
-        Raises
-        ------
-        ValueError
-            If `epsilon` is NaN or not numeric.
-        """
-        epsilon = numeric(epsilon, "epsilon")
-        if np.isnan(epsilon).any():
-            raise ValueError("`epsilon` must not be NaN.")
-        size, mu = np.broadcast_arrays(np.abs(epsilon), self.mu)
-        upper = _gaussian_delta(size, mu)
-        # G_mu is its own inverse, which gives the negative half from the positive.
-        with np.errstate(over="ignore"):
-            lower = -np.expm1(-size) + np.exp(-size) * upper
-        return np.where(epsilon < 0, lower, upper)
-
-    def likelihood_ratio_test(
-        self, threshold: ArrayLike, *, strict: bool = True
-    ) -> ErrorRates:
-        r"""Return the errors of the test that rejects P where ``log dQ/dP`` is large.
-
-        The loss is :math:`N(-\mu^2/2, \mu^2)` under P and :math:`N(\mu^2/2, \mu^2)`
-        under Q.
-
-        Parameters
-        ----------
-        threshold : array-like
-            Any real numbers, or infinite, broadcast against `mu`.
-        strict : bool, default=True
-            Reject where ``L > threshold``; otherwise where ``L >= threshold``. Differs
-            only where mu is 0 and `threshold` too.
-
-        Returns
-        -------
-        ErrorRates
-            `alpha`, `power`, `specificity` and `beta`, arrays.
-
-        Raises
-        ------
-        ValueError
-            If `threshold` is NaN or not numeric.
-        """
-        t, mu = np.broadcast_arrays(numeric(threshold, "threshold"), self.mu)
-        if np.isnan(t).any():
-            raise ValueError("`threshold` must not be NaN.")
+    def _rates(self, threshold: FloatArray, strict: bool) -> ErrorRates:
+        # The loss is N(-mu^2/2, mu^2) under P and N(mu^2/2, mu^2) under Q.
+        t, mu = np.broadcast_arrays(threshold, self.mu)
         at_zero = np.where((t > 0) | (strict & (t == 0)), np.inf, -np.inf)
         with np.errstate(divide="ignore", invalid="ignore"):
             z = np.where(mu == 0, at_zero, t / mu)
-        low, high = z - mu / 2, z + mu / 2
-        return ErrorRates(ndtr(-high), ndtr(-low), ndtr(high), ndtr(low))
+        return _normal_rates(z - mu / 2, z + mu / 2)
 
-    def auc(self) -> FloatArray:
-        r"""Return the area under the ROC curve, :math:`\Phi(\mu / \sqrt 2)`.
+    def _test_of_level(self, alpha: FloatArray, specificity: FloatArray) -> ErrorRates:
+        z = np.where(alpha <= 0.5, -ndtri(alpha), ndtri(specificity))
+        return ErrorRates(alpha, ndtr(self.mu - z), specificity, ndtr(z - self.mu))
 
-        Returns
-        -------
-        ndarray
-            Between 0.5 and 1, of the shape of `mu`.
-        """
+    def _delta(self, epsilon: FloatArray) -> FloatArray:
+        size, mu = np.broadcast_arrays(np.abs(epsilon), self.mu)
+        upper = _gaussian_delta(size, mu)
+        # G_mu is its own inverse, which gives the negative half from the positive.
+        lower = -np.expm1(-size) + np.exp(-size) * upper
+        return np.where(epsilon < 0, lower, upper)
+
+    def _auc(self) -> FloatArray:
         return np.asarray(ndtr(self.mu / np.sqrt(2.0)))
 
-    def bayes_error(self, prior: ArrayLike = 0.5) -> FloatArray:
-        """Return the least error probability when Q has a prior probability.
+    def _kl(self) -> FloatArray:
+        return np.asarray(self.mu**2 / 2)
 
-        Parameters
-        ----------
-        prior : array-like, default=0.5
-            Probability that Q, not P, is the truth; in [0, 1], broadcast against `mu`.
+    def _absolute_moment(self, order: int, centre: FloatArray) -> FloatArray:
+        """Moments of a normal distribution about any point."""
+        offset = np.abs(self.mu**2 / 2 + centre)
+        if order == 2:
+            return np.asarray(self.mu**2 + offset**2)
+        with np.errstate(invalid="ignore"):
+            a = np.where(self.mu > 0, offset / self.mu, 0.0)
+        inner = (a**3 + 3 * a) * erf(a / np.sqrt(2.0))
+        tails = 2 * (a**2 + 2) * np.exp(-a * a / 2) / np.sqrt(2 * np.pi)
+        return np.asarray(self.mu**3 * (inner + tails))
 
-        Returns
-        -------
-        ndarray
-            ``min((1 - prior) alpha + prior f(alpha))`` over alpha.
+    def _inverse(self) -> TradeOff:
+        return self
 
-        Raises
-        ------
-        ValueError
-            If `prior` is outside [0, 1].
-        """
-        prior = probability(prior, "prior")
-        with np.errstate(divide="ignore", invalid="ignore"):
-            # The threshold at which P and Q are equally likely.
-            at = self.mu / 2 + (np.log1p(-prior) - np.log(prior)) / self.mu
-        error = (1 - prior) * ndtr(-at) + prior * ndtr(at - self.mu)
-        return np.where(self.mu == 0, np.minimum(prior, 1 - prior), error)
+    def _symmetrized(self) -> TradeOff:
+        return self
 
-    def _threshold(self, alpha: ArrayLike) -> FloatArray:
-        return np.asarray(-ndtri(probability(alpha, "alpha")))
+    def _loss_range(self) -> tuple[float, float]:
+        none = bool((self.mu == 0).all())
+        return (0.0, 0.0) if none else (-np.inf, np.inf)
 
     def _epsilon_bound(self, delta: FloatArray) -> FloatArray:
         # delta(eps) <= Phi(-eps/mu + mu/2), solved for eps.
@@ -226,27 +130,16 @@ class GaussianTradeOff(TradeOff):
     ) -> GaussianTradeOff:
         return GaussianTradeOff(np.broadcast_to(self.mu, shape).ravel()[place])
 
-    def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError("a trade-off function is immutable.")
-
-    def __getstate__(self) -> FloatArray:
-        return self.mu
-
-    def __setstate__(self, state: FloatArray) -> None:
-        state.setflags(write=False)
-        object.__setattr__(self, "_mu", state)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, GaussianTradeOff) and np.array_equal(
-            self.mu, other.mu, equal_nan=True
-        )
-
-    def __hash__(self) -> int:
-        return hash((self.mu.shape, self.mu.tobytes()))
+    def _state(self) -> dict[str, FloatArray]:
+        return {"mu": self.mu}
 
     def __repr__(self) -> str:
         shown = f"{self.mu:g}" if self.mu.ndim == 0 else f"<{self.mu.size} curves>"
         return f"GaussianTradeOff(mu={shown})"
+
+
+def _normal_rates(low: FloatArray, high: FloatArray) -> ErrorRates:
+    return ErrorRates(ndtr(-high), ndtr(-low), ndtr(high), ndtr(low))
 
 
 def _gaussian_delta(epsilon: FloatArray, mu: FloatArray) -> FloatArray:

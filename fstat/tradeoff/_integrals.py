@@ -1,0 +1,98 @@
+"""Expectations over the loss, as integrals of positive terms over its thresholds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.integrate import tanhsinh
+
+from .._validation import FloatArray
+
+if TYPE_CHECKING:
+    from .base import TradeOff
+
+Weight = Callable[[FloatArray], FloatArray]
+# Where the loss is smooth, these levels part its range into pieces of its own scale.
+_LEVELS = np.array([1e-280, 1e-60, 1e-20, 1e-8, 1e-3, 0.05, 0.3])
+
+
+def absolute_moment(f: TradeOff, order: int, centre: float) -> float:
+    """Return ``E_P |L - centre|^order``."""
+
+    def weight(t: FloatArray) -> FloatArray:
+        return np.asarray(order * np.abs(t - centre) ** (order - 1))
+
+    if minus_infinity(f) > 0:
+        return np.inf
+    return _above(f, weight, centre) + _below(f, weight, centre)
+
+
+def divergence(f: TradeOff) -> float:
+    """Return ``E_P (exp(L) - 1 - L)`` and what Q alone can show: -E_P L."""
+    if minus_infinity(f) > 0:
+        return np.inf
+    singular = float(f.likelihood_ratio_test(np.inf, strict=False).power)
+    # exp(t) P(L > t) is at most one, though exp(t) may overflow.
+    above = _integral(f, lambda t: _weighed(f, t) - _alpha(f, t), 0.0, np.inf)
+    below = _below(f, lambda t: -np.expm1(t), 0.0)
+    return singular + above + below
+
+
+def area_below(f: TradeOff) -> float:
+    """Return the integral of f, ``1/2 int exp(t) P(L > t)^2 dt``."""
+    lowest = f._loss_breaks()[:1]
+    rest = np.exp(lowest) * f.likelihood_ratio_test(lowest, strict=False).alpha ** 2
+    inner = _integral(f, lambda t: _weighed(f, t) * _alpha(f, t), -np.inf, np.inf)
+    return 0.5 * (inner + float(rest.sum()))
+
+
+def minus_infinity(f: TradeOff) -> float:
+    """Return the probability under P that Q cannot be true."""
+    return float(f.likelihood_ratio_test(-np.inf, strict=True).specificity)
+
+
+def _above(f: TradeOff, weight: Weight, start: float) -> float:
+    return _integral(f, lambda t: weight(t) * _alpha(f, t), start, np.inf)
+
+
+def _below(f: TradeOff, weight: Weight, stop: float) -> float:
+    def integrand(t: FloatArray) -> FloatArray:
+        return weight(t) * f.likelihood_ratio_test(t, strict=False).specificity
+
+    return _integral(f, integrand, -np.inf, stop)
+
+
+def _alpha(f: TradeOff, t: FloatArray) -> FloatArray:
+    return f.likelihood_ratio_test(t).alpha
+
+
+def _weighed(f: TradeOff, t: FloatArray) -> FloatArray:
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.exp(t + np.log(_alpha(f, t))))
+
+
+def _integral(f: TradeOff, integrand: Weight, start: float, stop: float) -> float:
+    """Integrate over thresholds, piece by piece between kinks and atoms."""
+    inner = f._loss_breaks()
+    breaks = np.unique(np.clip(np.append(inner, [start, stop]), start, stop))
+    breaks = breaks[np.isfinite(breaks)]
+    if breaks.size < 2:
+        return 0.0
+    found = tanhsinh(integrand, breaks[:-1], breaks[1:], rtol=1e-13, maxlevel=9)
+    return float(found.integral.sum())
+
+
+def quantile_breaks(f: TradeOff) -> FloatArray:
+    """Return thresholds of levels from 1e-280 to almost 1, all finite."""
+    from ._levels import thresholds
+
+    alpha = np.concatenate([_LEVELS, [0.5], 1 - _LEVELS[::-1]])
+    rest = np.concatenate([1 - _LEVELS, [0.5], _LEVELS[::-1]])
+    found = np.concatenate(
+        thresholds(lambda t, s: f.likelihood_ratio_test(t, strict=s), alpha, rest)
+    )
+    low, high = f._loss_range()
+    ends = np.array([low, high, *found])
+    return np.unique(ends[np.isfinite(ends)])
