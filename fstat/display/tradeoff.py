@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from scipy.special import ndtr, ndtri
 
 from .._validation import FloatArray, numeric, option
-from ..empirical import tradeoff_curve
+from ..empirical import ConfidenceBand, EmpiricalTradeOff, tradeoff_curve
 from ..influence import FInfluence
 from ..tradeoff import GaussianTradeOff, TradeOff
 from ._common import UNCLEAR, errors_on_probit_axes, new_axes
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 class TradeOffDisplay:
     """Trade-off curve of one pair: empirical, fitted, and "cannot be told apart".
 
+    An EmpiricalTradeOff is drawn with its confidence band.
+
     Parameters
     ----------
     tradeoff : TradeOff
@@ -31,6 +33,10 @@ class TradeOffDisplay:
         Name of the pair for the legend.
     sign : float, default=1.0
         Sign of the influence, for the legend.
+    band : ConfidenceBand, optional
+        Trade-off functions below and above the true one.
+    confidence_level : float, optional
+        Level of the band, for the legend.
 
     Attributes
     ----------
@@ -40,6 +46,8 @@ class TradeOffDisplay:
         Its figure.
     line_, empirical_line_, diagonal_ : matplotlib Line2D
         Fitted curve, empirical curve (None without one) and ``1 - alpha``.
+    band_ : matplotlib PolyCollection
+        The band (None without one).
 
     See Also
     --------
@@ -63,12 +71,62 @@ class TradeOffDisplay:
         beta: FloatArray | None = None,
         name: str | None = None,
         sign: float = 1.0,
+        band: ConfidenceBand | None = None,
+        confidence_level: float | None = None,
     ) -> None:
         self.tradeoff = tradeoff
         self.alpha = alpha
         self.beta = beta
         self.name = name
         self.sign = sign
+        self.band = band
+        self.confidence_level = confidence_level
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: EmpiricalTradeOff,
+        *,
+        confidence_level: float = 0.95,
+        method: str = "equal_level",
+        name: str | None = None,
+        ax: Axes | None = None,
+        axes: str = "linear",
+        **kwargs: Any,
+    ) -> TradeOffDisplay:
+        """Plot the curve of an EmpiricalTradeOff with its band.
+
+        Parameters
+        ----------
+        estimator : EmpiricalTradeOff
+            A fitted estimator.
+        confidence_level : float, default=0.95
+            Level at which the band covers the whole curve.
+        method : {"equal_level", "dkw", "bootstrap"}, default="equal_level"
+            Which band.
+        name : str, optional
+            Name for the legend.
+        ax : matplotlib Axes, optional
+            Axes to draw on.
+        axes : {"linear", "probit"}, default="linear"
+            On probit axes each G_mu is a straight line of slope -1.
+        **kwargs : dict
+            Looks of the curve.
+
+        Returns
+        -------
+        TradeOffDisplay
+            The display, drawn.
+        """
+        display = cls(
+            band=estimator.confidence_band(confidence_level, method=method),
+            tradeoff=estimator.tradeoff_,
+            alpha=estimator.alpha_,
+            beta=estimator.beta_,
+            name=name,
+            confidence_level=confidence_level,
+        )
+        return display.plot(ax=ax, axes=axes, **kwargs)
 
     @classmethod
     def from_samples(
@@ -167,6 +225,18 @@ class TradeOffDisplay:
             (self.empirical_line_,) = ax.plot(
                 x, y, color=self.line_.get_color(), lw=1.0, alpha=0.6
             )
+        self.band_ = None
+        if self.band is not None:
+            low, high = (np.clip(end.f(grid), 1e-12 * probit, 1) for end in self.band)
+            self.band_ = ax.fill_between(
+                place(grid),
+                place(low),
+                place(high),
+                color=self.line_.get_color(),
+                alpha=0.2,
+                lw=0,
+                label=self._band_label(),
+            )
         self._finish(ax, probit, ends)
         self.ax_, self.figure_ = ax, ax.figure
         return self
@@ -174,7 +244,12 @@ class TradeOffDisplay:
     def _label(self) -> str:
         if isinstance(self.tradeoff, GaussianTradeOff):
             return rf"$G_\mu$, $\mu$ = {self.sign * float(self.tradeoff.mu):+.2f}"
-        return "fitted"
+        return "fitted" if self.band is None else "convex hull of the tests"
+
+    def _band_label(self) -> str:
+        if self.confidence_level is None:
+            return "confidence band"
+        return f"{self.confidence_level:.0%} confidence band"
 
     def _finish(self, ax: Axes, probit: bool, ends: float) -> None:
         ax.set(xlabel="type I error", ylabel="type II error", aspect="equal")

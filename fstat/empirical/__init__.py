@@ -1,6 +1,15 @@
 """Trade-off curves from samples, with nothing assumed Gaussian."""
 
+from .bands import ConfidenceBand
 from .curve import tradeoff_curve
+from .estimator import EmpiricalTradeOff, ErrorIntervals
 from .levy import levy_distance, levy_distance_between
 
-__all__ = ["levy_distance", "levy_distance_between", "tradeoff_curve"]
+__all__ = [
+    "ConfidenceBand",
+    "EmpiricalTradeOff",
+    "ErrorIntervals",
+    "levy_distance",
+    "levy_distance_between",
+    "tradeoff_curve",
+]
