@@ -291,7 +291,7 @@ class Trace:
         visits = [name for name in columns if name not in BY_STEP]
         for t, end in enumerate(ends):
             rows = slice(end - columns["batch_size"][t], end)
-            step = {k: columns[k][rows] for k in visits}
+            step: dict[str, Any] = {k: columns[k][rows] for k in visits}
             step |= {k: columns[k][t] for k in BY_STEP if k in columns}
             del step["batch_size"]
             self.append(**{k.removeprefix("extra:"): v for k, v in step.items()})
