@@ -1,5 +1,11 @@
 """How sure mu is: sampling errors, intervals and tests."""
 
+from .blocks import block_length
+from .bootstrap import (
+    BootstrapDistribution,
+    bootstrap_distribution,
+    bootstrap_interval,
+)
 from .clusters import Labels, cluster_covariance, cluster_labels
 from .exact import noncentral_t_interval, separation_bound, separation_chance
 from .sampling_error import (
@@ -8,16 +14,42 @@ from .sampling_error import (
     observed_weight,
     welch_df,
 )
+from .sequence import (
+    bernoulli_upper_bound,
+    normal_mixture_boundary,
+    normal_mixture_rho,
+    sequence_interval,
+    threshold_lower_bound,
+)
+from .serial import (
+    SerialCovariance,
+    effective_size,
+    serial_covariance,
+    squares_inflation,
+)
 
 __all__ = [
+    "BootstrapDistribution",
     "ConfidenceInterval",
     "Labels",
     "SamplingError",
+    "SerialCovariance",
+    "bernoulli_upper_bound",
+    "block_length",
+    "bootstrap_distribution",
+    "bootstrap_interval",
     "cluster_covariance",
     "cluster_labels",
+    "effective_size",
     "noncentral_t_interval",
+    "normal_mixture_boundary",
+    "normal_mixture_rho",
     "observed_weight",
     "separation_bound",
     "separation_chance",
+    "sequence_interval",
+    "serial_covariance",
+    "squares_inflation",
+    "threshold_lower_bound",
     "welch_df",
 ]

@@ -1,0 +1,55 @@
+"""The autocorrelation of series that arrive in blocks."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .._validation import FloatArray
+
+
+class RunningAutocorrelation:
+    """Lag-one products of series that arrive in blocks, one series a pair.
+
+    A pair's observed values are taken to follow each other.
+
+    Parameters
+    ----------
+    n_pairs : int
+        Number of series.
+    """
+
+    def __init__(self, n_pairs: int) -> None:
+        self._n, self._total, self._products, self._squares = np.zeros((4, n_pairs))
+        self._first, self._last = np.full((2, n_pairs), np.nan)
+
+    def update(self, values: FloatArray) -> None:
+        """Take in a further block of shape (n, n_pairs), NaN for unobserved."""
+        order = np.argsort(np.isnan(values), axis=0, kind="stable")
+        values = np.take_along_axis(values, order, axis=0)
+        self._first = np.where(np.isnan(self._first), values[0], self._first)
+        # Measured from the first value, so that nothing large cancels.
+        x = np.concatenate([self._last[None], values - self._first])
+        count = np.sum(~np.isnan(values), axis=0)
+        self._n += count
+        self._total += np.nansum(x[1:], axis=0)
+        self._squares += np.nansum(x[1:] ** 2, axis=0)
+        self._products += np.nansum(x[1:] * x[:-1], axis=0)
+        self._last = np.take_along_axis(x, count[None], axis=0)[0]
+
+    def inflation(self, floor: float) -> FloatArray:
+        """Return ``(1 + r) / (1 - r)``, no less than `floor`; 1 where n < 3.
+
+        The autocorrelation r is corrected by Kendall's ``(1 + 3 r) / n`` and kept so
+        far from 1 that two effective observations are left.
+        """
+        n, last = self._n, np.nan_to_num(self._last)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            mean = self._total / n
+            products = self._products - mean * (2 * self._total - last)
+            products += (n - 1) * mean**2
+            squares = self._squares - n * mean**2 - (mean**2 + (last - mean) ** 2) / 2
+            r = products / squares
+            bound = (n - 2) / (n + 2)
+            r = np.clip(r + (1 + 3 * r) / n, -bound, bound)
+            known = (n > 2) & (squares > 0)
+            return np.where(known, np.maximum((1 + r) / (1 - r), floor), 1.0)

@@ -1,0 +1,297 @@
+"""The estimator of a confidence sequence: observations in, an interval at any time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .._validation import (
+    FloatArray,
+    confidence,
+    no_infinity,
+    numeric,
+    option,
+    samples,
+)
+from ..methods.central_sums import CentralSums
+from ..methods.moments import (
+    MomentSummary,
+    binormal_index,
+    known_scale_index,
+    summarise_independent,
+    summarise_paired,
+)
+from .running import RunningAutocorrelation
+from .sampling_error import ConfidenceInterval, SamplingError
+from .sequence import normal_mixture_boundary, normal_mixture_rho, sequence_interval
+from .serial import FLOOR
+
+
+class ConfidenceSequence:
+    r"""Intervals for mu that may be looked at while observations arrive.
+
+    With a probability of `confidence_level` *all* intervals contain mu, from the first
+    to the last: a run may be stopped as soon as an interval says enough, and no
+    correction is due. At one given time they are wider than an interval for that
+    number of observations only: by half at `optimal_at` (1.55 times at 95 %).
+
+    Parameters
+    ----------
+    confidence_level : float, default=0.95
+        Chance that no interval ever misses mu.
+    paired : bool, default=False
+        Whether row i of P and row i of Q come from the same step.
+    dependence : {"independent", "serial"}, default="independent"
+        Whether rows are independent or a series. For a series the variances are
+        inflated as those of an autoregression of order one.
+    scale : float or array-like of shape (n_pairs,), optional
+        Standard deviation of the statistic where it is known beforehand; otherwise mu
+        is the binormal index, by its estimated moments.
+    subgaussian : float or array-like of shape (n_pairs,), optional
+        A bound on the spread of Q - P, paired and of known scale, in the units of the
+        statistic: given the past, each difference less its mean is sub-Gaussian with
+        this standard deviation. Then the sequence is exact, from the first
+        observation on [1]_; otherwise it is asymptotic [2]_.
+    optimal_at : float, default=300
+        Number of observations at which intervals are to be narrowest.
+    burn_in : float, default=20
+        Intervals are infinite until there are so many (effective) observations of
+        both P and Q, unless the sequence is exact.
+    running_intersection : bool, default=False
+        Whether to intersect the intervals after each `update`. Permitted where mu
+        does not change over time; ends that cross say that it does.
+
+    Notes
+    -----
+    Exact sequences need only that differences, less their mean given the past, are a
+    martingale: they cover the mean over the steps so far of what each step's
+    difference was to be expected, though these expectations vary and depend on the
+    past. The same is true of asymptotic ones for paired observations of known scale.
+    With ``dependence="independent"`` neither covers the mean of a stationary series,
+    whose deviations are predictable from the past. Where P and Q are unpaired they
+    must arrive at rates that do not change.
+
+    Memory is that of a few numbers a pair, and how observations are divided among
+    calls of `update` does not matter (but see `running_intersection`).
+
+    References
+    ----------
+    .. [1] S. R. Howard, A. Ramdas, J. McAuliffe, J. Sekhon, "Time-uniform,
+       nonparametric, nonasymptotic confidence sequences", Annals of Statistics
+       49(2), 2021.
+    .. [2] I. Waudby-Smith, D. Arbour, R. Sinha, E. H. Kennedy, A. Ramdas,
+       "Time-uniform central limit theory and asymptotic confidence sequences",
+       Annals of Statistics 52(6), 2024.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> sequence = ConfidenceSequence(paired=True)
+    >>> for step in range(1, 1000):
+    ...     P = rng.normal(size=(1, 1))
+    ...     sequence = sequence.update(P, P + rng.normal(0.2, 0.5, size=(1, 1)))
+    ...     low, high = sequence.interval()
+    ...     if low > 0:
+    ...         break
+    >>> step, low.round(2), high.round(2)
+    (29, array([0.01]), array([0.66]))
+    """
+
+    def __init__(
+        self,
+        *,
+        confidence_level: float = 0.95,
+        paired: bool = False,
+        dependence: str = "independent",
+        scale: float | ArrayLike | None = None,
+        subgaussian: float | ArrayLike | None = None,
+        optimal_at: float = 300,
+        burn_in: float = 20,
+        running_intersection: bool = False,
+    ) -> None:
+        self._level = confidence(confidence_level)
+        option(dependence, "dependence", ("independent", "serial"))
+        self._paired, self._serial = bool(paired), dependence == "serial"
+        self._scale = _positive(scale, "scale")
+        self._subgaussian = _positive(subgaussian, "subgaussian")
+        if subgaussian is not None and (not paired or scale is None or self._serial):
+            raise ValueError(
+                "`subgaussian` needs paired=True, a known `scale` and "
+                "dependence='independent'."
+            )
+        if not (np.isfinite(optimal_at) and optimal_at > 0):
+            raise ValueError(
+                f"`optimal_at` must be finite and above 0, got {optimal_at!r}."
+            )
+        if not burn_in >= 2:
+            raise ValueError(f"`burn_in` must be 2 or more, got {burn_in!r}.")
+        self._rho = normal_mixture_rho(optimal_at, self._level)
+        self._burn_in = burn_in
+        self._intersecting = running_intersection
+        self._shape: tuple[int, ...] | None = None
+        self._tables: list[CentralSums] = []
+        self._low = self._high = np.empty(0)
+
+    def update(self, P: ArrayLike, Q: ArrayLike) -> ConfidenceSequence:
+        """Take in further observations.
+
+        Parameters
+        ----------
+        P : array-like of shape (n,) or (n, n_pairs)
+            Observations without the subset, in order of time; NaN for unobserved. One
+            step of many pairs has shape (1, n_pairs).
+        Q : array-like of shape (m,) or (m, n_pairs)
+            Observations with it.
+
+        Returns
+        -------
+        ConfidenceSequence
+            This object.
+
+        Raises
+        ------
+        ValueError
+            If observations are empty, infinite, not numeric, or of other shapes or
+            pairs than before.
+        """
+        p, q = samples(P, Q, self._paired)
+        no_infinity(p, "P")
+        no_infinity(q, "Q")
+        first = self._shape is None
+        if first:
+            self._begin(p.shape[1:])
+        elif p.shape[1:] != self._shape:
+            raise ValueError(
+                f"`P` must be of the pairs of the blocks before, shape {self._shape} "
+                f"beyond the rows, got {p.shape[1:]}."
+            )
+        p, q = p.reshape(len(p), -1), q.reshape(len(q), -1)
+        if self._paired:
+            p, q = np.where(np.isnan(q), np.nan, p), q - p
+        tables = (
+            [CentralSums.of(p, q)]
+            if self._paired
+            else [CentralSums.of(p, names="P"), CentralSums.of(q, names="Q")]
+        )
+        self._tables = (
+            tables
+            if first
+            else [a.merge(b) for a, b in zip(self._tables, tables, strict=True)]
+        )
+        if self._serial:
+            self._of_P.update(p)
+            self._of_Q.update(q)
+        if self._intersecting:
+            low, high = self._now()
+            self._low = np.maximum(self._low, low)
+            self._high = np.minimum(self._high, high)
+        return self
+
+    def interval(self) -> ConfidenceInterval:
+        """Return the interval of this time, or the intersection of all so far.
+
+        Returns
+        -------
+        ConfidenceInterval
+            Ends of the shape of one row of P, infinite where little is known yet.
+
+        Raises
+        ------
+        ValueError
+            If there was no `update` yet.
+        """
+        self._check_begun()
+        low, high = (self._low, self._high) if self._intersecting else self._now()
+        return ConfidenceInterval(self._out(low), self._out(high))
+
+    @property
+    def mu(self) -> FloatArray:
+        """Estimate of mu at this time; NaN where there is none yet."""
+        self._check_begun()
+        return self._out(self._estimate(self._summary())[0])
+
+    @property
+    def n_observations(self) -> tuple[FloatArray, FloatArray]:
+        """Numbers of observations of P and of Q."""
+        self._check_begun()
+        return self._out(self._tables[0].n), self._out(self._tables[-1].n)
+
+    def _begin(self, shape: tuple[int, ...]) -> None:
+        for value, name in ((self._scale, "scale"), (self._subgaussian, "subgaussian")):
+            if value is not None and value.shape not in ((), shape):
+                raise ValueError(
+                    f"`{name}` must be a number or have shape {shape}, got shape "
+                    f"{value.shape}."
+                )
+        self._shape = shape
+        pairs = int(np.prod(shape, dtype=int))
+        self._of_P, self._of_Q = (RunningAutocorrelation(pairs) for _ in "PQ")
+        self._low, self._high = np.full(pairs, -np.inf), np.full(pairs, np.inf)
+
+    def _check_begun(self) -> None:
+        if self._shape is None:
+            raise ValueError("There are no observations yet: call `update` first.")
+
+    def _summary(self) -> MomentSummary:
+        if self._paired:
+            return summarise_paired(self._tables[0])
+        return summarise_independent(*self._tables)
+
+    def _estimate(self, summary: MomentSummary) -> tuple[FloatArray, SamplingError]:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            if self._scale is None:
+                return binormal_index(summary)
+            return known_scale_index(summary, self._scale)
+
+    def _now(self) -> tuple[FloatArray, FloatArray]:
+        summary = self._summary()
+        mu, error = self._estimate(summary)
+        low: FloatArray | float
+        high: FloatArray | float
+        with np.errstate(invalid="ignore", divide="ignore"):
+            n = 2 / (1 / summary.n_P + 1 / summary.n_Q)
+            if self._subgaussian is not None:
+                half = normal_mixture_boundary(n, self._level, self._rho) / n
+                half = half * self._subgaussian / np.asarray(self._scale, dtype=float)
+                low, high = mu - half, mu + half
+                enough = n > 0
+            else:
+                error, inflation = self._inflated(error, summary)
+                low, high = sequence_interval(mu, error, n, self._level, self._rho)
+                fewer = np.minimum(summary.n_P, summary.n_Q)
+                enough = fewer / inflation >= self._burn_in
+        known = enough & ~np.isnan(low) & ~np.isnan(high)
+        return np.where(known, low, -np.inf), np.where(known, high, np.inf)
+
+    def _inflated(
+        self, error: SamplingError, summary: MomentSummary
+    ) -> tuple[SamplingError, FloatArray | float]:
+        """Return the sampling error of a series, and by how much it is inflated."""
+        if not self._serial:
+            return error, 1.0
+        one, two = self._of_P.inflation(FLOOR), self._of_Q.inflation(FLOOR)
+        most = np.maximum(one, two)
+        of_mean = two if self._paired else most
+        df = np.minimum(summary.n_P / (1 + 2 * most), summary.n_Q / (1 + 2 * most))
+        inflated = SamplingError(
+            of_mean * error.constant,
+            np.sqrt(of_mean * most) * error.linear,
+            most * error.quadratic,
+            np.maximum(df, 1.0),
+        )
+        return inflated, of_mean
+
+    def _out(self, values: FloatArray) -> Any:
+        return values.reshape(self._shape or ())
+
+
+def _positive(value: float | ArrayLike | None, name: str) -> FloatArray | None:
+    if value is None:
+        return None
+    array = numeric(value, name)
+    if not (np.isfinite(array) & (array > 0)).all():
+        raise ValueError(f"`{name}` must be finite and above 0, got {value!r:.80}.")
+    return array
