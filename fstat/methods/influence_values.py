@@ -1,0 +1,134 @@
+"""Influence values of the moment and the rank methods, in the common form."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .._validation import FloatArray
+from .estimate import Estimate, in_blocks, separated_index
+from .rank import placements
+
+
+class _Sample(NamedTuple):
+    """A sample about its mean, with 0 for unobserved."""
+
+    n: FloatArray
+    mean: FloatArray
+    variance: FloatArray
+    values: FloatArray
+    log_deviation: FloatArray
+
+
+def estimate_moments(
+    P: FloatArray,
+    Q: FloatArray,
+    *,
+    equal_var: bool = False,
+    scale: ArrayLike | None = None,
+) -> Estimate:
+    r"""Estimate mu as a difference of means in units of a scale.
+
+    With :math:`\mu = \delta / s` an observation moves mu by
+    :math:`(d\delta - \mu \, ds) / s`. The scale is the root of the average variance
+    (the binormal index), the pooled standard deviation, or known.
+
+    Parameters
+    ----------
+    P, Q : ndarray of shape (n, n_pairs) and (m, n_pairs)
+        Observations, NaN for unobserved.
+    equal_var : bool, default=False
+        Pool the variances, with Hedges' correction [1]_.
+    scale : float or array-like of shape (n_pairs,), default=None
+        The scale, where it is known beforehand.
+
+    Returns
+    -------
+    Estimate
+        With the influence values of the scale unless it is known; NaN where there are
+        too few observations or no spread.
+
+    References
+    ----------
+    .. [1] L. V. Hedges, "Distribution theory for Glass's estimator of effect size and
+       related estimators", Journal of Educational Statistics 6(2), 1981.
+    """
+    p, q = _sample(P), _sample(Q)
+    df = p.n + q.n - 2
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        share = (p.n - 1) / df if equal_var else 0.5
+        square = share * p.variance + (1 - share) * q.variance
+        unit = np.sqrt(square) if scale is None else np.asarray(scale, dtype=float)
+        unit = np.where(unit > 0, unit, np.nan)
+        correction = 1 - 3 / (4 * df - 1) if equal_var else 1.0
+        mu = correction * (q.mean - p.mean) / unit
+        of_P = np.nan_to_num(-correction * p.values / (p.n * unit))
+        of_Q = np.nan_to_num(correction * q.values / (q.n * unit))
+        slope = np.sqrt(p.variance / q.variance)
+        scale_of_P = np.nan_to_num(share * p.variance / square * p.log_deviation)
+        scale_of_Q = np.nan_to_num((1 - share) * q.variance / square * q.log_deviation)
+    logs = (p.log_deviation, -q.log_deviation)
+    apart = np.zeros(mu.shape, dtype=bool)
+    if scale is not None:
+        return Estimate(mu, p.n, q.n, of_P, of_Q, apart, slope, *logs)
+    shift = np.nan_to_num(mu)
+    of_P, of_Q = of_P - shift * scale_of_P, of_Q - shift * scale_of_Q
+    return Estimate(
+        mu, p.n, q.n, of_P, of_Q, apart, slope, *logs, scale_of_P, scale_of_Q
+    )
+
+
+def estimate_rank(P: FloatArray, Q: FloatArray) -> Estimate:
+    r"""Estimate mu as :math:`\sqrt 2 \, \Phi^{-1}(AUC)`.
+
+    An observation moves the AUC by its placement less the AUC [1]_, and mu by the
+    derivative :math:`\sqrt 2 / \phi(\mu / \sqrt 2)` of that.
+
+    Parameters
+    ----------
+    P, Q : ndarray of shape (n, n_pairs) and (m, n_pairs)
+        Observations, NaN for unobserved.
+
+    Returns
+    -------
+    Estimate
+        Without a slope.
+
+    References
+    ----------
+    .. [1] E. R. DeLong, D. M. DeLong, D. L. Clarke-Pearson, "Comparing the areas
+       under two or more correlated receiver operating characteristic curves",
+       Biometrics 44(3), 1988.
+    """
+    return in_blocks(_estimate_rank, P, Q)
+
+
+def _estimate_rank(P: FloatArray, Q: FloatArray) -> Estimate:
+    n, m = (np.sum(~np.isnan(x), axis=0).astype(float) for x in (P, Q))
+    placed = placements(P, Q)
+    separated = (placed.auc == 0) | (placed.auc == 1)
+    mu = separated_index(placed.auc, n, m)
+    derivative = np.where(separated, 0.0, 2 * np.sqrt(np.pi) * np.exp(mu**2 / 4))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        of_P = np.nan_to_num(derivative / n * (placed.of_P - placed.auc))
+        of_Q = np.nan_to_num(derivative / m * (placed.of_Q - placed.auc))
+    return Estimate(mu, n, m, of_P, of_Q, separated, np.full_like(mu, np.nan))
+
+
+def _sample(x: FloatArray) -> _Sample:
+    seen = ~np.isnan(x)
+    n = seen.sum(axis=0).astype(float)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.where(seen, x, 0.0).sum(axis=0) / n
+        values = np.where(seen, x - mean, 0.0)
+        squares = values**2
+        total = squares.sum(axis=0)
+        # Equal values leave rounding, not a spread.
+        noise = (n + 4) * np.finfo(float).eps * np.abs(mean)
+        variance = np.where(n < 2, np.nan, total / (n - 1))
+        variance = np.where(variance <= noise**2, 0.0, variance)
+        log_deviation = (squares * n / total - 1) / (2 * n)
+    usable = seen & (variance > 0)
+    return _Sample(n, mean, variance, values, np.where(usable, log_deviation, 0.0))
