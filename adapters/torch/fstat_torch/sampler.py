@@ -18,7 +18,7 @@ from fstat import Trace
 from fstat.steps import SELF
 
 from .distributed import unwrapped
-from .gradients import Captured, GradientCapture, UnsupportedModelError
+from .gradients import Captured, GradientCapture, PlanTable, UnsupportedModelError
 from .update import MicroBatch, Update
 
 Loss = Callable[[Any, Any], Tensor]
@@ -238,6 +238,7 @@ class SingleRunSampler:
             background=background,
         )
         self._next = 0
+        self._amid = False  # between two micro-batches of an update
         self._update: Update | None = None
         self._aims: list[Captured] = []
         self._norms: list[Tensor] = []
@@ -251,15 +252,17 @@ class SingleRunSampler:
         if self._processes is not None and self._processes.sharded:
             self._refuse_whole_modules()
 
-    def plan(self) -> list[tuple[str, str, int]]:
-        """Return which module is captured by which rule.
+    def plan(self) -> PlanTable:
+        """Return by which route each layer's inner products are formed.
 
         Returns
         -------
-        list of tuple of (str, str, int)
-            Module name, rule and number of captured scalars.
+        PlanTable
+            One row a module, with its parameters, rule, route, and estimates of
+            operations and bytes, known after the first recorded step. It prints as a
+            table; ``to_frame()`` makes a data frame of it.
         """
-        return self._capture.plan()
+        return self._capture.table()
 
     @contextmanager
     def step(
@@ -321,8 +324,9 @@ class SingleRunSampler:
         """Return the number of the step that a micro-batch belongs to."""
         number = self._next
         self._next += not accumulate
-        if self._update is None:
+        if not self._amid:
             self._warn_of_accumulation()
+        self._amid = accumulate
         if number < self.trace.n_steps:
             self._warn_of_starting_over(number)
             self.trace.rewind(number)
@@ -427,7 +431,7 @@ class SingleRunSampler:
             self._verified = batch.verify(added)
 
     def _refuse_whole_modules(self) -> None:
-        for name, rule, _ in self.plan():
+        for name, rule, _ in self._capture.plan():
             if rule == "module":
                 raise UnsupportedModelError(
                     f"{name!r} would have to be run again, for which its sharded "
@@ -476,7 +480,7 @@ class SingleRunSampler:
                 f"`state` must be of a sampler with targets {self.trace.targets}, got "
                 f"{list(state['targets'])}."
             )
-        self._next, self._update = int(state["step"]), None
+        self._next, self._update, self._amid = int(state["step"]), None, False
         if state["trace"] is not None and self.trace.path is None:
             self.trace.rewind(0)
             self.trace.extend({k: v.numpy() for k, v in state["trace"].items()})

@@ -457,8 +457,8 @@ def test_plan_names_the_rules():
     )
     assert GradientCapture(model).plan() == [
         ("0", "conv2d", 20),
-        ("1", "module", 38),
-        ("2", "module", 8),
+        ("1", "conv2d", 38),
+        ("2", "norm", 8),
         ("3.0", "linear", 15),
         ("3.1", "module", 8),
     ]

@@ -7,5 +7,12 @@
 from .capture import GradientCapture
 from .captured import Captured
 from .plan import UnsupportedModelError
+from .table import LayerRoute, PlanTable
 
-__all__ = ["Captured", "GradientCapture", "UnsupportedModelError"]
+__all__ = [
+    "Captured",
+    "GradientCapture",
+    "LayerRoute",
+    "PlanTable",
+    "UnsupportedModelError",
+]

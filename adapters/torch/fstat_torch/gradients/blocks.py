@@ -8,7 +8,7 @@ no gradient is formed. With many, the gradient is smaller than its factors.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Protocol
 
 import torch
@@ -35,6 +35,12 @@ class Block(Protocol):
     def materialised(self) -> dict[str, Tensor]:
         """Gradients of each example, (n, size), by parameter."""
 
+    def apart(self) -> dict[str, Block]:
+        """One block for each parameter."""
+
+    def cost(self) -> tuple[str, float, float]:
+        """Route, and operations and bytes of the inner products of the batch."""
+
 
 class Dense:
     """Gradients that were formed: ``(n, size)`` for each parameter."""
@@ -45,11 +51,11 @@ class Dense:
     def cross(self, other: Block) -> Tensor:
         """Inner products with another block of the same parameters, (n, m)."""
         others = other.materialised()
-        return _total(g @ others[k].mT for k, g in self._gradients.items())
+        return total(g @ others[k].mT for k, g in self._gradients.items())
 
     def norms_squared(self) -> Tensor:
         """Squared norms, (n,)."""
-        return _total(g.square().sum(1) for g in self._gradients.values())
+        return total(g.square().sum(1) for g in self._gradients.values())
 
     def sums(self) -> dict[str, Tensor]:
         """Gradients summed over the examples, flat, by parameter."""
@@ -59,15 +65,30 @@ class Dense:
         """Gradients of each example, (n, size), by parameter."""
         return self._gradients
 
+    def apart(self) -> dict[str, Block]:
+        """One block for each parameter."""
+        return {k: Dense({k: g}) for k, g in self._gradients.items()}
+
+    def cost(self) -> tuple[str, float, float]:
+        """Route, and operations and bytes of the inner products of the batch."""
+        n = len(next(iter(self._gradients.values())))
+        held = sum(g.nbytes for g in self._gradients.values())
+        size = sum(g.shape[1] for g in self._gradients.values())
+        return "formed", 2.0 * n * n * size, held
+
 
 def outer_products(
-    inputs: Tensor, outputs: Tensor, weight: str, bias: str | None = None
+    inputs: Tensor,
+    outputs: Tensor,
+    weight: str,
+    bias: str | None = None,
+    transposed: bool = False,
 ) -> Block:
     """Gradients of a layer in factored form, or formed where that is smaller.
 
     Takes the parameters of `OuterProducts`.
     """
-    block = OuterProducts(inputs, outputs, weight, bias)
+    block = OuterProducts(inputs, outputs, weight, bias, transposed)
     places, d_in = inputs.shape[2:]
     d_out = outputs.shape[3]
     # A formed gradient that is no larger than its factors is also no slower to use.
@@ -89,13 +110,21 @@ class OuterProducts:
         Name of the weight.
     bias : str, default=None
         Name of the bias, if its gradient counts too.
+    transposed : bool, default=False
+        Whether the weight is stored as ``(d_in, d_out)``.
     """
 
     def __init__(
-        self, inputs: Tensor, outputs: Tensor, weight: str, bias: str | None = None
+        self,
+        inputs: Tensor,
+        outputs: Tensor,
+        weight: str,
+        bias: str | None = None,
+        transposed: bool = False,
     ):
         self._a, self._g = inputs, outputs
         self._weight, self._bias = weight, bias
+        self._transposed = transposed
         self._formed: Tensor | None = None
         self._n, self._groups, self._places, self._d_in = inputs.shape
         self._d_out = outputs.shape[3]
@@ -128,12 +157,21 @@ class OuterProducts:
             self._formed = part
         return self._formed
 
+    def _as_stored(self, formed: Tensor) -> Tensor:
+        """Put the elements of ``(..., d_out * d_in)`` in the weight's own order."""
+        if not self._transposed:
+            return formed
+        return formed.view(*formed.shape[:-1], self._d_out, self._d_in).mT.flatten(-2)
+
     def _biases(self) -> Tensor:
         return self._g.sum(2).flatten(1)
 
     def cross(self, other: Block) -> Tensor:
         """Inner products with another block of the same parameters, (n, m)."""
-        if not isinstance(other, OuterProducts):
+        if (
+            not isinstance(other, OuterProducts)
+            or other._transposed is not self._transposed
+        ):
             return Dense(self.materialised()).cross(other)
         self._check()
         other._check()
@@ -188,7 +226,7 @@ class OuterProducts:
             parts.append(
                 mine @ (mine if other is self else other._form(i, i + step)).mT
             )
-        return _total(parts)
+        return total(parts)
 
     def norms_squared(self) -> Tensor:
         """Squared norms, (n,)."""
@@ -212,23 +250,64 @@ class OuterProducts:
         else:
             a, g = (x.transpose(0, 1).flatten(1, 2) for x in (self._a, self._g))
             weight = (g.mT @ a).flatten()
-        sums = {self._weight: weight}
+        sums = {self._weight: self._as_stored(weight)}
         if self._bias is not None:
             sums[self._bias] = self._g.sum((0, 2)).flatten()
         return sums
 
     def materialised(self) -> dict[str, Tensor]:
         """Gradients of each example, (n, size), by parameter."""
-        gradients = {self._weight: self._form()}
+        gradients = {self._weight: self._as_stored(self._form())}
         if self._bias is not None:
             gradients[self._bias] = self._biases()
         return gradients
 
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """Factors of the weight as it is stored, of its columns and of its rows."""
+        self._check()
+        pair = self._a.flatten(1, 2), self._g.flatten(1, 2)
+        return pair[::-1] if self._transposed else pair
 
-def _total(parts: Iterator[Tensor] | list[Tensor]) -> Tensor:
+    def joined(self, other: OuterProducts) -> Block | None:
+        """Gradients of two uses of one weight, if they are alike."""
+        alike = self._groups == other._groups and self._transposed is other._transposed
+        if not alike or (self._d_in, self._d_out) != (other._d_in, other._d_out):
+            return None
+        self._check()
+        other._check()
+        inputs = torch.cat([self._a, other._a], 2)
+        outputs = torch.cat([self._g, other._g], 2)
+        return outer_products(
+            inputs, outputs, self._weight, transposed=self._transposed
+        )
+
+    def apart(self) -> dict[str, Block]:
+        """One block for each parameter."""
+        weight = OuterProducts(
+            self._a, self._g, self._weight, transposed=self._transposed
+        )
+        found: dict[str, Block] = {self._weight: weight}
+        if self._bias is not None:
+            found[self._bias] = Dense({self._bias: self._biases()})
+        return found
+
+    def cost(self) -> tuple[str, float, float]:
+        """Route, and operations and bytes of the inner products of the batch."""
+        held = self._a.nbytes + self._g.nbytes
+        pairs, width = self._n**2, self._d_in + self._d_out
+        if self._single:
+            return "factored", 2.0 * pairs * width, held
+        if self._ghost_is_cheaper(self):
+            places = pairs * self._places**2 * self._groups
+            return "ghost", 2.0 * places * width, held
+        forming = self._n * self._places * self._size
+        return "formed in slices", 2.0 * (forming + pairs * self._size), held
+
+
+def total(parts: Iterable[Tensor]) -> Tensor:
     """Sum of tensors of one shape, in the first one's place."""
     iterator = iter(parts)
-    total = next(iterator)
+    found = next(iterator)
     for part in iterator:
-        total = total + part
-    return total
+        found = found + part
+    return found

@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from .captured import Captured
 from .isolation import evaluating, for_autograd, undisturbed
 from .plan import build_plan
 from .recording import Recording, full_precision
 from .rules import blocks_of_calls
+from .table import PlanTable
 
 
 class GradientCapture:
@@ -21,9 +23,10 @@ class GradientCapture:
 
     The gradient of example i is the contribution of row i of the batch to the
     gradient. Layers are watched by hooks that keep their input and the gradient at
-    their output, by reference; training is the same to the last bit. `nn.Linear` and
-    `nn.Conv2d` have rules of their own; any other module that holds parameters is
-    run once more, example by example, which is exact and slower.
+    their output, by reference; training is the same to the last bit. Linear layers,
+    convolutions, embeddings and normalisations have rules of their own; any other
+    module that holds parameters is run once more, example by example, which is exact
+    and slower.
 
     Parameters
     ----------
@@ -77,14 +80,24 @@ class GradientCapture:
         Returns
         -------
         list of tuple of (str, str, int)
-            Module name, rule (``"linear"``, ``"conv2d"``, or ``"module"``, which runs
-            the module again) and number of captured scalars. A parameter that several
-            modules share counts in each.
+            Module name, rule (``"linear"``, ``"conv2d"``, ..., or ``"module"``, which
+            runs the module again) and number of captured scalars. A parameter that
+            several modules share counts in each.
         """
         return [
             (unit.name, unit.rule, sum(p.numel() for p in unit.parameters.values()))
             for unit in self._plan.units
         ]
+
+    def table(self) -> PlanTable:
+        """By which route each layer's inner products are formed, and at what cost.
+
+        Returns
+        -------
+        PlanTable
+            One row a module; routes and costs are those of the first pass.
+        """
+        return PlanTable.of(self._plan)
 
     def check(self) -> None:
         """Refuse modes of the model in which gradients cannot be split by example.
@@ -125,7 +138,7 @@ class GradientCapture:
         self._plan.check()
         self._plan.check_parameters()
         captured = Captured(self._plan)
-        recording = Recording(self._plan)
+        recording = Recording(self._plan, batch_size=batch_size)
         versions = [p._version for p in self._plan.parameters.values()]
         with recording.listening():
             yield captured
@@ -168,7 +181,7 @@ class GradientCapture:
             If the model cannot be captured.
         """
         self._plan.check_parameters()
-        recording = Recording(self._plan, edges=True)
+        recording = Recording(self._plan, edges=True, batch_size=_rows(x))
         captured = Captured(self._plan)
         with (
             torch.inference_mode(False),
@@ -189,7 +202,16 @@ class GradientCapture:
         n, calls = recording.reached_calls(batch_size)
         dtypes = {g.dtype for call in calls for g in call.gradients if g is not None}
         with full_precision(calls[0].outputs[0].device.type):
-            captured._fill(n, blocks_of_calls(calls, n), dtypes)
+            blocks = blocks_of_calls(calls, n)
+            captured._fill(n, blocks, dtypes)
+        costs = self._plan.costs
+        costs |= {k: block.cost() for k, block in blocks.items() if k not in costs}
+
+
+def _rows(x: Any) -> int | None:
+    """Length of the first dimension of what the model is called with."""
+    leaves = (leaf for leaf in pytree.tree_leaves(x) if isinstance(leaf, Tensor))
+    return next((len(leaf) for leaf in leaves if leaf.ndim > 0), None)
 
 
 def _call(model: nn.Module, x: Any) -> Any:

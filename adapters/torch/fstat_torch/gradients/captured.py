@@ -10,6 +10,7 @@ from torch import Tensor
 from .blocks import Block
 from .plan import Plan, UnsupportedModelError
 from .recording import full_precision
+from .tied import inner_products
 
 _RTOL = {torch.float64: 1e-6, torch.float32: 1e-3}
 _RTOL_HALF = 5e-2
@@ -83,7 +84,7 @@ class Captured:
         with full_precision(self._device):
             for name, block in self._blocks.items():
                 if name in other._blocks:
-                    parts.append(block.cross(other._blocks[name]))
+                    parts.append(inner_products(block, other._blocks[name]))
         return self._add(parts, shape)
 
     def norms_squared(self) -> Tensor:

@@ -11,6 +11,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.parameter import UninitializedParameter
 
+from .recognise import rule_of
+
 
 class UnsupportedModelError(ValueError):
     """The gradient of this model cannot be split by example as it stands."""
@@ -26,9 +28,9 @@ class Unit:
         The module's name in the model, ``""`` for the model itself.
     module : nn.Module
         The module.
-    rule : {"linear", "conv2d", "module"}
-        How its gradients are formed. ``"module"`` differentiates the whole module
-        once more, example by example.
+    rule : str
+        How its gradients are formed, as `rule_of` says. ``"module"`` differentiates
+        the whole module once more, example by example.
     parameters : dict of str to Parameter
         What is captured, by the name inside the module.
     names : dict of str to str
@@ -64,6 +66,7 @@ class Plan:
     complete: bool  # every trainable parameter is captured
     batch_norms: list[tuple[str, _BatchNorm]]
     random: list[tuple[str, str, nn.Module]]  # in units that are differentiated again
+    costs: dict[str, tuple[str, float, float]] = field(default_factory=dict)
 
     def check(self) -> None:
         """Refuse modes in which a gradient does not belong to one example."""
@@ -119,6 +122,7 @@ def build_plan(model: nn.Module, parameters: Iterable[nn.Parameter] | None) -> P
     """
     names = _chosen_names(model, parameters)
     units = list(_route(model, "", names, set()))
+    _refuse_coupling(units)
     used = Counter(name for unit in units for name in unit.names.values())
     for name in set(names.values()) - set(used):
         raise UnsupportedModelError(
@@ -143,6 +147,21 @@ def build_plan(model: nn.Module, parameters: Iterable[nn.Parameter] | None) -> P
             if isinstance(m, _DropoutNd | nn.RNNBase | nn.MultiheadAttention)
         ],
     )
+
+
+def _refuse_coupling(units: list[Unit]) -> None:
+    """Refuse layers whose options make one example's gradient depend on others."""
+    for unit in units:
+        for module in unit.module.modules():
+            if not isinstance(module, nn.Embedding | nn.EmbeddingBag):
+                continue
+            for option in ("scale_grad_by_freq", "max_norm"):
+                if getattr(module, option):
+                    raise UnsupportedModelError(
+                        f"{unit.label} is built with `{option}`, which makes its "
+                        "gradient depend on the whole batch: build it without, or "
+                        "leave its parameters out with `parameters=`."
+                    )
 
 
 def _chosen_names(
@@ -181,7 +200,7 @@ def _route(
     if id(module) in seen:
         return
     seen.add(id(module))
-    rule = _rule(module)
+    rule = rule_of(module)
     counted = {
         k: p
         for k, p in module.named_parameters(recurse=rule == "module")
@@ -197,28 +216,6 @@ def _route(
     for child_name, child in module.named_children():
         path = f"{name}.{child_name}" if name else child_name
         yield from _route(child, path, names, seen)
-
-
-def _rule(module: nn.Module) -> str:
-    """Choose the rule that a module's own parameters need."""
-    # The forward is compared, not the class alone: subclasses may do anything.
-    # Weights that are computed (parametrize, weight_norm) are not in _parameters.
-    if set(module._parameters) == {"weight", "bias"} and module.weight is not None:
-        if type(module).forward is nn.Linear.forward and not _is_parametrized(module):
-            return "linear"
-        if (
-            isinstance(module, nn.Conv2d)
-            and type(module).forward is nn.Conv2d.forward
-            and type(module)._conv_forward is nn.Conv2d._conv_forward
-            and module.padding_mode == "zeros"
-            and not _is_parametrized(module)
-        ):
-            return "conv2d"
-    return "module"
-
-
-def _is_parametrized(module: nn.Module) -> bool:
-    return "parametrizations" in module._modules
 
 
 def _own_parameters(module: nn.Module) -> Iterator[nn.Parameter]:

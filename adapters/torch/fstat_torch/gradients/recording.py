@@ -105,14 +105,17 @@ class Recording:
     edges : bool, default=False
         Collect the places in the graph whose gradients are wanted, rather than
         waiting for a backward pass with tensor hooks.
+    batch_size : int, default=None
+        Number of examples, where it is known before the pass.
     """
 
     # The recordings that listen now. Several may watch the user's pass; a pass of our
     # own inside of it is for one alone.
     _active: tuple[Recording, ...] = ()
 
-    def __init__(self, plan: Plan, edges: bool = False):
+    def __init__(self, plan: Plan, edges: bool = False, batch_size: int | None = None):
         self._plan = plan
+        self._n = batch_size
         self._collect = edges
         self._depth = 0
         self.calls: list[Call] = []
@@ -147,13 +150,19 @@ class Recording:
             self._depth += 1
 
     def _hook(self, unit: Unit) -> Any:
-        def seen(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        def seen(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
             if self not in Recording._active:
-                return
+                return None
             if unit.rule == "module":
                 self._depth -= 1
-            if self._depth == 0:
-                self._record(unit, args, kwargs, output)
+            if self._depth != 0:
+                return None
+            shared = None
+            if unit.rule == "embedding" and _carries_gradient(output):
+                index = args[0] if args else kwargs["input"]
+                output = shared = _one_row_each(unit, index, output, self._n)
+            self._record(unit, args, kwargs, output)
+            return shared
 
         return seen
 
@@ -272,6 +281,33 @@ def _common_batch_size(calls: list[Call], batch_size: int | None) -> int:
                 )
     assert batch_size is not None
     return batch_size
+
+
+def _one_row_each(unit: Unit, index: Tensor, output: Tensor, n: int | None) -> Tensor:
+    """Give each example a row of the positions that were embedded once for all.
+
+    They have no dimension of the examples, or one of length 1. Values and gradients
+    are what they would be: only the sum over the examples is taken here rather than
+    where the positions are added.
+    """
+    shared = index.ndim == 1 or (index.ndim == 2 and len(index) == 1)
+    if not shared or n is None or not _counts(index):
+        return output
+    if index.ndim == 2:
+        return output.expand(n, *output.shape[1:])
+    if len(index) == n > 1:
+        raise UnsupportedModelError(
+            f"{unit.label} was called with {n} consecutive numbers, as many as there "
+            "are examples, so that positions cannot be told from examples: give "
+            "positions a first dimension of 1, as in torch.arange(T).unsqueeze(0)."
+        )
+    return output if len(index) == n else output.expand(n, *output.shape)
+
+
+def _counts(index: Tensor) -> bool:
+    """Whether an index runs through consecutive numbers, as positions do."""
+    numbers = index.flatten()
+    return bool((numbers[1:] - numbers[:-1] == 1).all())
 
 
 def _is_tensor(x: object) -> bool:

@@ -1,0 +1,19 @@
+"""The types in which inner products are formed."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def same_precision(x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in the wider type of the two, at least float32."""
+    if x.dtype is g.dtype and x.dtype in (torch.float32, torch.float64):
+        return x, g
+    dtype = torch.promote_types(torch.promote_types(x.dtype, g.dtype), torch.float32)
+    return x.to(dtype), g.to(dtype)
+
+
+def precise(x: Tensor) -> Tensor:
+    """At least float32."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
