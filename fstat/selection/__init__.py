@@ -1,6 +1,24 @@
-"""Many pairs at once: which ones, at a stated error rate."""
+"""Many pairs at once: which ones, and what holds for all of them together."""
 
+from .false_coverage import fcr_intervals
 from .false_discovery import Selection, select
 from .local_fdr import LocalFDR, estimate_local_fdr
+from .ranks import Extremes, RankIntervals, rank_intervals
+from .signs import SignErrors, select_signs, sign_errors
+from .simultaneous import AdjustedIntervals, simultaneous_intervals
 
-__all__ = ["LocalFDR", "Selection", "estimate_local_fdr", "select"]
+__all__ = [
+    "AdjustedIntervals",
+    "Extremes",
+    "LocalFDR",
+    "RankIntervals",
+    "Selection",
+    "SignErrors",
+    "estimate_local_fdr",
+    "fcr_intervals",
+    "rank_intervals",
+    "select",
+    "select_signs",
+    "sign_errors",
+    "simultaneous_intervals",
+]

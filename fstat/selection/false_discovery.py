@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import ceil
 
 import numpy as np
@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._validation import FloatArray, numeric, option
 from ..influence import FInfluence
+from .conformal import conformal_pvalues
 from .local_fdr import LocalFDR, estimate_local_fdr
 
 _SELF = {
@@ -49,12 +50,17 @@ class Selection:
         Pairs with a p-value.
     least_selected : int
         With a reference set: how few can be selected at all. The least p-value that
-        n references allow is ``1 / (n + 1)``, and so many must reach it together. 1
-        with the other nulls.
+        n references allow is ``1 / (n + 1)``, and so many must reach it together;
+        with strata, in the stratum where that takes fewest. 1 with the other nulls.
     dependence : str
         Dependence among pairs under which the rate is promised.
     null_fit : LocalFDR or None
         With the empirical null: the fitted null, and the local fdr of each pair.
+    sign : ndarray of int of shape (n_pairs,)
+        On which side of the null the selected pairs are claimed to be, 1 or -1; 0
+        for pairs that were not selected.
+    strata : ndarray of shape (n_pairs,) or None
+        Groups within each of which the rate is promised.
     """
 
     selected: NDArray[np.bool_]
@@ -66,6 +72,8 @@ class Selection:
     least_selected: int
     dependence: str = "positive"
     null_fit: LocalFDR | None = None
+    sign: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=int))
+    strata: NDArray[np.generic] | None = None
 
     @property
     def n_selected(self) -> int:
@@ -76,19 +84,25 @@ class Selection:
     def expected_true_discoveries(self) -> float:
         """Selected pairs less those expected to be false at the attained rate.
 
-        ``n_selected * (1 - q)`` with q the largest q-value among the selected. With
-        the empirical null that is the sum of one less the local fdr over the
-        selected. Since the false discovery *rate* is an expectation over repetitions
-        of the whole study, so is this number; it is not a bound for one study.
+        ``n_selected * (1 - q)`` with q the largest q-value among the selected, summed
+        over strata if there are any. With the empirical null that is the sum of one
+        less the local fdr over the selected. Since the false discovery *rate* is an
+        expectation over repetitions of the whole study, so is this number; it is not
+        a bound for one study.
         """
-        if not self.n_selected:
-            return 0.0
-        return float(self.n_selected * (1 - self.qvalues[self.selected].max()))
+        found = [
+            group[self.selected[group]]
+            for group in _groups(self.strata, len(self.selected))
+        ]
+        return float(sum(len(g) * (1 - self.qvalues[g].max()) for g in found if len(g)))
 
     def __repr__(self) -> str:
+        strata = ""
+        if self.strata is not None:
+            strata = f" in each of {len(np.unique(self.strata))} strata"
         return (
             f"Selection({self.n_selected} of {self.n_tested} selected at a false "
-            f"discovery rate of {self.fdr:g}, {self.null} null, "
+            f"discovery rate of {self.fdr:g}{strata}, {self.null} null, "
             f"{self.expected_true_discoveries:.1f} true discoveries expected)"
         )
 
@@ -102,6 +116,7 @@ def select(
     alternative: str = "greater",
     min_effect: float = 0.0,
     dependence: str = "positive",
+    strata: ArrayLike | None = None,
 ) -> Selection:
     r"""Select pairs at a stated false discovery rate.
 
@@ -132,6 +147,11 @@ def select(
         Under which dependence among pairs the rate is promised: `"positive"` (or
         none) by Benjamini and Hochberg, `"arbitrary"` by Benjamini and Yekutieli,
         which finds less. The empirical null has no procedure for `"arbitrary"`.
+    strata : array-like of shape (n_pairs,), optional
+        Group of each pair, such as its label. Each group is then a study of its own,
+        and the rate is promised within each: candidates are compared with the
+        references of their own group (numbers or a mask, so that these have one),
+        and decisions are made group by group. Not with the empirical null.
 
     Returns
     -------
@@ -142,8 +162,8 @@ def select(
     ------
     ValueError
         If an argument is not one of its options, `fdr` is not in (0, 1), the null
-        lacks what it needs, or self-influence is tested against a null other than a
-        reference.
+        lacks what it needs, self-influence is tested against a null other than a
+        reference, or a stratum with candidates has no reference.
 
     Warns
     -----
@@ -174,6 +194,11 @@ def select(
     pairs, a share of nulls of 0.9 or more, and a null that is normal in its tails too,
     which nothing can check; for skewed scores such as self-influence use `reference`.
 
+    A promise over all pairs is none within a group of them: if the good examples of
+    one label score higher than those of others, most of its selected are false, and
+    the other labels make up for it. `strata` keep the promise within each group [6]_;
+    the rate over all groups together is then close to it, not bounded by it.
+
     Pairs whose score is NaN are not tested.
 
     References
@@ -189,6 +214,8 @@ def select(
        96-104.
     .. [5] B. Efron, "Large-Scale Inference", Cambridge University Press, 2010,
        chapters 5 and 6.
+    .. [6] B. Efron, "Simultaneous inference: when should hypothesis testing problems
+       be combined?", Annals of Applied Statistics 2(1), 2008.
 
     Examples
     --------
@@ -211,47 +238,97 @@ def select(
     LocalFDR(pi0=0.956, mean=0.2208, sd=1.425, 2000 scores)
     """
     option(alternative, "alternative", ("greater", "less", "two-sided"))
-    option(null, "null", (None, "theoretical", "reference", "empirical"))
     option(dependence, "dependence", ("positive", "arbitrary"))
     if not 0 < fdr < 1:
         raise ValueError(f"`fdr` must lie strictly between 0 and 1, got {fdr!r}.")
+    kind = _kind(scores, null, reference, min_effect, strata)
+    if kind == "empirical":
+        return _empirical(scores, fdr, alternative, dependence)
+    values = scores.mu_ if isinstance(scores, FInfluence) else scores
+    score = np.atleast_1d(numeric(values, "scores"))
+    labels = _checked_strata(strata, len(score))
+    groups, least = _groups(labels, len(score)), 1
+    if reference is None:
+        pvalues, sign = _theoretical(scores, alternative, min_effect)
+    else:
+        above, below, sizes = conformal_pvalues(score, reference, groups)
+        pvalues, sign = _of_sides(above, below, alternative)
+        _check_references(pvalues, sizes, groups, labels)
+        least = _least_selected(pvalues, sizes, groups, fdr, alternative, dependence)
+    qvalues = np.full_like(pvalues, np.nan)
+    for group in groups:
+        qvalues[group] = _adjusted(pvalues[group], dependence)
+    selected = _at_most(qvalues, fdr)
+    return Selection(
+        selected,
+        qvalues,
+        pvalues,
+        fdr,
+        kind,
+        int((~np.isnan(pvalues)).sum()),
+        least,
+        dependence,
+        sign=np.where(selected, sign, 0),
+        strata=labels,
+    )
+
+
+def _kind(
+    scores: FInfluence | ArrayLike,
+    null: str | None,
+    reference: ArrayLike | None,
+    min_effect: float,
+    strata: ArrayLike | None,
+) -> str:
+    """Return which null is meant, having checked that it has what it needs."""
+    option(null, "null", (None, "theoretical", "reference", "empirical"))
     kind = null or ("theoretical" if reference is None else "reference")
     if kind != "reference" and reference is not None:
         raise ValueError(f"null={kind!r} takes no `reference`.")
+    if kind == "reference" and reference is None:
+        raise ValueError("null='reference' needs `reference`.")
     if kind != "theoretical" and min_effect:
         raise ValueError(f"`min_effect` needs null='theoretical', got {kind!r}.")
+    if kind == "empirical" and strata is not None:
+        raise ValueError(
+            "`strata` need null='theoretical' or a `reference`: fit an empirical null "
+            "to each stratum by a call of its own."
+        )
     if isinstance(scores, FInfluence):
         check_is_fitted(scores, "mu_")
         if scores.self_influence_ and kind != "reference":
             raise ValueError(_SELF[kind])
-    if kind == "empirical":
-        return _empirical(scores, fdr, alternative, dependence)
-    if kind == "theoretical":
-        pvalues, n_reference = _theoretical(scores, alternative, min_effect), None
-    else:
-        if reference is None:
-            raise ValueError("null='reference' needs `reference`.")
-        pvalues, n_reference = _conformal(scores, reference, alternative)
-    qvalues = _adjusted(pvalues, dependence)
-    tested, least = int((~np.isnan(pvalues)).sum()), 1
-    if n_reference is not None:
-        # A p-value p needs k pairs with p <= k fdr / (tested * factor).
-        sides = 2 if alternative == "two-sided" else 1
-        factor = sides * _yekutieli(tested) if dependence == "arbitrary" else sides
-        least = max(1, ceil(factor * tested / (fdr * (n_reference + 1)) - 1e-9))
-        if least > tested:
-            warnings.warn(
-                f"`reference` holds {n_reference} pairs; nothing can be selected at "
-                f"fdr={fdr:g} with fewer than {ceil(factor / fdr - 1 - 1e-9)}.",
-                stacklevel=2,
-            )
-    selected = _at_most(qvalues, fdr)
-    return Selection(selected, qvalues, pvalues, fdr, kind, tested, least, dependence)
+    return kind
+
+
+def _groups(strata: NDArray[np.generic] | None, n_pairs: int) -> list[NDArray[np.intp]]:
+    """Return the numbers of the pairs in each stratum; of all, if there are none."""
+    if strata is None:
+        return [np.arange(n_pairs)]
+    code = np.unique(strata, return_inverse=True)[1].ravel()
+    order = np.argsort(code, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(code[order])) + 1)
+
+
+def _checked_strata(
+    strata: ArrayLike | None, n_pairs: int
+) -> NDArray[np.generic] | None:
+    if strata is None:
+        return None
+    labels = np.asarray(strata)
+    if labels.shape != (n_pairs,):
+        raise ValueError(f"`strata` must have shape {(n_pairs,)}, got {labels.shape}.")
+    if labels.dtype == object:
+        labels = labels.astype(str)
+    if labels.dtype.kind == "f" and np.isnan(labels).any():
+        raise ValueError("`strata` must name the stratum of every pair, got NaN.")
+    return labels
 
 
 def _theoretical(
     scores: FInfluence | ArrayLike, alternative: str, min_effect: float
-) -> FloatArray:
+) -> tuple[FloatArray, NDArray[np.int64]]:
+    """Return p-values, and the sides that they speak for."""
     if not isinstance(scores, FInfluence):
         raise ValueError(
             "null='theoretical' needs the sampling error of a fitted FInfluence, got "
@@ -259,54 +336,71 @@ def _theoretical(
         )
     if not (np.isfinite(min_effect) and min_effect >= 0):
         raise ValueError(f"`min_effect` must be at least 0, got {min_effect!r}.")
+    above = np.atleast_1d(scores.pvalue(min_effect, "greater"))
+    below = np.atleast_1d(scores.pvalue(-min_effect, "less"))
+    pvalues, sign = _of_sides(above, below, alternative)
+    if alternative == "two-sided" and min_effect == 0:
+        pvalues = np.atleast_1d(scores.pvalue(0.0, "two-sided"))
+    return pvalues, sign
+
+
+def _of_sides(
+    above: FloatArray, below: FloatArray, alternative: str
+) -> tuple[FloatArray, NDArray[np.int64]]:
+    """Return p-values of an alternative from those of both sides, and the side."""
     if alternative == "greater":
-        return np.atleast_1d(scores.pvalue(min_effect, "greater"))
+        return above, np.ones(len(above), dtype=int)
     if alternative == "less":
-        return np.atleast_1d(scores.pvalue(-min_effect, "less"))
-    if min_effect == 0:
-        return np.atleast_1d(scores.pvalue(0.0, "two-sided"))
-    beyond = np.minimum(
-        scores.pvalue(min_effect, "greater"), scores.pvalue(-min_effect, "less")
-    )
-    return np.atleast_1d(np.minimum(2 * beyond, 1.0))
+        return below, np.full(len(below), -1)
+    both = np.minimum(2 * np.minimum(above, below), 1.0)
+    return both, np.sign(np.nan_to_num(below - above)).astype(int)
 
 
-def _conformal(
-    scores: FInfluence | ArrayLike, reference: ArrayLike, alternative: str
-) -> tuple[FloatArray, int]:
-    """Return conformal p-values and the number of usable references."""
-    values = scores.mu_ if isinstance(scores, FInfluence) else scores
-    score = np.atleast_1d(numeric(values, "scores")).copy()
-    given = np.asarray(reference)
-    if given.dtype == bool or given.dtype.kind in "iu":
-        if given.dtype == bool and given.shape != score.shape:
+def _check_references(
+    pvalues: FloatArray,
+    sizes: NDArray[np.int64],
+    groups: list[NDArray[np.intp]],
+    labels: NDArray[np.generic] | None,
+) -> None:
+    for size, group in zip(sizes, groups, strict=True):
+        if size:
+            continue
+        if labels is None:
+            raise ValueError("`reference` must hold at least one pair with a score.")
+        if not np.isnan(pvalues[group]).all():
             raise ValueError(
-                f"`reference` must have shape {score.shape} as a mask, got "
-                f"{given.shape}."
+                "`reference` must hold a pair with a score of every stratum, got none "
+                f"of stratum {labels[group[0]]}."
             )
-        if given.dtype != bool and given.size:
-            given = np.unique(given)
-            if given[0] < 0 or given[-1] >= len(score):
-                raise ValueError(
-                    f"`reference` must hold numbers of pairs from 0 to "
-                    f"{len(score) - 1}, got {given[0]} to {given[-1]}."
-                )
-        trusted = score[given].ravel()
-        score[given] = np.nan
-    else:
-        trusted = numeric(reference, "reference").ravel()
-    trusted = np.sort(trusted[~np.isnan(trusted)])
-    n = len(trusted)
-    if n == 0:
-        raise ValueError("`reference` must hold at least one pair with a score.")
-    above = (1 + n - np.searchsorted(trusted, score, side="left")) / (n + 1)
-    below = (1 + np.searchsorted(trusted, score, side="right")) / (n + 1)
-    pvalues = {
-        "greater": above,
-        "less": below,
-        "two-sided": np.minimum(2 * np.minimum(above, below), 1.0),
-    }[alternative]
-    return np.where(np.isnan(score), np.nan, pvalues), n
+
+
+def _least_selected(
+    pvalues: FloatArray,
+    sizes: NDArray[np.int64],
+    groups: list[NDArray[np.intp]],
+    fdr: float,
+    alternative: str,
+    dependence: str,
+) -> int:
+    """Return how few can be selected, with a warning where nothing can."""
+    tested = np.array([int((~np.isnan(pvalues[group])).sum()) for group in groups])
+    # A p-value p needs k pairs with p <= k fdr / (tested * factor).
+    sides = 2 if alternative == "two-sided" else 1
+    factor = np.full(len(groups), float(sides))
+    if dependence == "arbitrary":
+        factor *= [_yekutieli(n) for n in tested]
+    least = np.ceil(factor * tested / (fdr * (sizes + 1)) - 1e-9).clip(1).astype(int)
+    short = np.flatnonzero((least > tested) & (tested > 0))
+    if len(short):
+        worst = short[np.argmin(sizes[short])]
+        where = f" in {len(short)} of {len(groups)} strata" if len(groups) > 1 else ""
+        warnings.warn(
+            f"`reference` holds {sizes[worst]} pairs{where}; nothing can be selected "
+            f"at fdr={fdr:g} with fewer than "
+            f"{ceil(factor[worst] / fdr - 1 - 1e-9)}.",
+            stacklevel=3,
+        )
+    return int(least[tested > 0].min(initial=int(least.max())))
 
 
 def _empirical(
@@ -326,8 +420,11 @@ def _empirical(
         )
         values = np.where(beyond | np.isnan(values), values, 1.0)
     qvalues = _running_mean(values)
+    selected = _at_most(qvalues, fdr)
+    with np.errstate(invalid="ignore"):
+        side = np.where(fit.scores < fit.mean, -1, 1)
     return Selection(
-        _at_most(qvalues, fdr),
+        selected,
         qvalues,
         fit.pvalue(fit.scores, alternative),
         fdr,
@@ -336,6 +433,7 @@ def _empirical(
         1,
         dependence,
         fit,
+        sign=np.where(selected, side, 0),
     )
 
 
