@@ -1,12 +1,9 @@
 """How sure mu is: sampling errors, intervals and tests."""
 
 from .blocks import block_length
-from .bootstrap import (
-    BootstrapDistribution,
-    bootstrap_distribution,
-    bootstrap_interval,
-)
+from .bootstrap import bootstrap_distribution, bootstrap_interval
 from .clusters import Labels, cluster_covariance, cluster_labels
+from .draws import BootstrapDistribution
 from .exact import noncentral_t_interval, separation_bound, separation_chance
 from .sampling_error import (
     ConfidenceInterval,

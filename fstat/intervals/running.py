@@ -23,7 +23,13 @@ class RunningAutocorrelation:
         self._first, self._last = np.full((2, n_pairs), np.nan)
 
     def update(self, values: FloatArray) -> None:
-        """Take in a further block of shape (n, n_pairs), NaN for unobserved."""
+        """Take in a further block.
+
+        Parameters
+        ----------
+        values : ndarray of shape (n, n_pairs)
+            What follows in each series, NaN for unobserved.
+        """
         order = np.argsort(np.isnan(values), axis=0, kind="stable")
         values = np.take_along_axis(values, order, axis=0)
         self._first = np.where(np.isnan(self._first), values[0], self._first)
@@ -41,6 +47,16 @@ class RunningAutocorrelation:
 
         The autocorrelation r is corrected by Kendall's ``(1 + 3 r) / n`` and kept so
         far from 1 that two effective observations are left.
+
+        Parameters
+        ----------
+        floor : float
+            Least value.
+
+        Returns
+        -------
+        ndarray of shape (n_pairs,)
+            By how much dependence inflates the variances of means.
         """
         n, last = self._n, np.nan_to_num(self._last)
         with np.errstate(invalid="ignore", divide="ignore"):
