@@ -19,10 +19,34 @@ from fstat.steps import SELF
 
 from .distributed import unwrapped
 from .gradients import Captured, GradientCapture, PlanTable, UnsupportedModelError
+from .points import Targets, read_targets
 from .update import MicroBatch, Update
 
 Loss = Callable[[Any, Any], Tensor]
-Targets = str | tuple[Any, Any] | Mapping[str, "str | tuple[Any, Any]"]
+
+
+@dataclass
+class Step:
+    """What is known of a step when its block ends; all of it may be set inside.
+
+    Attributes
+    ----------
+    learning_rate : float or None
+        Learning rate of the step; None: the optimiser's.
+    loss_scale : float
+        What the loss was multiplied with before its backward pass.
+    denominator : float or None
+        What the training loss divided its sum over the batch by; None: as `reduction`
+        says.
+    clip_factor : float
+        What gradient clipping multiplies the gradient with, at most 1. The learning
+        rate is recorded times this factor, since it is what the step moves by.
+    """
+
+    learning_rate: float | None = None
+    loss_scale: float = 1.0
+    denominator: float | None = None
+    clip_factor: float = 1.0
 
 
 def cross_entropy(output: Tensor, y: Tensor) -> Tensor:
@@ -41,63 +65,6 @@ def cross_entropy(output: Tensor, y: Tensor) -> Tensor:
         One loss an example.
     """
     return nn.functional.cross_entropy(output, y, reduction="none")
-
-
-@dataclass(frozen=True)
-class _Points:
-    """Target points in one batch, and the averages that make targets of them."""
-
-    names: list[str]
-    x: Tensor
-    y: Tensor
-    average: Tensor | None = None
-
-    @classmethod
-    def of(cls, targets: Mapping[str, tuple[Any, Any]]) -> list[_Points]:
-        """Put single points in one batch, and points to be averaged in another."""
-        sizes = {name: _length(y, name) for name, (_, y) in targets.items()}
-        for name, (x, _) in targets.items():
-            if np.ndim(x) == 0 or len(x) != sizes[name]:
-                raise ValueError(
-                    f"Target {name!r} must be a pair (x, y) with as many x as y, got "
-                    f"{0 if np.ndim(x) == 0 else len(x)} and {sizes[name]}."
-                )
-        parts = [
-            [name for name, size in sizes.items() if (size > 1) == several]
-            for several in (False, True)
-        ]
-        return [
-            cls(
-                names,
-                torch.cat([torch.as_tensor(targets[name][0]) for name in names]),
-                torch.cat([torch.as_tensor(targets[name][1]) for name in names]),
-                _averaging([sizes[name] for name in names]),
-            )
-            for names in parts
-            if names
-        ]
-
-    def to(self, device: torch.device) -> _Points:
-        x, y = self.x.to(device), self.y.to(device)
-        return _Points(self.names, x, y, self.average)
-
-    def align(self, batch: Captured, here: Captured) -> tuple[Tensor, Tensor]:
-        """Return inner products with each target, and the targets' norms."""
-        alignment = batch.cross(here)
-        if self.average is None:
-            return alignment, here.norms_squared().clamp(min=0).sqrt()
-        average = self.average.to(alignment.dtype).to(alignment.device)
-        squares = (average * (here.gram() @ average)).sum(dim=0)
-        return alignment @ average, squares.clamp(min=0).sqrt()
-
-
-def _averaging(sizes: list[int]) -> Tensor | None:
-    """Return the matrix that averages consecutive groups, if there is any group."""
-    if max(sizes) == 1:
-        return None
-    share = torch.tensor([1 / size for size in sizes], dtype=torch.float64)
-    owner = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
-    return nn.functional.one_hot(owner, len(sizes)) * share
 
 
 class SingleRunSampler:
@@ -126,8 +93,14 @@ class SingleRunSampler:
         compositions.
     every : int, default=1
         Record every so many steps.
+    refresh : int, default=1
+        Take the targets' gradients anew every so many recorded steps. In between,
+        alignments are with gradients of the targets at earlier parameters.
     reduction : {"mean", "sum"}, default="mean"
-        How the *training* loss sums up its batch.
+        How the *training* loss sums up its batch. Where it divides by something else
+        than the number of examples, say so by the `denominator` of each step.
+    scaler : torch.amp.GradScaler, optional
+        Scaler of the loss; its scale is taken out of the gradients.
     parameters : iterable of nn.Parameter, optional
         Parameters in which gradients are compared; by default all that require one.
         Those of the last layer alone, or only its bias, cost almost nothing.
@@ -164,8 +137,16 @@ class SingleRunSampler:
     Notes
     -----
     An inner product of gradients is positive where a gradient step on the example
-    lowers the target's loss. With an optimiser other than plain gradient descent it
-    is still the gradients that are compared, not the updates.
+    lowers the target's loss. What is compared are gradients of the loss as it was
+    backpropagated, before clipping, weight decay, momentum or the scaling of Adam:
+    with an optimiser other than plain gradient descent, not the updates (see
+    `aligned`). Weights of examples in the loss and augmentation are part of their
+    gradients.
+
+    With a mean over tokens, the gradient of an example is its share of the step times
+    the batch size, so that the step is the mean of its examples; longer ones weigh
+    more, as they do in the step. With `denominator` it is that of the example's own
+    sum over tokens.
 
     References
     ----------
@@ -205,7 +186,9 @@ class SingleRunSampler:
         loss: Loss = cross_entropy,
         optimizer: torch.optim.Optimizer | None = None,
         every: int = 1,
+        refresh: int = 1,
         reduction: str = "mean",
+        scaler: torch.amp.GradScaler | None = None,
         parameters: Iterable[nn.Parameter] | None = None,
         path: str | PathLike[str] | None = None,
         resume: bool = False,
@@ -216,17 +199,20 @@ class SingleRunSampler:
     ) -> None:
         if reduction not in ("mean", "sum"):
             raise ValueError(f"`reduction` must be 'mean' or 'sum', got {reduction!r}.")
-        if int(every) != every or every < 1:
-            raise ValueError(
-                f"`every` must be an integer of at least 1, got {every!r}."
-            )
+        for name, value in (("every", every), ("refresh", refresh)):
+            if int(value) != value or value < 1:
+                raise ValueError(
+                    f"`{name}` must be an integer of at least 1, got {value!r}."
+                )
         self.model, self._processes = unwrapped(model, distributed)
         self.loss = loss
         self.optimizer = optimizer
         self.every = int(every)
+        self.refresh = int(refresh)
         self.reduction = reduction
+        self.scaler = scaler
         self._capture = GradientCapture(self.model, parameters)
-        self._points, self._self = _read_targets(targets)
+        self._points, self._self = read_targets(targets)
         names = [name for points in self._points for name in points.names]
         writes = self._processes is None or self._processes.rank == 0
         self.trace = Trace(
@@ -241,7 +227,7 @@ class SingleRunSampler:
         self._amid = False  # between two micro-batches of an update
         self._update: Update | None = None
         self._aims: list[Captured] = []
-        self._norms: list[Tensor] = []
+        self._norms: np.ndarray | None = None
         self._verified = False
         self._updates = 0
         self._updates_seen: int | None = None
@@ -264,16 +250,27 @@ class SingleRunSampler:
         """
         return self._capture.table()
 
+    @property
+    def aligned(self) -> str:
+        """What the recorded inner products are of."""
+        if self.optimizer is None:
+            return "gradients"
+        name, group = type(self.optimizer).__name__, self.optimizer.param_groups[0]
+        if name == "SGD" and not (group["momentum"] or group["weight_decay"]):
+            return "gradients"
+        return f"gradients, from which the updates of {name} differ"
+
     @contextmanager
     def step(
         self,
         index: Any,
         *,
         learning_rate: float | None = None,
-        loss_scale: float = 1.0,
+        loss_scale: float | None = None,
+        denominator: float | None = None,
         accumulate: bool = False,
         **extra: Any,
-    ) -> Iterator[None]:
+    ) -> Iterator[Step]:
         """Watch the forward and backward pass of one update step.
 
         Parameters
@@ -282,9 +279,14 @@ class SingleRunSampler:
             Numbers of the batch's examples in the training set, in order.
         learning_rate : float, optional
             Learning rate of the step; the optimiser's by default.
-        loss_scale : float, default=1.0
+        loss_scale : float, optional
             What the loss is multiplied with before its backward pass, such as
-            ``scaler.get_scale()``. A scale that changes and is not told distorts mu.
+            ``scaler.get_scale()``; the scale of `scaler` by default, or 1. A scale
+            that changes and is not told distorts mu.
+        denominator : float, optional
+            What the training loss divides its sum over the batch by, where that is
+            not the number of examples: the number of tokens that are not ignored, or
+            the sum of the weights.
         accumulate : bool, default=False
             Whether more micro-batches follow before the optimiser's step. They are
             recorded as one batch, at the last one of them.
@@ -293,8 +295,10 @@ class SingleRunSampler:
 
         Yields
         ------
-        None
-            Leave the block before the optimiser's step.
+        Step
+            What is known of the step, to be set where it turns out inside the block,
+            such as the factor of clipping. Leave the block before the optimiser's
+            step.
 
         Raises
         ------
@@ -305,20 +309,25 @@ class SingleRunSampler:
             If `index` is not a 1-D array of integers.
         """
         number = self._begin(accumulate)
+        if loss_scale is None:
+            loss_scale = 1.0 if self.scaler is None else self.scaler.get_scale()
+        step = Step(learning_rate, loss_scale, denominator)
         if number % self.every:
-            yield
-            self.trace.n_steps = number + 1
+            yield step
+            if not accumulate:
+                self.trace.n_steps = number + 1
             return
         examples = _numbers(index)
         with (
             self._seeing_gradients() as added,
             self._capture.training(len(examples)) as batch,
         ):
-            yield
+            yield step
+        _check(step)
         self._verify(batch, added)
-        self._add(examples, batch, loss_scale, extra)
+        self._add(number, examples, batch, step, extra)
         if not accumulate:
-            self._record(number, learning_rate)
+            self._record(number, step)
 
     def _begin(self, accumulate: bool) -> int:
         """Return the number of the step that a micro-batch belongs to."""
@@ -335,53 +344,69 @@ class SingleRunSampler:
     @torch.no_grad()
     def _add(
         self,
+        number: int,
         examples: np.ndarray,
         batch: Captured,
-        loss_scale: float,
+        step: Step,
         extra: Mapping[str, Any],
     ) -> None:
         """Add a micro-batch to the update."""
         if self._update is None:
-            self._update = Update(self.reduction == "mean", self._processes)
-            device = next(iter(self.model.parameters())).device
-            self._points = [points.to(device) for points in self._points]
-            # At the parameters of the update, which its micro-batches share.
-            self._aims = [
-                self._capture.of(self.loss, points.x, points.y)
-                for points in self._points
-            ]
+            mean = self.reduction == "mean" and step.denominator is None
+            self._update = Update(mean, self._processes)
+            self._aim(number)
+        own = 1.0 if step.denominator is None else step.denominator
         aligned = [
             points.align(batch, here)
             for points, here in zip(self._points, self._aims, strict=True)
         ]
-        self._norms = [norms for _, norms in aligned]
         self._update.add(
             MicroBatch(
                 examples,
-                1.0 / loss_scale,
-                torch.cat([dots for dots, _ in aligned], dim=1) if aligned else None,
+                own / step.loss_scale,
+                torch.cat(aligned, dim=1) if aligned else None,
                 batch if self._self else None,
                 extra,
+                step.denominator is None,
             )
         )
 
+    def _aim(self, number: int) -> None:
+        """Take the targets' gradients, which the micro-batches of an update share."""
+        if not self._points or (self._aims and number // self.every % self.refresh):
+            return
+        device = next(iter(self.model.parameters())).device
+        self._points = [points.to(device) for points in self._points]
+        self._aims = [
+            self._capture.of(self.loss, points.x, points.y) for points in self._points
+        ]
+        norms = torch.cat(
+            [
+                points.norms(here)
+                for points, here in zip(self._points, self._aims, strict=True)
+            ]
+        )
+        self._norms = norms.masked_fill(norms.isinf(), torch.nan).cpu().numpy()
+
     @torch.no_grad()
-    def _record(self, number: int, learning_rate: float | None) -> None:
+    def _record(self, number: int, step: Step) -> None:
         """Write the update to the trace, on the process that holds it."""
         assert self._update is not None
-        update, self._update, self._aims = self._update, None, []
-        rate = self._learning_rate() if learning_rate is None else learning_rate
+        update, self._update = self._update, None
+        if self.refresh == 1:
+            self._aims = []
+        rate = self._learning_rate(step) * float(step.clip_factor)
         columns = update.columns()
         if columns is None:
             self.trace.n_steps = number + 1
             return
-        if self._norms:
-            norms = torch.cat(self._norms)
-            norms = norms.masked_fill(norms.isinf(), torch.nan)
-            columns["target_norm"] = norms.cpu().numpy()
+        if self._norms is not None:
+            columns["target_norm"] = self._norms
         self.trace.append(number, columns.pop("index"), learning_rate=rate, **columns)
 
-    def _learning_rate(self) -> float:
+    def _learning_rate(self, step: Step) -> float:
+        if step.learning_rate is not None:
+            return float(step.learning_rate)
         if self.optimizer is None:
             return float("nan")
         rates = {float(group["lr"]) for group in self.optimizer.param_groups}
@@ -481,6 +506,7 @@ class SingleRunSampler:
                 f"{list(state['targets'])}."
             )
         self._next, self._update, self._amid = int(state["step"]), None, False
+        self._aims = []
         if state["trace"] is not None and self.trace.path is None:
             self.trace.rewind(0)
             self.trace.extend({k: v.numpy() for k, v in state["trace"].items()})
@@ -538,49 +564,19 @@ class SingleRunSampler:
         )
 
 
-def _read_targets(targets: Targets) -> tuple[list[_Points], bool]:
-    if isinstance(targets, str):
-        if targets != SELF:
+def _check(step: Step) -> None:
+    for name in ("loss_scale", "denominator"):
+        value = getattr(step, name)
+        if value is not None and not 0 < float(value) < float("inf"):
             raise ValueError(
-                "`targets` must be 'self', a pair (x, y) or a mapping, got "
-                f"{targets!r}."
+                f"`{name}` of a step must be positive and finite, got {value!r}."
             )
-        return [], True
-    if not isinstance(targets, Mapping):
-        if not isinstance(targets, tuple | list) or len(targets) != 2:
-            raise ValueError(
-                "`targets` must be 'self', a pair (x, y) or a mapping, got "
-                f"{type(targets).__name__}."
-            )
-        x, y = targets
-        n = _length(y, "targets")
-        if len(x) != n:
-            raise ValueError(
-                f"`targets` must have as many x as y, got {len(x)} and {n}."
-            )
-        x, y = torch.as_tensor(x), torch.as_tensor(y)
-        return [_Points([str(k) for k in range(n)], x, y)], False
-    groups: dict[str, tuple[Any, Any]] = {}
-    for name, target in targets.items():
-        if isinstance(target, tuple) and len(target) == 2 and name != SELF:
-            groups[str(name)] = target
-        elif not (isinstance(target, str) and target == name == SELF):
-            raise ValueError(
-                "`targets` must map names to pairs (x, y), or 'self' to 'self', got "
-                f"{type(target).__name__} for {name!r}."
-            )
-    if not groups and SELF not in targets:
-        raise ValueError("`targets` must hold at least one target, got none.")
-    return _Points.of(groups), SELF in targets
-
-
-def _length(y: Any, name: str) -> int:
-    if np.ndim(y) == 0 or len(y) == 0:
+    # Not a number where the norm overflowed: then nothing of the step is.
+    if step.clip_factor < 0 or step.clip_factor > 1:
         raise ValueError(
-            f"Target {name!r} must be a pair (x, y) of at least one point with a "
-            "leading dimension, got none."
+            "`clip_factor` of a step must be at least 0 and at most 1, got "
+            f"{step.clip_factor!r}."
         )
-    return len(y)
 
 
 def _numbers(index: Any) -> np.ndarray:

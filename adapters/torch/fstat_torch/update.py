@@ -31,6 +31,8 @@ class MicroBatch:
         The gradients, where the examples are targets themselves.
     extra : mapping of str to array-like of shape (b,)
         Further columns.
+    mean : bool
+        Whether the size of the batch is what the loss was divided by.
     """
 
     index: np.ndarray
@@ -38,6 +40,7 @@ class MicroBatch:
     alignment: Tensor | None
     captured: Captured | None
     extra: Mapping[str, Any]
+    mean: bool = True
 
 
 class Update:
@@ -58,7 +61,18 @@ class Update:
         self._parts: list[MicroBatch] = []
 
     def add(self, part: MicroBatch) -> None:
-        """Add a micro-batch."""
+        """Add a micro-batch.
+
+        Raises
+        ------
+        ValueError
+            If it says what its loss was divided by, and others do not.
+        """
+        if self._parts and part.mean is not self._parts[0].mean:
+            raise ValueError(
+                "`denominator` must be given for all micro-batches of an update, or "
+                "for none of them."
+            )
         self._parts.append(part)
 
     def columns(self) -> dict[str, Any] | None:

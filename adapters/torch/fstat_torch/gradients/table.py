@@ -116,7 +116,7 @@ def _row(plan: Plan, unit: Unit) -> LayerRoute:
     route = costs[0][0]
     if unit.rule == "module":
         route = f"run again{' one by one' if unit.loops else ''}, {route}"
-    flops, held = (sum(cost[k] for cost in costs) for k in (1, 2))
+    flops, held = sum(cost[1] for cost in costs), sum(cost[2] for cost in costs)
     return LayerRoute(unit.name, names, unit.rule, size, route, flops, held)
 
 
