@@ -65,16 +65,21 @@ def estimate_binormal(P: FloatArray, Q: FloatArray) -> Estimate:
     fitted = np.flatnonzero(usable & ~separated & ~np.isnan(auc))
     if fitted.size:
         model, found = _maximise(counts[..., fitted], start[fitted])
-        found &= model.information(observed=True).definite()
-        fitted, model = fitted[found], model.take(found)
+        fitted = fitted[found]
         mu[fitted], log_slope[fitted] = model.parameters
         information = model.information(observed=True)
         values = information.solve(model.efficient_scores(information))
-        tables[..., fitted] = np.moveaxis(values, 2, 0)
+        tables[..., fitted] = _centred(np.moveaxis(values, 2, 0), counts[..., fitted])
     of_P, of_Q = categories.place(tables[0])
     slope_of_P, slope_of_Q = categories.place(tables[1])
     slope = np.exp(log_slope)
     return Estimate(mu, n, m, of_P, of_Q, separated, slope, slope_of_P, slope_of_Q)
+
+
+def _centred(tables: FloatArray, counts: FloatArray) -> FloatArray:
+    """Make the values of P and those of Q each sum to 0; together they do anyway."""
+    mean = np.sum(counts * tables, axis=2, keepdims=True)
+    return np.asarray(tables - mean / counts.sum(axis=1, keepdims=True))
 
 
 def _start(counts: FloatArray, mu: FloatArray) -> OrdinalProbit:
@@ -90,37 +95,50 @@ def _start(counts: FloatArray, mu: FloatArray) -> OrdinalProbit:
 
 def _maximise(counts: FloatArray, mu: FloatArray) -> tuple[OrdinalProbit, np.ndarray]:
     """Maximise the likelihoods by Fisher scoring; say for which pairs it worked."""
-    whole = _start(counts, mu)
+    start = _start(counts, mu)
+    parameters, thresholds = start.parameters, start.thresholds
     found = np.zeros(len(mu), dtype=bool)
     active = np.arange(len(mu))
     for _ in range(_ITERATIONS):
-        model, step = _improved(whole.take(active))
-        whole.parameters[:, active] = model.parameters
-        whole.thresholds[:, active] = model.thresholds
+        model = OrdinalProbit(
+            counts[..., active], parameters[:, active], thresholds[:, active]
+        )
+        model, step = _improved(model)
+        parameters[:, active], thresholds[:, active] = (
+            model.parameters,
+            model.thresholds,
+        )
         still = np.abs(step).max(axis=0) < 1e-10
         found[active[still]] = True
         lost = ~(np.abs(model.parameters[1]) < _STEEPEST)
         active = active[~still & ~lost]
         if not active.size:
             break
-    return OrdinalProbit(counts, whole.parameters, whole.thresholds), found
+    best = OrdinalProbit(counts[..., found], parameters[:, found], thresholds[:, found])
+    definite = best.information(observed=True).definite()
+    found[found] = definite
+    return best.take(definite), found
 
 
 def _improved(model: OrdinalProbit) -> tuple[OrdinalProbit, FloatArray]:
     """Take one step of Fisher scoring, halved until it does not harm."""
+    with np.errstate(all="ignore"):
+        step, shift = _scoring_step(model)
+        before = model.log_likelihood()
+        allowance = 1e-12 * np.abs(before)
+        share = np.ones_like(before)
+        for _ in range(_HALVINGS):
+            moved = model.moved(share * step, share * shift)
+            worse = ~(moved.log_likelihood() >= before - allowance)
+            if not worse.any():
+                break
+            share = np.where(worse, share / 2, share)
+    return moved, step
+
+
+def _scoring_step(model: OrdinalProbit) -> tuple[FloatArray, FloatArray]:
     by_parameter, by_threshold = model.score()
     info = model.information(observed=False)
-    free = by_parameter - np.sum(info.slack * by_threshold, axis=1)
-    step = info.solve(free)
+    step = info.solve(by_parameter - np.sum(info.slack * by_threshold, axis=1))
     left = by_threshold - np.sum(info.border * step[:, None], axis=0)
-    shift = solve_tridiagonal(info.diagonal, info.beside, left)
-    before = model.log_likelihood()
-    allowance = 1e-12 * np.abs(before)
-    share = np.ones_like(before)
-    for _ in range(_HALVINGS):
-        moved = model.moved(share * step, share * shift)
-        worse = ~(moved.log_likelihood() >= before - allowance)
-        if not worse.any():
-            break
-        share = np.where(worse, share / 2, share)
-    return moved, step
+    return step, solve_tridiagonal(info.diagonal, info.beside, left)

@@ -99,7 +99,7 @@ def goodness_of_fit(
     *,
     paired: bool = False,
     confidence_level: float = 0.95,
-    n_draws: int = 499,
+    n_draws: int = 999,
     random_state: int = 0,
 ) -> GoodnessOfFit:
     r"""Test whether P and Q are normal, of one variance, with the trade-off G_mu.
@@ -122,7 +122,7 @@ def goodness_of_fit(
         Whether row i of P and row i of Q were observed together.
     confidence_level : float, default=0.95
         Level of the slope's interval.
-    n_draws : int, default=499
+    n_draws : int, default=999
         Samples drawn from the limit.
     random_state : int, default=0
         Seed of the draws.

@@ -85,7 +85,9 @@ def deviation_ratio(
     For normal samples both are exact: from the F distribution, or, paired, those of
     Pitman [1]_ and Morgan. They are too narrow where tails are heavier than normal;
     there they are stretched, on the scale of the logarithm, by the ratio of the
-    standard error that the observed squares show to that of normal samples.
+    standard error that the observed squares show to that of normal samples. Few
+    observations do not show heavy tails: of 15, from Student's t with 8 degrees of
+    freedom, against 100, a test at 5 % rejects 8 %.
 
     Parameters
     ----------

@@ -97,8 +97,8 @@ def estimate_supremum(
     pairs = P.shape[1]
     values = np.empty((3, pairs))
     n, m = (np.sum(~np.isnan(x), axis=0).astype(float) for x in (P, Q))
-    with np.errstate(divide="ignore"):
-        margins = np.sqrt(np.log(4 / (1 - level)) / (2 * np.stack([n, m])))
+    sizes = np.maximum(np.stack([n, m]), 1)
+    margins = np.sqrt(np.log(4 / (1 - level)) / (2 * sizes))
     for part in blocks(P, Q):
         values[:, part] = _bounds(P[:, part], Q[:, part], margins[:, part], floor)
     values[:, (n == 0) | (m == 0)] = np.nan
@@ -111,12 +111,17 @@ def _bounds(
 ) -> FloatArray:
     """Return the tightest mu and its bounds, of shape (3, n_pairs)."""
     above_P, above_Q, auc = _shares_above(P, Q)
-    forth = _tightest(above_P, 1 - above_Q, margins, floor)
-    back = _tightest(1 - above_P, above_Q, margins, floor)
     direction = np.sign(auc - 0.5)
-    direction = np.where(direction == 0, np.sign(forth[0] - back[0]), direction)
-    found = np.where(direction < 0, -back[[0, 2, 1]], forth)
-    return np.where((direction == 0) & (forth[0] > 0), np.nan, found)
+    for k in np.flatnonzero(direction == 0):
+        p, q, margin = above_P[:, [k]], above_Q[:, [k]], margins[:, [k]]
+        gap = _tightest(p, 1 - q, margin, floor) - _tightest(1 - p, q, margin, floor)
+        direction[k] = np.sign(gap[0, 0])
+    backward = direction < 0
+    alpha = np.where(backward, 1 - above_P, above_P)
+    beta = np.where(backward, above_Q, 1 - above_Q)
+    found = _tightest(alpha, beta, margins, floor)
+    found = np.where(backward, -found[[0, 2, 1]], found)
+    return np.where((direction == 0) & (found[0] > 0), np.nan, found)
 
 
 def _tightest(
