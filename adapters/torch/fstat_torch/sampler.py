@@ -231,6 +231,7 @@ class SingleRunSampler:
         self._verified = False
         self._updates = 0
         self._updates_seen: int | None = None
+        self._scale_seen: float | None = None
         self._accumulates = False
         self._counting: Any = None
         if optimizer is not None:
@@ -544,7 +545,11 @@ class SingleRunSampler:
     def _warn_of_accumulation(self) -> None:
         if self.optimizer is None or self._accumulates:
             return
-        if self._updates == self._updates_seen:
+        scale = None if self.scaler is None else self.scaler.get_scale()
+        # A scaler that finds an overflow leaves out the step, and lowers its scale.
+        skipped = scale is not None and scale < (self._scale_seen or 0.0)
+        self._scale_seen = scale
+        if self._updates == self._updates_seen and not skipped:
             self._accumulates = True
             warnings.warn(
                 "The optimiser did not step since the last `sampler.step`: with "
