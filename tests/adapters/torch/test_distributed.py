@@ -1,0 +1,175 @@
+"""Several processes leave the trace that one would leave on the same batches.
+
+Run by torchrun, this file trains with and without a sampler and saves what came out.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+import numpy as np  # noqa: E402
+import torch.distributed as dist  # noqa: E402
+from torch import nn  # noqa: E402
+
+from fstat import Trace  # noqa: E402
+from fstat_torch import SingleRunSampler, UnsupportedModelError  # noqa: E402
+
+N, STEPS = 60, 14
+ROOT = Path(__file__).parents[3]
+SHARES = {"even": [6, 6], "ragged": [7, 5]}
+
+
+def build():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3)
+    ).double()
+
+
+def data():
+    g = torch.Generator().manual_seed(1)
+    x = torch.randn(N, 6, generator=g, dtype=torch.float64)
+    return x, torch.randint(3, (N,), generator=g)
+
+
+def targets():
+    x, y = data()
+    return {"self": "self", "one": (x[:1], y[:1]), "group": (x[1:5], y[1:5])}
+
+
+def batches():
+    g = torch.Generator().manual_seed(2)
+    return [torch.randperm(N, generator=g)[:12] for _ in range(STEPS)]
+
+
+def train(model, shares, rank=None, micro=1, clip=None, **options):
+    """Train on the share of a rank, or on all of them with the same weights.
+
+    Each share's loss is a mean, and the shares' gradients are averaged.
+    """
+    x, y = data()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.2, momentum=0.9)
+    sampler = None
+    if options:
+        sampler = SingleRunSampler(model, optimizer=optimizer, **options)
+    for batch in batches():
+        optimizer.zero_grad()
+        own = batch if rank is None else batch.split(shares)[rank]
+        for k, index in enumerate(own.chunk(micro)):
+            last = k + 1 == micro
+            sync = getattr(model, "no_sync", None)
+            with torch.enable_grad() if last or sync is None else sync():
+                if sampler is None:
+                    loss_of(model, x, y, index, shares, rank, micro).backward()
+                    continue
+                with sampler.step(index, accumulate=not last):
+                    loss_of(model, x, y, index, shares, rank, micro).backward()
+        if clip:
+            nn.utils.clip_grad_norm_(model.parameters(), clip)
+        optimizer.step()
+    return sampler
+
+
+def loss_of(model, x, y, index, shares, rank, micro):
+    losses = nn.functional.cross_entropy(model(x[index]), y[index], reduction="none")
+    if rank is None:
+        return torch.stack([part.mean() for part in losses.split(shares)]).mean()
+    return losses.mean() / micro
+
+
+def parameters(model):
+    whole = [p.detach() for p in model.parameters()]
+    return [p.full_tensor() if hasattr(p, "full_tensor") else p for p in whole]
+
+
+def main(kind, share, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    rank = dist.get_rank()
+    micro = 2 if kind == "accumulated" else 1
+
+    def wrapped():
+        model = build()
+        if kind != "fsdp":
+            return nn.parallel.DistributedDataParallel(model)
+        from torch.distributed.fsdp import fully_shard
+
+        for layer in model:
+            if isinstance(layer, nn.Linear):
+                fully_shard(layer)
+        return fully_shard(model)
+
+    plain, sampled = wrapped(), wrapped()
+    train(plain, SHARES[share], rank, micro, clip=1.0)
+    sampler = train(
+        sampled, SHARES[share], rank, micro, clip=1.0,
+        targets=targets(), path=folder / "trace",
+    )  # fmt: skip
+    sampler.close()
+    assert sampler.trace.n_steps == STEPS
+    assert sampler.trace.n_recorded == (STEPS if rank == 0 else 0)
+    same = zip(parameters(plain), parameters(sampled), strict=True)
+    assert all([torch.equal(a, b) for a, b in same]), "training was changed"
+    refusals(plain.module if kind != "fsdp" else build(), rank)
+    final = parameters(sampled)
+    if rank == 0:
+        torch.save(final, folder / "parameters.pt")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def refusals(model, rank):
+    with pytest.raises(ValueError, match="`distributed` must be said"):
+        SingleRunSampler(model)
+    SingleRunSampler(model, distributed=False)
+    assert SingleRunSampler(model, distributed=True)._processes.size == 2
+
+
+def torchrun(folder, *arguments):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone",
+         "--nproc-per-node", "2", __file__, *arguments, str(folder)],
+        capture_output=True, text=True, env=environment, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "share"),
+    [("ddp", "even"), ("ddp", "ragged"), ("accumulated", "even"), ("fsdp", "even")],
+)
+def test_two_processes_leave_the_trace_of_one(kind, share, tmp_path):
+    torchrun(tmp_path, kind, share)
+    model = build()
+    one = train(model, SHARES[share], clip=1.0, targets=targets()).trace.columns()
+    trace = Trace.load(tmp_path / "trace")
+    two = trace.columns()
+    assert trace.n_steps == STEPS and one.keys() == two.keys()
+    if kind == "accumulated":  # the same rows of a step, in another order
+        order = [np.argsort(c["index"].reshape(STEPS, -1), axis=1) for c in (one, two)]
+        for columns, rows in zip((one, two), order, strict=True):
+            rows = (rows + 12 * np.arange(STEPS)[:, None]).ravel()
+            for name in columns.keys() - {"step", "batch_size", "target_norm"}:
+                if len(columns[name]) == len(rows):
+                    columns[name] = columns[name][rows]
+    for name, column in one.items():
+        scale = np.abs(column).max()
+        np.testing.assert_allclose(column, two[name], rtol=0, atol=1e-6 * scale)
+    final = torch.load(tmp_path / "parameters.pt", weights_only=True)
+    for mine, theirs in zip(model.parameters(), final, strict=True):
+        torch.testing.assert_close(mine.detach(), theirs, rtol=1e-8, atol=1e-10)
+
+
+def test_data_parallel_in_one_process_is_refused():
+    with pytest.raises(UnsupportedModelError, match="one process a device"):
+        SingleRunSampler(nn.DataParallel(nn.Linear(2, 2)))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]))
