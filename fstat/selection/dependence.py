@@ -23,19 +23,19 @@ class Dependence:
     Parameters
     ----------
     root : ndarray of shape (n_rows, n_pairs)
-        Columns of length 1; the correlation of two pairs is their inner product.
-    own : float
-        Share of its variance that each pair has for itself alone, in [0, 1]; all
-        correlations are that much nearer to 0.
+        Columns of length 1, or 0; the correlation of what pairs share is their inner
+        product.
+    own : ndarray of shape (n_pairs,)
+        Share of its variance that each pair has for itself alone, in [0, 1].
     """
 
     root: FloatArray
-    own: float
+    own: FloatArray
 
     @property
     def independent(self) -> bool:
         """Whether no two pairs are correlated."""
-        return self.own == 1
+        return bool((self.own == 1).all())
 
     def draws(
         self, n_draws: int, rng: np.random.RandomState
@@ -45,11 +45,9 @@ class Dependence:
         size = max(1, _BLOCK // n_pairs)
         for start in range(0, n_draws, size):
             count = min(size, n_draws - start)
-            z = np.zeros((count, n_pairs))
-            if self.own < 1:
-                shared = rng.standard_normal((count, n_rows)) @ self.root
-                z += np.sqrt(1 - self.own) * shared
-            if self.own > 0:
+            z = rng.standard_normal((count, n_rows)) @ self.root
+            z *= np.sqrt(1 - self.own)
+            if self.own.any():
                 z += np.sqrt(self.own) * rng.standard_normal((count, n_pairs))
             yield z
 
@@ -72,8 +70,9 @@ def dependence_among(
                 "`correlation` must be 'independent' or a matrix, got "
                 f"{correlation!r:.80}."
             )
-        return Dependence(np.zeros((0, int(tested.sum()))), 1.0)
-    return Dependence(_root_of_matrix(correlation, tested), 0.0)
+        return Dependence(np.zeros((0, int(tested.sum()))), np.ones(tested.sum()))
+    root = _root_of_matrix(correlation, tested)
+    return Dependence(root, np.zeros(root.shape[1]))
 
 
 def _root_of_matrix(correlation: ArrayLike, tested: NDArray[np.bool_]) -> FloatArray:
@@ -99,7 +98,8 @@ def _root_of_matrix(correlation: ArrayLike, tested: NDArray[np.bool_]) -> FloatA
             "`correlation` must have no negative eigenvalue, got one of "
             f"{values[0]:.3g}."
         )
-    return _unit((vectors * np.sqrt(np.maximum(values, 0.0))).T)
+    root = (vectors * np.sqrt(np.maximum(values, 0.0))).T
+    return np.asarray(root / np.linalg.norm(root, axis=0))
 
 
 def _of_values(
@@ -110,20 +110,26 @@ def _of_values(
     The correlation of few rows overstates how alike many pairs are. It is drawn
     towards the identity with Ledoit and Wolf's intensity, and by Sidak's (1968)
     monotonicity what is lost is only tightness: intervals grow as all correlations
-    shrink together.
+    shrink together. Pairs without influence values, such as separated ones, are taken
+    to be independent of the others.
     """
     parts = (
         influence_values if isinstance(influence_values, tuple) else (influence_values,)
     )
-    rows = [_centred(part, tested) for part in parts]
-    root = _unit(np.concatenate(rows))
+    root = np.concatenate([_centred(part, tested) for part in parts])
+    length = np.linalg.norm(root, axis=0)
+    root /= np.where(length > 0, length, 1.0)
+    return Dependence(root, np.where(length > 0, _shrinkage(root), 1.0))
+
+
+def _shrinkage(root: FloatArray) -> float:
+    """Return Ledoit and Wolf's intensity, towards no correlation."""
     n_rows, n_pairs = root.shape
     gram = root @ root.T if n_rows < n_pairs else root.T @ root
-    squares = np.sum(gram**2)
-    apart = squares - n_pairs
-    noise = np.sum(np.sum(root**2, axis=1) ** 2) - squares / n_rows
-    own = 1.0 if apart <= _ROUNDING else float(np.clip(noise / apart, 0.0, 1.0))
-    return Dependence(root, own)
+    squares, sizes = np.sum(gram**2), np.sum(root**2, axis=1)
+    apart = squares - sizes.sum()
+    noise = np.sum(sizes**2) - squares / n_rows
+    return 1.0 if apart <= _ROUNDING else float(np.clip(noise / apart, 0.0, 1.0))
 
 
 def _centred(values: ArrayLike, tested: NDArray[np.bool_]) -> FloatArray:
@@ -141,13 +147,3 @@ def _centred(values: ArrayLike, tested: NDArray[np.bool_]) -> FloatArray:
     seen = ~np.isnan(chosen)
     mean = np.nansum(chosen, axis=0) / np.maximum(seen.sum(axis=0), 1)
     return np.where(seen, chosen - mean, 0.0)
-
-
-def _unit(root: FloatArray) -> FloatArray:
-    length = np.linalg.norm(root, axis=0)
-    if not (length > 0).all():
-        raise ValueError(
-            "`influence_values` must have a spread in every estimated pair, got none "
-            f"in {int((length == 0).sum())} of {len(length)}."
-        )
-    return np.asarray(root / length)

@@ -108,9 +108,10 @@ def simultaneous_intervals(
         Correlation of the estimates, for `"max-t"`.
     influence_values : array-like of shape (n_rows, n_pairs), or pair of them, optional
         What each observation adds to the error of each estimate, for `"max-t"`: rows
-        are what pairs share (a step, a retrained model), NaN where a pair was not
-        observed. A tuple ``(of_P, of_Q)`` for unpaired samples, scaled so that their
-        sums add to the error. Rows that belong together must have been summed.
+        are what pairs share (a step, a retrained model), NaN or 0 where a pair was
+        not observed. For unpaired samples a tuple ``(of_P, of_Q)`` whose column sums
+        add up to the error; for paired ones ``of_P + of_Q``. Rows that belong
+        together (of a run, in clusters) must have been summed.
     n_draws : int, default=10000
         Draws of the largest error.
     random_state : int, RandomState or None, default=None
