@@ -114,8 +114,9 @@ def _bounds(
     direction = np.sign(auc - 0.5)
     for k in np.flatnonzero(direction == 0):
         p, q, margin = above_P[:, [k]], above_Q[:, [k]], margins[:, [k]]
-        gap = _tightest(p, 1 - q, margin, floor) - _tightest(1 - p, q, margin, floor)
-        direction[k] = np.sign(gap[0, 0])
+        forth = _tightest(p, 1 - q, margin, floor)[0]
+        back = _tightest(1 - p, q, margin, floor)[0]
+        direction[k] = np.sign(forth - back)[0]
     backward = direction < 0
     alpha = np.where(backward, 1 - above_P, above_P)
     beta = np.where(backward, above_Q, 1 - above_Q)
