@@ -52,7 +52,7 @@ def test_joint_chance_of_one_rank_is_binomial():
         assert_allclose(got, binom.sf(rank - 1, n, bound), rtol=1e-10)
 
 
-@pytest.mark.parametrize("n", [1, 2, 10, 300, 3000])
+@pytest.mark.parametrize("n", [1, 2, 10, 300, 2000])
 @pytest.mark.parametrize("miss", [0.0125, 0.3])
 def test_equal_levels_hold_together_with_exactly_their_level(n, miss):
     upper = equal_level(n, miss)
@@ -68,7 +68,7 @@ def test_equal_levels_hold_together_with_exactly_their_level(n, miss):
 def test_of_many_observations_fewer_ranks_are_bounded():
     n = 50_000
     ranks, upper = _ranks(n), equal_level(n, 0.025)
-    assert ranks[0] == 1 and ranks[-1] == n and len(ranks) < 5000
+    assert ranks[0] == 1 and ranks[-1] == n and len(ranks) < n / 10
     assert upper.shape == (n + 1,) and (np.diff(upper) >= 0).all()
     assert (upper > np.arange(n + 1) / n)[:-1].all()
     # A rank between takes the bound of the next one.
@@ -91,7 +91,7 @@ def test_simulated_level():
 
 def test_clopper_pearson_against_scipy():
     for n in (1, 7, 40):
-        upper = clopper_pearson(n, 0.025)
+        upper = clopper_pearson(np.arange(n + 1), n, 0.025)
         for count in range(n + 1):
             expected = binomtest(count, n).proportion_ci(0.95, "exact")
             assert_allclose(upper[count], expected.high, rtol=1e-9)

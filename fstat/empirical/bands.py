@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,11 +10,14 @@ from numpy.typing import NDArray
 
 from .._validation import FloatArray
 from ..tradeoff import PiecewiseLinearTradeOff
+from .allocations import allocations
 from .envelopes import Envelope, dkw, equal_level
 from .levy import levy_distance_between
 from .regions import OneSided, Points, Tests, above_zero, shares
 
 ENVELOPES: dict[str, Envelope] = {"equal_level": equal_level, "dkw": dkw}
+# The levels of the first are costly to find.
+_CELLS = {"equal_level": 8, "dkw": 32}
 
 
 class ConfidenceBand(NamedTuple):
@@ -52,7 +56,28 @@ def hull(points: Points) -> PiecewiseLinearTradeOff:
     )
 
 
-def high_points(tests: Tests, miss: float, method: str) -> Points:
+def highest(curves: Sequence[PiecewiseLinearTradeOff]) -> PiecewiseLinearTradeOff:
+    """Return a trade-off function that none of several exceeds.
+
+    Parameters
+    ----------
+    curves : sequence of PiecewiseLinearTradeOff
+        The curves.
+
+    Returns
+    -------
+    PiecewiseLinearTradeOff
+        Straight between the vertices of all, where it is the largest of them.
+    """
+    alpha = np.concatenate([[0.0, 1.0], *(curve.alpha for curve in curves)])
+    alpha = np.unique(np.clip(alpha, 0.0, 1.0))
+    beta = np.max([curve.f(alpha) for curve in curves], axis=0)
+    return PiecewiseLinearTradeOff(alpha, beta, convexify=True)
+
+
+def high_points(
+    tests: Tests, miss: float, method: str, *, independent: bool
+) -> list[Points]:
     """Return upper bounds on both errors of all tests at once.
 
     Parameters
@@ -60,21 +85,27 @@ def high_points(tests: Tests, miss: float, method: str) -> Points:
     tests : OneSided or TwoSided
         The tests.
     miss : float
-        Probability that any bound fails; each tail of each sample has an equal part,
-        so that it holds whatever the dependence between the samples.
+        Probability that any bound fails.
     method : {"equal_level", "dkw"}
         The envelope.
+    independent : bool
+        Whether P and Q are independent of each other.
 
     Returns
     -------
-    alpha, beta : ndarray of shape (n_tests,)
-        The bounds.
+    list of tuple of two ndarray of shape (n_tests,)
+        Bounds on type I and II errors, all of which hold for one item of the list.
     """
-    envelope, part = ENVELOPES[method], miss / (2 * tests.tails)
-    return tests.high(envelope(tests.n_P, part), envelope(tests.n_Q, part))
+    envelope, tails = ENVELOPES[method], tests.tails
+    return [
+        tests.high(envelope(tests.n_P, p / tails), envelope(tests.n_Q, q / tails))
+        for p, q in allocations(miss, independent=independent, cells=_CELLS[method])
+    ]
 
 
-def envelope_band(tests: Tests, level: float, method: str) -> ConfidenceBand:
+def envelope_band(
+    tests: Tests, level: float, method: str, *, independent: bool
+) -> ConfidenceBand:
     """Return the band of all curves whose errors lie within envelopes.
 
     Parameters
@@ -85,15 +116,23 @@ def envelope_band(tests: Tests, level: float, method: str) -> ConfidenceBand:
         Confidence level; at least that for any distributions.
     method : {"equal_level", "dkw"}
         The envelope.
+    independent : bool
+        Whether P and Q are independent of each other.
 
     Returns
     -------
     ConfidenceBand
         The lower convex hulls of the lower and of the upper corners.
     """
-    envelope, part = ENVELOPES[method], (1 - level) / (4 * tests.tails)
-    low = tests.low(envelope(tests.n_P, part), envelope(tests.n_Q, part))
-    return ConfidenceBand(hull(low), hull(high_points(tests, (1 - level) / 2, method)))
+    envelope, parts = ENVELOPES[method], 2 * tests.tails
+    low, high = [], []
+    shared = allocations(1 - level, independent=independent, cells=_CELLS[method])
+    for p, q in shared:
+        upper = envelope(tests.n_P, p / parts), envelope(tests.n_Q, q / parts)
+        low.append(tests.low(*upper))
+        high.append(hull(tests.high(*upper)))
+    alpha, beta = (np.concatenate(errors) for errors in zip(*low, strict=True))
+    return ConfidenceBand(hull((alpha, beta)), highest(high))
 
 
 def bootstrap_band(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 from scipy.special import betaincinv, gammaln
 
@@ -14,31 +14,34 @@ from .._validation import FloatArray
 
 # Above this many observations the bounds are made to hold at this many ranks, which
 # is exact as well, and the ranks between take the bound of the next one.
-_MOST_RANKS = 4096
+_MOST_RANKS = 2048
 
 
-def clopper_pearson(n: int, miss: float) -> FloatArray:
-    """Return the exact upper bound on a probability for every count.
+def clopper_pearson(count: ArrayLike, n: int, miss: float) -> FloatArray:
+    """Return the exact upper bound on a probability, at one threshold.
 
     Parameters
     ----------
+    count : array-like of int
+        How many of the observations lie beyond a threshold chosen beforehand.
     n : int
         Number of observations.
     miss : float
-        Probability that a bound, at one threshold chosen beforehand, fails.
+        Probability that the bound fails.
 
     Returns
     -------
-    ndarray of shape (n + 1,)
-        Bounds after 0, 1, ..., n occurrences.
+    ndarray
+        Bounds, of the shape of `count`.
 
     References
     ----------
     .. [1] C. J. Clopper, E. S. Pearson, "The use of confidence or fiducial limits
        illustrated in the case of the binomial", Biometrika 26(4), 1934.
     """
-    ranks = np.arange(1, n + 1)
-    return np.append(betaincinv(ranks, n - ranks + 1, 1 - miss), 1.0)
+    k = np.asarray(count)
+    bound = betaincinv(k + 1, np.maximum(n - k, 1), 1 - miss)
+    return np.where(k == n, 1.0, bound)
 
 
 def dkw(n: int, miss: float) -> FloatArray:
@@ -68,7 +71,7 @@ def dkw(n: int, miss: float) -> FloatArray:
     return np.minimum(np.arange(n + 1) / n + width, 1.0)
 
 
-@lru_cache(maxsize=128)
+@lru_cache(maxsize=256)
 def equal_level(n: int, miss: float) -> FloatArray:
     r"""Return upper bounds that hold at all thresholds at once, narrow in the tails.
 
@@ -101,20 +104,28 @@ def equal_level(n: int, miss: float) -> FloatArray:
        2017.
     """
     ranks = _ranks(n)
-
-    def quantiles(log_eta: float) -> FloatArray:
-        return np.asarray(betaincinv(ranks, n - ranks + 1, -np.expm1(log_eta)))
-
-    def excess(log_eta: float) -> float:
-        return 1 - miss - chance_below(quantiles(log_eta), ranks, n)
-
-    # By Bonferroni's inequality miss / n is enough, and more than miss never is.
-    low, high = np.log(miss / len(ranks)) - 1e-6, np.log(miss)
-    log_eta = brentq(excess, low, high, xtol=1e-7) if n > 1 else high
-    bounds = quantiles(log_eta - 1e-6)
+    bounds = _at_level(ranks, n, _local_level(n, miss))
     upper = np.append(bounds[np.searchsorted(ranks, np.arange(1, n + 1))], 1.0)
     upper.setflags(write=False)
     return upper
+
+
+@cache
+def _local_level(n: int, miss: float) -> float:
+    """Return the logarithm of the level of each bound at which all hold together."""
+    ranks = _ranks(n)
+
+    def excess(log_eta: float) -> float:
+        return 1 - miss - chance_below(_at_level(ranks, n, log_eta), ranks, n)
+
+    # By Bonferroni's inequality miss / n is enough, and more than miss never is.
+    low, high = np.log(miss / len(ranks)) - 1e-3, np.log(miss)
+    log_eta = brentq(excess, low, high, xtol=1e-5) if n > 1 else high
+    return float(log_eta - 1e-5)
+
+
+def _at_level(ranks: NDArray[np.intp], n: int, log_eta: float) -> FloatArray:
+    return np.asarray(betaincinv(ranks, n - ranks + 1, -np.expm1(log_eta)))
 
 
 def _ranks(n: int) -> NDArray[np.intp]:

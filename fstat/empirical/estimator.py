@@ -24,12 +24,14 @@ from .._validation import (
 )
 from ..intervals import ConfidenceInterval
 from ..tradeoff import PiecewiseLinearTradeOff
+from .allocations import allocations
 from .bands import (
     ENVELOPES,
     ConfidenceBand,
     bootstrap_band,
     envelope_band,
     high_points,
+    highest,
     hull,
 )
 from .bounds import epsilon_between, mu_between
@@ -73,7 +75,9 @@ class EmpiricalTradeOff(BaseEstimator):
         estimated from a part of the samples. It is never chosen by the data.
     paired : bool, default=False
         Whether row i of P and row i of Q come from the same step, batch or seed: they
-        are then split, resampled and, where one is unobserved, left out together.
+        are then split, resampled and, where one is unobserved, left out together, and
+        bounds and bands allow for any dependence between P and Q. Otherwise P and Q
+        are taken for independent of each other.
     train_size : float, default=0.5
         Part of the samples that chooses: the likelihood ratio, or the threshold
         where a bound's `method` is `"split"`.
@@ -105,10 +109,11 @@ class EmpiricalTradeOff(BaseEstimator):
     the curve is not optimistic, whatever the quality of the estimate. For `"greater"`
     and `"less"` the hull is itself the monotone likelihood ratio estimate.
 
-    Each observation counts as independent of the others of its sample. Bands and
-    bounds from envelopes add up the failures of P and of Q, and thus hold whatever
-    the dependence between P and Q, so for paired samples too. Serial dependence
-    within a sample is not allowed for.
+    Each observation counts as independent of the others of its sample; serial
+    dependence within a sample is not allowed for. Bands and bounds for paired samples
+    add up the failures of P and of Q, and thus hold whatever the dependence between
+    the two. For independent samples the failures are combined by Fisher's method,
+    which makes bounds some 20 % closer.
 
     Lower bounds on mu and epsilon speak of the curve. With ``direction="greater"`` a
     bound on mu above 0 says that S raises the statistic, with `"less"` that it lowers
@@ -230,10 +235,10 @@ class EmpiricalTradeOff(BaseEstimator):
     def score(self, P: ArrayLike, Q: ArrayLike) -> float:
         """Return how well the curve describes held-out observations.
 
-        One minus the Levy distance of the fitted curve from that of the held-out
-        observations, under the tests that were fitted: as `FInfluence.score`, so that
-        both can be compared. 1 is perfect, 0.5 the worst; in large samples only the
-        true curve comes to 1.
+        One minus the Levy distance of the fitted curve from the hull of the held-out
+        observations' errors under the tests that were fitted, the distance of
+        `FInfluence.score`. 1 is perfect, 0.5 the worst; in large samples only the
+        true curve of these tests comes to 1.
 
         Parameters
         ----------
@@ -254,9 +259,9 @@ class EmpiricalTradeOff(BaseEstimator):
         """
         check_is_fitted(self, "tradeoff_")
         held = OneSided(*map(self.statistic, _observed(P, Q, self.paired)))
-        curve = held.above_P / held.n_P, held.below_Q / held.n_Q
-        fitted = self.tradeoff_.alpha, self.tradeoff_.beta
-        return 1 - levy_distance_between(fitted, curve)
+        new = hull((held.above_P / held.n_P, held.below_Q / held.n_Q))
+        old = self.tradeoff_
+        return 1 - levy_distance_between((old.alpha, old.beta), (new.alpha, new.beta))
 
     def confidence_band(
         self,
@@ -297,7 +302,9 @@ class EmpiricalTradeOff(BaseEstimator):
         level = confidence(confidence_level)
         option(method, "method", (*ENVELOPES, "bootstrap"))
         if method != "bootstrap":
-            return envelope_band(self._tests, level, method)
+            return envelope_band(
+                self._tests, level, method, independent=not self.paired
+            )
         if n_resamples < 1:
             raise ValueError(f"`n_resamples` must be at least 1, got {n_resamples!r}.")
         P, Q = self._one_dimensional("method='bootstrap'")
@@ -375,8 +382,9 @@ class EmpiricalTradeOff(BaseEstimator):
         counts = self._counts(threshold, self._data)
         intervals = []
         for count, sample in zip(counts, self._data, strict=True):
-            upper = clopper_pearson(len(sample), miss)
-            low, high = 1 - upper[len(sample) - count], upper[count]
+            n = len(sample)
+            upper = clopper_pearson([n - count, count], n, miss)
+            low, high = 1 - upper[0], upper[1]
             intervals.append(ConfidenceInterval(float(low), float(high)))
         return ErrorIntervals(*intervals)
 
@@ -407,8 +415,14 @@ class EmpiricalTradeOff(BaseEstimator):
         ------
         ValueError
             If an argument is not one of its options.
+
+        Notes
+        -----
+        For independent samples `lower_bound_mu` and `lower_bound_epsilon` can prove
+        more than this curve: it holds for all mu and epsilon at once.
         """
-        return hull(self._bounded(confidence_level, method, threshold, mu_between))
+        held = self._bounded(confidence_level, method, threshold, mu_between)
+        return highest([hull(points) for points in held])
 
     def lower_bound_mu(
         self,
@@ -451,8 +465,7 @@ class EmpiricalTradeOff(BaseEstimator):
         .. [1] M. Nasr et al., "Tight auditing of differentially private machine
            learning", USENIX Security Symposium, 2023, section 4.
         """
-        points = self._bounded(confidence_level, method, threshold, mu_between)
-        return max(0.0, float(mu_between(*points).max()))
+        return self._least(confidence_level, method, threshold, mu_between)
 
     def lower_bound_epsilon(
         self,
@@ -491,8 +504,7 @@ class EmpiricalTradeOff(BaseEstimator):
         if not 0 <= delta < 1:
             raise ValueError(f"`delta` must lie in [0, 1), got {delta!r}.")
         target = partial(epsilon_between, delta=float(delta))
-        points = self._bounded(confidence_level, method, threshold, target)
-        return max(0.0, float(target(*points).max()))
+        return self._least(confidence_level, method, threshold, target)
 
     def _check_parameters(self) -> None:
         option(self.direction, "direction", _DIRECTIONS)
@@ -543,8 +555,8 @@ class EmpiricalTradeOff(BaseEstimator):
         method: str | None,
         threshold: ArrayLike | None,
         target: Target,
-    ) -> Points:
-        """Return upper bounds on both errors of some tests, valid together."""
+    ) -> list[Points]:
+        """Return upper bounds on both errors of some tests, one item of which holds."""
         check_is_fitted(self, "tradeoff_")
         miss = 1 - confidence(confidence_level)
         if method is None:
@@ -560,20 +572,30 @@ class EmpiricalTradeOff(BaseEstimator):
         if method == "split":
             self._refuse_empty_parts()
             return self._bounded_at(self._choose(target, miss), miss, self._checker)
-        return high_points(self._tests, miss, method)
+        return high_points(self._tests, miss, method, independent=not self.paired)
+
+    def _least(
+        self,
+        confidence_level: float,
+        method: str | None,
+        threshold: ArrayLike | None,
+        target: Target,
+    ) -> float:
+        """Return what the best test proves, whichever bounds hold."""
+        held = self._bounded(confidence_level, method, threshold, target)
+        return max(0.0, min(float(target(*points).max()) for points in held))
 
     def _bounded_at(
         self,
         threshold: ArrayLike,
         miss: float,
         data: tuple[FloatArray, FloatArray],
-    ) -> Points:
-        counts = self._counts(threshold, data)
-        alpha, beta = (
-            clopper_pearson(len(sample), miss / 2)[[count]]
-            for sample, count in zip(data, counts, strict=True)
-        )
-        return alpha, beta
+    ) -> list[Points]:
+        (n, m), (above, below) = map(len, data), self._counts(threshold, data)
+        return [
+            (clopper_pearson([above], n, p), clopper_pearson([below], m, q))
+            for p, q in allocations(miss, independent=not self.paired, cells=64)
+        ]
 
     def _choose(self, target: Target, miss: float) -> FloatArray:
         """Return the threshold at which the choosing part would prove most."""

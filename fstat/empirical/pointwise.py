@@ -34,7 +34,10 @@ def interval_of_beta(
         `low` and `high`, of the shape of `alpha`.
     """
     part = (1 - level) / 4
-    of_P, of_Q = clopper_pearson(len(P), part), clopper_pearson(len(Q), part)
+    of_P, of_Q = (
+        clopper_pearson(np.arange(len(sample) + 1), len(sample), part)
+        for sample in (P, Q)
+    )
     falling = np.concatenate([[np.inf], np.sort(P)[::-1], [-np.inf]])
     ordered = np.sort(Q)
     # With so many of P above it, the threshold is surely beyond that of size alpha.
