@@ -41,12 +41,15 @@ class Step:
     clip_factor : float
         What gradient clipping multiplies the gradient with, at most 1. The learning
         rate is recorded times this factor, since it is what the step moves by.
+    accumulate : bool
+        Whether more micro-batches follow before the optimiser's step.
     """
 
     learning_rate: float | None = None
     loss_scale: float = 1.0
     denominator: float | None = None
     clip_factor: float = 1.0
+    accumulate: bool = False
 
 
 def cross_entropy(output: Tensor, y: Tensor) -> Tensor:
@@ -309,15 +312,24 @@ class SingleRunSampler:
         ValueError
             If `index` is not a 1-D array of integers.
         """
-        number = self._begin(accumulate)
+        number = self._begin()
         if loss_scale is None:
             loss_scale = 1.0 if self.scaler is None else self.scaler.get_scale()
-        step = Step(learning_rate, loss_scale, denominator)
-        if number % self.every:
-            yield step
-            if not accumulate:
-                self.trace.n_steps = number + 1
-            return
+        step = Step(learning_rate, loss_scale, denominator, accumulate=bool(accumulate))
+        try:
+            if number % self.every:
+                yield step
+            else:
+                yield from self._watch(number, index, step, extra)
+        finally:
+            self._amid = step.accumulate
+            self._next = number + (not step.accumulate)
+        self.trace.n_steps = max(self.trace.n_steps, self._next)
+
+    def _watch(
+        self, number: int, index: Any, step: Step, extra: Mapping[str, Any]
+    ) -> Iterator[Step]:
+        """Capture what passes in the block, and record the update if it is whole."""
         examples = _numbers(index)
         with (
             self._seeing_gradients() as added,
@@ -327,16 +339,14 @@ class SingleRunSampler:
         _check(step)
         self._verify(batch, added)
         self._add(number, examples, batch, step, extra)
-        if not accumulate:
+        if not step.accumulate:
             self._record(number, step)
 
-    def _begin(self, accumulate: bool) -> int:
+    def _begin(self) -> int:
         """Return the number of the step that a micro-batch belongs to."""
         number = self._next
-        self._next += not accumulate
         if not self._amid:
             self._warn_of_accumulation()
-        self._amid = accumulate
         if number < self.trace.n_steps:
             self._warn_of_starting_over(number)
             self.trace.rewind(number)
@@ -399,7 +409,6 @@ class SingleRunSampler:
         rate = self._learning_rate(step) * float(step.clip_factor)
         columns = update.columns()
         if columns is None:
-            self.trace.n_steps = number + 1
             return
         if self._norms is not None:
             columns["target_norm"] = self._norms
@@ -506,12 +515,10 @@ class SingleRunSampler:
                 f"`state` must be of a sampler with targets {self.trace.targets}, got "
                 f"{list(state['targets'])}."
             )
-        self._next, self._update, self._amid = int(state["step"]), None, False
-        self._aims = []
         if state["trace"] is not None and self.trace.path is None:
             self.trace.rewind(0)
             self.trace.extend({k: v.numpy() for k, v in state["trace"].items()})
-        self.trace.rewind(self._next)
+        self.start_at(int(state["step"]))
         holds = self._processes is None or self._processes.rank == 0
         if holds and self.trace.n_recorded != state["n_recorded"]:
             raise ValueError(
@@ -520,6 +527,19 @@ class SingleRunSampler:
                 f"{state['n_recorded']}: give the sampler the `path` of that run, and "
                 "resume=True."
             )
+
+    def start_at(self, step: int) -> None:
+        """Go on at an update step: what the trace holds of later ones is superseded.
+
+        Parameters
+        ----------
+        step : int
+            How many update steps the model has made. Targets are taken anew at the
+            next recorded one.
+        """
+        self._next, self._amid = int(step), False
+        self._update, self._aims = None, []
+        self.trace.rewind(self._next)
         self.trace.n_steps = self._next
 
     def close(self) -> None:
