@@ -217,10 +217,9 @@ class SingleRunSampler:
         self._capture = GradientCapture(self.model, parameters)
         self._points, self._self = read_targets(targets)
         names = [name for points in self._points for name in points.names]
-        writes = self._processes is None or self._processes.rank == 0
         self.trace = Trace(
             [*names, SELF] if self._self else names,
-            path=path if writes else None,
+            path=path if self.is_writer else None,
             resume=resume,
             flush_every=flush_every,
             flush_seconds=flush_seconds,
@@ -331,9 +330,10 @@ class SingleRunSampler:
     ) -> Iterator[Step]:
         """Capture what passes in the block, and record the update if it is whole."""
         examples = _numbers(index)
+        # Parameters' hooks come off before the capture ends, which may differentiate.
         with (
-            self._seeing_gradients() as added,
             self._capture.training(len(examples)) as batch,
+            self._seeing_gradients() as added,
         ):
             yield step
         _check(step)
@@ -474,6 +474,11 @@ class SingleRunSampler:
                     "train with DistributedDataParallel."
                 )
 
+    @property
+    def is_writer(self) -> bool:
+        """Whether this process holds the trace."""
+        return self._processes is None or self._processes.rank == 0
+
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint needs, and flush the trace.
 
@@ -515,12 +520,11 @@ class SingleRunSampler:
                 f"`state` must be of a sampler with targets {self.trace.targets}, got "
                 f"{list(state['targets'])}."
             )
-        if state["trace"] is not None and self.trace.path is None:
+        if state["trace"] is not None and self.is_writer and self.trace.path is None:
             self.trace.rewind(0)
             self.trace.extend({k: v.numpy() for k, v in state["trace"].items()})
         self.start_at(int(state["step"]))
-        holds = self._processes is None or self._processes.rank == 0
-        if holds and self.trace.n_recorded != state["n_recorded"]:
+        if self.is_writer and self.trace.n_recorded != state["n_recorded"]:
             raise ValueError(
                 f"`state` must be of the trace at hand, which has "
                 f"{self.trace.n_recorded} recorded steps before step {self._next}, not "

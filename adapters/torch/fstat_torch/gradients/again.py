@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 
 from .isolation import undisturbed
@@ -101,7 +102,9 @@ def _vectorised(call: Call, mapped: list[int]) -> tuple[list[Tensor], Gradients]
         return [out.squeeze(0) for out in outputs], gradients
 
     rows = [leaves[k] for k in mapped]
-    outputs, gradients = vmap(one, randomness="error")(rows, cotangents)
+    # The fused kernels of attention know no batches of batches.
+    with sdpa_kernel(SDPBackend.MATH):
+        outputs, gradients = vmap(one, randomness="error")(rows, cotangents)
     return outputs, gradients
 
 
