@@ -12,9 +12,22 @@ if _torch is None or _torch.origin is None:
 from .gradients import GradientCapture, UnsupportedModelError  # noqa: E402
 from .sampler import SingleRunSampler, cross_entropy  # noqa: E402
 
+_TRAINERS = ("LightningCallback", "TransformersCallback")
+
 __all__ = [
     "GradientCapture",
+    "LightningCallback",
     "SingleRunSampler",
+    "TransformersCallback",
     "UnsupportedModelError",
     "cross_entropy",
 ]
+
+
+def __getattr__(name: str) -> object:
+    # Not every user has the libraries that these belong to.
+    if name in _TRAINERS:
+        from . import trainers
+
+        return getattr(trainers, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

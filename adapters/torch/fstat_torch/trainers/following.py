@@ -1,0 +1,147 @@
+"""A sampler that follows a loop which calls back, instead of wrapping its steps."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, suppress
+from typing import Any
+
+import torch
+from torch import nn
+
+from fstat import Trace
+
+from ..sampler import SingleRunSampler, Step
+
+
+class _Abandoned(Exception):
+    """A step whose backward pass never came."""
+
+
+class Following:
+    """Opens a step's block before the forward pass and closes it after the backward.
+
+    Parameters
+    ----------
+    options : mapping of str to object
+        Keyword arguments of `SingleRunSampler`.
+    """
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        for name in ("model", "optimizer", "scaler", "distributed"):
+            if name in options:
+                raise TypeError(
+                    f"`{name}` is not an argument of the callback: it takes the "
+                    "trainer's own."
+                )
+        self._options = dict(options)
+        self._sampler: SingleRunSampler | None = None
+        self._block: AbstractContextManager[Step] | None = None
+        self._step: Step | None = None
+
+    @property
+    def sampler(self) -> SingleRunSampler:
+        """The sampler, once training has begun."""
+        if self._sampler is None:
+            raise RuntimeError("Training has not begun: there is no sampler yet.")
+        return self._sampler
+
+    @property
+    def trace(self) -> Trace:
+        """What was recorded so far, once training has begun."""
+        return self.sampler.trace
+
+    @property
+    def within(self) -> bool:
+        """Whether a step's block is open."""
+        return self._block is not None
+
+    def start(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer | None,
+        scaler: Any,
+        at: int,
+        processes: int,
+        state: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Build the sampler, which goes on at step `at` of the run, or from `state`.
+
+        Warns
+        -----
+        UserWarning
+            If earlier steps are not in the trace.
+        """
+        self.abandon()
+        options = self._options
+        if at > 0 and options.get("path") is not None:
+            options = {"resume": True, **options}
+        distributed = None if _says_itself(model) else processes > 1
+        self._sampler = SingleRunSampler(
+            model,
+            optimizer=optimizer,
+            scaler=scaler,
+            distributed=distributed,
+            **options,
+        )
+        # Without a checkpoint the sampler itself says what it supersedes.
+        if state is not None:
+            self._sampler.load_state_dict(state)
+        elif at > 0:
+            self._sampler.start_at(at)
+            self._say_what_is_missing(at)
+
+    def _say_what_is_missing(self, at: int) -> None:
+        sampler = self.sampler
+        expected = -(-at // sampler.every)
+        if sampler.is_writer and sampler.trace.n_recorded < expected:
+            warnings.warn(
+                f"Of the {expected} steps before step {at} that would have been "
+                f"recorded, the trace holds {sampler.trace.n_recorded}. To keep them "
+                "over a restart, give the callback a `path`.",
+                stacklevel=4,
+            )
+
+    def enter(self, index: Any, **known: Any) -> None:
+        """Open the block of a micro-batch."""
+        if self._block is not None:
+            self.abandon()
+            raise RuntimeError(
+                "the model was called twice in one training step: watch such a loop "
+                "with SingleRunSampler.step around its forward and backward pass."
+            )
+        block = self.sampler.step(index, **known)
+        self._step = block.__enter__()
+        self._block = block
+
+    def leave(self, accumulate: bool) -> None:
+        """Close the block, now that it is known whether the optimiser steps."""
+        block, step = self._block, self._step
+        self._block = self._step = None
+        if block is not None:
+            assert step is not None
+            step.accumulate = accumulate
+            block.__exit__(None, None, None)
+
+    def abandon(self) -> None:
+        """Close a block whose step failed, so that no hook stays behind."""
+        block, self._block = self._block, None
+        if block is not None:
+            error = _Abandoned()
+            with suppress(_Abandoned):
+                block.__exit__(_Abandoned, error, None)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the sampler's state; empty before training begins."""
+        return {} if self._sampler is None else self._sampler.state_dict()
+
+    def finish(self) -> None:
+        """Flush the trace, which can then be asked."""
+        self.abandon()
+        if self._sampler is not None:
+            self._sampler.close()
+
+
+def _says_itself(model: nn.Module) -> bool:
+    return any(hasattr(p, "full_tensor") for p in model.parameters())

@@ -1,0 +1,211 @@
+"""`transformers.Trainer`, followed by a sampler."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import (  # type: ignore[import-not-found, unused-ignore]
+    TrainerCallback,
+)
+
+from fstat import Trace
+
+from ..sampler import SingleRunSampler
+from .following import Following
+
+_PACKED = ("cu_seq_lens_q", "cu_seqlens", "seq_idx")
+
+
+def language_loss(output: Any, labels: Tensor) -> Tensor:
+    r"""Return the loss of each example, of a language model or a classifier.
+
+    Parameters
+    ----------
+    output : ModelOutput
+        With `logits`: of shape (m, length, vocabulary), where those at one position
+        predict the label at the next; or of shape (m, n_classes).
+    labels : Tensor of shape (m, length) or (m,)
+        Tokens, -100 where none is to be predicted; or classes.
+
+    Returns
+    -------
+    Tensor of shape (m,)
+        Mean cross-entropy over the predicted tokens of each example, zero where there
+        is none; or the cross-entropy of its class.
+    """
+    logits = output.logits.float()
+    if labels.ndim == 1:
+        return nn.functional.cross_entropy(logits, labels, reduction="none")
+    labels = labels[:, 1:]
+    losses = nn.functional.cross_entropy(
+        logits[:, :-1].transpose(1, 2), labels, reduction="none", ignore_index=-100
+    )
+    return losses.sum(dim=1) / (labels != -100).sum(dim=1).clamp(min=1)
+
+
+class TransformersCallback(TrainerCallback):
+    """Lets a sampler watch what `transformers.Trainer` trains.
+
+    ``trainer.add_callback(TransformersCallback(targets=...))`` is all there is to do,
+    provided that batches say which examples they hold: give the dataset a column of
+    their numbers, and the trainer ``remove_unused_columns=False``. The column is taken
+    out before the model is called. Evaluation sets need none.
+
+    Parameters
+    ----------
+    index : str, default="index"
+        The column of the examples' numbers.
+    loss : callable, default=language_loss
+        Loss of the target points, see `SingleRunSampler`.
+    **options
+        Other arguments of `SingleRunSampler`, such as `targets`, `every`, `parameters`
+        and `path`. The model, optimiser, scaler and processes are the trainer's.
+
+    Attributes
+    ----------
+    trace : Trace
+        What was recorded so far.
+    sampler : SingleRunSampler
+        The sampler, once training has begun.
+
+    Raises
+    ------
+    RuntimeError
+        In training, if a batch has no such column, or the model is called twice in a
+        step.
+    ValueError
+        In training, if several examples are packed in one row, or the trainer splits
+        batches or layers in a way that hides examples from the sampler.
+
+    Notes
+    -----
+    Micro-batches that are accumulated are one step of the trace, as they are one of
+    the trainer's, under its number. The gradient of an example is its contribution to
+    the step times the number of examples of the step, whether the trainer takes the
+    mean over examples or over tokens. The learning rate is recorded as it is, without
+    a factor for clipping.
+
+    Where the trainer resumes from a checkpoint, a trace with a `path` is resumed at
+    the checkpoint's step.
+
+    Examples
+    --------
+    See ``examples/trainer_transformers.py``.
+    """
+
+    def __init__(
+        self, *, index: str = "index", loss: Any = language_loss, **options: Any
+    ) -> None:
+        self.index = index
+        self._following = Following({"loss": loss, **options})
+        self._handle: Any = None
+
+    @property
+    def sampler(self) -> SingleRunSampler:
+        """The sampler, once training has begun."""
+        return self._following.sampler
+
+    @property
+    def trace(self) -> Trace:
+        """What was recorded so far, once training has begun."""
+        return self._following.trace
+
+    def on_train_begin(
+        self, args: Any, state: Any, control: Any, **kwargs: Any
+    ) -> None:
+        """Build the sampler, and watch the model's calls."""
+        _refuse(args)
+        optimizer = kwargs["optimizer"]
+        self._following.start(
+            kwargs["model"],
+            getattr(optimizer, "optimizer", optimizer),
+            getattr(optimizer, "scaler", None),
+            at=state.global_step,
+            processes=args.world_size,
+        )
+        self._remove()
+        self._handle = kwargs["model"].register_forward_pre_hook(
+            self._before_forward, with_kwargs=True, prepend=True
+        )
+
+    def _before_forward(
+        self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Take the examples' numbers out of the batch, and open the step."""
+        rest = {name: value for name, value in kwargs.items() if name != self.index}
+        # Targets are called for with a step open, evaluation without gradients.
+        if not (model.training and torch.is_grad_enabled()):
+            return args, rest
+        _refuse_packed(rest)
+        if self.index not in kwargs:
+            raise RuntimeError(
+                f"The batch has no column {self.index!r}: the training set needs one "
+                "with the number of each example, TrainingArguments "
+                "remove_unused_columns=False, and a data collator that keeps it. Got "
+                f"{sorted(kwargs)}."
+            )
+        self._following.enter(kwargs[self.index].reshape(-1))
+        return args, rest
+
+    def on_substep_end(
+        self, args: Any, state: Any, control: Any, **kwargs: Any
+    ) -> None:
+        """Close the step's micro-batch; more follow."""
+        self._following.leave(accumulate=True)
+
+    def on_pre_optimizer_step(
+        self, args: Any, state: Any, control: Any, **kwargs: Any
+    ) -> None:
+        """Close the step."""
+        self._following.leave(accumulate=False)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Flush the trace before a checkpoint is saved."""
+        if control.should_save:
+            self.trace.flush()
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Flush the trace before a checkpoint is saved."""
+        if control.should_save:
+            self.trace.flush()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Flush the trace, and leave the model as it was."""
+        self._remove()
+        self._following.finish()
+
+    def _remove(self) -> None:
+        if self._handle is not None:
+            self._handle.remove()
+            self._handle = None
+
+
+def _refuse(args: Any) -> None:
+    """Refuse what hides examples or their gradients."""
+    for hidden, what, instead in (
+        (args.n_gpu > 1, "nn.DataParallel", "one process a device, by torchrun"),
+        (bool(args.deepspeed), "DeepSpeed", "DistributedDataParallel or FSDP"),
+        (args.torch_compile, "torch.compile", "torch_compile=False"),
+    ):
+        if hidden:
+            raise ValueError(
+                f"The trainer uses {what}, under which no hooks see the layers: use "
+                f"{instead}."
+            )
+
+
+def _refuse_packed(inputs: dict[str, Any]) -> None:
+    found = [name for name in _PACKED if inputs.get(name) is not None]
+    positions = inputs.get("position_ids")
+    if positions is not None and positions.ndim == 2 and not found:
+        # Padding repeats a position; only another example starts from 0 again.
+        again = (positions[:, 1:] == 0) & (positions[:, :-1] > 0)
+        found = ["position_ids that start again"] if bool(again.any()) else []
+    if found:
+        raise ValueError(
+            "Several examples are packed in one row (the batch has "
+            f"{', '.join(found)}), so that no gradient is one example's: use a "
+            "collator that pads instead, one example a row."
+        )
