@@ -209,7 +209,7 @@ class SingleRunSampler:
                 )
         self.model, self._processes = unwrapped(model, distributed)
         self.loss = loss
-        self.optimizer = optimizer
+        self.optimizer = optimizer = _innermost(optimizer)
         self.every = int(every)
         self.refresh = int(refresh)
         self.reduction = reduction
@@ -591,6 +591,12 @@ class SingleRunSampler:
             "give load_state_dict what state_dict returned then.",
             stacklevel=5,
         )
+
+
+def _innermost(optimizer: Any) -> Any:
+    """Return the optimiser inside of accelerate's or another's wrapper."""
+    inner = getattr(optimizer, "optimizer", None)
+    return inner if isinstance(inner, torch.optim.Optimizer) else optimizer
 
 
 def _check(step: Step) -> None:

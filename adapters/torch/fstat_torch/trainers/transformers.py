@@ -120,7 +120,7 @@ class TransformersCallback(TrainerCallback):
         optimizer = kwargs["optimizer"]
         self._following.start(
             kwargs["model"],
-            getattr(optimizer, "optimizer", optimizer),
+            optimizer,
             getattr(optimizer, "scaler", None),
             at=state.global_step,
             processes=args.world_size,
