@@ -7,6 +7,7 @@ from scipy.special import ndtri
 from scipy.stats import studentized_range
 
 from fstat import FInfluence, UnestimableWarning
+from fstat.display import RankDisplay
 from fstat.selection import rank_intervals
 from fstat.selection.ranks import _at, _confidence_curve, _least_level, rank_sets
 
@@ -306,3 +307,44 @@ def test_k_is_a_number_of_pairs(k):
     for method in (ranks.top_k, ranks.bottom_k):
         with pytest.raises(ValueError, match="`k` must be a whole number from 1 to 3"):
             method(k)
+
+
+# The picture
+
+
+def test_display():
+    z = errors(np.random.default_rng(0), 200, 5, "independent")
+    ranks = rank_intervals(fitted(z, [0.0, 5.0, 0.1, 9.0, -5.0]))
+    display = RankDisplay.from_ranks(ranks, k=2, alpha=0.9)
+    assert display.order_.tolist()[:2] == [3, 1] and display.order_[-1] == 4
+    assert display.certain.tolist() == [False, True, False, True, False]
+    labels = [label.get_text() for label in display.ax_.get_yticklabels()]
+    assert labels[:2] == ["3", "1"] and labels[4] == "4"
+    assert_array_equal(display.points_.get_offsets()[:, 0], np.sort(ranks.rank))
+    spans = [path.vertices[:, 0] for path in display.intervals_.get_paths()]
+    assert_allclose(spans[2], [3 - 0.35, 4 + 0.35])
+    assert "1 the largest" in display.ax_.get_xlabel()
+    assert "Top 2" in display.ax_.get_title(loc="left")
+    again = display.plot(ax=display.ax_)
+    assert again is display and display.figure_ is display.ax_.figure
+
+
+def test_display_of_some_pairs_of_many():
+    z = errors(np.random.default_rng(0), 30, 150, "independent")
+    z[:, 0] = np.nan
+    with pytest.warns(UnestimableWarning):
+        ranks = rank_intervals(fitted(z))
+    best = RankDisplay.from_ranks(ranks)
+    assert best.k == 14 and len(best.rank) == 60 and best.rank.max() == 60
+    some = RankDisplay.from_ranks(ranks, pairs=[5, 9], names=["five", "nine"])
+    assert_array_equal(some.rank, ranks.rank[[5, 9]])
+    assert set(some.names) == {"five", "nine"}
+    with pytest.raises(ValueError, match="`pairs` must hold ranked pairs only"):
+        RankDisplay.from_ranks(ranks, pairs=[0, 1])
+
+
+def test_display_refuses_what_has_no_rank():
+    with pytest.warns(UnestimableWarning):
+        ranks = rank_intervals(fitted(np.full((5, 2), np.nan)))
+    with pytest.raises(ValueError, match="`ranks` must hold at least one ranked pair"):
+        RankDisplay.from_ranks(ranks)

@@ -8,6 +8,7 @@ artists on the display.
 from ._common import HARMS, HELPS, UNCLEAR
 from .gaussian_limit import GaussianLimitDisplay
 from .influence import InfluenceDisplay
+from .ranking import RankDisplay
 from .tradeoff import TradeOffDisplay
 
 __all__ = [
@@ -16,5 +17,6 @@ __all__ = [
     "UNCLEAR",
     "GaussianLimitDisplay",
     "InfluenceDisplay",
+    "RankDisplay",
     "TradeOffDisplay",
 ]
