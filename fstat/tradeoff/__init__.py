@@ -1,18 +1,32 @@
 """Trade-off functions: immutable objects that evaluate, convert and compare."""
 
 from .base import ErrorRates, TradeOff
+from .comparison import Comparison
+from .convex_minimum import MinimumTradeOff, minimum
 from .epsilon_delta import EpsilonDeltaTradeOff
 from .gaussian import GaussianTradeOff
+from .group import GroupTradeOff
 from .inverse import InverseTradeOff
 from .laplace import LaplaceTradeOff
+from .mixtures import MixtureTradeOff, mixture
 from .piecewise_linear import PiecewiseLinearTradeOff
+from .subsampled import SubsampledTradeOff
+from .symmetrized import SymmetrizedTradeOff
 
 __all__ = [
+    "Comparison",
     "EpsilonDeltaTradeOff",
     "ErrorRates",
     "GaussianTradeOff",
+    "GroupTradeOff",
     "InverseTradeOff",
     "LaplaceTradeOff",
+    "MinimumTradeOff",
+    "MixtureTradeOff",
     "PiecewiseLinearTradeOff",
+    "SubsampledTradeOff",
+    "SymmetrizedTradeOff",
     "TradeOff",
+    "minimum",
+    "mixture",
 ]

@@ -66,6 +66,12 @@ class AtomicTradeOff(TradeOff):
             np.where(everything, 0.0, np.minimum(beta, 1.0)),
         )
 
+    def _thresholds(
+        self, alpha: FloatArray, specificity: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        t = self._loss[_segment(self._vertices(), alpha, specificity)]
+        return t, t
+
     def _delta(self, epsilon: FloatArray) -> FloatArray:
         k = _rejected(self._loss, epsilon, True)
         last = np.where(k > 0, self._loss[np.maximum(k - 1, 0)], np.inf)
@@ -91,6 +97,47 @@ class AtomicTradeOff(TradeOff):
         seen = self._p > 0
         return np.asarray(self._p[seen] @ np.abs(self._loss[seen] - centre) ** order)
 
+    def _group(self, k: int) -> TradeOff:
+        from .piecewise_linear import PiecewiseLinearTradeOff
+
+        alpha, rest = self._group_levels(k)
+        loss = self._group_losses(k, alpha, rest)
+        power, beta = alpha, rest
+        for _ in range(k):
+            _, power, _, beta = self._test_of_level(power, beta)
+        return PiecewiseLinearTradeOff._from_state(
+            {
+                "loss": np.concatenate([[np.inf], loss]),
+                "p": np.append(0.0, _steps(alpha, rest)),
+                "q": np.append(power[0], _steps(power, beta)),
+            }
+        )
+
+    def _group_levels(self, k: int) -> tuple[FloatArray, FloatArray]:
+        """Return the levels, and their complements, where 1 - (1 - f)^k may bend."""
+        ends, inverse = self._vertices(), self._inverse()
+        alpha, rest = ends.alpha, ends.specificity
+        for _ in range(k - 1):
+            before = inverse._test_of_level(rest, alpha)
+            alpha = np.concatenate([ends.alpha, before.beta])
+            rest = np.concatenate([ends.specificity, before.power])
+            order = np.lexsort((-rest, alpha))
+            alpha, rest = alpha[order], np.minimum.accumulate(rest[order])
+        return alpha, rest
+
+    def _group_losses(self, k: int, alpha: FloatArray, rest: FloatArray) -> FloatArray:
+        """Return the sum of the k losses at the middle of each straight piece."""
+        power, beta = (alpha[1:] + alpha[:-1]) / 2, (rest[1:] + rest[:-1]) / 2
+        total = np.zeros_like(power)
+        for _ in range(k):
+            step = self._loss[_segment(self._vertices(), power, beta)]
+            total = np.where(beta > 0, total + step, -np.inf)
+            _, power, _, beta = self._test_of_level(power, beta)
+        return total
+
+    def _corners(self) -> ErrorRates:
+        return self._vertices()
+
     def _loss_range(self) -> tuple[float, float]:
         finite = self._loss[np.isfinite(self._loss)]
         return (float(finite[-1]), float(finite[0])) if finite.size else (0.0, 0.0)
@@ -103,6 +150,7 @@ def _merged(
     loss: FloatArray, p: FloatArray, q: FloatArray
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return atoms of falling, different losses and of some probability."""
+    p, q = np.where(loss == np.inf, 0.0, p), np.where(loss == -np.inf, 0.0, q)
     order = np.argsort(-loss, kind="stable")
     order = order[(p[order] > 0) | (q[order] > 0)]
     loss, p, q = loss[order], p[order], q[order]
@@ -112,6 +160,12 @@ def _merged(
 
 def _sums(masses: FloatArray) -> FloatArray:
     return np.append(0.0, np.cumsum(masses))
+
+
+def _steps(masses: FloatArray, complements: FloatArray) -> FloatArray:
+    """Return the increments of growing probabilities, from the smaller side."""
+    low = masses[1:] <= 0.5
+    return np.maximum(np.where(low, np.diff(masses), -np.diff(complements)), 0.0)
 
 
 def _rejected(

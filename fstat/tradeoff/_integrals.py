@@ -78,21 +78,19 @@ def _integral(f: TradeOff, integrand: Weight, start: float, stop: float) -> floa
     inner = f._loss_breaks()
     breaks = np.unique(np.clip(np.append(inner, [start, stop]), start, stop))
     breaks = breaks[np.isfinite(breaks)]
-    if breaks.size < 2:
+    low, high = breaks[:-1], breaks[1:]
+    wide = high - low > 1e-13 * np.maximum(np.abs(low), np.abs(high))
+    if not wide.any():
         return 0.0
-    found = tanhsinh(integrand, breaks[:-1], breaks[1:], rtol=1e-13, maxlevel=9)
+    found = tanhsinh(integrand, low[wide], high[wide], rtol=1e-13, maxlevel=9)
     return float(found.integral.sum())
 
 
 def quantile_breaks(f: TradeOff) -> FloatArray:
     """Return thresholds of levels from 1e-280 to almost 1, all finite."""
-    from ._levels import thresholds
-
     alpha = np.concatenate([_LEVELS, [0.5], 1 - _LEVELS[::-1]])
     rest = np.concatenate([1 - _LEVELS, [0.5], _LEVELS[::-1]])
-    found = np.concatenate(
-        thresholds(lambda t, s: f.likelihood_ratio_test(t, strict=s), alpha, rest)
-    )
+    found = np.concatenate(f._thresholds(alpha, rest))
     low, high = f._loss_range()
     ends = np.array([low, high, *found])
     return np.unique(ends[np.isfinite(ends)])

@@ -8,15 +8,20 @@ closer it lies to ``1 - alpha``, the harder P and Q are to tell apart.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import elementwise
 
-from .._validation import FloatArray, probability, real
+from .._validation import FloatArray, probability, real, share
 from . import _integrals
 from ._immutable import Immutable
-from ._levels import most_powerful_test
+from ._levels import most_powerful_test, thresholds
 from ._rates import ErrorRates
+
+if TYPE_CHECKING:
+    from .comparison import Comparison
 
 __all__ = ["ErrorRates", "TradeOff"]
 
@@ -334,6 +339,156 @@ class TradeOff(Immutable):
         """
         return self._symmetrized()
 
+    def compare(self, other: TradeOff) -> Comparison:
+        """Return how this trade-off function lies to another: they are partly ordered.
+
+        Parameters
+        ----------
+        other : TradeOff
+            The trade-off function to compare with.
+
+        Returns
+        -------
+        Comparison
+            `relation`, which is "equal", "above", "below" or "incomparable", and
+            `above_at` and `below_at`, levels that witness it.
+
+        Raises
+        ------
+        ValueError
+            If either holds many curves.
+
+        Notes
+        -----
+        The curves are compared from alpha = 1e-299 to 1 - 1e-299 at a thousand levels,
+        at the corners of piecewise linear ones, and closer and closer about the levels
+        where they come nearest. Beta and power are to agree in 10 digits, each; "equal"
+        means that they do, and two curves that cross beyond these levels count as
+        ordered.
+
+        Examples
+        --------
+        >>> from fstat import GaussianTradeOff
+        >>> from fstat.tradeoff import EpsilonDeltaTradeOff
+        >>> GaussianTradeOff(1.0).compare(GaussianTradeOff(2.0)).relation
+        'above'
+        >>> GaussianTradeOff(1.0).compare(EpsilonDeltaTradeOff(1.0)).relation
+        'incomparable'
+        """
+        from .comparison import compare
+
+        return compare(self, other)
+
+    def tightest_mu(
+        self, alpha_min: float = 0.0, *, beta_min: float | None = None
+    ) -> FloatArray:
+        r"""Return the least mu with G_mu at most f: where S is G_mu-influential.
+
+        Parameters
+        ----------
+        alpha_min : float, default=0.0
+            Smallest type I error that counts.
+        beta_min : float, optional
+            Smallest type II error that counts; `alpha_min` by default. With 0 the range
+            is all of [`alpha_min`, 1].
+
+        Returns
+        -------
+        ndarray
+            The largest :math:`\Phi^{-1}(1 - \alpha) - \Phi^{-1}(f(\alpha))` among the
+            tests of which both errors count. *Infinite without floors* for
+            :math:`f_{\epsilon, \delta > 0}`, where f is 0 before alpha is 1, and for
+            normal distributions of unequal variances: name the floor with the number.
+
+        Raises
+        ------
+        ValueError
+            If a floor is outside [0, 1], leaves no test, or is 0 where it is not known
+            how f ends.
+
+        Examples
+        --------
+        >>> from fstat.tradeoff import EpsilonDeltaTradeOff
+        >>> f = EpsilonDeltaTradeOff(1.0, 1e-5)
+        >>> float(f.tightest_mu()), float(f.tightest_mu(1e-3).round(4))
+        (inf, 1.2321)
+        """
+        from .comparison import tightest_mu
+
+        return tightest_mu(self, alpha_min, beta_min)
+
+    def group(self, k: int) -> TradeOff:
+        r"""Return the trade-off function between k-fold neighbours.
+
+        Parameters
+        ----------
+        k : int
+            How many replacements lie between two data sets, at least 1.
+
+        Returns
+        -------
+        TradeOff
+            :math:`1 - (1 - f)^{\circ k}` (Theorem 2.14 of [1]_); for G_mu it is
+            G_{k mu}.
+
+        Raises
+        ------
+        ValueError
+            If `k` is no positive integer.
+
+        References
+        ----------
+        .. [1] J. Dong, A. Roth, W. J. Su, "Gaussian differential privacy", Journal
+           of the Royal Statistical Society B 84(1), 2022, arXiv:1905.02383.
+        """
+        if not isinstance(k, int | np.integer) or k < 1:
+            raise ValueError(f"`k` must be a positive integer, got {k!r}.")
+        return self if k == 1 else self._group(int(k))
+
+    def subsample(self, p: float) -> TradeOff:
+        r"""Return the trade-off function if data are seen with probability `p`.
+
+        Parameters
+        ----------
+        p : float
+            Probability that the data take part, in [0, 1].
+
+        Returns
+        -------
+        TradeOff
+            :math:`f_p = p f + (1 - p) \mathrm{Id}`, which is
+            ``T(P, (1 - p) P + p Q)``: of adding an example to a Poisson sample. It
+            is not symmetric. Its `inverse` is that of removing one, and its
+            `symmetrized` the :math:`C_p(f) = \min\{f_p, f_p^{-1}\}^{**}` that bounds
+            both where f is symmetric (Theorem 4.2 of [1]_).
+
+        Raises
+        ------
+        ValueError
+            If `p` is outside [0, 1].
+
+        References
+        ----------
+        .. [1] J. Dong, A. Roth, W. J. Su, "Gaussian differential privacy", Journal
+           of the Royal Statistical Society B 84(1), 2022, arXiv:1905.02383.
+
+        Examples
+        --------
+        >>> from fstat import GaussianTradeOff
+        >>> f = GaussianTradeOff(1.0).subsample(0.1)
+        >>> float(f(0.01).round(4)), float(f.inverse()(0.01).round(4))
+        (0.9818, 0.9889)
+        """
+        from .gaussian import GaussianTradeOff
+        from .subsampled import SubsampledTradeOff
+
+        p = share(p, "p")
+        if p == 0:
+            return GaussianTradeOff(np.zeros(self._shape()))
+        if isinstance(self, SubsampledTradeOff):
+            return SubsampledTradeOff(self.base, self.p * p)
+        return self if p == 1 else SubsampledTradeOff(self, p)
+
     def _rates(self, threshold: FloatArray, strict: bool) -> ErrorRates:
         """Return the errors of a likelihood-ratio test: what a subclass provides."""
         raise NotImplementedError
@@ -342,13 +497,21 @@ class TradeOff(Immutable):
         """Return the most powerful test of level `alpha`, which is 1 - specificity."""
         return most_powerful_test(self._rates, alpha, specificity)
 
+    def _thresholds(
+        self, alpha: FloatArray, specificity: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return neighbouring thresholds between which the level `alpha` lies."""
+        return thresholds(self._rates, alpha, specificity)
+
     def _delta(self, epsilon: FloatArray) -> FloatArray:
-        test = self._rates(epsilon, True)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            spent = np.exp(epsilon + np.log(test.alpha))
-        spent = np.where(test.alpha == 0, 0.0, spent)
         sure = self._rates(np.asarray(np.inf), False).power
-        return np.where(epsilon == np.inf, sure, np.clip(test.power - spent, sure, 1.0))
+        return _hockey_stick(self._rates(epsilon, True), epsilon, sure)
+
+    def _inverse_delta(self, epsilon: FloatArray) -> FloatArray:
+        """Return the delta of the inverse."""
+        sure = self._rates(np.asarray(-np.inf), True).specificity
+        test = self._rates(-epsilon, False).swapped()
+        return _hockey_stick(test, epsilon, sure)
 
     def _auc(self) -> FloatArray:
         return np.asarray(1.0 - _integrals.area_below(self))
@@ -370,6 +533,11 @@ class TradeOff(Immutable):
 
         return SymmetrizedTradeOff(self)
 
+    def _group(self, k: int) -> TradeOff:
+        from .group import GroupTradeOff
+
+        return GroupTradeOff(self, k)
+
     def _loss_range(self) -> tuple[float, float]:
         """Return the ends of the range of finite losses."""
         return -np.inf, np.inf
@@ -377,6 +545,23 @@ class TradeOff(Immutable):
     def _loss_breaks(self) -> FloatArray:
         """Return finite thresholds between which the loss has a smooth density."""
         return _integrals.quantile_breaks(self)
+
+    def _tail_mu(self) -> float:
+        """Return the limit of the mu with ``f(alpha) = G_mu(alpha)`` at alpha -> 0.
+
+        NaN where it is not known.
+        """
+        if self._rates(np.asarray(np.inf), False).power > 0:
+            return np.inf
+        return 0.0 if self._loss_range()[1] < np.inf else np.nan
+
+    def _corners(self) -> ErrorRates:
+        """Return tests at which the curve may have a corner, those that are known."""
+        return self._rates(np.array([0.0]), True)
+
+    def _shape(self) -> tuple[int, ...]:
+        """Return the shape of the array of curves, () of one."""
+        return ()
 
     def _epsilon_bound(self, delta: FloatArray) -> FloatArray:
         """Return an epsilon that is large enough for `delta`."""
@@ -391,3 +576,31 @@ class TradeOff(Immutable):
     def _curves(self, shape: tuple[int, ...], place: NDArray[np.intp]) -> TradeOff:
         """Return the curves, broadcast to `shape`, at flat places of it."""
         return self
+
+
+def one_curve(f: TradeOff) -> TradeOff:
+    """Return f, which must be one curve rather than an array of them."""
+    if not isinstance(f, TradeOff):
+        raise ValueError(f"`f` must be a trade-off function, got {f!r:.80}.")
+    if f._shape() != ():
+        raise ValueError(
+            f"`f` must be one trade-off function, got an array of shape {f._shape()}."
+        )
+    return f
+
+
+def both_sides(f: TradeOff, threshold: FloatArray) -> ErrorRates:
+    """Return the strict tests at thresholds, and those that are not."""
+    tests = [f._rates(threshold, strict) for strict in (True, False)]
+    return ErrorRates(*(np.concatenate(rate) for rate in zip(*tests, strict=True)))
+
+
+def _hockey_stick(
+    test: ErrorRates, epsilon: FloatArray, sure: FloatArray
+) -> FloatArray:
+    """Return power - exp(epsilon) alpha, at least what is sure."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        spent = np.exp(epsilon + np.log(test.alpha))
+    spent = np.where(test.alpha == 0, 0.0, spent)
+    delta = np.clip(test.power - spent, sure, 1.0)
+    return np.where(epsilon == np.inf, sure, delta)

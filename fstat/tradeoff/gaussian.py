@@ -84,6 +84,14 @@ class GaussianTradeOff(TradeOff):
         z = np.where(alpha <= 0.5, -ndtri(alpha), ndtri(specificity))
         return ErrorRates(alpha, ndtr(self.mu - z), specificity, ndtr(z - self.mu))
 
+    def _thresholds(
+        self, alpha: FloatArray, specificity: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        z = np.where(alpha <= 0.5, -ndtri(alpha), ndtri(specificity))
+        with np.errstate(invalid="ignore"):
+            t = np.where(self.mu == 0, 0.0, self.mu * z - self.mu**2 / 2)
+        return t, t
+
     def _delta(self, epsilon: FloatArray) -> FloatArray:
         size, mu = np.broadcast_arrays(np.abs(epsilon), self.mu)
         upper = _gaussian_delta(size, mu)
@@ -108,11 +116,37 @@ class GaussianTradeOff(TradeOff):
         tails = 2 * (a**2 + 2) * np.exp(-a * a / 2) / np.sqrt(2 * np.pi)
         return np.asarray(self.mu**3 * (inner + tails))
 
+    def tightest_mu(
+        self, alpha_min: float = 0.0, *, beta_min: float | None = None
+    ) -> FloatArray:
+        """Return mu.
+
+        Parameters
+        ----------
+        alpha_min, beta_min : float, optional
+            Smallest errors that count; they make no difference here.
+
+        Returns
+        -------
+        ndarray
+            `mu`, of its shape.
+        """
+        return self.mu
+
     def _inverse(self) -> TradeOff:
         return self
 
     def _symmetrized(self) -> TradeOff:
         return self
+
+    def _group(self, k: int) -> TradeOff:
+        return GaussianTradeOff(k * self.mu)
+
+    def _tail_mu(self) -> float:
+        return float(self.mu)
+
+    def _shape(self) -> tuple[int, ...]:
+        return self.mu.shape
 
     def _loss_range(self) -> tuple[float, float]:
         none = bool((self.mu == 0).all())
@@ -151,10 +185,13 @@ def _gaussian_delta(epsilon: FloatArray, mu: FloatArray) -> FloatArray:
         # exp(eps) phi(high) = phi(low), so delta = phi(low) (R(low) - R(high)) with
         # the Mills ratio R. Nearby ratios cancel: there R' is integrated instead.
         apart = density * (_mills(np.maximum(low, 0.0)) - _mills(high))
-        middle = ((low + high) / 2)[..., None] + mu[..., None] / 2 * _NODES
-        close = density * mu / 2 * (_mills_slope(middle) @ _WEIGHTS)
         direct = ndtr(-low) - np.exp(epsilon + log_ndtr(-high))
-    delta = np.where(mu <= 1, close, np.where(low >= 0, apart, direct))
+        delta = np.where(low >= 0, apart, direct)
+        close = (mu > 0) & (mu <= 1)
+        middle = ((low + high) / 2)[close, None] + mu[close, None] / 2 * _NODES
+        delta[close] = (
+            density[close] * mu[close] / 2 * (_mills_slope(middle) @ _WEIGHTS)
+        )
     delta = np.where((mu == 0) | (epsilon == np.inf), 0.0, np.clip(delta, 0.0, 1.0))
     return np.where(np.isnan(mu), np.nan, delta)
 

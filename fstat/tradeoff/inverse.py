@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .._validation import FloatArray
-from .base import ErrorRates, TradeOff
+from .base import ErrorRates, TradeOff, one_curve
 
 
 class InverseTradeOff(TradeOff):
@@ -34,7 +34,7 @@ class InverseTradeOff(TradeOff):
     base: TradeOff
 
     def __init__(self, base: TradeOff) -> None:
-        self._set(base=base)
+        self._set(base=one_curve(base))
 
     def _rates(self, threshold: FloatArray, strict: bool) -> ErrorRates:
         return self.base._rates(-threshold, not strict).swapped()
@@ -42,8 +42,17 @@ class InverseTradeOff(TradeOff):
     def _inverse(self) -> TradeOff:
         return self.base
 
+    def _delta(self, epsilon: FloatArray) -> FloatArray:
+        return self.base._inverse_delta(epsilon)
+
+    def _inverse_delta(self, epsilon: FloatArray) -> FloatArray:
+        return self.base._delta(epsilon)
+
     def _auc(self) -> FloatArray:
         return self.base.auc()
+
+    def _corners(self) -> ErrorRates:
+        return self.base._corners().swapped()
 
     def _loss_range(self) -> tuple[float, float]:
         low, high = self.base._loss_range()

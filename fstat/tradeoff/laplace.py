@@ -81,6 +81,13 @@ class LaplaceTradeOff(TradeOff):
         beta = np.where(low, 1 - steep, np.where(high, few * specificity, middle))
         return ErrorRates(alpha, power, specificity, beta)
 
+    def _thresholds(
+        self, alpha: FloatArray, specificity: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        with np.errstate(divide="ignore"):
+            t = np.clip(-self.mu - 2 * np.log(2 * alpha), -self.mu, self.mu)
+        return t, t
+
     def _delta(self, epsilon: FloatArray) -> FloatArray:
         inside = np.clip(epsilon, -self.mu, self.mu)
         delta = -np.expm1((inside - self.mu) / 2)
@@ -96,6 +103,8 @@ class LaplaceTradeOff(TradeOff):
     def _absolute_moment(self, order: int, centre: FloatArray) -> FloatArray:
         """Two atoms at -mu and mu, and between them L = 2x - mu with density e^-x/2."""
         c = float(centre)
+        if abs(c) > self.mu:
+            return super()._absolute_moment(order, centre)
         middle = (self.mu + c) / 2
         atoms = (self.mu + c) ** order / 2
         atoms += math.exp(-self.mu) * (self.mu - c) ** order / 2
@@ -108,6 +117,10 @@ class LaplaceTradeOff(TradeOff):
 
     def _symmetrized(self) -> TradeOff:
         return self
+
+    def _group(self, k: int) -> TradeOff:
+        # The densities are log-concave, so a shift of a shift is one shift.
+        return LaplaceTradeOff(k * self.mu)
 
     def _loss_range(self) -> tuple[float, float]:
         return -self.mu, self.mu

@@ -1,0 +1,167 @@
+"""Comparing trade-off functions, with each other and with Gaussian ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import expit, logit, ndtri
+
+from .._validation import FloatArray, share
+from ._rates import ErrorRates
+from .base import TradeOff, one_curve
+
+# Rounding, and the solvers behind curves without a closed form.
+_TOLERANCE = 1e-10
+_FARTHEST = 688.0
+
+
+class Comparison(NamedTuple):
+    """How one trade-off function lies to another.
+
+    Parameters
+    ----------
+    relation : {"equal", "above", "below", "incomparable"}
+        "above" is nowhere lower and somewhere higher: harder to tell apart.
+    above_at, below_at : float or None
+        Levels alpha where the first is higher, and where it is lower, each the most
+        relative to the error rates there; None where there is no such level.
+    """
+
+    relation: str
+    above_at: float | None
+    below_at: float | None
+
+
+def compare(f: TradeOff, g: TradeOff) -> Comparison:
+    """Return how f lies to g; the work of `TradeOff.compare`."""
+    if one_curve(f) == one_curve(g):
+        return Comparison("equal", None, None)
+
+    def lead(x: FloatArray) -> FloatArray:
+        return _lead(_test(f, x), _test(g, x))
+
+    x = _logits(f, g)
+    lowest, highest = _least(lead, x), _least(lambda x: -lead(x), x)
+    below = float(expit(lowest)) if lead(lowest) < -_TOLERANCE else None
+    above = float(expit(highest)) if lead(highest) > _TOLERANCE else None
+    relations = {
+        (False, False): "equal",
+        (True, False): "above",
+        (False, True): "below",
+        (True, True): "incomparable",
+    }
+    relation = relations[above is not None, below is not None]
+    return Comparison(relation, above, below)
+
+
+def tightest_mu(f: TradeOff, alpha_min: float, beta_min: float | None) -> FloatArray:
+    """Return the least mu with G_mu below f; the work of `TradeOff.tightest_mu`."""
+    one_curve(f)
+    alpha_min = share(alpha_min, "alpha_min")
+    beta_min = alpha_min if beta_min is None else share(beta_min, "beta_min")
+    ends = _ends(f, alpha_min, beta_min)
+    limits = [
+        _limit(curve, name)
+        for curve, floor, name in (
+            (f, alpha_min, "alpha_min"),
+            (f._inverse(), beta_min, "beta_min"),
+        )
+        if floor == 0
+    ]
+    if np.inf in limits:
+        return np.asarray(np.inf)
+
+    def fall(x: FloatArray) -> FloatArray:
+        return -_mu(_test(f, np.clip(x, *ends)))
+
+    x = np.clip(_logits(f), *ends)
+    best = -fall(_least(fall, np.unique(np.append(x, ends))))
+    return np.asarray(max(float(best), 0.0, *limits))
+
+
+def _ends(f: TradeOff, alpha_min: float, beta_min: float) -> tuple[float, float]:
+    """Return the logits of the levels at which alpha and beta reach their floors."""
+    low = max(float(logit(alpha_min)), -_FARTHEST)
+    high = _FARTHEST
+    if beta_min > 0:
+        swapped = f._inverse()._test_of_level(
+            np.asarray(beta_min), np.asarray(1.0 - beta_min)
+        )
+        alpha, rest = swapped.beta, swapped.power
+        with np.errstate(divide="ignore"):
+            high = min(float(np.log(alpha) - np.log(rest)), _FARTHEST)
+    if not low <= high:
+        raise ValueError(
+            "`alpha_min` and `beta_min` must leave room for a test of f, got "
+            f"{alpha_min:g} and {beta_min:g}."
+        )
+    return low, high
+
+
+def _limit(f: TradeOff, name: str) -> float:
+    limit = f._tail_mu()
+    if np.isnan(limit):
+        raise ValueError(
+            f"`{name}` must be above 0: how this trade-off function ends is not known."
+        )
+    return limit
+
+
+def _mu(test: ErrorRates) -> FloatArray:
+    """Return the mu of the Gaussian trade-off function through a point."""
+    with np.errstate(invalid="ignore"):
+        mu = _z(test.specificity, test.alpha) - _z(test.beta, test.power)
+    return np.where(np.isnan(mu), 0.0, mu)
+
+
+def _z(p: FloatArray, complement: FloatArray) -> FloatArray:
+    return np.where(p <= 0.5, ndtri(p), -ndtri(complement))
+
+
+def _test(f: TradeOff, x: FloatArray) -> ErrorRates:
+    return f._test_of_level(expit(x), expit(-x))
+
+
+def _lead(one: ErrorRates, other: ErrorRates) -> FloatArray:
+    """Return how far one beta is above the other, relative to beta or to power."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        leads = np.array(
+            [
+                np.log(other.power) - np.log(one.power),
+                np.log(one.beta) - np.log(other.beta),
+            ]
+        )
+    leads = np.clip(np.nan_to_num(leads, nan=0.0), -1e3, 1e3)
+    return np.where(np.abs(leads[0]) > np.abs(leads[1]), *leads)
+
+
+def _logits(*fs: TradeOff) -> FloatArray:
+    """Return logits of levels from 1e-299 on, and those of the curves' corners."""
+    fine, coarse = np.linspace(-40.0, 40.0, 801), np.linspace(40.0, _FARTHEST, 217)
+    parts = [fine, coarse, -coarse]
+    for f in fs:
+        corners = f._corners()
+        with np.errstate(divide="ignore"):
+            parts.append(np.log(corners.alpha) - np.log(corners.specificity))
+    return np.unique(np.clip(np.concatenate(parts), -_FARTHEST, _FARTHEST))
+
+
+def _least(value: Callable[[FloatArray], FloatArray], x: FloatArray) -> FloatArray:
+    """Return where a function of few dips is least, by closer and closer grids."""
+    y = value(x)
+    inner = np.append(np.inf, y[:-1]), np.append(y[1:], np.inf)
+    dips = np.flatnonzero((y <= inner[0]) & (y <= inner[1]))
+    dips = dips[np.argsort(y[dips], kind="stable")[:12]]
+    low, high = x[np.maximum(dips - 1, 0)], x[np.minimum(dips + 1, x.size - 1)]
+    best = x[dips]
+    for _ in range(9):
+        grid = np.vstack([np.linspace(low, high, 17), best])
+        grid.sort(axis=0)
+        at = value(grid.ravel()).reshape(grid.shape).argmin(axis=0)
+        pick = np.arange(dips.size)
+        best = grid[at, pick]
+        low = grid[np.maximum(at - 1, 0), pick]
+        high = grid[np.minimum(at + 1, len(grid) - 1), pick]
+    return np.asarray(best[value(best).argmin()])
