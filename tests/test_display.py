@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 from numpy.testing import assert_allclose, assert_array_equal
-from scipy.special import ndtri
+from scipy.special import ndtr, ndtri
 
 from fstat import (
     FInfluence,
@@ -15,6 +15,7 @@ from fstat import (
 )
 from fstat.datasets import make_observations
 from fstat.display import HARMS, HELPS, UNCLEAR
+from fstat.empirical import EmpiricalTradeOff
 
 SAMPLES = make_observations(1.0, n=60, m=40, random_state=0)
 
@@ -114,6 +115,43 @@ def test_unobserved_values_are_not_drawn():
     P, Q = SAMPLES
     display = TradeOffDisplay.from_samples(np.append(P, np.nan), Q)
     assert_array_equal(display.alpha, tradeoff_curve(P, Q)[0])
+
+
+def ends_of_band(display, axes):
+    """The lower and upper end that the drawn polygon has at each place."""
+    polygon = display.band_.get_paths()[0].vertices
+    x = np.unique(polygon[:, 0])
+    ends = [polygon[polygon[:, 0] == place, 1] for place in x]
+    error = ndtr if axes == "probit" else np.asarray
+    low, high = ([end(y) for y in ends] for end in (min, max))
+    return error(x), error(np.array(low)), error(np.array(high))
+
+
+@pytest.mark.parametrize("axes", ["linear", "probit"])
+@pytest.mark.parametrize("method", ["equal_level", "dkw"])
+def test_the_band_of_an_empirical_curve(axes, method):
+    estimator = EmpiricalTradeOff().fit(*SAMPLES)
+    display = TradeOffDisplay.from_estimator(
+        estimator, confidence_level=0.9, method=method, axes=axes
+    )
+    low, high = estimator.confidence_band(0.9, method=method)
+    alpha, drawn_low, drawn_high = ends_of_band(display, axes)
+    inside = slice(1, -1)
+    assert_allclose(drawn_low[inside], low.f(alpha[inside]), atol=1e-9)
+    assert_allclose(drawn_high[inside], high.f(alpha[inside]), atol=1e-9)
+    assert display.tradeoff == estimator.tradeoff_
+    assert_array_equal(display.alpha, estimator.alpha_)
+    assert legend(display)[1:] == ["convex hull of the tests", "90% confidence band"]
+    colour = to_rgb(display.line_.get_color())
+    assert_allclose(display.band_.get_facecolor()[0, :3], colour)
+    display.figure_.canvas.draw()
+
+
+def test_a_band_without_a_level():
+    band = EmpiricalTradeOff().fit(*SAMPLES).confidence_band()
+    display = TradeOffDisplay(tradeoff=GaussianTradeOff(1.0), band=band).plot()
+    assert legend(display)[-1] == "confidence band"
+    assert TradeOffDisplay(tradeoff=GaussianTradeOff(1.0)).plot().band_ is None
 
 
 def test_unknown_axes():

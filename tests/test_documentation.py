@@ -1,5 +1,6 @@
 """What the documentation shows can be run."""
 
+import doctest
 import re
 import runpy
 from pathlib import Path
@@ -8,6 +9,13 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+# What each example comes to.
+SHOWN = {
+    "audit": "epsilon is at least",
+    "from_samples": "Selection(",
+    "own_loop": "Selection(",
+}
+PAGES = [p for p in sorted((ROOT / "docs").glob("*.md")) if ">>> " in p.read_text()]
 
 
 @pytest.mark.parametrize("script", EXAMPLES, ids=lambda path: path.stem)
@@ -16,7 +24,16 @@ def test_examples_run(script, tmp_path, monkeypatch, capsys):
         pytest.importorskip("torch")
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(script), run_name="__main__")
-    assert "Selection(" in capsys.readouterr().out
+    assert SHOWN[script.stem] in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+def test_pages_show_what_happens(page):
+    options = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
+    failed, tried = doctest.testfile(
+        str(page), module_relative=False, optionflags=options
+    )
+    assert tried and not failed
 
 
 def test_the_code_of_the_readme_runs_from_top_to_bottom():
@@ -31,7 +48,9 @@ def test_the_code_of_the_readme_runs_from_top_to_bottom():
     assert namespace["suspects"].n_tested == 900
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/reading-mu.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", "docs/auditing.md", "docs/reading-mu.md"]
+)
 def test_links_lead_somewhere(page):
     file = ROOT / page
     for link in re.findall(r"\]\(([^)#]+)", file.read_text()):

@@ -17,7 +17,7 @@ from .regions import OneSided, Points, Tests, above_zero, shares
 
 ENVELOPES: dict[str, Envelope] = {"equal_level": equal_level, "dkw": dkw}
 # The levels of the first are costly to find.
-_CELLS = {"equal_level": 8, "dkw": 32}
+_CELLS = {"equal_level": 8, "dkw": 16}
 
 
 class ConfidenceBand(NamedTuple):
