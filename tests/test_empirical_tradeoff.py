@@ -269,6 +269,27 @@ def test_clopper_pearson_bound_by_hand():
     assert_allclose(beta_, binomtest(21, 100).proportion_ci(0.95), rtol=1e-9)
 
 
+def test_dkw_bound_by_loops():
+    P, Q = make_observations(1.5, n=70, m=40, random_state=0)
+
+    def proved(p, q):
+        wide_P, wide_Q = np.sqrt(np.log(1 / p) / 140), np.sqrt(np.log(1 / q) / 80)
+        best = 0.0
+        for cut in [*P, *Q]:
+            a, b = np.mean(cut < P) + wide_P, np.mean(cut >= Q) + wide_Q
+            if a < 1 and b < 1:
+                best = max(best, -ndtri(a) - ndtri(b))
+        return best
+
+    assert proved(0.025, 0.025) > 0.3
+    got = fitted(P, Q).lower_bound_mu(method="dkw")
+    cells = allocations(0.05, independent=True, cells=16)
+    assert_allclose(got, min(proved(*cell) for cell in cells), rtol=1e-9)
+    # With two thresholds each of two tails may fail, and the lower one may be idle.
+    both = fitted(P, Q, "both").lower_bound_mu(method="dkw")
+    assert min(proved(p / 2, q / 2) for p, q in cells) - 1e-9 <= both < got
+
+
 @pytest.mark.parametrize("miss", [0.01, 0.05, 0.3])
 def test_fishers_cells_cover_all_likely_pairs(miss):
     c = np.exp(-chi2.isf(miss, 4) / 2)
