@@ -95,8 +95,7 @@ class Update:
             )
         # An overflow is the user's to notice; the trace passes over the step.
         rows |= {
-            name: column.masked_fill(column.isinf(), torch.nan).cpu().numpy()
-            for name, column in columns.items()
+            name: _without_infinity(c.cpu().numpy()) for name, c in columns.items()
         }
         return rows if self._processes is None else self._together(rows)
 
@@ -112,16 +111,14 @@ class Update:
         ]
         if not parts:
             return {}
-        gram = torch.cat(
-            [torch.cat([a * b * x.cross(y) for y, b in parts], dim=1) for x, a in parts]
-        )
+        gram = _gram(parts)
         columns = {"norm_squared": gram.diagonal().clone()}
         others = gram.fill_diagonal_(0.0)
         if self._processes is not None:
             rows = torch.cat([a * _flat(x) for x, a in parts])
             others = self._processes.gram_rows(rows, others)
         columns["gram_sum"] = others.sum(dim=1)
-        columns["gram_squares"] = others.square().sum(dim=1)
+        columns["gram_squares"] = others.square_().sum(dim=1)
         return columns
 
     def _share(self, size: int) -> float:
@@ -136,6 +133,20 @@ class Update:
         if shares is None:
             return None
         return {name: np.concatenate([s[name] for s in shares]) for name in rows}
+
+
+def _gram(parts: list[tuple[Captured, float]]) -> Tensor:
+    """Return the inner products of all examples, in a tensor that may be changed."""
+    if len(parts) == 1:
+        ((captured, scale),) = parts
+        return captured.gram().mul_(scale**2)
+    rows = [torch.cat([a * b * x.cross(y) for y, b in parts], 1) for x, a in parts]
+    return torch.cat(rows)
+
+
+def _without_infinity(column: np.ndarray) -> np.ndarray:
+    infinite = np.isinf(column)
+    return np.where(infinite, np.nan, column) if infinite.any() else column
 
 
 def _flat(captured: Captured) -> Tensor:

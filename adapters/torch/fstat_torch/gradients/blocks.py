@@ -89,6 +89,8 @@ def outer_products(
     Takes the parameters of `OuterProducts`.
     """
     block = OuterProducts(inputs, outputs, weight, bias, transposed)
+    if inputs.ndim == 2:
+        return block
     places, d_in = inputs.shape[2:]
     d_out = outputs.shape[3]
     # A formed gradient that is no larger than its factors is also no slower to use.
@@ -102,9 +104,9 @@ class OuterProducts:
 
     Parameters
     ----------
-    inputs : Tensor of shape (n, groups, places, d_in)
+    inputs : Tensor of shape (n, groups, places, d_in) or (n, d_in)
         What the weight was multiplied with.
-    outputs : Tensor of shape (n, groups, places, d_out)
+    outputs : Tensor of shape (n, groups, places, d_out) or (n, d_out)
         The gradient of the loss at what came out.
     weight : str
         Name of the weight.
@@ -122,17 +124,18 @@ class OuterProducts:
         bias: str | None = None,
         transposed: bool = False,
     ):
-        self._a, self._g = inputs, outputs
+        self._inputs, self._outputs = inputs, outputs
         self._weight, self._bias = weight, bias
         self._transposed = transposed
         self._formed: Tensor | None = None
-        self._n, self._groups, self._places, self._d_in = inputs.shape
-        self._d_out = outputs.shape[3]
+        self._n, *places, self._d_in = inputs.shape
+        self._groups, self._places = places or (1, 1)
+        self._d_out = outputs.shape[-1]
         self._versions = inputs._version, outputs._version
 
     def _check(self) -> None:
         # The factors are the model's own tensors (or views of them), not copies.
-        if self._versions != (self._a._version, self._g._version):
+        if self._versions != (self._inputs._version, self._outputs._version):
             raise RuntimeError(
                 f"what was captured for {self._weight!r} has been overwritten since: "
                 "use a capture before its input batch is modified in place."
@@ -141,6 +144,21 @@ class OuterProducts:
     @property
     def _single(self) -> bool:
         return self._places == 1 and self._groups == 1
+
+    @property
+    def _a(self) -> Tensor:
+        a = self._inputs
+        return a if a.ndim == 4 else a.reshape(self._n, 1, 1, self._d_in)
+
+    @property
+    def _g(self) -> Tensor:
+        g = self._outputs
+        return g if g.ndim == 4 else g.reshape(self._n, 1, 1, self._d_out)
+
+    def _rows(self) -> tuple[Tensor, Tensor]:
+        """Give the factors of a weight that was used once."""
+        a, g = self._inputs, self._outputs
+        return (a, g) if a.ndim == 2 else (a[:, 0, 0], g[:, 0, 0])
 
     @property
     def _size(self) -> int:
@@ -176,11 +194,12 @@ class OuterProducts:
         self._check()
         other._check()
         if self._single and other._single:
-            a, g = self._a[:, 0, 0], self._g[:, 0, 0]
-            products = a @ other._a[:, 0, 0].mT
+            a, g = self._rows()
+            b, h = (a, g) if other is self else other._rows()
+            products = a @ b.mT
             if self._bias is not None:
                 products += 1
-            return products.mul_(g @ other._g[:, 0, 0].mT)
+            return products.mul_(g @ h.mT)
         if self._ghost_is_cheaper(other):
             products = self._ghost(other)
         else:
@@ -284,7 +303,7 @@ class OuterProducts:
     def apart(self) -> dict[str, Block]:
         """One block for each parameter."""
         weight = OuterProducts(
-            self._a, self._g, self._weight, transposed=self._transposed
+            self._inputs, self._outputs, self._weight, transposed=self._transposed
         )
         found: dict[str, Block] = {self._weight: weight}
         if self._bias is not None:

@@ -200,8 +200,9 @@ class GradientCapture:
         self, captured: Captured, recording: Recording, batch_size: int | None
     ) -> None:
         n, calls = recording.reached_calls(batch_size)
-        dtypes = {g.dtype for call in calls for g in call.gradients if g is not None}
-        with full_precision(calls[0].outputs[0].device.type):
+        gradients = [g for call in calls for g in call.gradients if g is not None]
+        dtypes = {g.dtype for g in gradients}
+        with full_precision(gradients[0].device.type):
             blocks = blocks_of_calls(calls, n)
             captured._fill(n, blocks, dtypes)
         costs = self._plan.costs

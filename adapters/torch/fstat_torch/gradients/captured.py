@@ -184,7 +184,10 @@ class Captured:
             return parameter.new_zeros(shape)
         total = parts[0]
         for part in parts[1:]:
-            total = total + part.to(total.device)
+            if part.dtype is total.dtype and part.device == total.device:
+                total += part
+            else:
+                total = total + part.to(total.device)
         return total
 
     def _by_parameter(self, n: int, rows: bool) -> dict[str, Tensor]:

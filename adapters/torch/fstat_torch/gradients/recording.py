@@ -28,7 +28,8 @@ class Call:
     args, kwargs
         Its arguments, detached but not copied.
     outputs : list of Tensor
-        The output's tensors that carry a gradient, detached but not copied.
+        The output's tensors that carry a gradient, detached but not copied; where a
+        rule needs none of them, only views, which may be modified in place.
     places : list of int
         Where those are among the leaves of the output.
     gradients : list of Tensor or None
@@ -167,20 +168,36 @@ class Recording:
         return seen
 
     def _record(self, unit: Unit, args: Any, kwargs: Any, output: Any) -> None:
+        if unit.rule == "module":
+            self._record_module(unit, args, kwargs, output)
+        elif _carries_gradient(output):
+            self._record_layer(unit, args[0] if args else kwargs["input"], output)
+
+    def _record_layer(self, unit: Unit, x: Tensor, output: Tensor) -> None:
+        # Autograd, too, does without the input where the weight is frozen.
+        inputs = (x.detach(),) if "weight" in unit.parameters else ()
+        outputs = [output.detach()] if output._is_view() else []
+        call = Call(unit, inputs, {}, outputs, [0], [None], None)
+        call._versions = [(x, version(x), False) for x in inputs]
+        call._versions += [(out, version(out), True) for out in outputs]
+        self._await(call, 0, output)
+        self.calls.append(call)
+
+    def _await(self, call: Call, place: int, output: Any) -> None:
+        """Ask for the gradient at an output."""
+        if self._collect:
+            self.edges.append((call, place, get_gradient_edge(output)))
+        else:
+            output.register_hook(_Receiver(call, place))
+
+    def _record_module(self, unit: Unit, args: Any, kwargs: Any, output: Any) -> None:
         leaves = [output] if isinstance(output, Tensor) else pytree.tree_leaves(output)
         places = [k for k, out in enumerate(leaves) if _carries_gradient(out)]
         if not places:
             return
         outputs = [leaves[k] for k in places]
-        if unit.rule == "module":
-            args, kwargs = pytree.tree_map_only(Tensor, torch.detach, (args, kwargs))
-            inputs = [x for x in pytree.tree_leaves((args, kwargs)) if _is_tensor(x)]
-            autocast = _autocast(outputs[0].device.type)
-        else:
-            # Autograd, too, does without the input where the weight is frozen.
-            x = args[0] if args else kwargs["input"]
-            inputs = [x.detach()] if "weight" in unit.parameters else []
-            args, kwargs, autocast = tuple(inputs), {}, None
+        args, kwargs = pytree.tree_map_only(Tensor, torch.detach, (args, kwargs))
+        inputs = [x for x in pytree.tree_leaves((args, kwargs)) if _is_tensor(x)]
         call = Call(
             unit=unit,
             args=args,
@@ -188,15 +205,12 @@ class Recording:
             outputs=[out.detach() for out in outputs],
             places=places,
             gradients=[None] * len(places),
-            autocast=autocast,
+            autocast=_autocast(outputs[0].device.type),
         )
         call._versions = [(x, version(x), False) for x in inputs]
         for k, out in enumerate(outputs):
             call._versions.append((call.outputs[k], version(out), out._is_view()))
-            if self._collect:
-                self.edges.append((call, k, get_gradient_edge(out)))
-            else:
-                out.register_hook(_Receiver(call, k))
+            self._await(call, k, out)
         self.calls.append(call)
 
     def reached_calls(self, batch_size: int | None = None) -> tuple[int, list[Call]]:

@@ -71,6 +71,9 @@ def _multiplied(
     def rule(calls: list[Call]) -> Block:
         names = calls[0].unit.names
         weight, bias = names.get("weight"), names.get("bias")
+        once = factors is _linear_factors and len(calls) == 1
+        if weight is not None and once and calls[0].args[0].ndim == 2:
+            return outer_products(*_rows(calls[0]), weight, bias, transposed)
         pairs = [factors(call, weight is not None) for call in calls]
         outputs = _join([g for _, g in pairs])
         if weight is None:
@@ -84,6 +87,13 @@ def _multiplied(
 
 def _join(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
+
+
+def _rows(call: Call) -> tuple[Tensor, Tensor]:
+    """Factors of a linear layer that was used once."""
+    g = call.gradients[0]
+    assert g is not None
+    return same_precision(call.args[0], g)
 
 
 def _linear_factors(call: Call, weight: bool) -> tuple[Tensor | None, Tensor]:
