@@ -4,6 +4,7 @@ from .display import GaussianLimitDisplay, InfluenceDisplay, TradeOffDisplay
 from .empirical import tradeoff_curve
 from .influence import FInfluence, UnestimableWarning
 from .intervals import ConfidenceInterval
+from .methods import GaussianLimitWarning, GoodnessOfFit
 from .observations import ComposedInfluence, Observations
 from .selection import Selection, select
 from .trace import Trace
@@ -16,7 +17,9 @@ __all__ = [
     "ConfidenceInterval",
     "FInfluence",
     "GaussianLimitDisplay",
+    "GaussianLimitWarning",
     "GaussianTradeOff",
+    "GoodnessOfFit",
     "InfluenceDisplay",
     "Observations",
     "Selection",

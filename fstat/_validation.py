@@ -97,3 +97,12 @@ def share(value: float, name: str) -> float:
     if number.ndim != 0:
         raise ValueError(f"`{name}` must be one number, got shape {number.shape}.")
     return float(number)
+
+
+def whole_number(value: object, name: str, least: int) -> None:
+    """Check that a parameter is a whole number that is large enough."""
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not (whole and value >= least):  # type: ignore[operator]
+        raise ValueError(
+            f"`{name}` must be a whole number of at least {least}, got {value!r}."
+        )

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import nctdtr
 from sklearn.base import BaseEstimator
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
@@ -20,30 +19,29 @@ from ._validation import (
     numeric,
     option,
     samples,
+    whole_number,
 )
 from .empirical import levy_distance
+from .fitting import METHODS, Design, Fit, Part, fit_part, fit_summary, fit_supremum
+from .inference import Asymptotic, Band, Bootstrap, Exact, Inference, Sequence
 from .intervals import (
+    BootstrapDistribution,
     ConfidenceInterval,
     Labels,
-    SamplingError,
-    cluster_covariance,
+    bootstrap_distribution,
     cluster_labels,
-    noncentral_t_interval,
-    separation_bound,
-    separation_chance,
+    normal_mixture_rho,
 )
-from .methods.central_sums import CentralSums
-from .methods.moments import (
+from .methods import (
+    CentralSums,
+    Estimate,
+    GaussianLimitWarning,
+    GoodnessOfFit,
     MomentSummary,
-    binormal_index,
-    known_scale_index,
-    moderate,
-    pool,
-    pooled_index,
+    goodness_of_fit,
     summarise_independent,
     summarise_paired,
 )
-from .methods.rank import delong_variance, paired_variance, placements, rank_index
 from .observations import Observations
 from .tradeoff import GaussianTradeOff
 
@@ -51,17 +49,22 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+_OPTIONS: dict[str, tuple[object, ...]] = {
+    "method": ("moments", "rank", "binormal", "quantile", "supremum"),
+    "dependence": ("independent", "serial", "clustered"),
+    "long_run": ("batch_means", "ar1", "hac"),
+    "shrinkage": (None, "moderated"),
+    "interval": ("auto", "exact", "asymptotic", "bootstrap", "sequence"),
+    "check_limit": ("auto", True, False),
+    "paired": (True, False),
+    "equal_var": (True, False),
+}
+_DRAWS = 499
+_FAILS = 0.01  # level of the warning about the Gaussian limit, over all pairs
+
+
 class UnestimableWarning(UserWarning):
     """Some pairs have too few observations, or no spread, and got NaN."""
-
-
-class _Part(NamedTuple):
-    """Some of the pairs, dense, with the clusters of their rows."""
-
-    pairs: NDArray[np.intp] | slice
-    P: FloatArray
-    Q: FloatArray
-    labels: Labels | None
 
 
 class FInfluence(BaseEstimator):
@@ -75,17 +78,25 @@ class FInfluence(BaseEstimator):
 
     Parameters
     ----------
-    method : {"moments", "rank"}, default="moments"
+    method : {"moments", "rank", "binormal", "quantile", "supremum"}, \
+            default="moments"
         `"moments"`: the binormal index, difference of means over the root of the
-        average variance. `"rank"`: :math:`\sqrt 2 \Phi^{-1}(AUC)`, which monotone
-        transformations of the statistic do not change. For normal samples both
-        estimate the same number, whatever the variances.
+        average variance. `"rank"`: :math:`\sqrt 2 \Phi^{-1}(AUC)`. `"binormal"`: the
+        same index by maximum likelihood of ordered categories. `"quantile"`: by the
+        line through the central part of the trade-off curve on probit axes, robust
+        to outliers. Monotone transformations of the statistic change none of these
+        three, and for normal samples all four estimate the same number, whatever the
+        variances. `"supremum"`: the tightest mu, that of the :math:`G_\mu` just below
+        the empirical curve; biased away from 0, with a valid interval from a band.
     paired : bool, default=False
         Whether row i of P and row i of Q come from the same step, batch or seed.
         `Observations` say this themselves.
-    dependence : {"independent", "clustered"}, default="independent"
-        Whether rows (or pairs of rows) are independent, or belong together by
-        `runs` or, where these are not given, by `steps`.
+    dependence : {"independent", "serial", "clustered"}, default="independent"
+        Whether rows (or pairs of rows) are independent, follow each other in time, or
+        belong together by `runs` or, where these are not given, by `steps`.
+    long_run : {"batch_means", "ar1", "hac"}, default="batch_means"
+        How the variance of a serially dependent sum is estimated: see
+        `fstat.intervals.serial_covariance`.
     equal_var : bool, default=False
         Take the variances of P and Q to be one (`"moments"` only): pooled variance,
         Hedges' correction and, unpaired, the exact noncentral t interval.
@@ -95,6 +106,27 @@ class FInfluence(BaseEstimator):
     shrinkage : {"moderated", None}, default=None
         With `"moderated"` each pair's variances are shrunk towards those of all
         pairs, for few observations of each of many pairs (`"moments"` only).
+    interval : {"auto", "exact", "asymptotic", "bootstrap", "sequence"}, default="auto"
+        Kind of interval and p-value. `"exact"`: noncentral t, which needs `equal_var`
+        and independent samples. `"asymptotic"`: Student's t with the sampling error
+        at each hypothetical mu. `"bootstrap"`: bias-corrected and accelerated, of rows,
+        blocks or clusters as `dependence` says. `"sequence"`: valid at all numbers of
+        observations at once, so that a run may be watched and stopped. `"auto"`:
+        exact where that can be had, else asymptotic.
+    n_resamples : int, default=1999
+        Resamples of the bootstrap.
+    optimal_at : int, default=200
+        Number of observations at which the sequence is narrowest; to be chosen before
+        the observations are seen.
+    alpha_min : float, default=0.01
+        Least type I and type II error at which `"supremum"` compares the curves: the
+        tightest mu often grows without end towards smaller ones.
+    check_limit : {"auto", True, False}, default="auto"
+        Whether to test if the Gaussian limit describes the samples
+        (`goodness_of_fit_`). `"auto"`: for one pair of independent samples. The
+        tests of many pairs take a hundred times as long as `"moments"` does.
+    random_state : int, RandomState instance or None, default=None
+        Source of the bootstrap's random numbers; an int gives the same each time.
 
     Attributes
     ----------
@@ -109,8 +141,15 @@ class FInfluence(BaseEstimator):
     n_P_, n_Q_ : int or ndarray of shape (n_pairs,)
         Numbers of observations.
     separated_ : bool or ndarray of shape (n_pairs,)
-        With `"rank"`: P and Q do not overlap. Then `mu_` is that of an AUC half a
-        comparison short of perfect, and the interval is one-sided.
+        With `"rank"`, `"binormal"` and `"quantile"`: P and Q do not overlap. Then
+        `mu_` is that of an AUC half a comparison short of perfect, and the interval
+        is one-sided.
+    slope_ : float or ndarray of shape (n_pairs,)
+        Standard deviation of P over that of Q, the slope of the trade-off curve on
+        probit axes: 1 in the Gaussian limit. NaN where the method does not know.
+    goodness_of_fit_ : GoodnessOfFit or None
+        Whether the Gaussian limit describes the samples: p-values of normality, equal
+        variances and the curve, and how far off it is. None where not checked.
     names_ : dict of str to ndarray
         What each pair is, as `Observations` name it.
     quantity_ : str
@@ -126,11 +165,13 @@ class FInfluence(BaseEstimator):
 
     Notes
     -----
-    Intervals are those mu that the test behind `pvalue_` does not reject: the sampling
-    variance is evaluated at each hypothetical mu, and Student's t has Welch's
-    degrees of freedom. For samples of normal size the third and fourth moments count
-    as observed; in small samples they are shrunk towards a normal distribution's.
-    The variance for `"rank"` is DeLong's [2]_, shrunk in the same way.
+    All methods but `"supremum"` go one way: the influence value of each observation is
+    how much it moved mu, and variances of their sums are those of independent, paired,
+    clustered or serially dependent rows. Intervals are those mu that the test behind
+    `pvalue_` does not reject: the sampling variance is evaluated at each hypothetical
+    mu, and Student's t has Welch's degrees of freedom. In small samples the third and
+    fourth moments are shrunk towards a normal distribution's; so is the variance for
+    `"rank"`, which is DeLong's [2]_.
 
     An interval covers the sampling error of these observations. With observations
     along one training run that is the mean influence per step along *this* run, not
@@ -158,9 +199,15 @@ class FInfluence(BaseEstimator):
     0.84
     >>> low, high = influence.confidence_interval()
     >>> print(f"{low:.2f} to {high:.2f}")
-    0.69 to 1.01
+    0.68 to 1.00
     >>> influence.tradeoff_
     GaussianTradeOff(mu=0.84...)
+
+    Other methods see other things; none of these sees a monotone transformation:
+
+    >>> binormal = FInfluence(method="binormal").fit(np.exp(P), np.exp(Q))
+    >>> round(binormal.mu_, 2), round(binormal.slope_, 2)
+    (0.84, 1.02)
 
     Many pairs at once, and the other sign where P and Q are swapped:
 
@@ -185,16 +232,30 @@ class FInfluence(BaseEstimator):
         method: str = "moments",
         paired: bool = False,
         dependence: str = "independent",
+        long_run: str = "batch_means",
         equal_var: bool = False,
         scale: float | ArrayLike | None = None,
         shrinkage: str | None = None,
+        interval: str = "auto",
+        n_resamples: int = 1999,
+        optimal_at: int = 200,
+        alpha_min: float = 0.01,
+        check_limit: str | bool = "auto",
+        random_state: int | np.random.RandomState | None = None,
     ) -> None:
         self.method = method
         self.paired = paired
         self.dependence = dependence
+        self.long_run = long_run
         self.equal_var = equal_var
         self.scale = scale
         self.shrinkage = shrinkage
+        self.interval = interval
+        self.n_resamples = n_resamples
+        self.optimal_at = optimal_at
+        self.alpha_min = alpha_min
+        self.check_limit = check_limit
+        self.random_state = random_state
 
     def fit(
         self,
@@ -234,6 +295,10 @@ class FInfluence(BaseEstimator):
         UnestimableWarning
             If some of many pairs have too few observations or no spread; they get
             NaN.
+        GaussianLimitWarning
+            If the Gaussian limit fails pairs by more than chance and by enough to
+            matter: a Levy distance above 0.05, or standard deviations that differ by
+            a quarter.
         UserWarning
             If observations of several runs are taken for independent.
         """
@@ -273,7 +338,12 @@ class FInfluence(BaseEstimator):
         if self.method != "moments" or self.dependence != "independent":
             raise ValueError(
                 "`partial_fit` needs method='moments' and dependence='independent': "
-                "ranks and clusters need all observations at once, use `fit`."
+                "ranks, series and clusters need all observations at once, use `fit`."
+            )
+        if self.interval == "bootstrap":
+            raise ValueError(
+                "`partial_fit` needs an `interval` other than 'bootstrap', which needs "
+                "all observations at once: use `fit`."
             )
         p, q = samples(P, Q, self.paired)
         before: list[CentralSums] | None = self.__dict__.get("_tables")
@@ -293,7 +363,8 @@ class FInfluence(BaseEstimator):
         if before is not None:
             tables = [a.merge(b) for a, b in zip(before, tables, strict=True)]
         self._tables = tables
-        self._finish_moments(self._summary_of(tables), streaming=True)
+        self._finish_sums(self._summary_of(tables), streaming=True)
+        self.goodness_of_fit_: GoodnessOfFit | None = None
         if self._shape:
             self._report()
         return self
@@ -324,7 +395,7 @@ class FInfluence(BaseEstimator):
         option(alternative, "alternative", ("two-sided", "greater", "less"))
         if not np.isfinite(null):
             raise ValueError(f"`null` must be finite, got {null!r}.")
-        return self._out(self._pvalue(float(null), alternative))
+        return self._out(self._inference.pvalue(float(null), alternative))
 
     def confidence_interval(self, confidence_level: float = 0.95) -> ConfidenceInterval:
         """Return the interval of all mu that a two-sided test does not reject.
@@ -345,25 +416,7 @@ class FInfluence(BaseEstimator):
             If `confidence_level` is not strictly between 0 and 1.
         """
         check_is_fitted(self, "mu_")
-        level = confidence(confidence_level)
-        mu = self._mu
-        if self._t is not None:
-            n, m = self._n_P, self._n_Q
-            with np.errstate(divide="ignore"):
-                per_unit = np.sqrt(1 / n + 1 / m)
-            low, high = noncentral_t_interval(self._t, self._error.df, per_unit, level)
-            low, high = (np.where(np.isnan(mu), np.nan, end) for end in (low, high))
-        else:
-            low, high = self._error.interval(mu, level)
-        if self._separated.any():
-            apart = self._separated
-            n, m = self._units[:, apart]
-            bound = separation_bound(n, m, level, self._paired)
-            right = mu[apart] > 0
-            low = np.asarray(low).copy()
-            high = np.asarray(high).copy()
-            low[apart] = np.where(right, bound, -np.inf)
-            high[apart] = np.where(right, np.inf, -bound)
+        low, high = self._inference.interval(confidence(confidence_level))
         return ConfidenceInterval(
             self._out(np.asarray(low)), self._out(np.asarray(high))
         )
@@ -418,6 +471,49 @@ class FInfluence(BaseEstimator):
         p, q = p.reshape(len(p), -1), q.reshape(len(q), -1)
         return self._out(self._levy(p, q, np.arange(self._n_pairs)))
 
+    def influence_values(
+        self, P: ArrayLike, Q: ArrayLike
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return how much each observation moves mu.
+
+        Their sum over all observations is, to first order, the error of mu; sums over
+        clusters or along a series give its variance, and common rows the correlation
+        of many pairs, for which `simultaneous_intervals` and `rank_intervals` ask.
+
+        Parameters
+        ----------
+        P : array-like of shape (n,) or (n, n_pairs)
+            Observations without the subset; NaN for unobserved.
+        Q : array-like of shape (m,) or (m, n_pairs)
+            Observations with it.
+
+        Returns
+        -------
+        of_P, of_Q : ndarray of shape (n, n_pairs) and (m, n_pairs)
+            Influence values, divided by the sample size; 0 for unobserved.
+
+        Raises
+        ------
+        ValueError
+            If the method is `"supremum"`, which has none, or as `fit` does.
+        """
+        self._check_parameters()
+        if self.method == "supremum":
+            raise ValueError(
+                "`influence_values` needs a method other than 'supremum', whose error "
+                "is no sum over observations."
+            )
+        p, q = samples(P, Q, self.paired)
+        p, q = p.reshape(len(p), -1), q.reshape(len(q), -1)
+        p, q = Design(self.paired).together(p, q)
+        estimate = METHODS[self.method](p, q, **self._method_options())
+        return estimate.of_P, estimate.of_Q
+
+    def _method_options(self) -> dict[str, Any]:
+        if self.scale is not None:
+            return {"scale": self.scale}
+        return {"equal_var": self.equal_var} if self.method == "moments" else {}
+
     def to_frame(self, confidence_level: float = 0.95) -> pd.DataFrame:
         """Return the estimates as a table, one row a pair.
 
@@ -443,54 +539,90 @@ class FInfluence(BaseEstimator):
         return pd.DataFrame(
             {
                 **self.names_,
-                "mu": self._mu,
-                "stderr": self._stderr,
+                "mu": self._fit.mu,
+                "stderr": np.atleast_1d(self.stderr_),
                 "low": np.atleast_1d(low),
                 "high": np.atleast_1d(high),
                 "pvalue": np.atleast_1d(self.pvalue_),
-                "n_P": self._n_P.astype(int),
-                "n_Q": self._n_Q.astype(int),
+                "n_P": self._fit.n_P.astype(int),
+                "n_Q": self._fit.n_Q.astype(int),
                 "quantity": self.quantity_,
             }
         )
 
     def _check_parameters(self) -> None:
-        option(self.method, "method", ("moments", "rank"))
-        option(self.dependence, "dependence", ("independent", "clustered"))
-        option(self.shrinkage, "shrinkage", (None, "moderated"))
-        for name in ("paired", "equal_var"):
-            option(getattr(self, name), name, (True, False))
-        if self.method == "rank":
-            given = {
-                "equal_var": self.equal_var,
-                "scale": self.scale is not None,
-                "shrinkage": self.shrinkage is not None,
-            }
-            refused = [name for name, is_given in given.items() if is_given]
-            if refused:
-                raise ValueError(
-                    f"`{refused[0]}` needs method='moments', got method='rank': ranks "
-                    "have no variance to speak of."
-                )
-        if self.dependence == "clustered" and (self.equal_var or self.shrinkage):
+        for name, allowed in _OPTIONS.items():
+            option(getattr(self, name), name, allowed)
+        for name, least in (("n_resamples", 2), ("optimal_at", 1)):
+            whole_number(getattr(self, name), name, least)
+        if not 0 < self.alpha_min < 0.5:
+            raise ValueError(
+                "`alpha_min` must lie strictly between 0 and 0.5, got "
+                f"{self.alpha_min!r}."
+            )
+        independent = self.dependence == "independent"
+        if self.method != "moments":
+            self._refuse_of_moments()
+        if self.method == "supremum":
+            self._refuse_of_bands(independent)
+        if not independent and (self.equal_var or self.shrinkage):
             raise ValueError(
                 "`equal_var` and `shrinkage` need dependence='independent', got "
-                "'clustered'."
+                f"{self.dependence!r}."
+            )
+        if self.interval == "exact" and (
+            not self.equal_var or self.paired or self.scale is not None
+        ):
+            raise ValueError(
+                "interval='exact' needs `equal_var=True` and unpaired samples of "
+                "unknown scale: other intervals have no exact form."
+            )
+        if self.shrinkage and self.interval == "bootstrap":
+            raise ValueError(
+                "interval='bootstrap' resamples each pair by itself and needs "
+                f"`shrinkage=None`, got {self.shrinkage!r}."
             )
         if self.scale is not None:
-            scale = numeric(self.scale, "scale")
-            if not (np.isfinite(scale) & (scale > 0)).all():
-                raise ValueError(
-                    f"`scale` must be finite and above 0, got {self.scale!r:.80}."
-                )
-            if self.equal_var:
-                raise ValueError("`equal_var` means nothing where `scale` is known.")
+            self._check_scale(numeric(self.scale, "scale"))
+
+    def _refuse_of_moments(self) -> None:
+        given = {
+            "equal_var": self.equal_var,
+            "scale": self.scale is not None,
+            "shrinkage": self.shrinkage is not None,
+        }
+        refused = [name for name, is_given in given.items() if is_given]
+        if refused:
+            raise ValueError(
+                f"`{refused[0]}` needs method='moments', got method={self.method!r}: "
+                "ranks have no variance to speak of."
+            )
+
+    def _refuse_of_bands(self, independent: bool) -> None:
+        if not independent:
+            raise ValueError(
+                "method='supremum' needs dependence='independent', got "
+                f"{self.dependence!r}: its band holds for independent rows."
+            )
+        if self.interval != "auto":
+            raise ValueError(
+                f"method='supremum' needs interval='auto', got {self.interval!r}: its "
+                "interval comes from a band."
+            )
+
+    def _check_scale(self, scale: FloatArray) -> None:
+        if not (np.isfinite(scale) & (scale > 0)).all():
+            raise ValueError(
+                f"`scale` must be finite and above 0, got {self.scale!r:.80}."
+            )
+        if self.equal_var:
+            raise ValueError("`equal_var` means nothing where `scale` is known.")
 
     def _labels(
         self, steps: object, runs: object, shapes: tuple[tuple[int, ...], ...]
     ) -> Labels | None:
         labels = cluster_labels(steps, runs, (shapes[0], shapes[1]))
-        if self.dependence == "independent":
+        if self.dependence != "clustered":
             return None
         if labels is None:
             raise ValueError("dependence='clustered' needs `steps` or `runs`.")
@@ -504,7 +636,7 @@ class FInfluence(BaseEstimator):
     def _begin(self, sample: FloatArray, paired: bool, scale: ArrayLike | None) -> None:
         self._shape = sample.shape[1:]
         self._n_pairs = int(np.prod(self._shape, dtype=int))
-        self._paired = paired
+        self._design = Design(paired, self.dependence, self.long_run)
         self._scale = None if scale is None else np.asarray(scale, dtype=float)
         if self._scale is not None and self._scale.shape not in ((), self._shape):
             raise ValueError(
@@ -529,11 +661,7 @@ class FInfluence(BaseEstimator):
         labels = self._labels(steps, runs, (p.shape, q.shape))
         self._begin(p, self.paired, self.scale)
         p, q = p.reshape(len(p), -1), q.reshape(len(q), -1)
-        if self.method == "moments" and labels is None:
-            self._tables = self._table(p, q)
-            self._finish_moments(self._summary_of(self._tables))
-        else:
-            self._estimate(iter([_Part(slice(None), p, q, labels)]))
+        self._fit_parts(iter([Part(slice(None), p, q, labels)]))
 
     def _fit_observations(
         self, observations: Observations, Q: ArrayLike | None
@@ -551,141 +679,175 @@ class FInfluence(BaseEstimator):
             observations.paired,
             (observations.scale if scale is None else scale) if known else None,
         )
+        if self.interval == "bootstrap" and self.dependence == "clustered":
+            raise ValueError(
+                "interval='bootstrap' with dependence='clustered' needs arrays P and Q "
+                "with `steps` or `runs`, got Observations."
+            )
         self.names_ = dict(observations.names)
         self.quantity_ = observations.quantity
         self.self_influence_ = observations.self_influence
         several = len(np.unique(observations.run)) > 1
-        if several and self.dependence == "independent":
+        if several and self.dependence != "clustered":
             warnings.warn(
                 "The observations are of several runs, whose rows belong together: "
-                "dependence='independent' takes them for independent and errors come "
-                "out too small; use dependence='clustered'.",
+                f"dependence={self.dependence!r} takes them for one series or for "
+                "independent and errors come out too small; use "
+                "dependence='clustered'.",
                 stacklevel=3,
             )
-        self._estimate(self._parts(observations, several))
+        self._fit_parts(self._parts(observations, several))
 
-    def _parts(self, observations: Observations, by_run: bool) -> Iterator[_Part]:
-        for block in observations.blocks():
+    def _parts(self, observations: Observations, by_run: bool) -> Iterator[Part]:
+        in_order = self.dependence == "serial"
+        for block in observations.blocks(in_order=in_order):
             labels = None
             if self.dependence == "clustered":
                 codes = block.run if by_run else block.step
                 codes = np.unique(codes, return_inverse=True)[1].reshape(codes.shape)
                 labels = (codes, codes)
-            yield _Part(block.pairs, block.P, block.Q, labels)
+            yield Part(block.pairs, block.P, block.Q, labels)
 
-    def _estimate(self, parts: Iterator[_Part]) -> None:
-        if self.method == "rank":
-            self._estimate_rank(parts)
-            return
-        summary = MomentSummary.empty(self._n_pairs)
+    def _fit_parts(self, parts: Iterator[Part]) -> None:
+        """Fit part by part: all observations at once may not fit into memory."""
+        by_sums = self.method == "moments" and self.dependence == "independent"
+        fit, summary = Fit.empty(self._n_pairs), MomentSummary.empty(self._n_pairs)
+        draws = BootstrapDistribution.empty(self.n_resamples, self._n_pairs)
+        kept, checked = [], []
         for part in parts:
-            summary.put(part.pairs, self._summarise(part))
-        self._finish_moments(summary)
+            if by_sums:
+                tables = self._table(part.P, part.Q)
+                summary.put(part.pairs, self._summary_of(tables))
+                if isinstance(part.pairs, slice):
+                    self._tables = tables
+            else:
+                fit.put(part.pairs, self._fit_part(part))
+            if self.method == "supremum":
+                kept.append(part)
+            if self.interval == "bootstrap":
+                draws.put(part.pairs, self._resample(part))
+            if self._checks_limit():
+                checked.append((part.pairs, self._goodness_of_fit(part)))
+        if by_sums:
+            self._finish_sums(summary)
+        else:
+            self._publish(fit, self._asymptotic(fit))
+        if self.method == "supremum":
+            self._infer(Band(self._fit, tuple(kept), self.alpha_min))
+        if self.interval == "bootstrap":
+            self._infer(Bootstrap(draws))
+            self.stderr_ = self._out(draws.stderr)
+        self.goodness_of_fit_ = GoodnessOfFit.joined(checked) if checked else None
+
+    def _fit_part(self, part: Part) -> Fit:
+        if self.method == "supremum":
+            return fit_supremum(part, self._design, self.alpha_min)
+        return fit_part(part, self.method, self._design, self._scale_of(part))
+
+    def _resample(self, part: Part) -> BootstrapDistribution:
+        """Return the bootstrap distribution of the pairs, NaN for those too small."""
+        P, Q = self._design.together(part.P, part.Q)
+        scale, options = self._scale_of(part), self._method_options()
+        if scale is not None:
+            # Resamples are further columns, for which one scale must do.
+            P, Q, options = P / scale, Q / scale, {"scale": 1.0}
+
+        def estimate(P: FloatArray, Q: FloatArray) -> Estimate:
+            return METHODS[self.method](P, Q, **options)
+
+        def mu(P: FloatArray, Q: FloatArray) -> FloatArray:
+            return estimate(P, Q).mu
+
+        enough = (
+            np.minimum(*(np.count_nonzero(~np.isnan(x), axis=0) for x in (P, Q))) > 1
+        )
+        found = estimate(P[:, enough], Q[:, enough])
+        draws = BootstrapDistribution.empty(self.n_resamples, P.shape[1])
+        if enough.any():
+            some = bootstrap_distribution(
+                P[:, enough],
+                Q[:, enough],
+                mu,
+                paired=self._design.paired,
+                dependence=self.dependence,
+                labels=part.labels,
+                influence=(found.of_P, found.of_Q),
+                n_resamples=self.n_resamples,
+                random_state=self.random_state,
+            )
+            draws.put(enough, some)
+        return draws
+
+    def _checks_limit(self) -> bool:
+        if self.check_limit == "auto":
+            return self.dependence == "independent" and not self._shape
+        return bool(self.check_limit)
+
+    def _goodness_of_fit(self, part: Part) -> GoodnessOfFit:
+        return goodness_of_fit(
+            part.P, part.Q, paired=self._design.paired, n_draws=_DRAWS
+        )
+
+    def _finish_sums(self, summary: MomentSummary, streaming: bool = False) -> None:
+        few = (summary.n_P < 1) | (summary.n_Q < 1)
+        fit, t = fit_summary(
+            summary,
+            scale=self._scale,
+            paired=self._design.paired,
+            equal_var=self.equal_var,
+            moderated=bool(self.shrinkage) and not (streaming and few.all()),
+        )
+        if t is None or self.interval == "asymptotic":
+            self._publish(fit, self._asymptotic(fit))
+        else:
+            self._publish(fit, Exact(fit, t))
+
+    def _asymptotic(self, fit: Fit) -> Asymptotic:
+        return Asymptotic(fit, self._design.paired)
 
     def _table(self, P: FloatArray, Q: FloatArray) -> list[CentralSums]:
-        if self._paired:
+        if self._design.paired:
             no_infinity(Q, "Q")
             return [CentralSums.of(P, Q - P)]
         return [CentralSums.of(P, names="P"), CentralSums.of(Q, names="Q")]
-
-    def _seen_together(
-        self, P: FloatArray, Q: FloatArray
-    ) -> tuple[FloatArray, FloatArray]:
-        """Return P and Q, without the rows of a pair of which one half is missing."""
-        if not self._paired:
-            return P, Q
-        both = ~np.isnan(P) & ~np.isnan(Q)
-        return np.where(both, P, np.nan), np.where(both, Q, np.nan)
 
     def _summary_of(self, tables: list[CentralSums]) -> MomentSummary:
         if len(tables) == 1:
             return summarise_paired(tables[0])
         return summarise_independent(*tables)
 
-    def _summarise(self, part: _Part) -> MomentSummary:
-        summary = self._summary_of(self._table(part.P, part.Q))
-        if part.labels is None:
-            return summary
-        P, Q = self._seen_together(part.P, part.Q)
-        n, m = summary.n_P, summary.n_Q
-        with np.errstate(invalid="ignore", divide="ignore"):
-            p, q = P - np.nansum(P, axis=0) / n, Q - np.nansum(Q, axis=0) / m
-            square_p = p**2 - np.nansum(p**2, axis=0) / n
-            square_q = q**2 - np.nansum(q**2, axis=0) / m
-            of_P = [np.nan_to_num(-p / n), np.nan_to_num(square_p / n)]
-            of_Q = [np.nan_to_num(q / m), np.nan_to_num(square_q / m)]
-        seen = (~np.isnan(P), ~np.isnan(Q))
-        clusters = cluster_covariance(of_P, of_Q, seen, part.labels)
-        (summary.error_dd, summary.error_dw), (_, summary.error_ww) = clusters.values
-        summary.df = clusters.df
-        return summary
+    def _scale_of(self, part: Part) -> FloatArray | None:
+        if self._scale is None or self._scale.ndim == 0:
+            return self._scale
+        return np.asarray(self._scale[part.pairs])
 
-    def _finish_moments(self, summary: MomentSummary, streaming: bool = False) -> None:
+    def _publish(self, fit: Fit, inference: Inference) -> None:
         least = 1 if self.shrinkage else 2
-        few = (summary.n_P < least) | (summary.n_Q < least)
-        shrink = bool(self.shrinkage) and not (streaming and few.all())
-        if self.equal_var and not self._paired:
-            summary = pool(summary, moderated=shrink)
-        elif shrink:
-            summary = moderate(summary)
-        t = None
-        if self._scale is not None:
-            mu, error = known_scale_index(summary, self._scale)
-        elif self.equal_var:
-            mu, error, t = pooled_index(summary)
-        else:
-            mu, error = binormal_index(summary)
-        self._t = None if self._paired else t
-        self._unmet = (few, ~few & ~(error.constant > 0), least)
-        self._n_P, self._n_Q = summary.n_P, summary.n_Q
-        self._publish(mu, error)
+        few = (fit.n_P < least) | (fit.n_Q < least)
+        known = self.method == "supremum" or fit.constant > 0
+        flat = ~few & ~known & ~(fit.separated > 0)
+        self._unmet = (few, flat, least)
+        fit.separated = np.where(few, 0.0, fit.separated)
+        unknown = few | flat
+        fit.mu = np.where(unknown, np.nan, fit.mu)
+        fit.constant = np.where(unknown | (fit.separated > 0), np.nan, fit.constant)
+        self._fit = fit
+        with np.errstate(invalid="ignore"):
+            self.stderr_ = self._out(np.sqrt(fit.error.variance(fit.mu)))
+        self.mu_ = self._out(fit.mu)
+        size = np.abs(fit.mu) if self._shape else np.abs(fit.mu[0])
+        if self._shape or not np.isnan(size):
+            self.tradeoff_ = GaussianTradeOff(size)
+        self.n_P_, self.n_Q_ = (self._out(x.astype(int)) for x in (fit.n_P, fit.n_Q))
+        self.separated_ = self._out(fit.separated > 0)
+        self.slope_ = self._out(fit.slope)
+        if self.interval == "sequence":
+            inference = Sequence(fit, normal_mixture_rho(self.optimal_at))
+        self._infer(inference)
 
-    def _estimate_rank(self, parts: Iterator[_Part]) -> None:
-        n, m = np.zeros(self._n_pairs), np.zeros(self._n_pairs)
-        auc, variance, df = (np.full(self._n_pairs, np.nan) for _ in range(3))
-        units = np.zeros((2, self._n_pairs))
-        for pairs, P, Q, labels in parts:
-            no_infinity(P, "P")
-            no_infinity(Q, "Q")
-            P, Q = self._seen_together(P, Q)
-            seen = (~np.isnan(P), ~np.isnan(Q))
-            count_P, count_Q = (mask.sum(axis=0).astype(float) for mask in seen)
-            n[pairs], m[pairs] = count_P, count_Q
-            placed = placements(P, Q)
-            auc[pairs] = placed.auc
-            if labels is not None:
-                with np.errstate(invalid="ignore", divide="ignore"):
-                    of_P = np.nan_to_num((placed.of_P - placed.auc) / count_P)
-                    of_Q = np.nan_to_num((placed.of_Q - placed.auc) / count_Q)
-                clusters = cluster_covariance([of_P], [of_Q], seen, labels)
-                variance[pairs], df[pairs] = clusters.values[0][0], clusters.df
-                units[:, pairs] = clusters.of_P, clusters.of_Q
-            elif self._paired:
-                variance[pairs], df[pairs] = paired_variance(placed, count_P)
-            else:
-                variance[pairs], df[pairs] = delong_variance(placed, count_P, count_Q)
-        # Rows of a cluster say little more than one: separation is of clusters.
-        self._units = np.stack([n, m]) if self.dependence == "independent" else units
-        self._finish_rank(n, m, auc, variance, df)
-
-    def _finish_rank(
-        self,
-        n: FloatArray,
-        m: FloatArray,
-        auc: FloatArray,
-        variance: FloatArray,
-        df: FloatArray,
-    ) -> None:
-        few = (n < 2) | (m < 2)
-        separated = ~few & ((auc == 0) | (auc == 1))
-        # Half a comparison short of perfect: finite, and above any AUC below 1.
-        half = 0.5 / np.maximum(n * m, 1)
-        shown = np.where(separated, np.clip(auc, half, 1 - half), auc)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            mu, error = rank_index(shown, variance, df)
-        self._unmet = (few, ~few & ~separated & ~(error.constant > 0), 2)
-        self._n_P, self._n_Q, self._t = n, m, None
-        self._publish(mu, error, separated)
+    def _infer(self, inference: Inference) -> None:
+        self._inference = inference
+        self.pvalue_ = self._out(inference.pvalue(0.0, "two-sided"))
 
     def _report(self) -> None:
         """Raise for one pair, warn with a count for many, that cannot be estimated."""
@@ -705,50 +867,18 @@ class FInfluence(BaseEstimator):
                     UnestimableWarning,
                     stacklevel=3,
                 )
+        self._report_limit()
 
-    def _publish(
-        self,
-        mu: FloatArray,
-        error: SamplingError,
-        separated: np.ndarray | None = None,
-    ) -> None:
-        unknown = self._unmet[0] | self._unmet[1]
-        self._separated = np.zeros_like(unknown) if separated is None else separated
-        constant = np.where(unknown | self._separated, np.nan, error.constant)
-        self._error = SamplingError(constant, error.linear, error.quadratic, error.df)
-        self._mu = np.where(unknown, np.nan, mu)
-        with np.errstate(invalid="ignore"):
-            self._stderr = np.sqrt(self._error.variance(self._mu))
-        self.mu_, self.stderr_ = self._out(self._mu), self._out(self._stderr)
-        self.pvalue_ = self._out(self._pvalue(0.0, "two-sided"))
-        known = np.abs(self._mu) if self._shape else np.abs(self._mu[0])
-        if self._shape or not np.isnan(known):
-            self.tradeoff_ = GaussianTradeOff(known)
-        self.n_P_ = self._out(self._n_P.astype(int))
-        self.n_Q_ = self._out(self._n_Q.astype(int))
-        self.separated_ = self._out(self._separated)
-
-    def _pvalue(self, null: float, alternative: str) -> FloatArray:
-        if self._t is not None:
-            pvalue = _noncentral_pvalue(
-                self._t, self._error.df, self._n_P, self._n_Q, null, alternative
-            )
-            return np.where(np.isnan(self._mu), np.nan, pvalue)
-        pvalue = self._error.pvalue(self._mu, null, alternative)
-        if self._separated.any():
-            apart = self._separated
-            right, (n, m) = self._mu[apart] > 0, self._units[:, apart]
-            pvalue[apart] = _separated_pvalue(
-                right,
-                separation_chance(n, m, np.where(right, null, -null), self._paired),
-                alternative,
-            )
-        return pvalue
+    def _report_limit(self) -> None:
+        found = getattr(self, "goodness_of_fit_", None)
+        message = None if found is None else found.message(_FAILS / self._n_pairs)
+        if message is not None:
+            warnings.warn(message, GaussianLimitWarning, stacklevel=4)
 
     def _levy(
         self, P: FloatArray, Q: FloatArray, pairs: NDArray[np.intp]
     ) -> FloatArray:
-        mu = self._mu[pairs]
+        mu = self._fit.mu[pairs]
         sign = np.where(mu < 0, -1.0, 1.0)
         scores = np.empty(len(pairs))
         for start in range(0, len(pairs), 256):
@@ -761,29 +891,3 @@ class FInfluence(BaseEstimator):
     def _out(self, values: np.ndarray) -> Any:
         """Return an array of pairs, or a Python number where the input was 1-D."""
         return values if self._shape else values.reshape(-1)[0].item()
-
-
-def _noncentral_pvalue(
-    t: FloatArray,
-    df: FloatArray,
-    n: FloatArray,
-    m: FloatArray,
-    null: float,
-    alternative: str,
-) -> FloatArray:
-    """Return exact p-values of a hypothetical mu for normals of one variance."""
-    with np.errstate(divide="ignore"):
-        shift = null / np.sqrt(1 / n + 1 / m)
-    below, above = nctdtr(df, shift, t), nctdtr(df, -shift, -t)
-    if alternative == "two-sided":
-        return np.asarray(np.minimum(2 * np.minimum(below, above), 1.0))
-    return np.asarray(below if alternative == "less" else above)
-
-
-def _separated_pvalue(
-    right: np.ndarray, chance: FloatArray, alternative: str
-) -> FloatArray:
-    """Return p-values of separated samples from the chance of their separation."""
-    if alternative == "two-sided":
-        return np.minimum(2 * chance, 1.0)
-    return np.where(right == (alternative == "greater"), chance, 1.0)

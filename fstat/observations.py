@@ -232,7 +232,7 @@ class Observations:
         rows = rows[np.lexsort((self.step[rows], self.run[rows]))]
         return self.p[rows], self.q[rows]
 
-    def blocks(self, size: int = _BLOCK) -> Iterator[Block]:
+    def blocks(self, size: int = _BLOCK, *, in_order: bool = False) -> Iterator[Block]:
         """Yield the pairs as dense arrays of bounded size.
 
         Pairs with similar numbers of observations share a block, so that padding at
@@ -242,6 +242,9 @@ class Observations:
         ----------
         size : int
             Elements that a block may have, at least one pair aside.
+        in_order : bool
+            Whether the observations of a pair are put in the order of runs and steps,
+            whatever order they were given in.
 
         Yields
         ------
@@ -249,6 +252,8 @@ class Observations:
             Each pair stands in one block; pairs never observed stand in none.
         """
         order = np.argsort(self.pair, kind="stable")
+        if in_order:
+            order = np.lexsort((self.step, self.run, self.pair))
         counts = np.bincount(self.pair, minlength=self.n_pairs)
         starts = np.cumsum(counts) - counts
         by_count = np.argsort(counts, kind="stable")

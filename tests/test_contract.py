@@ -2,6 +2,7 @@ import copy
 import doctest
 import inspect
 import pickle
+from dataclasses import fields, is_dataclass
 
 import numpy as np
 import pytest
@@ -21,6 +22,11 @@ OPTIONS = [
     {"equal_var": True},
     {"shrinkage": "moderated"},
     {"scale": [1.0, 2.0, 0.5]},
+    {"method": "binormal"},
+    {"method": "supremum"},
+    {"interval": "sequence"},
+    {"interval": "bootstrap", "n_resamples": 50, "random_state": 0},
+    {"check_limit": True},
 ]
 P, Q = make_observations([-0.5, 0.0, 1.5], n=25, random_state=0)
 
@@ -37,6 +43,11 @@ def assert_same_results(one, other):
             assert value.keys() == theirs[name].keys()
         elif isinstance(value, np.ndarray):
             assert_array_equal(value, theirs[name])
+        elif is_dataclass(value):
+            for part in fields(value):
+                assert_array_equal(
+                    getattr(value, part.name), getattr(theirs[name], part.name)
+                )
         else:
             assert value == theirs[name]
     assert_array_equal(one.confidence_interval(), other.confidence_interval())
@@ -157,6 +168,8 @@ def test_public_names_are_documented(name, value):
 RECORDS = {
     "ComposedInfluence",
     "ConfidenceInterval",
+    "GaussianLimitWarning",
+    "GoodnessOfFit",
     "Selection",
     "TradeOff",
     "UnestimableWarning",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.optimize import elementwise
 from scipy.special import ndtr, ndtri
 
 from .._validation import FloatArray
@@ -84,14 +85,26 @@ def _to_the_corners(
 
 
 def _alpha_at(u: FloatArray, mu: FloatArray) -> FloatArray:
-    """Return the alpha at which ``alpha - G_mu(alpha) = u``, by bisection."""
-    low, high = np.full_like(u, -40.0), np.full_like(u, 40.0) + np.nan_to_num(mu)
-    for _ in range(60):
-        middle = (low + high) / 2
-        # alpha - G_mu falls as the threshold rises.
-        above = ndtr(-middle) - ndtr(middle - mu) > u
-        low, high = np.where(above, middle, low), np.where(above, high, middle)
-    return np.asarray(ndtr(-(low + high) / 2))
+    """Return the alpha at which ``alpha - G_mu(alpha) = u``.
+
+    With the threshold ``mu / 2 + y`` the difference falls as y rises, is odd, and lies
+    between its values at the two normal quantiles of the bracket.
+    """
+    half = np.broadcast_to(np.nan_to_num(mu) / 2, u.shape)
+
+    def excess(y: FloatArray, u: FloatArray, half: FloatArray) -> FloatArray:
+        return np.asarray(ndtr(-y - half) - ndtr(y - half) - u)
+
+    # |y| is at least the solution of mu = 0 in size, and at most half further out.
+    near = np.clip(ndtri((1 - u) / 2), -38.0, 38.0)
+    far = near + np.sign(near) * (half + 1)
+    found = elementwise.find_root(
+        excess,
+        (np.minimum(near, far) - 1e-3, np.maximum(near, far) + 1e-3),
+        args=(u, half),
+        tolerances={"xatol": 1e-13, "xrtol": 1e-14},
+    )
+    return np.asarray(ndtr(-half - found.x))
 
 
 def _touching_gap(

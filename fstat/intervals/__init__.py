@@ -5,6 +5,7 @@ from .bootstrap import bootstrap_distribution, bootstrap_interval
 from .clusters import Labels, cluster_covariance, cluster_labels
 from .draws import BootstrapDistribution
 from .exact import noncentral_t_interval, separation_bound, separation_chance
+from .independent import independent_covariance
 from .sampling_error import (
     ConfidenceInterval,
     SamplingError,
@@ -38,6 +39,7 @@ __all__ = [
     "cluster_covariance",
     "cluster_labels",
     "effective_size",
+    "independent_covariance",
     "noncentral_t_interval",
     "normal_mixture_boundary",
     "normal_mixture_rho",

@@ -9,7 +9,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils import check_random_state
 
-from .._validation import FloatArray, confidence, no_infinity, option, samples
+from .._validation import (
+    FloatArray,
+    confidence,
+    no_infinity,
+    option,
+    samples,
+    whole_number,
+)
 from .blocks import block_length as automatic_length
 from .clusters import Labels
 from .draws import KINDS, BootstrapDistribution
@@ -319,9 +326,9 @@ def _draw(
 
 def _check(dependence: str, n_resamples: int, block_length: int | None) -> None:
     option(dependence, "dependence", _DEPENDENCE)
-    _whole(n_resamples, "n_resamples", 2)
+    whole_number(n_resamples, "n_resamples", 2)
     if block_length is not None:
-        _whole(block_length, "block_length", 1)
+        whole_number(block_length, "block_length", 1)
 
 
 def _check_labels(labels: Labels | None, sizes: tuple[int, int]) -> None:
@@ -332,11 +339,4 @@ def _check_labels(labels: Labels | None, sizes: tuple[int, int]) -> None:
         raise ValueError(
             "`labels` must be a pair with one code for each row of `P` and of `Q`, "
             f"shapes {tuple((size,) for size in sizes)}, got {shapes}."
-        )
-
-
-def _whole(value: object, name: str, least: int) -> None:
-    if not (isinstance(value, int | np.integer) and value >= least):
-        raise ValueError(
-            f"`{name}` must be a whole number, {least} or more, got {value!r}."
         )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 from .._validation import FloatArray, confidence, option
@@ -30,6 +32,18 @@ class BootstrapDistribution:
     estimate: FloatArray
     draws: FloatArray
     acceleration: FloatArray
+
+    @classmethod
+    def empty(cls, n_resamples: int, n_pairs: int) -> BootstrapDistribution:
+        """Return draws of nothing, NaN, to be filled with `put`."""
+        unknown = np.full(n_pairs, np.nan)
+        return cls(unknown, np.full((n_resamples, n_pairs), np.nan), unknown.copy())
+
+    def put(self, where: NDArray[Any] | slice, part: BootstrapDistribution) -> None:
+        """Copy `part` to the pairs `where`."""
+        self.estimate[where] = part.estimate
+        self.draws[:, where] = part.draws
+        self.acceleration[where] = part.acceleration
 
     @property
     def stderr(self) -> FloatArray:
@@ -84,12 +98,49 @@ class BootstrapDistribution:
         low, high = _quantiles(self.draws, ndtr(z) + np.zeros_like(self.estimate))
         return ConfidenceInterval(low, high)
 
-    def _corrected(self, z: FloatArray) -> FloatArray:
+    def pvalue(self, null: float, alternative: str = "two-sided") -> FloatArray:
+        """Return the least error at which the BCa interval leaves out a value.
+
+        Parameters
+        ----------
+        null : float
+            Hypothetical value of the statistic.
+        alternative : {"two-sided", "greater", "less"}, default="two-sided"
+            Which values of the statistic speak against it.
+
+        Returns
+        -------
+        ndarray of shape (n_pairs,)
+            P-values; two-sided ones are no less than two over the number of draws,
+            since no draw beyond the null is no proof that there are none.
+        """
+        count = np.sum(~np.isnan(self.draws), axis=0)
+        below = np.sum(self.draws < null, axis=0)
+        at_most = np.sum(self.draws <= null, axis=0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            least = 1 / (count + 1)
+            share = np.clip((below + at_most) / (2 * count), least, 1 - least)
+            bias = self._bias()
+            beyond = ndtri(share) - bias
+            # The BCa quantile is bias + w / (1 - a w) at w = bias + z: solved for z.
+            z = beyond / (1 + self.acceleration * beyond) - bias
+        less, greater = ndtr(-z), ndtr(z)
+        if alternative == "two-sided":
+            pvalue = np.minimum(2 * np.minimum(less, greater), 1.0)
+        else:
+            pvalue = greater if alternative == "greater" else less
+        return np.where(count > 0, pvalue, np.nan)
+
+    def _bias(self) -> FloatArray:
         below = np.sum(self.draws < self.estimate, axis=0)
         at_most = np.sum(self.draws <= self.estimate, axis=0)
         with np.errstate(invalid="ignore", divide="ignore"):
             share = (below + at_most) / (2 * np.sum(~np.isnan(self.draws), axis=0))
-            bias = ndtri(share)
+            return np.asarray(ndtri(share))
+
+    def _corrected(self, z: FloatArray) -> FloatArray:
+        bias = self._bias()
+        with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray(bias + (bias + z) / (1 - self.acceleration * (bias + z)))
 
 

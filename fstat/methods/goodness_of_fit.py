@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .._validation import FloatArray, confidence
 from ..empirical import levy_distance
@@ -63,6 +64,25 @@ class GoodnessOfFit:
     levy: FloatArray
     levy_by_chance: FloatArray
     confidence_level: float
+
+    @classmethod
+    def joined(
+        cls, parts: list[tuple[NDArray[np.intp] | slice, GoodnessOfFit]]
+    ) -> GoodnessOfFit:
+        """Return the tests of all pairs from those of parts of them."""
+        if len(parts) == 1 and isinstance(parts[0][0], slice):
+            return parts[0][1]
+        order = np.argsort(np.concatenate([np.asarray(pairs) for pairs, _ in parts]))
+
+        def all_of(name: str) -> FloatArray:
+            values = [getattr(part, name) for _, part in parts]
+            return np.asarray(np.concatenate(values, axis=-1)[..., order])
+
+        arrays = [f.name for f in fields(cls)][:-1]
+        joined = {name: all_of(name) for name in arrays if name != "slope_interval"}
+        ends = ConfidenceInterval(*all_of("slope_interval"))
+        level = parts[0][1].confidence_level
+        return cls(**joined, slope_interval=ends, confidence_level=level)
 
     def message(self, level: float = 0.05) -> str | None:
         """Return a sentence about the pairs that the limit fails, None without any.

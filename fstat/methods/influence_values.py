@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from .._validation import FloatArray
 from .estimate import Estimate, in_blocks, separated_index
-from .rank import placements
+from .rank import placements, rank_derivative
 
 
 class _Sample(NamedTuple):
@@ -110,7 +110,7 @@ def _estimate_rank(P: FloatArray, Q: FloatArray) -> Estimate:
     placed = placements(P, Q)
     separated = (placed.auc == 0) | (placed.auc == 1)
     mu = separated_index(placed.auc, n, m)
-    derivative = np.where(separated, 0.0, 2 * np.sqrt(np.pi) * np.exp(mu**2 / 4))
+    derivative = np.where(separated, 0.0, rank_derivative(mu))
     with np.errstate(invalid="ignore", divide="ignore"):
         of_P = np.nan_to_num(derivative / n * (placed.of_P - placed.auc))
         of_Q = np.nan_to_num(derivative / m * (placed.of_Q - placed.auc))

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri, owens_t
 from scipy.stats import rankdata
 
 from .._validation import FloatArray
 from ..intervals import SamplingError, observed_weight, welch_df
+from .estimate import Estimate
 
 
 class Placements(NamedTuple):
@@ -121,6 +123,39 @@ def delong_variance(
         each_P = (weight_P * observed_P + (1 - weight_P) * normal) / n
         each_Q = (weight_Q * observed_Q + (1 - weight_Q) * normal) / m
     return each_P + each_Q, welch_df(each_P, n - 1, each_Q, m - 1)
+
+
+def shrunk_rank_variance(
+    estimate: Estimate, seen: tuple[NDArray[np.bool_], NDArray[np.bool_]]
+) -> tuple[FloatArray, FloatArray]:
+    """Return the variance of the rank index of independent samples and its freedom.
+
+    Parameters
+    ----------
+    estimate : Estimate
+        The index and its influence values.
+    seen : pair of ndarray of bool of shape (n, n_pairs) and (m, n_pairs)
+        Where an observation was made.
+
+    Returns
+    -------
+    variance, df : ndarray of shape (n_pairs,)
+        `delong_variance` on the scale of mu, NaN where it is 0.
+    """
+    auc = ndtr(estimate.mu / np.sqrt(2.0))
+    derivative = rank_derivative(estimate.mu)
+    placed = Placements(
+        np.where(seen[0], auc + estimate.of_P * estimate.n / derivative, np.nan),
+        np.where(seen[1], auc + estimate.of_Q * estimate.m / derivative, np.nan),
+        auc,
+    )
+    variance, df = delong_variance(placed, estimate.n, estimate.m)
+    return np.where(variance > 0, derivative**2 * variance, np.nan), df
+
+
+def rank_derivative(mu: FloatArray) -> FloatArray:
+    r"""Return the derivative of :math:`\sqrt 2 \, \Phi^{-1}(AUC)`."""
+    return np.asarray(2 * np.sqrt(np.pi) * np.exp(mu**2 / 4))
 
 
 def paired_variance(placed: Placements, n: FloatArray) -> tuple[FloatArray, FloatArray]:
