@@ -1,7 +1,9 @@
 """Trade-off functions: immutable objects that evaluate, convert and compare."""
 
 from .base import ErrorRates, TradeOff
+from .between import tradeoff_between
 from .comparison import Comparison
+from .continuous import ContinuousTradeOff
 from .convex_minimum import MinimumTradeOff, minimum
 from .epsilon_delta import EpsilonDeltaTradeOff
 from .gaussian import GaussianTradeOff
@@ -15,6 +17,7 @@ from .symmetrized import SymmetrizedTradeOff
 
 __all__ = [
     "Comparison",
+    "ContinuousTradeOff",
     "EpsilonDeltaTradeOff",
     "ErrorRates",
     "GaussianTradeOff",
@@ -29,4 +32,5 @@ __all__ = [
     "TradeOff",
     "minimum",
     "mixture",
+    "tradeoff_between",
 ]

@@ -45,7 +45,7 @@ def minimum(*fs: TradeOff) -> TradeOff:
     >>> bool(h.delta(1.0) == max(g.delta(1.0), f.delta(1.0)))
     True
     >>> [float(curve(0.01).round(4)) for curve in (g, f, h)]
-    [0.9076, 0.8835, 0.8835]
+    [0.9076, 0.8835, 0.8681]
     """
     if not fs:
         raise ValueError("`fs` must be one trade-off function or more, got none.")

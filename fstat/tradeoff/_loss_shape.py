@@ -1,0 +1,175 @@
+"""How the loss runs along the line: where it rises, falls and stays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.optimize import elementwise, minimize_scalar
+
+from .._validation import FloatArray
+
+Loss = Callable[[FloatArray], FloatArray]
+_LEVELS = np.geomspace(1e-300, 0.5, 750)
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(20)
+_ROUNDING = 1e-12
+
+
+class Piece(NamedTuple):
+    """An interval of outcomes in which the loss rises, falls or is constant.
+
+    `x` and `loss` follow a monotone loss; where it is constant `x` is empty, and
+    `loss` its value.
+    """
+
+    low: float
+    high: float
+    x: FloatArray
+    loss: FloatArray
+    rises: bool
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether the loss has an atom here."""
+        return self.x.size == 0
+
+    def loss_range(self) -> tuple[float, float]:
+        """Return the least and the largest loss that were seen."""
+        return float(self.loss.min()), float(self.loss.max())
+
+    def is_open(self, way: float) -> bool:
+        """Return whether the loss goes on rising (1) or falling (-1) to an infinity."""
+        if self.is_constant:
+            return False
+        # Where it turns, it was followed up to the very end.
+        if self.rises == (way > 0):
+            return bool(self.x[-1] < self.high)
+        return bool(self.x[0] > self.low)
+
+    def cut(self, loss: Loss, t: FloatArray) -> FloatArray:
+        """Return where the monotone loss crosses t, or the end it does not reach."""
+        x, y = (self.x, self.loss) if self.rises else (self.x[::-1], self.loss[::-1])
+        first, last = (self.low, self.high) if self.rises else (self.high, self.low)
+        cut = np.where(t >= y[-1], last, first)
+        inside = (t > y[0]) & (t < y[-1])
+        if inside.any():
+            k = np.searchsorted(y, t[inside])
+            ends = np.minimum(x[k - 1], x[k]), np.maximum(x[k - 1], x[k])
+            cut[inside] = elementwise.find_root(
+                lambda at, level: loss(at) - level, ends, args=(t[inside],)
+            ).x
+        return cut
+
+
+def pieces(P: Any, Q: Any) -> Iterator[Piece]:
+    """Yield the pieces of the line, those of P or Q alone included."""
+    (a, b), (c, d) = P.support(), Q.support()
+    low, high = max(a, c), min(b, d)
+    nothing = np.array([])
+    if low >= high:
+        yield Piece(a, b, nothing, np.array(-np.inf), True)
+        yield Piece(c, d, nothing, np.array(np.inf), True)
+        return
+    for start, stop, sign in ((a, low, -1), (high, b, -1), (c, low, 1), (high, d, 1)):
+        if start < stop:
+            yield Piece(start, stop, nothing, np.array(sign * np.inf), True)
+    yield from _common_pieces(P, Q, float(low), float(high))
+
+
+def _common_pieces(P: Any, Q: Any, low: float, high: float) -> Iterator[Piece]:
+    def loss(x: FloatArray) -> FloatArray:
+        return np.asarray(Q.logpdf(x) - P.logpdf(x))
+
+    x, y, way = _followed(P, Q, low, high)
+    turns = np.flatnonzero(np.diff(way)) + 1
+    starts, stops = np.append(0, turns), np.append(turns, way.size)
+    cuts = [_turning_point(loss, x, y, way, k) for k in turns]
+    bounds = [low, *cuts, high]
+    for i, (start, stop) in enumerate(zip(starts, stops, strict=True)):
+        inner = x[start : stop + 1]
+        left, right = bounds[i], bounds[i + 1]
+        if way[start] == 0:
+            level = np.array(np.median(y[start : stop + 1]))
+            yield Piece(left, right, np.array([]), level, True)
+            continue
+        inner = inner[(inner > left) & (inner < right)]
+        ends = [end for end, k in ((left, i), (right, i + 1)) if 0 < k < len(starts)]
+        inner = np.unique(np.append(inner, ends))
+        values = loss(inner)
+        rises = bool(way[start] > 0)
+        values = np.maximum.accumulate(values if rises else values[::-1])
+        yield Piece(left, right, inner, values if rises else values[::-1], rises)
+
+
+def _followed(
+    P: Any, Q: Any, low: float, high: float
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return outcomes, the loss there, and its way (1, 0 or -1) between them."""
+    quantiles = [v for D in (P, Q) for v in (D.ppf(_LEVELS), D.isf(_LEVELS))]
+    x = np.unique(np.concatenate(quantiles))
+    x = x[(x > low) & (x < high) & np.isfinite(x)]
+    # Quantiles of P and Q may all but coincide, which tells nothing.
+    gap = np.diff(x)
+    x = x[np.append(True, gap > 1e-3 * np.roll(gap, 1))]
+    p, q = P.logpdf(x), Q.logpdf(x)
+    known = np.isfinite(p) & np.isfinite(q)
+    x, p, q = x[known], p[known], q[known]
+    y = q - p
+    noise = _ROUNDING * (1.0 + np.abs(p) + np.abs(q))
+    step = np.diff(y)
+    way = np.where(np.abs(step) <= noise[1:] + noise[:-1], 0.0, np.sign(step))
+    return x, y, _without_specks(way)
+
+
+def _without_specks(way: FloatArray) -> FloatArray:
+    """Return the way, where constant for a moment only, as it was before."""
+    turns = np.flatnonzero(np.diff(way)) + 1
+    starts, stops = np.append(0, turns), np.append(turns, way.size)
+    for start, stop in zip(starts, stops, strict=True):
+        if way[start] == 0 and stop - start < 4:
+            way[start:stop] = way[start - 1] if start else way[min(stop, way.size - 1)]
+    return way
+
+
+def _turning_point(
+    loss: Loss, x: FloatArray, y: FloatArray, way: FloatArray, k: np.intp
+) -> float:
+    """Return where, about x[k], the loss turns or becomes constant."""
+    before, after = way[k - 1], way[k]
+    left, right = x[max(k - 1, 0)], x[min(k + 1, x.size - 1)]
+    if before and after:
+        found = minimize_scalar(
+            lambda at: -before * loss(at),
+            bounds=(left, right),
+            method="bounded",
+            options={"xatol": 1e-12 * (right - left)},
+        )
+        return float(found.x)
+    # The constant side is known; the last outcome at which the loss keeps it is not.
+    level = y[k + 1] if before else y[k - 1]
+    inside, outside = (right, left) if before else (left, right)
+    noise = _ROUNDING * (1.0 + abs(level))
+    for _ in range(80):
+        middle = (inside + outside) / 2
+        same = abs(loss(middle) - level) <= noise
+        inside, outside = (middle, outside) if same else (inside, middle)
+    return float(inside)
+
+
+def mass(D: Any, low: FloatArray | float, high: FloatArray | float) -> FloatArray:
+    """Return the probability of an interval, from the tail it is nearer to."""
+    low, high = np.broadcast_arrays(low, high)
+    right = low > D.median()
+    with np.errstate(invalid="ignore"):
+        outer = np.where(right, D.sf(low), D.cdf(high))
+        inner = np.where(right, D.sf(high), D.cdf(low))
+        difference = np.array(np.maximum(outer - inner, 0.0))
+        narrow = (difference < 0.1 * outer) & (difference > 0)
+        narrow &= np.isfinite(low) & np.isfinite(high)
+    if narrow.any():
+        half = (high[narrow] - low[narrow])[..., None] / 2
+        middle = (high[narrow] + low[narrow])[..., None] / 2
+        density = D.pdf(middle + half * _NODES)
+        difference[narrow] = (half * density) @ _WEIGHTS
+    return np.asarray(difference)
