@@ -96,6 +96,16 @@ class Leading(Mapping[str, np.ndarray]):
         return len(self._part)
 
 
+def trailing(part: Part, steps: int) -> dict[str, np.ndarray]:
+    """Return the last steps of a part, of which only they are read."""
+    steps = min(steps, len(part["step"]))
+    visits = int(part["batch_size"][-steps:].sum())
+    return {
+        name: column[-(steps if name in BY_STEP else visits) :]
+        for name, column in part.items()
+    }
+
+
 class _Place(NamedTuple):
     """Where in a file an array lies, as `numpy.memmap` takes it."""
 

@@ -33,6 +33,7 @@ from .shards import (
     join,
     joined,
     shard_paths,
+    trailing,
     write_shard,
     written_whole,
 )
@@ -478,6 +479,39 @@ class Trace:
             name: join([part[name] for part in (*self._parts, *self._buffer)])
             for name in chosen
         }
+
+    def last(self, steps: int) -> Trace:
+        """Return the last recorded steps, as a trace in memory of their own.
+
+        Parameters
+        ----------
+        steps : int
+            How many; all where there are fewer.
+
+        Returns
+        -------
+        Trace
+            Of the same run: observations of a step are the same if the steps that its
+            scale comes from are there.
+
+        Raises
+        ------
+        ValueError
+            If `steps` is below 1.
+        """
+        if steps < 1:
+            raise ValueError(f"`steps` must be at least 1, got {steps!r}.")
+        found: list[dict[str, np.ndarray]] = []
+        for part in reversed([*self._parts, *self._buffer]):
+            if steps <= 0:
+                break
+            found.insert(0, trailing(part, steps))
+            steps -= len(part["step"])
+        other = Trace(self.targets)
+        other._parts, other._names = [joined(found)] if found else [], self._names
+        other._n_recorded = sum(len(part["step"]) for part in found)
+        other._last_step, other.n_steps = self._last_step, self.n_steps
+        return other
 
     def _aligned(self, target: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the alignments with one target, and its norms."""

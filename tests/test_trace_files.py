@@ -320,3 +320,23 @@ def test_a_subset_is_asked_without_loading_the_whole(tmp_path):
     assert len(observations) > 10
     # Index, alignment and a dozen temporaries of 8 bytes for each of the visits.
     assert peak < 16 * 8 * steps * b < whole / 5
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+@pytest.mark.parametrize("steps", [1, 5, 12, 40, 99])
+def test_the_last_steps_are_a_trace_of_their_own(tmp_path, on_disk, steps):
+    options = {"path": tmp_path, "flush_every": 6} if on_disk else {}
+    trace = Trace(["z"], **options)
+    append(trace, range(40))
+    last = trace.last(steps)
+    assert recorded(last) == dict.fromkeys(range(max(0, 40 - steps), 40), 0)
+    assert last.n_steps == 40 and last.path is None
+    append(last, [40])
+    assert trace.n_recorded == 40
+    trace.close()
+
+
+def test_there_must_be_a_last_step():
+    with pytest.raises(ValueError, match="`steps` must be at least 1, got 0"):
+        Trace(["z"]).last(0)
+    assert Trace(["z"]).last(3).n_recorded == 0

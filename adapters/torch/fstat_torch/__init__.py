@@ -11,6 +11,7 @@ if _torch is None or _torch.origin is None:
 
 from .gradients import GradientCapture, UnsupportedModelError  # noqa: E402
 from .sampler import SingleRunSampler, cross_entropy  # noqa: E402
+from .watch import Watch  # noqa: E402
 
 _TRAINERS = ("LightningCallback", "TransformersCallback")
 
@@ -20,6 +21,7 @@ __all__ = [
     "SingleRunSampler",
     "TransformersCallback",
     "UnsupportedModelError",
+    "Watch",
     "cross_entropy",
 ]
 

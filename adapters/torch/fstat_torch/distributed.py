@@ -57,6 +57,12 @@ class Processes:
         dist.gather_object(rows, found, dst=first, group=self._side)
         return found
 
+    def agree(self, flag: bool) -> bool:
+        """Return what rank 0 says."""
+        said = torch.tensor([flag])
+        dist.broadcast(said, dist.get_global_rank(self._side, 0), group=self._side)
+        return bool(said)
+
     def sizes(self, size: int) -> list[int]:
         """Return the shares' numbers of examples, by rank."""
         found = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]

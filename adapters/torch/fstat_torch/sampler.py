@@ -479,6 +479,10 @@ class SingleRunSampler:
         """Whether this process holds the trace."""
         return self._processes is None or self._processes.rank == 0
 
+    def agree(self, flag: bool) -> bool:
+        """Return what the process says that holds the trace; all must ask."""
+        return flag if self._processes is None else self._processes.agree(flag)
+
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint needs, and flush the trace.
 

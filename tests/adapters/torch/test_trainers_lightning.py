@@ -13,7 +13,7 @@ from torch import nn  # noqa: E402
 from torch.utils.data import DataLoader, TensorDataset  # noqa: E402
 
 from fstat import Trace  # noqa: E402
-from fstat_torch import LightningCallback, SingleRunSampler  # noqa: E402
+from fstat_torch import LightningCallback, SingleRunSampler, Watch  # noqa: E402
 
 # Advice about workers, loggers and folders.
 pytestmark = pytest.mark.filterwarnings("ignore::Warning")
@@ -185,3 +185,14 @@ def test_what_cannot_be_followed_is_refused(tmp_path):
 
     with pytest.raises(ValueError, match="One optimiser is followed"):
         fit(tmp_path, LightningCallback(index=0), module=Two())
+
+
+def test_training_stops_when_what_is_watched_is_decided(tmp_path):
+    for stop in (True, False):
+        watch = Watch({"all": range(10)}, targets="one", every=1, negligible=50.0)
+        watch.stop = stop
+        callback = LightningCallback(index=0, targets=targets(), watch=watch)
+        fit(tmp_path, callback, max_epochs=20)
+        assert watch.decided
+        # At ten steps there is a scale; after twenty more, an interval.
+        assert (callback.trace.n_steps < 60) is stop

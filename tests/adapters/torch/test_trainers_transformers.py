@@ -17,7 +17,7 @@ from transformers import (  # noqa: E402
 )
 
 from fstat import Trace  # noqa: E402
-from fstat_torch import SingleRunSampler, TransformersCallback  # noqa: E402
+from fstat_torch import SingleRunSampler, TransformersCallback, Watch  # noqa: E402
 from fstat_torch.trainers.transformers import language_loss  # noqa: E402
 
 # Of peft and transformers about one another, and of their use of torch.
@@ -204,6 +204,19 @@ def test_a_trainer_that_resumes_takes_the_trace_along(on_disk, tmp_path):
         with pytest.warns(UserWarning, match="Of the 3 steps before step 3"):
             again.train(resume_from_checkpoint=checkpoint)
         assert callback.trace.columns()["step"].tolist() == [3, 4, 5, 6]
+
+
+def test_training_stops_when_what_is_watched_is_decided(tmp_path):
+    watch = Watch(
+        {"half": range(0, N, 2)}, targets="one", every=1, negligible=1e4, stop=True
+    )
+    trainer = trainer_of(
+        build(), tmp_path, TransformersCallback(targets=targets(), watch=watch),
+        max_steps=80,
+    )  # fmt: skip
+    trainer.train()
+    # At ten steps there is a scale, and after twenty more an interval.
+    assert watch.decided and 30 <= trainer.state.global_step < 40
 
 
 def test_a_batch_without_numbers_is_refused(tmp_path):

@@ -13,6 +13,7 @@ from torch import nn
 from fstat import Trace
 
 from ..sampler import SingleRunSampler, Step
+from ..watch import Watch
 
 
 class _Abandoned(Exception):
@@ -26,16 +27,18 @@ class Following:
     ----------
     options : mapping of str to object
         Keyword arguments of `SingleRunSampler`.
+    watch : Watch, optional
+        What to look at after each step.
     """
 
-    def __init__(self, options: Mapping[str, Any]) -> None:
+    def __init__(self, options: Mapping[str, Any], watch: Watch | None = None) -> None:
         for name in ("model", "optimizer", "scaler", "distributed"):
             if name in options:
                 raise TypeError(
                     f"`{name}` is not an argument of the callback: it takes the "
                     "trainer's own."
                 )
-        self._options = dict(options)
+        self._options, self._watch = dict(options), watch
         self._sampler: SingleRunSampler | None = None
         self._block: AbstractContextManager[Step] | None = None
         self._step: Step | None = None
@@ -123,6 +126,13 @@ class Following:
             assert step is not None
             step.accumulate = accumulate
             block.__exit__(None, None, None)
+
+    def look(self) -> bool:
+        """Look at the influence so far; return whether training is to stop."""
+        if self._watch is None:
+            return False
+        decided = self.sampler.is_writer and self._watch.look(self.trace)
+        return self._watch.stop and self.sampler.agree(decided)
 
     def abandon(self) -> None:
         """Close a block whose step failed, so that no hook stays behind."""

@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import (  # type: ignore[import-not-found, unus
 from fstat import Trace
 
 from ..sampler import SingleRunSampler
+from ..watch import Watch
 from .following import Following
 
 
@@ -26,6 +27,8 @@ class LightningCallback(Callback):
     index : int, str or callable
         Where in a batch the examples' numbers are: its position or key, or a function
         of the batch that returns them.
+    watch : Watch, optional
+        Subsets to look at after each batch, and to stop training by.
     **options
         Arguments of `SingleRunSampler`, such as `targets`, `loss`, `every`,
         `parameters` and `path`. Targets go through the module's own ``forward``. The
@@ -55,10 +58,14 @@ class LightningCallback(Callback):
     """
 
     def __init__(
-        self, *, index: int | str | Callable[[Any], Any], **options: Any
+        self,
+        *,
+        index: int | str | Callable[[Any], Any],
+        watch: Watch | None = None,
+        **options: Any,
     ) -> None:
         self.index = index
-        self._following = Following(options)
+        self._following = Following(options, watch)
         self._state: dict[str, Any] | None = None
 
     @property
@@ -118,6 +125,8 @@ class LightningCallback(Callback):
     ) -> None:
         """Close a micro-batch after which the optimiser did not step."""
         self._following.leave(accumulate=True)
+        if self._following.look():
+            trainer.should_stop = True
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Flush the trace."""

@@ -13,6 +13,7 @@ from transformers import (  # type: ignore[import-not-found, unused-ignore]
 from fstat import Trace
 
 from ..sampler import SingleRunSampler
+from ..watch import Watch
 from .following import Following
 
 _PACKED = ("cu_seq_lens_q", "cu_seqlens", "seq_idx")
@@ -59,6 +60,8 @@ class TransformersCallback(TrainerCallback):
         The column of the examples' numbers.
     loss : callable, default=language_loss
         Loss of the target points, see `SingleRunSampler`.
+    watch : Watch, optional
+        Subsets to look at after each step, and to stop training by.
     **options
         Other arguments of `SingleRunSampler`, such as `targets`, `every`, `parameters`
         and `path`. The model, optimiser, scaler and processes are the trainer's.
@@ -96,10 +99,15 @@ class TransformersCallback(TrainerCallback):
     """
 
     def __init__(
-        self, *, index: str = "index", loss: Any = language_loss, **options: Any
+        self,
+        *,
+        index: str = "index",
+        loss: Any = language_loss,
+        watch: Watch | None = None,
+        **options: Any,
     ) -> None:
         self.index = index
-        self._following = Following({"loss": loss, **options})
+        self._following = Following({"loss": loss, **options}, watch)
         self._handle: Any = None
 
     @property
@@ -162,7 +170,9 @@ class TransformersCallback(TrainerCallback):
         self._following.leave(accumulate=False)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Flush the trace before a checkpoint is saved."""
+        """Look at what is watched, and flush the trace before a checkpoint."""
+        if self._following.look():
+            control.should_training_stop = True
         if control.should_save:
             self.trace.flush()
 
