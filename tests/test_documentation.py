@@ -60,7 +60,14 @@ def test_the_code_of_the_readme_runs_from_top_to_bottom():
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "CONTRIBUTING.md", "docs/auditing.md", "docs/reading-mu.md"]
+    "page",
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "docs/auditing.md",
+        "docs/reading-mu.md",
+        "docs/training-loops.md",
+    ],
 )
 def test_links_lead_somewhere(page):
     file = ROOT / page

@@ -114,7 +114,10 @@ def main(kind, share, folder):
     assert sampler.trace.n_recorded == (STEPS if rank == 0 else 0)
     same = zip(parameters(plain), parameters(sampled), strict=True)
     assert all([torch.equal(a, b) for a, b in same]), "training was changed"
-    refusals(plain.module if kind != "fsdp" else build(), rank)
+    assert sampler.agree(rank == 0) and not sampler.agree(rank == 1)
+    if kind == "fsdp":
+        sharded_refusals()
+    refusals(build())
     final = parameters(sampled)
     if rank == 0:
         torch.save(final, folder / "parameters.pt")
@@ -122,7 +125,32 @@ def main(kind, share, folder):
     dist.destroy_process_group()
 
 
-def refusals(model, rank):
+class Scaled(nn.Module):
+    """A module without a rule of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.scale = nn.Linear(6, 3), nn.Parameter(torch.ones(4))
+
+    def forward(self, x):
+        return self.layer(x) * self.scale[:3]
+
+
+def sharded_refusals():
+    from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+
+    with pytest.raises(UnsupportedModelError, match="have to be run again"):
+        SingleRunSampler(fully_shard(Scaled()))
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    fully_shard(model[0])
+    with pytest.raises(UnsupportedModelError, match="all sharded by fully_shard"):
+        SingleRunSampler(model)
+    older = FullyShardedDataParallel(nn.Linear(4, 4), device_id=torch.device("cpu"))
+    with pytest.raises(UnsupportedModelError, match="flattens the parameters"):
+        SingleRunSampler(older)
+
+
+def refusals(model):
     with pytest.raises(ValueError, match="`distributed` must be said"):
         SingleRunSampler(model)
     SingleRunSampler(model, distributed=False)

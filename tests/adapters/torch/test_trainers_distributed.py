@@ -144,9 +144,46 @@ def with_accelerate(folder):
             optimizer.step()
 
 
+def with_fully_shard(folder):
+    """A language model of which nothing is whole on any process."""
+    from torch.distributed.fsdp import fully_shard
+
+    from fstat_torch.trainers.transformers import language_loss
+
+    torch.distributed.init_process_group("gloo")
+    rank, data, final = torch.distributed.get_rank(), Data(), []
+    for sampled in (False, True):
+        model = language_model()
+        for layer in model.model.layers:
+            fully_shard(layer)
+        fully_shard(model)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+        if sampled:
+            sampler = SingleRunSampler(
+                model, targets=targets(), loss=language_loss, optimizer=optimizer,
+                path=folder / "trace",
+            )  # fmt: skip
+        for batch in torch.arange(5 * B).split(B):
+            index = batch.split(B // 2)[rank]
+            # The two shares' means over tokens, made the mean over all of them.
+            tokens = [
+                (data.labels[i][:, 1:] != -100).sum() for i in batch.split(B // 2)
+            ]
+            optimizer.zero_grad()
+            with sampler.step(index) if sampled else torch.enable_grad():
+                ids, labels = data.ids[index], data.labels[index]
+                loss = model(input_ids=ids, labels=labels).loss
+                (loss * 2 * tokens[rank] / sum(tokens)).backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+            optimizer.step()
+        final.append([p.full_tensor() for p in model.parameters()])
+    sampler.close()
+    assert all([torch.equal(a, b) for a, b in zip(*final, strict=True)])
+
+
 def plain_loop(kind, batches):
     data = Data()
-    if kind == "transformers":
+    if kind in ("transformers", "fully_shard"):
         from fstat_torch.trainers.transformers import language_loss as each
 
         model = language_model()
@@ -158,7 +195,7 @@ def plain_loop(kind, batches):
         optimizer.zero_grad()
         with sampler.step(index):
             ids, labels = data.ids[index], data.labels[index]
-            if kind == "transformers":
+            if kind in ("transformers", "fully_shard"):
                 model(input_ids=ids, labels=labels).loss.backward()
             else:
                 small_loss(model(ids), labels).mean().backward()
@@ -169,10 +206,13 @@ def plain_loop(kind, batches):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::FutureWarning")
-@pytest.mark.parametrize("kind", ["transformers", "lightning", "accelerate"])
+@pytest.mark.parametrize(
+    "kind", ["transformers", "lightning", "accelerate", "fully_shard"]
+)
 def test_two_processes_of_a_trainer_leave_the_trace_of_one(kind, tmp_path):
-    if importlib.util.find_spec(kind) is None:
-        pytest.skip(f"needs {kind}")
+    package = "transformers" if kind == "fully_shard" else kind
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"needs {package}")
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone",
          "--nproc-per-node", "2", __file__, kind, str(tmp_path)],
@@ -185,7 +225,7 @@ def test_two_processes_of_a_trainer_leave_the_trace_of_one(kind, tmp_path):
     assert (two["batch_size"] == B).all() and trace.n_steps >= 5
     one = plain_loop(kind, torch.from_numpy(two["index"].reshape(-1, B)).long())
     # Single precision in the language model, double in the others.
-    tolerance = 1e-4 if kind == "transformers" else 1e-6
+    tolerance = 1e-6 if kind in ("lightning", "accelerate") else 1e-4
     for name, column in one.columns().items():
         scale = np.abs(column).max()
         np.testing.assert_allclose(

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -228,6 +229,21 @@ def test_a_batch_without_numbers_is_refused(tmp_path):
         trainer = trainer_of(build(), tmp_path, callback, **options)
         with pytest.raises(RuntimeError, match="has no column 'index'"):
             trainer.train()
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"n_gpu": 2}, "one process a device, by torchrun"),
+        ({"deepspeed": "a.json"}, "uses DeepSpeed"),
+        ({"torch_compile": True}, "torch_compile=False"),
+    ],
+)
+def test_trainers_that_hide_the_layers_are_refused(setting, message):
+    defaults = {"n_gpu": 0, "deepspeed": None, "torch_compile": False}
+    arguments = SimpleNamespace(**defaults | setting)
+    with pytest.raises(ValueError, match=message):
+        TransformersCallback().on_train_begin(arguments, None, None)
 
 
 def test_packed_sequences_are_refused(tmp_path):

@@ -5,6 +5,9 @@ The forward is compared, not the class alone: a subclass may do anything.
 
 from __future__ import annotations
 
+from copy import copy
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -65,7 +68,11 @@ def _is_transposed_linear(module: nn.Module) -> bool:
     weight, bias = module.weight, module._parameters.get("bias")
     if not isinstance(weight, Tensor) or weight.ndim != 2 or bias is None:
         return False
-    return _agrees(module, lambda x: x @ weight + bias, weight.shape[0])
+    module = _unsharded(module)
+    whole: Any = module._parameters
+    return _agrees(
+        module, lambda x: x @ whole["weight"] + whole["bias"], weight.shape[0]
+    )
 
 
 def is_rms_norm(module: nn.Module) -> bool:
@@ -79,11 +86,13 @@ def is_rms_norm(module: nn.Module) -> bool:
         return False
     if len(module._parameters) > 1 or rms_epsilon(module) is None:
         return False
+    module = _unsharded(module)
+    whole: Any = module._parameters["weight"]
     return any(
         _agrees(
             module,
-            lambda x, shift=shift: rms_normalised(module, x) * (shift + weight),
-            len(weight),
+            lambda x, shift=shift: rms_normalised(module, x) * (shift + whole),
+            len(whole),
         )
         for shift in (0.0, 1.0)
     )
@@ -103,6 +112,20 @@ def rms_normalised(module: nn.Module, x: Tensor) -> Tensor:
     epsilon = rms_epsilon(module)
     assert epsilon is not None
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + epsilon)
+
+
+def _unsharded(module: nn.Module) -> nn.Module:
+    """Return a module without children as it is where its parameters are whole."""
+    parameters: dict[str, Any] = dict(module._parameters)
+    if not any(hasattr(p, "full_tensor") for p in parameters.values()):
+        return module
+    whole = copy(module)
+    whole._parameters = {
+        name: nn.Parameter(p.detach().full_tensor())
+        for name, p in parameters.items()
+        if p is not None
+    }
+    return whole
 
 
 @torch.no_grad()
