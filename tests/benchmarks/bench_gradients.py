@@ -1,23 +1,31 @@
-"""CPU time of a training step with per-example inner products, against without.
+"""CPU time and memory of a sampled training step, against a plain one.
 
-Every captured step forms the batch's Gram matrix and its inner products with 16
-targets, whose own gradients are captured anew. Plain and captured steps alternate.
+Plain and sampled steps alternate; a ratio is the median over pairs of neighbouring
+steps, with its 95 % interval. "products" is what the inner products alone must cost:
+their floating-point operations over those of a plain step.
 
-    python tests/benchmarks/bench_gradients.py [steps]
+    python tests/benchmarks/bench_gradients.py [pairs]
 """
 
+import ctypes
 import sys
 import time
 from itertools import pairwise
+from pathlib import Path
 from statistics import median
 
 import torch
 from torch import nn
 
-from fstat_torch.gradients import GradientCapture
+from fstat_torch import SingleRunSampler
+from fstat_torch.overhead import measure_overhead
 
-BATCH, TARGETS = 64, 16
-PARTS = ("capture", "gram, cross", "targets")
+BATCH, POINTS = 64, 16
+WATCHED = {
+    "self": {},
+    "16 targets": {"targets": True},
+    "16 targets, refresh 10": {"targets": True, "refresh": 10},
+}
 
 
 def mlp(*sizes):
@@ -45,56 +53,127 @@ def small_cnn():
 MODELS = {
     "MLP 784-128-10": lambda: mlp(784, 128, 10),
     "MLP 784-512-256-10": lambda: mlp(784, 512, 256, 10),
+    "MLP 784-1024-1024-10": lambda: mlp(784, 1024, 1024, 10),
     "small CNN": small_cnn,
 }
 
 
-def measure(make, steps):
-    """Median CPU seconds of a plain step, and of the parts of a captured one."""
-    torch.manual_seed(0)
-    model = make()
-    capture = GradientCapture(model)
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.01)
+class Run:
+    """A model in training, sampled or not."""
+
+    def __init__(self, make, watched=None):
+        torch.manual_seed(0)
+        self.x = torch.randn(2000, 1, 28, 28)
+        self.y = torch.randint(10, (2000,))
+        self.model = make()
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.01)
+        self.draw = torch.Generator().manual_seed(1)
+        self.sampler = None
+        if watched is not None:
+            options = dict(watched)
+            if options.pop("targets", False):
+                options["targets"] = self.x[:POINTS], self.y[:POINTS]
+            self.sampler = SingleRunSampler(
+                self.model, optimizer=self.optimizer, **options
+            )
+
+    def step(self):
+        index = torch.randint(len(self.x), (BATCH,), generator=self.draw)
+        self.optimizer.zero_grad()
+        if self.sampler is None:
+            self.backward(index)
+        else:
+            with self.sampler.step(index):
+                self.backward(index)
+        self.optimizer.step()
+
+    def backward(self, index):
+        nn.functional.cross_entropy(self.model(self.x[index]), self.y[index]).backward()
+
+
+def parts(make, steps):
+    """Median milliseconds of what a sampled step is made of."""
+    run = Run(make, {})
+    capture = run.sampler._capture
     each = nn.CrossEntropyLoss(reduction="none")
-    x, y = torch.randn(BATCH, 1, 28, 28), torch.randint(10, (BATCH,))
-    z, w = torch.randn(TARGETS, 1, 28, 28), torch.randint(10, (TARGETS,))
-
-    def backward():
-        optimiser.zero_grad()
-        nn.functional.cross_entropy(model(x), y).backward()
-
-    plain, parts = [], []
+    found = []
     for _ in range(steps):
-        start = time.process_time()
-        backward()
-        optimiser.step()
-        plain.append(time.process_time() - start)
-
+        index = torch.randint(len(run.x), (BATCH,), generator=run.draw)
         clock = [time.process_time()]
-        with capture.training() as batch:
-            backward()
-        optimiser.step()
-        clock.append(time.process_time())
-        targets = capture.of(each, z, w)
-        clock.append(time.process_time())
-        batch.gram(), batch.cross(targets)
-        clock.append(time.process_time())
-        parts.append([b - a for a, b in pairwise(clock)])
-    warm = steps // 5
-    return median(plain[warm:]), [median(p) for p in zip(*parts[warm:], strict=True)]
+
+        def tick(clock=clock):
+            clock.append(time.process_time())
+
+        run.backward(index)
+        tick()
+        run.optimizer.step(), run.optimizer.zero_grad()
+        tick()
+        with capture.training(BATCH) as batch:
+            run.backward(index)
+        tick()
+        batch.gram()
+        tick()
+        targets = capture.of(each, run.x[:POINTS], run.y[:POINTS])
+        tick()
+        batch.cross(targets)
+        tick()
+        run.optimizer.step(), run.optimizer.zero_grad()
+        found.append([1e3 * (b - a) for a, b in pairwise(clock)])
+    plain, _, captured, gram, of, cross = (median(p) for p in zip(*found, strict=True))
+    return captured - plain, gram, of, cross
+
+
+def flops(make):
+    """Operations of a plain step and of the Gram matrix, by torch's own count."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    run = Run(make, {})
+    with FlopCounterMode(display=False) as counter:
+        run.backward(torch.arange(BATCH))
+    with run.sampler.step(range(BATCH)):
+        run.backward(torch.arange(BATCH))
+    gram = sum(row.flops for row in run.sampler.plan())
+    return counter.get_total_flops(), gram
+
+
+def peak(run, steps=10):
+    """Bytes above those of the model and data that some steps reach, on Linux."""
+    run.step()
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _status("VmRSS")
+    for _ in range(steps):
+        run.step()
+    return _status("VmHWM") - before
+
+
+def _status(name):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(k.split()[1]) for k in lines if k.startswith(name))
 
 
 def main():
     torch.set_num_threads(1)
-    steps = int(sys.argv[1]) if len(sys.argv) > 1 else 200
-    print(f"{'model':20}{'parameters':>11}{'plain':>10}", end="")
-    print(f"{'captured':>10}{'targets':>10}{'products':>10}{'ratio':>7}")
+    pairs = int(sys.argv[1]) if len(sys.argv) > 1 else 200
+    print("| model | watched | ratio | 95 % interval | plain ms | peak memory, MB |")
+    print("|---|---|---|---|---|---|")
     for name, make in MODELS.items():
-        size = sum(p.numel() for p in make().parameters())
-        plain, (step, targets, products) = measure(make, steps)
-        milliseconds = [1e3 * t for t in (plain, step, targets, products)]
-        print(f"{name:20}{size:11,}", *(f"{t:7.2f} ms" for t in milliseconds), end="")
-        print(f"{(step + targets + products) / plain:7.2f}")
+        plain_peak = peak(Run(make))
+        for what, watched in WATCHED.items():
+            plain, sampled = Run(make), Run(make, watched)
+            cost = measure_overhead(plain.step, sampled.step, pairs)
+            grown = peak(Run(make, watched))
+            print(
+                f"| {name} | {what} | {cost.ratio:.2f} | {cost.low:.2f}-{cost.high:.2f}"
+                f" | {1e3 * cost.plain:.2f} | {plain_peak / 2**20:.1f} to "
+                f"{grown / 2**20:.1f} |"
+            )
+    print("\n| model | hooks ms | gram ms | target pass ms | cross ms | products |")
+    print("|---|---|---|---|---|---|")
+    for name, make in MODELS.items():
+        step, gram = flops(make)
+        times = " | ".join(f"{t:.2f}" for t in parts(make, pairs))
+        print(f"| {name} | {times} | {gram / step:.2f} |")
 
 
 if __name__ == "__main__":
