@@ -9,6 +9,12 @@ matplotlib.use("Agg")
 
 # Without torch the adapter's doctests are left out; its tests skip themselves.
 collect_ignore_glob = [] if find_spec("torch") else ["adapters/torch/*"]
+# Nor is a trainer's callback read without the trainer.
+collect_ignore_glob += [
+    f"adapters/torch/fstat_torch/trainers/{package}.py"
+    for package in ("lightning", "transformers")
+    if not find_spec(package)
+]
 
 
 @pytest.fixture(autouse=True)

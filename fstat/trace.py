@@ -60,9 +60,9 @@ class Trace:
     resume : bool, default=False
         Whether to go on with the trace that the folder `path` holds, if it holds one.
     flush_every : int, default=500
-        A shard is written after so many recorded steps,
+        A shard is written after so many recorded steps.
     flush_seconds : float, default=60.0
-        and at the first step that is recorded so many seconds after the last shard.
+        One is written, too, at the first step so many seconds after the last one.
     background : bool, default=False
         Whether to write shards in a thread, so that training does not wait for it.
         An error in writing is raised by the `append` or `flush` that comes next.

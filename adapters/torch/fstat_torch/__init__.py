@@ -1,6 +1,7 @@
 """In-training sampling of influence observations for PyTorch."""
 
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 # A folder called `torch` on the path passes for an empty package of that name.
 _torch = find_spec("torch")
@@ -13,13 +14,15 @@ from .gradients import GradientCapture, UnsupportedModelError  # noqa: E402
 from .sampler import SingleRunSampler, cross_entropy  # noqa: E402
 from .watch import Watch  # noqa: E402
 
+if TYPE_CHECKING:
+    from .trainers.lightning import LightningCallback as LightningCallback
+    from .trainers.transformers import TransformersCallback as TransformersCallback
+
 _TRAINERS = ("LightningCallback", "TransformersCallback")
 
 __all__ = [
     "GradientCapture",
-    "LightningCallback",
     "SingleRunSampler",
-    "TransformersCallback",
     "UnsupportedModelError",
     "Watch",
     "cross_entropy",

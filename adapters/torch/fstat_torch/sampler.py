@@ -113,8 +113,12 @@ class SingleRunSampler:
         Whether to go on with the trace that the folder `path` holds, if it holds one.
         Give `load_state_dict` what was saved with the model; without it the run starts
         over, and so does the trace.
-    flush_every, flush_seconds, background
-        When and how the trace is written, see `fstat.Trace`.
+    flush_every : int, default=500
+        A shard of the trace is written after so many recorded steps.
+    flush_seconds : float, default=60.0
+        One is written, too, at the first step so many seconds after the last one.
+    background : bool, default=False
+        Whether shards are written in a thread.
     distributed : bool, optional
         Whether several processes train this model, each on its share of the batch;
         needed where the model is not wrapped. All of them then need a sampler.
@@ -480,7 +484,18 @@ class SingleRunSampler:
         return self._processes is None or self._processes.rank == 0
 
     def agree(self, flag: bool) -> bool:
-        """Return what the process says that holds the trace; all must ask."""
+        """Return what the process says that holds the trace; all of them must ask.
+
+        Parameters
+        ----------
+        flag : bool
+            What this process says.
+
+        Returns
+        -------
+        bool
+            The same on all processes, such as whether to stop.
+        """
         return flag if self._processes is None else self._processes.agree(flag)
 
     def state_dict(self) -> dict[str, Any]:

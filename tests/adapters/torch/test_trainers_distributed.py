@@ -17,11 +17,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 from fstat import Trace  # noqa: E402
-from fstat_torch import (  # noqa: E402
-    LightningCallback,
-    SingleRunSampler,
-    TransformersCallback,
-)
+from fstat_torch import SingleRunSampler  # noqa: E402
 
 ROOT = Path(__file__).parents[3]
 N, B, LENGTH = 48, 8, 6
@@ -66,6 +62,8 @@ def language_model():
 def with_transformers(folder):
     from transformers import Trainer, TrainingArguments
 
+    from fstat_torch import TransformersCallback
+
     model = language_model()
     trainer = Trainer(
         model=model,
@@ -96,6 +94,8 @@ def small_loss(output, labels):
 
 def with_lightning(folder):
     import lightning.pytorch as lightning
+
+    from fstat_torch import LightningCallback
 
     class Module(lightning.LightningModule):
         def __init__(self):

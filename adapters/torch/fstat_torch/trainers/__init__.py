@@ -5,7 +5,7 @@ The libraries are imported when a callback is first asked for, and not before.
 
 from typing import Any
 
-__all__ = ["LightningCallback", "TransformersCallback"]
+__all__: list[str] = []  # the names below need libraries that may be absent
 
 
 def __getattr__(name: str) -> Any:
