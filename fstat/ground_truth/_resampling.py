@@ -1,0 +1,184 @@
+"""All measures of an agreement, of the pairs themselves and of resamples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._validation import FloatArray
+from ._judged import Judged
+from ._measures import (
+    Parts,
+    auroc,
+    calibration_line,
+    consistency,
+    corrected_auroc,
+    corrected_pearson,
+    corrected_spearman,
+    corrected_strong,
+)
+from ._runs import Runs, Weights, concentration
+from .datamodelling import correlation, rank_correlation
+
+_SPLITS, _RESAMPLED_SPLITS = 100, 4
+Indices = NDArray[np.intp]
+
+
+class Sample(NamedTuple):
+    """Which estimates, subsets and targets are looked at, with repetitions.
+
+    Parameters
+    ----------
+    estimates, subsets, targets : ndarray of int
+        Their numbers.
+    """
+
+    estimates: Indices
+    subsets: Indices
+    targets: Indices
+
+    def of(self, table: FloatArray) -> FloatArray:
+        """Return chosen subsets and targets of an array (..., n_subsets, n_targets)."""
+        return table[..., self.subsets[:, None], self.targets]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Estimates, the retrainings they are set against, and which pairs are covered.
+
+    Parameters
+    ----------
+    judged : Judged
+        The estimates.
+    runs : Runs
+        The retrainings.
+    covered : dict of str to ndarray
+        As `covered_pairs` gives it.
+    threshold : float
+        From which size of mu a pair is strong.
+    """
+
+    judged: Judged
+    runs: Runs
+    covered: dict[str, FloatArray]
+    threshold: float
+
+    def measures(self, rng: np.random.RandomState) -> dict[str, float]:
+        """Return all measures of the pairs themselves."""
+        everything = Sample(*(np.arange(n) for n in self.judged.mu.shape))
+        return self._measures(Parts.of(self.runs, None, _SPLITS, rng), everything)
+
+    def uncorrected(self, truth: FloatArray) -> dict[str, float]:
+        """Return measures with the noisy truth as it is."""
+        x = self.judged.mu.reshape(len(self.judged.mu), -1)
+        known = ~np.isnan(x).any(axis=0)
+        x, mu = x[:, known], truth.ravel()[known]
+        strong = np.abs(mu) > self.threshold
+        found = {}
+        for suffix, own in (("", np.full_like(strong, True)), ("_strong", strong)):
+            if own.sum() > 2:
+                pairs = x[:, own], mu[own]
+                found[f"pearson{suffix}"] = float(correlation(*pairs).mean())
+                found[f"spearman{suffix}"] = float(rank_correlation(*pairs).mean())
+        found["auroc_above"] = float(auroc(x, mu[None] > self.threshold).mean())
+        found["auroc_below"] = float(auroc(-x, mu[None] < -self.threshold).mean())
+        return {**found, "coverage": _mean(self.covered["observed"])}
+
+    def resampled(
+        self, n_resamples: int, rng: np.random.RandomState
+    ) -> dict[str, FloatArray]:
+        """Return the measures of resamples, by name, and what tells the resamples.
+
+        Two estimates of the same pairs get the same subsets, targets and retrainings.
+        """
+        seeds = rng.randint(2**31 - 1, size=n_resamples)
+        found = [self._resample(np.random.RandomState(seed)) for seed in seeds]
+        draws = {name: np.array([one[name] for one in found]) for name in found[0]}
+        return {**draws, "resample": seeds.astype(float)}
+
+    def _resample(self, rng: np.random.RandomState) -> dict[str, float]:
+        n_subsets, n, n_targets = self.runs.P.shape
+        m = len(self.runs.Q)
+        s, t = (_drawn(size, rng) for size in (n_subsets, n_targets))
+        weights = Weights(
+            rng.gamma(concentration(n), size=(n_subsets, n)),
+            rng.gamma(concentration(m), size=m),
+        )
+        drawn = Runs(self.runs.P[s][:, :, t], self.runs.Q[:, t])
+        parts = Parts.of(drawn, weights, _RESAMPLED_SPLITS, rng)
+        estimates = _drawn(len(self.judged.mu), rng)
+        return self._measures(parts, Sample(estimates, s, t))
+
+    def _measures(self, parts: Parts, sample: Sample) -> dict[str, float]:
+        """Return all measures of a sample, whose mu of retraining `parts` are."""
+        table = sample.of(self.judged.mu)
+        flat = table.reshape(len(table), -1)
+        known: NDArray[np.bool_] = ~np.isnan(flat).any(axis=0)
+        every, own = flat[:, known], parts.at(known)
+        x, two = every[sample.estimates], _different(sample.estimates)
+        noise = self._noise(sample, known)
+        slope, intercept = calibration_line(every, two, own, noise)
+        strong = corrected_strong(x, own, self.threshold)
+        linear, ranked = consistency(every, two)
+        opposite = Parts(-own.full, -own.halves, None)
+        without = self.runs.P.mean(axis=1)[sample.subsets[:, None], sample.targets]
+        covered = {name: sample.of(c) for name, c in self.covered.items()}
+        return {
+            "pearson": corrected_pearson(x, own),
+            "spearman": corrected_spearman(x, own),
+            "pearson_strong": strong[0],
+            "spearman_strong": strong[1],
+            "auroc_above": corrected_auroc(x, own, self.threshold),
+            "auroc_below": corrected_auroc(-x, opposite, self.threshold),
+            "slope": slope,
+            "intercept": intercept,
+            "coverage": _mean(covered["widened"]),
+            "coverage_calibrated": _mean(covered["calibrated"]),
+            "consistency_pearson": linear,
+            "consistency_spearman": ranked,
+            "lds": _subset_lds(table[sample.estimates], without),
+        }
+
+    def _noise(self, sample: Sample, known: NDArray[np.bool_]) -> FloatArray | None:
+        if self.judged.variance is None:
+            return None
+        variance = sample.of(self.judged.variance)
+        return variance.reshape(len(variance), -1)[:, known]
+
+
+def _drawn(size: int, rng: np.random.RandomState) -> Indices:
+    return np.asarray(rng.randint(size, size=size), dtype=np.intp)
+
+
+def _different(estimates: Indices) -> list[tuple[int, int]]:
+    """Return pairs of runs that are not one run drawn twice."""
+    both = combinations(estimates.tolist(), 2)
+    return [(one, other) for one, other in both if one != other]
+
+
+def _subset_lds(x: FloatArray, without: FloatArray) -> float:
+    """Return the mean rank correlation, over subsets, of estimate and statistic."""
+    found = [
+        rank_correlation(one[seen, t], -without[seen, t])
+        for one in x
+        for t, seen in enumerate((~np.isnan(one)).T)
+    ]
+    return _mean(np.array(found))
+
+
+def _mean(values: FloatArray) -> float:
+    seen = values[~np.isnan(values)]
+    return float(seen.mean()) if len(seen) else np.nan
+
+
+def percentiles(draws: FloatArray, level: float) -> tuple[float, float]:
+    """Return the interval that holds most draws; NaN where most are NaN."""
+    seen = draws[~np.isnan(draws)]
+    if len(seen) < len(draws) / 2:
+        return np.nan, np.nan
+    low, high = np.quantile(seen, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

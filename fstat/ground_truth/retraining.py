@@ -1,0 +1,320 @@
+"""Training again and again, with all data and without a subset."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
+from typing import Any, NamedTuple
+
+import joblib
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils import check_random_state
+
+from .._validation import FloatArray, option, whole_number
+from ..observations import Observations
+from ._cache import RunCache, digest_of, fingerprint, read, write
+
+IntArray = NDArray[np.int64]
+Train = Callable[..., ArrayLike]
+Subsets = Sequence[ArrayLike] | Mapping[str, ArrayLike]
+
+
+def retrain(
+    train: Train,
+    n_examples: int,
+    subsets: Subsets,
+    n_runs: int,
+    *,
+    n_runs_without: int | None = None,
+    targets: ArrayLike | None = None,
+    keep: str | None = None,
+    random_state: int | np.random.RandomState | None = None,
+    n_jobs: int | None = None,
+    backend: str | None = None,
+    cache: str | PathLike[str] | None = None,
+    key: str = "",
+    verbose: int = 0,
+) -> Observations:
+    """Train many times with all data, and many times without each subset.
+
+    The runs with all data (Q) are shared by all subsets: they cost little, and their
+    errors are common to all subsets. Each run has a seed of its own, that depends on
+    `random_state`, on what is left out and on the number of the run alone. So further
+    runs, subsets or workers change nothing that was there before.
+
+    Parameters
+    ----------
+    train : callable
+        ``train(indices, seed)`` trains on the examples `indices`, a sorted array of
+        int, and returns statistics of shape (n_targets,), larger where a target is
+        better served: a margin, or minus a loss. `seed` is an int below 2**32, the
+        only source of its randomness.
+    n_examples : int
+        Number of training examples.
+    subsets : sequence of array-like of int, or mapping of str to array-like
+        The subsets to leave out, by index or as masks of shape (n_examples,).
+    n_runs : int
+        Runs with all data.
+    n_runs_without : int, optional
+        Runs without each subset; `n_runs` by default.
+    targets : array-like of shape (n_targets,), optional
+        Names of the targets; numbers by default.
+    keep : {"epochs", "steps"}, optional
+        What stays the same when a subset is left out. It is passed to `train` where
+        that takes an argument of this name, else it says what `train` does, and is
+        told with every result.
+    random_state : int, RandomState instance or None, default=None
+        Source of the seeds; an int gives the same ones each time.
+    n_jobs : int, optional
+        Number of joblib workers; as joblib's configuration says by default.
+    backend : str, optional
+        `"loky"`, `"threading"`, `"dask"` (with a `distributed.Client` running) or
+        `"ray"`; as joblib's configuration says by default.
+    cache : path-like, optional
+        Folder for finished runs, which are not run again: an interrupted study goes
+        on, a larger one reuses. Workers on other machines must see it too.
+    key : str, default=""
+        Version of whatever `train` uses but does not hold: functions and variables of
+        its module, files, versions of packages. Runs under another key are not reused.
+    verbose : int, default=0
+        How much progress joblib prints; 10 or more for every run.
+
+    Returns
+    -------
+    Observations
+        Unpaired, one row for each run and pair, of p without the subset and of q with
+        it. Pairs are ordered by subset, then by target. Runs with all data have the
+        numbers 0 to ``n_runs - 1``.
+
+    Raises
+    ------
+    ValueError
+        If a subset is empty, everything, out of range or given twice, numbers of runs
+        are below 2, `train` returns no finite array of the same shape each time, or
+        `cache` is given without an int as `random_state`.
+
+    See Also
+    --------
+    MultiRunInfluence : Mu of such observations.
+    agreement : How well an estimate agrees with them.
+    sklearn_trainer : Makes `train` from a scikit-learn estimator.
+
+    Notes
+    -----
+    In the cache, `train` is known by its source and a digest of the data it holds.
+    With one thread each (``OMP_NUM_THREADS=1``) results do not depend on `n_jobs`;
+    linear algebra on several threads may round differently.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fstat.ground_truth import retrain
+    >>> y = np.r_[np.zeros(20), np.ones(5)]
+    >>> def train(indices, seed):
+    ...     noise = np.random.default_rng(seed).normal(0, 0.1, 2)
+    ...     return np.array([1, -1]) * y[indices].mean() + noise
+    >>> retrain(train, 25, {"ones": y == 1}, n_runs=20, random_state=0)
+    Observations(80 rows, 2 pairs, 1 steps, independent; f-influence of retraining ...)
+    """
+    left_out, names = _subsets(subsets, n_examples)
+    n_runs_without = n_runs if n_runs_without is None else n_runs_without
+    whole_number(n_runs, "n_runs", 2)
+    whole_number(n_runs_without, "n_runs_without", 2)
+    option(keep, "keep", (None, "epochs", "steps"))
+    entropy = _entropy(random_state, cache)
+    plan = _plan(left_out, int(n_runs), int(n_runs_without), entropy)
+    store = None
+    if cache is not None:
+        same = {"train": fingerprint(train), "key": key, "keep": keep}
+        store = RunCache(cache, {**same, "n_examples": int(n_examples)})
+    passed = {"keep": keep} if keep is not None and _takes_keep(train) else {}
+    work = [_Work(train, int(n_examples), run, passed, store) for run in plan]
+    table = _table(_finished(work, n_jobs, backend, verbose))
+    quantity = _quantity(n_runs, n_runs_without, keep)
+    return _observations(table, int(n_runs), names, targets, quantity)
+
+
+class _Run(NamedTuple):
+    subset: int  # -1: nothing is left out
+    left_out: IntArray
+    seed: int
+
+
+class _Work(NamedTuple):
+    train: Train
+    n_examples: int
+    run: _Run
+    passed: dict[str, str]
+    store: RunCache | None
+
+    def __call__(self) -> FloatArray:
+        indices = np.setdiff1d(np.arange(self.n_examples), self.run.left_out)
+        found = self.train(indices, self.run.seed, **self.passed)
+        statistics = np.array(found, dtype=np.float64)
+        if statistics.ndim != 1 or not np.isfinite(statistics).all():
+            raise ValueError(
+                "`train` must return finite statistics of shape (n_targets,), got "
+                f"{found!r:.80} of {self._name()}."
+            )
+        if self.store is not None:
+            write(self.store.path(self.run.left_out, self.run.seed), statistics)
+        return statistics
+
+    def kept(self) -> FloatArray | None:
+        """Return what this run gave before, if it is known."""
+        if self.store is None:
+            return None
+        return read(self.store.path(self.run.left_out, self.run.seed))
+
+    def _name(self) -> str:
+        what = "all data" if self.run.subset < 0 else f"no subset {self.run.subset}"
+        return f"the run with {what} and seed {self.run.seed}"
+
+
+def _finished(
+    work: list[_Work], n_jobs: int | None, backend: str | None, verbose: int
+) -> list[FloatArray]:
+    """Return what every run gives, after running those that were not yet."""
+    found = [one.kept() for one in work]
+    missing = [i for i, statistics in enumerate(found) if statistics is None]
+    if missing:
+        options: dict[str, Any] = {} if backend is None else {"backend": backend}
+        if backend == "ray":
+            from ray.util.joblib import register_ray  # type: ignore[import-not-found]
+
+            register_ray()
+        with joblib.parallel_config(**options):
+            results = joblib.Parallel(n_jobs=n_jobs, verbose=verbose)(
+                joblib.delayed(work[i])() for i in missing
+            )
+        for i, statistics in zip(missing, results, strict=True):
+            found[i] = statistics
+    return [statistics for statistics in found if statistics is not None]
+
+
+def _table(found: list[FloatArray]) -> FloatArray:
+    shapes = {statistics.shape for statistics in found}
+    if len(shapes) > 1:
+        raise ValueError(
+            "`train` must return as many statistics in every run, got shapes "
+            f"{sorted(shapes)}."
+        )
+    return np.stack(found)
+
+
+def _plan(
+    left_out: list[IntArray], n_runs: int, n_runs_without: int, entropy: int
+) -> list[_Run]:
+    nothing = np.empty(0, dtype=np.int64)
+    plan = [_Run(-1, nothing, _seed(entropy, nothing, r)) for r in range(n_runs)]
+    return plan + [
+        _Run(s, subset, _seed(entropy, subset, r))
+        for s, subset in enumerate(left_out)
+        for r in range(n_runs_without)
+    ]
+
+
+def _seed(entropy: int, left_out: IntArray, run: int) -> int:
+    words = np.frombuffer(digest_of(left_out), dtype="<u4").tolist()
+    sequence = np.random.SeedSequence(entropy, spawn_key=(*words, run))
+    return int(sequence.generate_state(1)[0])
+
+
+def _entropy(random_state: int | np.random.RandomState | None, cache: object) -> int:
+    if isinstance(random_state, int | np.integer):
+        if random_state < 0:
+            raise ValueError(
+                f"`random_state` must not be negative, got {random_state}."
+            )
+        return int(random_state)
+    if cache is not None:
+        raise ValueError(
+            "`cache` needs an int as `random_state`, so that runs can be found again, "
+            f"got {random_state!r}."
+        )
+    return int(check_random_state(random_state).randint(2**31 - 1))
+
+
+def _takes_keep(train: Train) -> bool:
+    try:
+        return "keep" in inspect.signature(train).parameters
+    except (TypeError, ValueError):
+        return False
+
+
+def _subsets(subsets: Subsets, n_examples: int) -> tuple[list[IntArray], list[Any]]:
+    whole_number(n_examples, "n_examples", 2)
+    names: list[Any]
+    if isinstance(subsets, Mapping):
+        given, names = list(subsets.values()), list(subsets)
+    else:
+        given = list(subsets)
+        names = [*range(len(given))]
+    found = [_indices(subset, n_examples) for subset in given]
+    if not found:
+        raise ValueError("`subsets` must hold at least one subset, got none.")
+    if len({digest_of(subset) for subset in found}) < len(found):
+        raise ValueError("`subsets` must differ from each other, got one twice.")
+    return found, names
+
+
+def _indices(subset: ArrayLike, n_examples: int) -> IntArray:
+    array = np.atleast_1d(np.asarray(subset))
+    if array.dtype == bool and array.shape == (n_examples,):
+        array = np.flatnonzero(array)
+    whole = array.ndim == 1 and array.dtype.kind in "iu"
+    inside = whole and ((array >= 0) & (array < n_examples)).all()
+    unique = np.unique(array)
+    if not (inside and 0 < len(unique) < n_examples):
+        raise ValueError(
+            f"`subsets` must hold some, not all, indices from 0 to {n_examples - 1} "
+            f"or masks of shape ({n_examples},), got {subset!r:.80}."
+        )
+    return unique.astype(np.int64)
+
+
+def _quantity(n_runs: int, n_runs_without: int, keep: str | None) -> str:
+    fixed = "what `train` keeps fixed" if keep is None else f"as many {keep}"
+    return (
+        f"f-influence of retraining ({n_runs} runs with all data, {n_runs_without} "
+        f"without the subset, {fixed}); intervals cover that of all seeds"
+    )
+
+
+def _observations(
+    table: FloatArray,
+    n_runs: int,
+    subsets: list[Any],
+    targets: ArrayLike | None,
+    quantity: str,
+) -> Observations:
+    n_subsets, n_targets = len(subsets), table.shape[1]
+    names = np.arange(n_targets) if targets is None else np.asarray(targets)
+    if names.shape != (n_targets,):
+        raise ValueError(
+            f"`targets` must name the {n_targets} statistics that `train` returns, got "
+            f"shape {names.shape}."
+        )
+    pair = np.arange(n_subsets * n_targets).reshape(n_subsets, 1, n_targets)
+    Q = np.broadcast_to(table[:n_runs], (n_subsets, n_runs, n_targets))
+    P = table[n_runs:].reshape(n_subsets, -1, n_targets)
+    values = np.concatenate([P, Q], axis=1)
+    of_P = (np.arange(values.shape[1]) < P.shape[1])[None, :, None]
+    run_P = n_runs + np.arange(len(table) - n_runs).reshape(n_subsets, -1, 1)
+    run_Q = np.broadcast_to(np.arange(n_runs)[None, :, None], (n_subsets, n_runs, 1))
+    run = np.concatenate([run_P, run_Q], axis=1)
+    return Observations(
+        pair=np.broadcast_to(pair, values.shape).ravel(),
+        p=np.where(of_P, values, np.nan).ravel(),
+        q=np.where(of_P, np.nan, values).ravel(),
+        run=np.broadcast_to(run, values.shape).ravel(),
+        names={
+            "subset": np.repeat(np.asarray(subsets), n_targets),
+            "target": np.tile(names, n_subsets),
+        },
+        n_steps=1,
+        paired=False,
+        quantity=quantity,
+    )
