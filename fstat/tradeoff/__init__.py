@@ -14,6 +14,7 @@ from .mixtures import MixtureTradeOff, mixture
 from .piecewise_linear import PiecewiseLinearTradeOff
 from .subsampled import SubsampledTradeOff
 from .symmetrized import SymmetrizedTradeOff
+from .upper_envelope import MaximumTradeOff, maximum
 
 __all__ = [
     "Comparison",
@@ -24,12 +25,14 @@ __all__ = [
     "GroupTradeOff",
     "InverseTradeOff",
     "LaplaceTradeOff",
+    "MaximumTradeOff",
     "MinimumTradeOff",
     "MixtureTradeOff",
     "PiecewiseLinearTradeOff",
     "SubsampledTradeOff",
     "SymmetrizedTradeOff",
     "TradeOff",
+    "maximum",
     "minimum",
     "mixture",
     "tradeoff_between",

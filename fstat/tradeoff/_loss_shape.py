@@ -84,7 +84,7 @@ def _common_pieces(P: Any, Q: Any, low: float, high: float) -> Iterator[Piece]:
     x, y, way = _followed(P, Q, low, high)
     turns = np.flatnonzero(np.diff(way)) + 1
     starts, stops = np.append(0, turns), np.append(turns, way.size)
-    cuts = [_turning_point(loss, x, y, way, k) for k in turns]
+    cuts = [_turning_point(loss, x, y, way, int(k)) for k in turns]
     bounds = [low, *cuts, high]
     for i, (start, stop) in enumerate(zip(starts, stops, strict=True)):
         inner = x[start : stop + 1]
@@ -133,7 +133,7 @@ def _without_specks(way: FloatArray) -> FloatArray:
 
 
 def _turning_point(
-    loss: Loss, x: FloatArray, y: FloatArray, way: FloatArray, k: np.intp
+    loss: Loss, x: FloatArray, y: FloatArray, way: FloatArray, k: int
 ) -> float:
     """Return where, about x[k], the loss turns or becomes constant."""
     before, after = way[k - 1], way[k]

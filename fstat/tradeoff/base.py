@@ -8,6 +8,7 @@ closer it lies to ``1 - alpha``, the harder P and Q are to tell apart.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["ErrorRates", "TradeOff"]
 
 
-class TradeOff(Immutable):
+class TradeOff(Immutable, ABC):
     """A trade-off function, as an immutable object that evaluates and converts.
 
     Everything follows from the distributions of the loss ``L = log dQ/dP`` under P
@@ -323,14 +324,13 @@ class TradeOff(Immutable):
         Returns
         -------
         TradeOff
-            With ``a = inf{a : -1 is a slope of f at a}``: where ``a <= f(a)`` it is
-            the convex minorant of ``min(f, inverse)``, that is f up to `a`, a straight
-            line of slope -1 to ``f(a)``, and the inverse beyond; otherwise
-            ``max(f, inverse)`` (Definition F.1 of [1]_).
+            With ``a = inf{a : -1 is a slope of f at a}``: where ``a <= f(a)``, the
+            convex minorant of ``min(f, inverse)``, otherwise ``max(f, inverse)``
+            (Definition F.1 of [1]_).
 
         See Also
         --------
-        minimum : Convex minorant of the lesser of trade-off functions, in any case.
+        minimum, maximum : The one and the other, in any case.
 
         References
         ----------
@@ -489,9 +489,9 @@ class TradeOff(Immutable):
             return SubsampledTradeOff(self.base, self.p * p)
         return self if p == 1 else SubsampledTradeOff(self, p)
 
+    @abstractmethod
     def _rates(self, threshold: FloatArray, strict: bool) -> ErrorRates:
         """Return the errors of a likelihood-ratio test: what a subclass provides."""
-        raise NotImplementedError
 
     def _test_of_level(self, alpha: FloatArray, specificity: FloatArray) -> ErrorRates:
         """Return the most powerful test of level `alpha`, which is 1 - specificity."""
@@ -529,9 +529,13 @@ class TradeOff(Immutable):
         return InverseTradeOff(self)
 
     def _symmetrized(self) -> TradeOff:
-        from .symmetrized import SymmetrizedTradeOff
+        from .convex_minimum import minimum
+        from .upper_envelope import maximum
 
-        return SymmetrizedTradeOff(self)
+        inverse = self._inverse()
+        turn = self.likelihood_ratio_test(0.0)
+        combine = minimum if turn.alpha <= turn.beta else maximum
+        return self if inverse == self else combine(self, inverse)
 
     def _group(self, k: int) -> TradeOff:
         from .group import GroupTradeOff

@@ -70,6 +70,10 @@ class MinimumTradeOff(TradeOff):
 
     _inverses: tuple[TradeOff, ...]
 
+    def _key(self) -> tuple[object, ...]:
+        # In whatever order.
+        return (frozenset(self.fs),)
+
     def _rates(self, threshold: FloatArray, strict: bool) -> ErrorRates:
         """At a slope the lowest tangent is touched, by one curve or by a segment."""
         heights = self._heights(threshold)

@@ -187,7 +187,7 @@ def _gaussian_delta(epsilon: FloatArray, mu: FloatArray) -> FloatArray:
         apart = density * (_mills(np.maximum(low, 0.0)) - _mills(high))
         direct = ndtr(-low) - np.exp(epsilon + log_ndtr(-high))
         delta = np.where(low >= 0, apart, direct)
-        close = (mu > 0) & (mu <= 1)
+        close = (mu > 0) & (mu <= 0.05)
         middle = ((low + high) / 2)[close, None] + mu[close, None] / 2 * _NODES
         delta[close] = (
             density[close] * mu[close] / 2 * (_mills_slope(middle) @ _WEIGHTS)

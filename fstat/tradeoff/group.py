@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.optimize import elementwise
-from scipy.special import expit
 
 from .._validation import FloatArray
+from ._by_level import LevelTradeOff
 from .base import ErrorRates, TradeOff, one_curve
 
-_FARTHEST = 690.0
 
-
-class GroupTradeOff(TradeOff):
+class GroupTradeOff(LevelTradeOff):
     r"""The trade-off function k neighbours away, made by `TradeOff.group`.
 
     Parameters
@@ -56,28 +53,6 @@ class GroupTradeOff(TradeOff):
             power, beta = test.power, test.beta
         return ErrorRates(alpha, power, specificity, beta)
 
-    def _rates(self, threshold: FloatArray, strict: bool) -> ErrorRates:
-        t = np.asarray(threshold)
-        logit = np.where(t > 0, -np.inf, np.inf)
-        finite = np.isfinite(t)
-        logit[finite] = self._logit_of_slope(t[finite], strict)
-        test = self._test_of_level(expit(logit), expit(-logit))
-        most = self._most()
-        beyond = (t > -np.inf) | strict
-        test = ErrorRates(
-            *(
-                np.where((logit == np.inf) & beyond, a, b)
-                for a, b in zip(most, test, strict=True)
-            )
-        )
-        nothing = (0.0, 0.0, 1.0, 1.0)
-        return ErrorRates(
-            *(
-                np.where((t == np.inf) & strict, a, b)
-                for a, b in zip(nothing, test, strict=True)
-            )
-        )
-
     def _most(self) -> ErrorRates:
         """Return the test that rejects all that Q allows: losses above -inf."""
         surely = self.base._rates(np.asarray(-np.inf), True)
@@ -86,24 +61,6 @@ class GroupTradeOff(TradeOff):
             test = self.base._inverse()._test_of_level(rest, alpha)
             rest, alpha = test.power, test.beta
         return ErrorRates(alpha, np.ones(()), rest, np.zeros(()))
-
-    def _logit_of_slope(self, t: FloatArray, strict: bool) -> FloatArray:
-        """Return the logit of the level at which the slope becomes -exp(t)."""
-
-        def excess(logit: FloatArray, wanted: FloatArray) -> FloatArray:
-            gap = self._thresholds(expit(logit), expit(-logit))[0] - wanted
-            # On a straight piece, a strict test stops before it.
-            gap = np.where(gap == 0, -1e-300 if strict else 1e-300, gap)
-            return np.clip(gap, -1e9, 1e9)
-
-        ends = np.full(t.shape, -_FARTHEST), np.full(t.shape, _FARTHEST)
-        logit = np.where(excess(ends[0], t) < 0, -np.inf, np.inf)
-        inside = (excess(ends[0], t) > 0) & (excess(ends[1], t) < 0)
-        if inside.any():
-            logit[inside] = elementwise.find_root(
-                excess, (ends[0][inside], ends[1][inside]), args=(t[inside],)
-            ).x
-        return logit
 
     def _thresholds(
         self, alpha: FloatArray, specificity: FloatArray
@@ -117,6 +74,15 @@ class GroupTradeOff(TradeOff):
             test = self.base._test_of_level(power, beta)
             power, beta = test.power, test.beta
         return total, total
+
+    def _corners(self) -> ErrorRates:
+        """Return where one of the k tests has a corner."""
+        corners, inverse = self.base._corners(), self.base._inverse()
+        found = [corners]
+        for _ in range(self.k - 1):
+            before = inverse._test_of_level(found[-1].specificity, found[-1].alpha)
+            found.append(before.swapped())
+        return ErrorRates(*(np.concatenate(rate) for rate in zip(*found, strict=True)))
 
     def _inverse(self) -> TradeOff:
         return GroupTradeOff(self.base._inverse(), self.k)

@@ -74,7 +74,8 @@ class LaplaceTradeOff(TradeOff):
     def _test_of_level(self, alpha: FloatArray, specificity: FloatArray) -> ErrorRates:
         few, many = math.exp(-self.mu), math.exp(-self.mu) / 2
         with np.errstate(divide="ignore", over="ignore"):
-            middle = few / 4 / alpha
+            # exp(-mu) / (4 alpha), where exp(-mu) alone may underflow.
+            middle = np.exp(-self.mu - np.log(4 * alpha))
             steep = np.exp(self.mu + np.log(alpha))
         low, high = alpha < many, alpha > 0.5
         power = np.where(low, steep, 1 - np.where(high, few * specificity, middle))
@@ -111,6 +112,12 @@ class LaplaceTradeOff(TradeOff):
         left = _tilted_power(order, middle)
         right = math.exp(-middle) * _power_tail(order, self.mu - middle)
         return np.asarray(atoms + 2.0 ** (order - 1) * (left + right))
+
+    def _corners(self) -> ErrorRates:
+        return self._test_of_level(
+            np.array([math.exp(-self.mu) / 2, 0.5]),
+            np.array([1.0 - math.exp(-self.mu) / 2, 0.5]),
+        )
 
     def _inverse(self) -> TradeOff:
         return self

@@ -102,6 +102,12 @@ class SubsampledTradeOff(TradeOff):
     def _auc(self) -> FloatArray:
         return np.asarray(0.5 + self.p * (self.base._auc() - 0.5))
 
+    def _symmetrized(self) -> TradeOff:
+        from .symmetrized import SymmetrizedTradeOff
+
+        symmetric = self.base._inverse() == self.base
+        return SymmetrizedTradeOff(self) if symmetric else super()._symmetrized()
+
     def _loss_range(self) -> tuple[float, float]:
         # Losses of -inf become log(1 - p).
         low, high = self._loss(np.array(self.base._loss_range()))

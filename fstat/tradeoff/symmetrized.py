@@ -6,21 +6,26 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import elementwise
 
 from .._validation import FloatArray
 from .base import ErrorRates, TradeOff, one_curve
 
 
 class SymmetrizedTradeOff(TradeOff):
-    """A trade-off function made symmetric, ``Symm(f)``.
+    r"""The symmetric trade-off function of a subsampled one, :math:`C_p(f)`.
 
-    Made by `TradeOff.symmetrized`, which says what it is.
+    Made by `TradeOff.symmetrized` of a symmetric f that was subsampled.
 
     Parameters
     ----------
-    base : TradeOff
-        The trade-off function f.
+    base : SubsampledTradeOff
+        The trade-off function :math:`f_p`.
+
+    Notes
+    -----
+    :math:`\min\{f_p, f_p^{-1}\}^{**}` is :math:`f_p` up to the level a of slope -1, a
+    straight line of that slope up to :math:`f_p(a)`, and the inverse beyond
+    (Theorem 4.2 of [1]_).
 
     References
     ----------
@@ -42,19 +47,14 @@ class SymmetrizedTradeOff(TradeOff):
 
     @cached_property
     def _turn(self) -> ErrorRates:
-        """The test where f ends: at the slope -1, or before at ``f(alpha) = alpha``."""
-        at_one = self.base.likelihood_ratio_test(0.0)
-        return at_one if at_one.alpha <= at_one.beta else _fixed_point(self.base)
+        """The test of slope -1, where f ends."""
+        return self.base.likelihood_ratio_test(0.0)
 
     def _rates(self, threshold: FloatArray, strict: bool) -> ErrorRates:
-        left = self._left(threshold, strict)
-        right = self._left(-threshold, not strict).swapped()
+        left = self.base._rates(threshold, strict)
+        right = self.base._rates(-threshold, not strict).swapped()
         is_left = (threshold > 0) | (strict & (threshold == 0))
         return _select(is_left, left, right)
-
-    def _left(self, threshold: FloatArray, strict: bool) -> ErrorRates:
-        test = self.base._rates(threshold, strict)
-        return _select(test.alpha <= self._turn.alpha, test, self._turn)
 
     def _test_of_level(self, alpha: FloatArray, specificity: FloatArray) -> ErrorRates:
         turn = self._turn
@@ -80,10 +80,7 @@ class SymmetrizedTradeOff(TradeOff):
 
     def _delta(self, epsilon: FloatArray) -> FloatArray:
         size = np.abs(epsilon)
-        inside = self.base._rates(size, True).alpha <= self._turn.alpha
-        with np.errstate(over="ignore", invalid="ignore"):
-            corner = self._turn.power - np.exp(size) * self._turn.alpha
-        upper = np.where(inside, self.base._delta(size), corner)
+        upper = self.base._delta(size)
         lower = -np.expm1(-size) + np.exp(-size) * upper
         return np.where(epsilon < 0, lower, upper)
 
@@ -99,9 +96,7 @@ class SymmetrizedTradeOff(TradeOff):
 
     def _loss_breaks(self) -> FloatArray:
         half = self.base._loss_breaks()
-        turn = self.base._thresholds(self._turn.alpha, self._turn.specificity)
-        half = np.append(half, [*turn, 0.0])
-        half = half[(half >= 0) & np.isfinite(half)]
+        half = np.append(half[half > 0], 0.0)
         return np.unique(np.concatenate([half, -half]))
 
     def _corners(self) -> ErrorRates:
@@ -111,24 +106,6 @@ class SymmetrizedTradeOff(TradeOff):
 
     def _tail_mu(self) -> float:
         return self.base._tail_mu()
-
-
-def _fixed_point(f: TradeOff) -> ErrorRates:
-    """Return the test with ``f(alpha) = alpha``, where f is steeper than -1."""
-
-    def excess(t: FloatArray) -> FloatArray:
-        test = f._rates(t, True)
-        with np.errstate(divide="ignore"):
-            return np.clip(np.log(test.alpha) - np.log(test.beta), -1e3, 1e3)
-
-    high = np.array(1.0)
-    while excess(high) > 0:
-        high = 2.0 * high
-    found = elementwise.find_root(excess, (np.array(0.0), high))
-    t = np.maximum(*found.bracket)
-    test = f._rates(t, True)
-    c = test.alpha + (test.beta - test.alpha) / (1.0 + np.exp(t))
-    return ErrorRates(c, 1.0 - c, 1.0 - c, c)
 
 
 def _select(
