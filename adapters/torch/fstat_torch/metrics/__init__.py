@@ -1,0 +1,30 @@
+"""Metrics in which gradients are compared, built from the run's own batches.
+
+A ridge-damped curvature metric compares gradients by ``g_z' (H + lambda I)^-1 g_i``.
+The store keeps each example's gradient from its last pass, factored where that is
+exact and sketched where it has to be; kernels of these gradients stand for the metric,
+which is never formed.
+"""
+
+from .kernel import Code, FormedCode, OuterCode, exact_code
+from .last_layer import adapter_parameters, last_layer_parameters
+from .projected import SketchCode, sketch_code, sketch_matrix
+from .ridge import ExactRidge, LandmarkRidge
+from .statistic import Snapshots
+from .store import GradientStore
+
+__all__ = [
+    "Code",
+    "ExactRidge",
+    "FormedCode",
+    "GradientStore",
+    "LandmarkRidge",
+    "OuterCode",
+    "SketchCode",
+    "Snapshots",
+    "adapter_parameters",
+    "exact_code",
+    "last_layer_parameters",
+    "sketch_code",
+    "sketch_matrix",
+]

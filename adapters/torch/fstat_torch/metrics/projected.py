@@ -1,0 +1,142 @@
+"""Random two-sided sketches of gradients, of a size chosen beforehand.
+
+The gradient ``sum_t g_t a_t'`` of a layer becomes ``sum_t (R g_t)(L a_t)'`` with
+random L and R: inner products of sketches are unbiased for those of the gradients,
+since ``E[L'L] = I`` and ``E[R'R] = I`` independently, and exact where L and R are
+square. The gradient itself is never formed.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..gradients.blocks import Block
+from .kernel import Code, Layer, Parts, formed
+
+# Entries of the matrix that sketches what has no factors: 1 GiB in float32.
+_LARGEST = 2**28
+
+
+@dataclass(frozen=True, eq=False)
+class SketchCode:
+    """Sketches of the gradients of one unit.
+
+    Parameters
+    ----------
+    left : Tensor of shape (p, d_in) or (p, size)
+        Sketches the inputs, followed by a 1 if there is a bias; or gradients that
+        have no factors.
+    right : Tensor of shape (q, d_out), optional
+        Sketches the gradients at the outputs.
+    layer : Layer, optional
+        The layer that has factors.
+    """
+
+    left: Tensor
+    right: Tensor | None = None
+    layer: Layer | None = None
+
+    def encode(self, block: Block) -> Parts:
+        """Return the sketches, (n, p q) or (n, p)."""
+        if self.right is None or self.layer is None:
+            gradients = formed(block)
+            return (gradients @ self.left.to(gradients).mT,)
+        inputs, outputs = self.layer.factors(block)
+        if self.layer.bias:
+            inputs = nn.functional.pad(inputs, (0, 1), value=1.0)
+        a, g = inputs @ self.left.to(inputs).mT, outputs @ self.right.to(outputs).mT
+        return ((g.mT @ a).flatten(1),)
+
+    def inner(self, one: Parts, other: Parts) -> Tensor:
+        """Return the inner products of sketches, (n, m)."""
+        return one[0] @ other[0].mT
+
+    def squares(self, one: Parts) -> Tensor:
+        """Return their squared norms, (n,)."""
+        return one[0].square().sum(1)
+
+
+def sketch_matrix(rows: int, size: int, generator: torch.Generator) -> Tensor:
+    """Draw ``sqrt(size / rows)`` times orthonormal rows, uniformly.
+
+    Parameters
+    ----------
+    rows : int
+        Dimension of the sketch; no more than `size`.
+    size : int
+        Dimension of what is sketched.
+    generator : torch.Generator
+        Source of randomness, on the CPU.
+
+    Returns
+    -------
+    Tensor of float64 of shape (rows, size)
+        With ``E[S'S] = I``; the identity where nothing is saved.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from fstat_torch.metrics import sketch_matrix
+    >>> S = sketch_matrix(2, 8, torch.Generator().manual_seed(0))
+    >>> torch.allclose(S @ S.T, 4 * torch.eye(2, dtype=S.dtype))
+    True
+    """
+    if rows >= size:
+        return torch.eye(size, dtype=torch.float64)
+    normal = torch.randn(size, rows, generator=generator, dtype=torch.float64)
+    orthonormal, triangle = torch.linalg.qr(normal)
+    # Signs of the triangle's diagonal make the distribution uniform.
+    signs = triangle.diagonal().sign()
+    return math.sqrt(size / rows) * (orthonormal * signs).mT
+
+
+def sketch_code(dimension: int, seed: int) -> Callable[[str, Block], Code]:
+    """Return the choice of sketches of at most `dimension` numbers a unit.
+
+    Parameters
+    ----------
+    dimension : int
+        Numbers kept of each unit's gradient. A unit with fewer parameters loses
+        nothing.
+    seed : int
+        Of the random matrices, together with the unit's name.
+
+    Returns
+    -------
+    callable
+        Takes a unit's name and some of its gradients, and returns its code.
+    """
+
+    def choose(name: str, block: Block) -> Code:
+        generator = torch.Generator().manual_seed(seed + zlib.crc32(name.encode()))
+        layer = Layer.of(block)
+        if layer is not None:
+            inputs, outputs = layer.factors(block)
+            d_in, d_out = inputs.shape[2] + layer.bias, outputs.shape[2]
+            p, q = _sides(d_in, d_out, dimension)
+            left = sketch_matrix(p, d_in, generator)
+            return SketchCode(left, sketch_matrix(q, d_out, generator), layer)
+        size = sum(total.numel() for total in block.sums().values())
+        rows = min(dimension, size)
+        if rows * size > _LARGEST:
+            raise ValueError(
+                f"`projection` of {name!r}, whose {size} parameters are not those of a "
+                f"linear layer, would take a matrix of {rows * size} entries: leave "
+                "them out with `parameters=`."
+            )
+        return SketchCode(sketch_matrix(rows, size, generator))
+
+    return choose
+
+
+def _sides(d_in: int, d_out: int, dimension: int) -> tuple[int, int]:
+    """Split the dimension of a sketch among inputs and outputs, in proportion."""
+    q = max(1, min(d_out, round(math.sqrt(dimension * d_out / d_in))))
+    p = max(1, min(d_in, dimension // q))
+    return p, max(1, min(d_out, dimension // p))

@@ -1,0 +1,313 @@
+"""P and Q from scores of all examples at a few moments of one run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from os import PathLike
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fstat import Observations
+from fstat.steps import SELF, Members
+from fstat.trace import Subsets
+
+SCHEMA = 1
+FloatArray = NDArray[np.float64]
+
+
+class Snapshots:
+    """Scores of every training example for every target, at moments of one run.
+
+    Parameters
+    ----------
+    targets : sequence of str
+        Names of the targets. ``"self"``: each example is its own target.
+    n_examples : int
+        Number of training examples.
+
+    Attributes
+    ----------
+    steps : list of int
+        Update steps made before each snapshot.
+    scores : list of ndarray of shape (n_examples, n_targets)
+        Scores; NaN for examples that were not met before.
+
+    Raises
+    ------
+    ValueError
+        If there is no target, or names are not unique.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fstat_torch.metrics import Snapshots
+    >>> rng = np.random.default_rng(0)
+    >>> snapshots = Snapshots(["z"], n_examples=100)
+    >>> for step in (60, 120, 180):
+    ...     scores = rng.normal(size=(100, 1))
+    ...     scores[:5] += 2.0
+    ...     snapshots.append(step, scores)
+    >>> observations = snapshots.observations([np.arange(5)], discard=0)
+    >>> bool(observations.composed().mu[0] > 0.5)
+    True
+    """
+
+    def __init__(self, targets: Sequence[str], n_examples: int) -> None:
+        self.targets = [str(name) for name in targets]
+        if not self.targets or len(set(self.targets)) != len(self.targets):
+            raise ValueError(f"`targets` must be unique names, got {targets!r}.")
+        self.n_examples = int(n_examples)
+        self.steps: list[int] = []
+        self.scores: list[NDArray[Any]] = []
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __repr__(self) -> str:
+        return (
+            f"Snapshots({len(self)} of {self.n_examples} examples, "
+            f"{len(self.targets)} targets)"
+        )
+
+    def append(self, step: int, scores: ArrayLike) -> None:
+        """Add a snapshot.
+
+        Parameters
+        ----------
+        step : int
+            Update steps made before it; more than before the last one.
+        scores : array-like of shape (n_examples, n_targets)
+            Scores, larger where an example serves the target; NaN where unknown.
+
+        Raises
+        ------
+        ValueError
+            If the shape or the order is another, or a score is infinite.
+        """
+        array = np.array(scores)
+        shape = (self.n_examples, len(self.targets))
+        if array.shape != shape or array.dtype.kind != "f":
+            raise ValueError(
+                f"`scores` must be floats of shape {shape}, got {array.dtype} of shape "
+                f"{array.shape}."
+            )
+        if np.isinf(array).any():
+            raise ValueError("`scores` must not be infinite.")
+        if self.steps and step <= self.steps[-1]:
+            raise ValueError(
+                f"`step` must be above {self.steps[-1]}, that of the last snapshot, "
+                f"got {step!r}."
+            )
+        self.steps.append(int(step))
+        self.scores.append(array)
+
+    def observations(
+        self,
+        subsets: Subsets | None = None,
+        targets: Sequence[str] | str | None = None,
+        *,
+        standardize: bool = True,
+        discard: int = 1,
+    ) -> Observations:
+        r"""Form P and Q of any subsets, one observation a snapshot.
+
+        With the scores :math:`s_i` of the examples for a target, and centre c and
+        standard deviation :math:`\sigma` of those of the examples *outside* of S,
+
+        .. math:: Q = \frac{\sum_i s_i}{\sqrt n \, \sigma}, \quad
+                  P = \frac{\sum_{i \notin S} s_i + |S| c}{\sqrt n \, \sigma} :
+
+        to first order, what the training set does for the target, with S and with
+        typical examples in its place, in units of the standard deviation that this
+        has when training examples are drawn anew (the infinitesimal jackknife [1]_).
+
+        Parameters
+        ----------
+        subsets : optional
+            As `fstat.Trace.observations` takes them: None for each example on its
+            own, numbers of examples, or several arrays, named or not.
+        targets : str or sequence of str, optional
+            Which targets; all by default.
+        standardize : bool, default=True
+            Whether to standardise; otherwise Q and P are sums with S and without.
+        discard : int, default=1
+            Snapshots left out at the start of the run, as long as one remains: the
+            first holds gradients of a model that knew nothing.
+
+        Returns
+        -------
+        Observations
+            Paired; one pair for each subset and target, subsets varying slowest. A
+            subset is not observed at a snapshot before all its members were met.
+            ``composed().mu`` is the *mean* over snapshots.
+
+        Raises
+        ------
+        ValueError
+            If there is no snapshot, a target is unknown, or a subset is empty, not of
+            integers or not among the examples.
+
+        Notes
+        -----
+        Snapshots of one run are few and depend on each other; the standard error is
+        from their spread, with one degree of freedom less than there are, and speaks of
+        the mean over the snapshots of this run. That of retraining is another number,
+        which only retraining can tell.
+
+        References
+        ----------
+        .. [1] L. A. Jaeckel, "The infinitesimal jackknife", Bell Laboratories
+           Memorandum MM 72-1215-11, 1972.
+        """
+        if not len(self):
+            raise ValueError("`observations` needs a snapshot: take one first.")
+        if discard < 0:
+            raise ValueError(f"`discard` must be at least 0, got {discard!r}.")
+        columns = self._choose(targets)
+        members = Members.of(subsets, np.arange(self.n_examples))
+        self._check_members(members)
+        first = min(discard, len(self) - 1)
+        found = [
+            _with_and_without(scores[:, columns].astype(float), members, standardize)
+            for scores in self.scores[first:]
+        ]
+        p, q = (np.stack(x).reshape(len(found), -1) for x in zip(*found, strict=True))
+        steps = np.array(self.steps[first:])
+        chosen = [self.targets[k] for k in columns]
+        return _observations(p, q, steps, members, chosen, standardize)
+
+    def _choose(self, targets: Sequence[str] | str | None) -> list[int]:
+        if targets is None:
+            return list(range(len(self.targets)))
+        names = [targets] if isinstance(targets, str) else list(targets)
+        unknown = [name for name in names if name not in self.targets]
+        if unknown or not names:
+            shown = ", ".join(self.targets[:5]) + ", ..." * (len(self.targets) > 5)
+            raise ValueError(f"`targets` must be among {shown}, got {targets!r}.")
+        return [self.targets.index(name) for name in names]
+
+    def _check_members(self, members: Members) -> None:
+        low, high = members.example.min(), members.example.max()
+        if low < 0 or high >= self.n_examples:
+            raise ValueError(
+                f"`subsets` must hold examples from 0 to {self.n_examples - 1}, got "
+                f"{low} to {high}."
+            )
+        if members.several and self.targets == [SELF]:
+            raise ValueError(
+                "Target 'self' is for single examples; for a subset's influence on "
+                "itself give its examples to the sampler as a target of their own."
+            )
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Save as an npz file without pickle.
+
+        Parameters
+        ----------
+        path : path-like
+            File to write.
+        """
+        meta = {"schema": SCHEMA, "targets": self.targets, "n": self.n_examples}
+        shape = (len(self), self.n_examples, len(self.targets))
+        np.savez(
+            path,
+            meta=np.array(json.dumps(meta)),
+            steps=np.array(self.steps, dtype=np.int64),
+            scores=np.reshape(self.scores, shape),
+        )
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Snapshots:
+        """Load what `save` wrote; nothing in the file can be executed.
+
+        Parameters
+        ----------
+        path : path-like
+            File to read.
+
+        Returns
+        -------
+        Snapshots
+            Equal to what was saved.
+
+        Raises
+        ------
+        ValueError
+            If the file is of a later schema.
+        """
+        with np.load(path, allow_pickle=False) as file:
+            meta = json.loads(str(file["meta"]))
+            if meta["schema"] > SCHEMA:
+                raise ValueError(f"`{path}` was written by a later version of fstat.")
+            found = cls(meta["targets"], meta["n"])
+            found.steps = [int(step) for step in file["steps"]]
+            found.scores = list(file["scores"])
+        return found
+
+
+def _with_and_without(
+    scores: FloatArray, members: Members, standardize: bool
+) -> tuple[FloatArray, FloatArray]:
+    """Return P and Q of one snapshot, (n_subsets, n_targets) each."""
+    n_subsets = len(members.names)
+    size = np.bincount(members.subset, minlength=n_subsets)[:, None]
+
+    def inside(values: FloatArray) -> FloatArray:
+        total = np.zeros((n_subsets, values.shape[1]))
+        np.add.at(total, members.subset, values[members.example])
+        return total
+
+    seen = np.asarray(np.isfinite(scores).any(axis=1))
+    n = seen.sum()
+    known = np.where(seen[:, None], scores, 0.0)
+    part = inside(scores)  # NaN where a member was not met yet
+    total = np.broadcast_to(known.sum(axis=0), part.shape)
+    if not standardize:
+        return total - part, np.where(np.isnan(part), np.nan, total)
+    rest = n - size
+    # About the overall mean, so that squares do not swamp the variance.
+    middle = known.sum(axis=0) / n
+    deviation = np.where(seen[:, None], scores - middle, 0.0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        centre = -inside(deviation) / rest
+        squares = (deviation**2).sum(axis=0) - inside(deviation**2)
+        variance = squares / rest - centre**2
+        noise = 1e-12 * (middle**2 + squares / rest)
+        unit = np.sqrt(n * np.where((variance > noise) & (rest >= 2), variance, np.nan))
+        p = (total - part + size * (middle + centre)) / unit
+        return p, np.where(np.isnan(p), np.nan, total / unit)
+
+
+def _observations(
+    p: FloatArray,
+    q: FloatArray,
+    steps: NDArray[np.int64],
+    members: Members,
+    targets: list[str],
+    standardize: bool,
+) -> Observations:
+    """Put the snapshots in long form."""
+    keep = np.isfinite(p) & np.isfinite(q)
+    at, pair = np.nonzero(keep)
+    label = "example" if members.single_names else "subset"
+    kind = "mu" if standardize else "mu of unstandardised scores"
+    return Observations(
+        pair=pair,
+        p=p[keep],
+        q=q[keep],
+        step=steps[at],
+        names={
+            label: np.repeat(members.names, len(targets)),
+            "target": np.tile(np.array(targets), len(members.names)),
+        },
+        n_steps=len(steps),
+        # Snapshots repeat one question: they are averaged, not added up.
+        weight_norm=float(len(steps)),
+        paired=True,
+        scale=1.0 if standardize else None,
+        self_influence=targets == [SELF],
+        quantity=f"{kind} in a curvature metric, mean over snapshots of this run",
+    )
