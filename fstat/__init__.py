@@ -1,32 +1,98 @@
 """Training-data influence as statistics: signed scores with intervals and errors."""
 
-from .display import GaussianLimitDisplay, InfluenceDisplay, TradeOffDisplay
-from .empirical import tradeoff_curve
+from .display import (
+    GaussianLimitDisplay,
+    InfluenceDisplay,
+    RankDisplay,
+    TradeOffDisplay,
+)
+from .empirical import (
+    ConfidenceBand,
+    EmpiricalTradeOff,
+    ErrorIntervals,
+    tradeoff_curve,
+)
 from .influence import FInfluence, UnestimableWarning
-from .intervals import ConfidenceInterval
+from .intervals import (
+    BootstrapDistribution,
+    ConfidenceInterval,
+    bootstrap_distribution,
+    threshold_lower_bound,
+)
+from .intervals.watching import ConfidenceSequence
 from .methods import GaussianLimitWarning, GoodnessOfFit
 from .observations import ComposedInfluence, Observations
-from .selection import Selection, select
+from .selection import (
+    AdjustedIntervals,
+    Extremes,
+    RankIntervals,
+    Selection,
+    SignErrors,
+    fcr_intervals,
+    rank_intervals,
+    select,
+    select_signs,
+    sign_errors,
+    simultaneous_intervals,
+)
 from .trace import Trace
-from .tradeoff import GaussianTradeOff, TradeOff
+from .tradeoff import (
+    Comparison,
+    EpsilonDeltaTradeOff,
+    ErrorRates,
+    GaussianTradeOff,
+    LaplaceTradeOff,
+    PiecewiseLinearTradeOff,
+    TradeOff,
+    maximum,
+    minimum,
+    mixture,
+    tradeoff_between,
+)
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AdjustedIntervals",
+    "BootstrapDistribution",
+    "Comparison",
     "ComposedInfluence",
+    "ConfidenceBand",
     "ConfidenceInterval",
+    "ConfidenceSequence",
+    "EmpiricalTradeOff",
+    "EpsilonDeltaTradeOff",
+    "ErrorIntervals",
+    "ErrorRates",
+    "Extremes",
     "FInfluence",
     "GaussianLimitDisplay",
     "GaussianLimitWarning",
     "GaussianTradeOff",
     "GoodnessOfFit",
     "InfluenceDisplay",
+    "LaplaceTradeOff",
     "Observations",
+    "PiecewiseLinearTradeOff",
+    "RankDisplay",
+    "RankIntervals",
     "Selection",
+    "SignErrors",
     "Trace",
     "TradeOff",
     "TradeOffDisplay",
     "UnestimableWarning",
+    "bootstrap_distribution",
+    "fcr_intervals",
+    "maximum",
+    "minimum",
+    "mixture",
+    "rank_intervals",
     "select",
+    "select_signs",
+    "sign_errors",
+    "simultaneous_intervals",
+    "threshold_lower_bound",
+    "tradeoff_between",
     "tradeoff_curve",
 ]

@@ -60,6 +60,7 @@ _OPTIONS: dict[str, tuple[object, ...]] = {
     "equal_var": (True, False),
 }
 _DRAWS = 499
+_DISTANCE, _RATIO = 0.05, 1.25  # from which a failure of the limit matters
 _FAILS = 0.01  # level of the warning about the Gaussian limit, over all pairs
 
 
@@ -854,6 +855,8 @@ class FInfluence(BaseEstimator):
         few, flat, least = self._unmet
         enough = f"at least {least} observation" + "s" * (least > 1)
         spread = "a spread (all values, or all differences, are the same)"
+        if self.method == "binormal":
+            spread = "a spread and overlap, or the likelihood has no maximum"
         if not self._shape and (few | flat).any():
             self._forget()
             if few.any():
@@ -871,7 +874,10 @@ class FInfluence(BaseEstimator):
 
     def _report_limit(self) -> None:
         found = getattr(self, "goodness_of_fit_", None)
-        message = None if found is None else found.message(_FAILS / self._n_pairs)
+        message = None
+        if found is not None:
+            level = _FAILS / self._n_pairs
+            message = found.message(level, distance=_DISTANCE, ratio=_RATIO)
         if message is not None:
             warnings.warn(message, GaussianLimitWarning, stacklevel=4)
 

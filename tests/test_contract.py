@@ -166,11 +166,20 @@ def test_public_names_are_documented(name, value):
 
 # Plain records and warnings are shown in the examples of what makes them.
 RECORDS = {
+    "AdjustedIntervals",
+    "BootstrapDistribution",
+    "Comparison",
     "ComposedInfluence",
+    "ConfidenceBand",
     "ConfidenceInterval",
+    "ErrorIntervals",
+    "ErrorRates",
+    "Extremes",
     "GaussianLimitWarning",
     "GoodnessOfFit",
+    "RankIntervals",
     "Selection",
+    "SignErrors",
     "TradeOff",
     "UnestimableWarning",
 }

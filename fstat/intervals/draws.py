@@ -35,12 +35,31 @@ class BootstrapDistribution:
 
     @classmethod
     def empty(cls, n_resamples: int, n_pairs: int) -> BootstrapDistribution:
-        """Return draws of nothing, NaN, to be filled with `put`."""
+        """Return draws of nothing, NaN, to be filled with `put`.
+
+        Parameters
+        ----------
+        n_resamples, n_pairs : int
+            Numbers of resamples and of pairs.
+
+        Returns
+        -------
+        BootstrapDistribution
+            Of NaN.
+        """
         unknown = np.full(n_pairs, np.nan)
         return cls(unknown, np.full((n_resamples, n_pairs), np.nan), unknown.copy())
 
     def put(self, where: NDArray[Any] | slice, part: BootstrapDistribution) -> None:
-        """Copy `part` to the pairs `where`."""
+        """Copy the draws of some pairs.
+
+        Parameters
+        ----------
+        where : ndarray or slice
+            Which pairs they are of.
+        part : BootstrapDistribution
+            Their draws.
+        """
         self.estimate[where] = part.estimate
         self.draws[:, where] = part.draws
         self.acceleration[where] = part.acceleration

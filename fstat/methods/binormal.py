@@ -24,10 +24,11 @@ from scipy.special import ndtri
 from .._validation import FloatArray
 from .categories import area_under_curve, categorise
 from .estimate import Estimate, separated_index
-from .ordinal_probit import OrdinalProbit, solve_tridiagonal
+from .ordinal_probit import Information, OrdinalProbit, solve_tridiagonal
 
 _CATEGORIES = 20
 _ITERATIONS = 200
+_TOLERANCE = 1e-8  # of mu and the log slope: far below any sampling error
 _HALVINGS = 20
 _STEEPEST = np.log(20.0)  # log slopes beyond are on their way to infinity
 _BEYOND = 1e3  # a threshold above every category that a pair has
@@ -94,7 +95,7 @@ def _start(counts: FloatArray, mu: FloatArray) -> OrdinalProbit:
 
 
 def _maximise(counts: FloatArray, mu: FloatArray) -> tuple[OrdinalProbit, np.ndarray]:
-    """Maximise the likelihoods by Fisher scoring; say for which pairs it worked."""
+    """Maximise the likelihoods step by step; say for which pairs it worked."""
     start = _start(counts, mu)
     parameters, thresholds = start.parameters, start.thresholds
     found = np.zeros(len(mu), dtype=bool)
@@ -108,7 +109,7 @@ def _maximise(counts: FloatArray, mu: FloatArray) -> tuple[OrdinalProbit, np.nda
             model.parameters,
             model.thresholds,
         )
-        still = np.abs(step).max(axis=0) < 1e-10
+        still = np.abs(step).max(axis=0) < _TOLERANCE
         found[active[still]] = True
         lost = ~(np.abs(model.parameters[1]) < _STEEPEST)
         active = active[~still & ~lost]
@@ -121,9 +122,9 @@ def _maximise(counts: FloatArray, mu: FloatArray) -> tuple[OrdinalProbit, np.nda
 
 
 def _improved(model: OrdinalProbit) -> tuple[OrdinalProbit, FloatArray]:
-    """Take one step of Fisher scoring, halved until it does not harm."""
+    """Take one step uphill, halved until it does not harm."""
     with np.errstate(all="ignore"):
-        step, shift = _scoring_step(model)
+        step, shift = _uphill(model)
         before = model.log_likelihood()
         allowance = 1e-12 * np.abs(before)
         share = np.ones_like(before)
@@ -136,9 +137,22 @@ def _improved(model: OrdinalProbit) -> tuple[OrdinalProbit, FloatArray]:
     return moved, step
 
 
-def _scoring_step(model: OrdinalProbit) -> tuple[FloatArray, FloatArray]:
+def _uphill(model: OrdinalProbit) -> tuple[FloatArray, FloatArray]:
+    """Return Newton's step where the likelihood is concave, Fisher's elsewhere.
+
+    Scoring alone may circle around the maximum where the binormal model is far off.
+    """
+    observed = model.information(observed=True)
+    newton, fisher = (
+        _step(model, info) for info in (observed, model.information(observed=False))
+    )
+    concave = observed.definite() & np.isfinite(newton[0]).all(axis=0)
+    step, shift = (np.where(concave, a, b) for a, b in zip(newton, fisher, strict=True))
+    return step, shift
+
+
+def _step(model: OrdinalProbit, info: Information) -> tuple[FloatArray, FloatArray]:
     by_parameter, by_threshold = model.score()
-    info = model.information(observed=False)
     step = info.solve(by_parameter - np.sum(info.slack * by_threshold, axis=1))
     left = by_threshold - np.sum(info.border * step[:, None], axis=0)
     return step, solve_tridiagonal(info.diagonal, info.beside, left)

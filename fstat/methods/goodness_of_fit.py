@@ -34,11 +34,11 @@ class GoodnessOfFit:
         That all of it holds: the least of the four below times their number, at most
         1, which is valid however the four depend on each other.
     normality_P, normality_Q : ndarray of shape (n_pairs,)
-        p-values of P and of Q being normal (Anderson and Darling).
+        The p-values of P and of Q being normal (Anderson and Darling).
     equal_variance : ndarray of shape (n_pairs,)
-        p-value of their variances being equal.
+        The p-value of their variances being equal.
     curve : ndarray of shape (n_pairs,)
-        p-value of G_mu being the trade-off curve, by its Levy distance.
+        The p-value of G_mu being the trade-off curve, by its Levy distance.
     slope : ndarray of shape (n_pairs,)
         Standard deviation of P over that of Q, the slope of the curve on probit axes:
         1 for G_mu.
@@ -69,7 +69,18 @@ class GoodnessOfFit:
     def joined(
         cls, parts: list[tuple[NDArray[np.intp] | slice, GoodnessOfFit]]
     ) -> GoodnessOfFit:
-        """Return the tests of all pairs from those of parts of them."""
+        """Return the tests of all pairs from those of parts of them.
+
+        Parameters
+        ----------
+        parts : list of tuple
+            Which pairs, and their tests; together all pairs, each once.
+
+        Returns
+        -------
+        GoodnessOfFit
+            In the order of the pairs.
+        """
         if len(parts) == 1 and isinstance(parts[0][0], slice):
             return parts[0][1]
         order = np.argsort(np.concatenate([np.asarray(pairs) for pairs, _ in parts]))
@@ -84,15 +95,27 @@ class GoodnessOfFit:
         level = parts[0][1].confidence_level
         return cls(**joined, slope_interval=ends, confidence_level=level)
 
-    def message(self, level: float = 0.05) -> str | None:
+    def message(
+        self, level: float = 0.05, *, distance: float = 0.0, ratio: float = 1.0
+    ) -> str | None:
         """Return a sentence about the pairs that the limit fails, None without any.
 
         Parameters
         ----------
         level : float, default=0.05
-            Pairs are named whose `pvalue` is below it.
+            Pairs are counted whose `pvalue` is below it,
+        distance, ratio : float, default=0.0 and 1.0
+            if `levy` is at least `distance`, or the standard deviations differ by the
+            factor `ratio` or more: large samples show what does not matter.
+
+        Returns
+        -------
+        str or None
+            What fails, and of how many pairs.
         """
-        failed = self.pvalue < level
+        with np.errstate(invalid="ignore"):
+            apart = np.abs(np.log(self.slope)) >= np.log(ratio)
+            failed = (self.pvalue < level) & (apart | (self.levy >= distance))
         if not failed.any():
             return None
         parts = {
