@@ -140,8 +140,8 @@ def test_rates_lie_on_the_curve_and_keep_their_digits(f):
         test = f.likelihood_ratio_test(t, strict=strict)
         again = f._test_of_level(test.alpha, test.specificity)
         assert_allclose(again.power, test.power, rtol=1e-10)
-        # The specificity is given to its last digit only.
-        digit = 4e-16 * np.exp(t) * test.specificity
+        # A level is found to 14 digits of its smaller side, on a slope of exp(t).
+        digit = 2e-14 * np.exp(t) * test.specificity
         assert (abs(again.beta - test.beta) <= 1e-10 * test.beta + digit).all()
         assert_allclose(test.alpha + test.specificity, 1.0, rtol=1e-15)
     strict, loose = (f.likelihood_ratio_test(t, strict=s) for s in (True, False))

@@ -28,15 +28,10 @@ class AtomicTradeOff(TradeOff):
     def _set_atoms(self, loss: FloatArray, p: FloatArray, q: FloatArray) -> None:
         """Keep the values of the loss, falling, and their probabilities."""
         loss, p, q = _merged(loss, p, q)
-        alpha, power = _sums(p), _sums(q)
-        self._set(_loss=loss, _p=p, _q=q)
         # Of the tests that reject the first k atoms.
-        self._set(
-            _alpha=alpha,
-            _power=power,
-            _specificity=_sums(p[::-1])[::-1],
-            _beta=_sums(q[::-1])[::-1],
-        )
+        (alpha, specificity), (power, beta) = _sums(p), _sums(q)
+        self._set(_loss=loss, _p=p, _q=q)
+        self._set(_alpha=alpha, _power=power, _specificity=specificity, _beta=beta)
         self._set(_deltas=_hockey_sticks(loss, alpha, q))
 
     def _vertices(self) -> ErrorRates:
@@ -158,8 +153,14 @@ def _merged(
     return loss[first], np.add.reduceat(p, first), np.add.reduceat(q, first)
 
 
-def _sums(masses: FloatArray) -> FloatArray:
-    return np.append(0.0, np.cumsum(masses))
+def _sums(masses: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return the sums of the first masses and those of the rest, 1 together."""
+    first = np.append(0.0, np.cumsum(masses))
+    rest = np.append(0.0, np.cumsum(masses[::-1]))[::-1]
+    return (
+        np.where(first <= rest, first, 1.0 - rest),
+        np.where(first <= rest, 1.0 - first, rest),
+    )
 
 
 def _steps(masses: FloatArray, complements: FloatArray) -> FloatArray:

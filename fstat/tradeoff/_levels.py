@@ -12,6 +12,8 @@ from ._rates import ErrorRates
 
 LikelihoodRatioTest = Callable[[FloatArray, bool], ErrorRates]
 _FARTHEST = 1e300
+# A level this close, relatively, is the level asked for.
+_EXACT = 1e-14
 
 
 def most_powerful_test(
@@ -68,9 +70,9 @@ def thresholds(
     args = (alpha[search], specificity[search])
     ends = _bracket(lambda t: excess(t, *args), args[0].size)
     found = elementwise.find_root(
-        excess, ends, args=args, tolerances={"xatol": 1e-20, "fatol": 0.0}
+        excess, ends, args=args, tolerances={"xatol": 1e-20, "fatol": _EXACT}
     )
-    exact = found.f_x == 0
+    exact = np.abs(found.f_x) <= _EXACT
     low[search] = np.where(exact, found.x, np.minimum(*found.bracket))
     high[search] = np.where(exact, found.x, np.maximum(*found.bracket))
     return low, high

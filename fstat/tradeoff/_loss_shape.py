@@ -57,7 +57,10 @@ class Piece(NamedTuple):
             k = np.searchsorted(y, t[inside])
             ends = np.minimum(x[k - 1], x[k]), np.maximum(x[k - 1], x[k])
             cut[inside] = elementwise.find_root(
-                lambda at, level: loss(at) - level, ends, args=(t[inside],)
+                lambda at, level: loss(at) - level,
+                ends,
+                args=(t[inside],),
+                tolerances={"fatol": 1e-15},
             ).x
         return cut
 

@@ -133,11 +133,11 @@ def _far(D: Any, name: str, start: float, end: float, way: float) -> float:
         if D.logpmf(start + way * step) < _NEGLIGIBLE:
             return start + way * step
         step *= 2
+        if step > _LARGEST and np.isfinite(end):
+            raise ValueError(f"`{name}` has too many outcomes, {abs(end - start):g}.")
         if step > _LARGEST:
             raise ValueError(
                 f"`{name}` must have a tail that ends or falls fast: its probabilities "
                 f"matter beyond {start + way * _LARGEST:g}."
             )
-    if abs(end - start) > _LARGEST:
-        raise ValueError(f"`{name}` has too many outcomes, {abs(end - start):g}.")
     return end

@@ -15,6 +15,8 @@ from .base import TradeOff, one_curve
 # Rounding, and the solvers behind curves without a closed form.
 _TOLERANCE = 1e-10
 _FARTHEST = 688.0
+# Beyond, 1 - alpha is lost in the rounding of alpha.
+_NEAR_ONE = 30.0
 
 
 class Comparison(NamedTuple):
@@ -43,9 +45,8 @@ def compare(f: TradeOff, g: TradeOff) -> Comparison:
         return _lead(_test(f, x), _test(g, x))
 
     x = _logits(f, g)
-    lowest, highest = _least(lead, x), _least(lambda x: -lead(x), x)
-    below = float(expit(lowest)) if lead(lowest) < -_TOLERANCE else None
-    above = float(expit(highest)) if lead(highest) > _TOLERANCE else None
+    below = _witness(lead, x)
+    above = _witness(lambda x: -lead(x), x)
     relations = {
         (False, False): "equal",
         (True, False): "above",
@@ -81,6 +82,15 @@ def tightest_mu(f: TradeOff, alpha_min: float, beta_min: float | None) -> FloatA
     return np.asarray(max(float(best), 0.0, *limits))
 
 
+def _witness(lead: Callable[[FloatArray], FloatArray], x: FloatArray) -> float | None:
+    """Return a level at which the lead is negative, one below 1 if there is."""
+    for some in (x[x <= _NEAR_ONE], x):
+        best = _least(lead, some)
+        if lead(best) < -_TOLERANCE:
+            return float(expit(best))
+    return None
+
+
 def _ends(f: TradeOff, alpha_min: float, beta_min: float) -> tuple[float, float]:
     """Return the logits of the levels at which alpha and beta reach their floors."""
     low = max(float(logit(alpha_min)), -_FARTHEST)
@@ -113,7 +123,8 @@ def _mu(test: ErrorRates) -> FloatArray:
     """Return the mu of the Gaussian trade-off function through a point."""
     with np.errstate(invalid="ignore"):
         mu = _z(test.specificity, test.alpha) - _z(test.beta, test.power)
-    return np.where(np.isnan(mu), 0.0, mu)
+    # Where beta underflows, mu is not seen.
+    return np.where(np.isnan(mu) | (test.beta < 1e-300), 0.0, mu)
 
 
 def _z(p: FloatArray, complement: FloatArray) -> FloatArray:

@@ -1,0 +1,198 @@
+"""Trade-off functions between distributions of scipy, by closed forms of each."""
+
+import mpmath as mp
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from scipy import stats
+
+from fstat.tradeoff import (
+    EpsilonDeltaTradeOff,
+    GaussianTradeOff,
+    LaplaceTradeOff,
+    PiecewiseLinearTradeOff,
+    TradeOff,
+    tradeoff_between,
+)
+from fstat.tradeoff.continuous import ContinuousTradeOff
+
+LEVELS = np.array([1e-100, 1e-30, 1e-10, 1e-3, 0.1, 0.5, 0.9])
+
+
+def test_shifts_are_recognised():
+    norm, laplace = stats.norm, stats.laplace
+    assert tradeoff_between(norm(1, 2), norm(0, 2)) == GaussianTradeOff(0.5)
+    assert tradeoff_between(norm(), norm(loc=3)) == GaussianTradeOff(3.0)
+    assert tradeoff_between(laplace(1, 2), laplace(5, 2)) == LaplaceTradeOff(2.0)
+
+
+@pytest.mark.parametrize("shift", [1.0, -1.0])
+def test_a_monotone_ratio_is_cut_at_a_quantile(shift):
+    f = ContinuousTradeOff(stats.norm(0, 1), stats.norm(shift, 1))
+    g = GaussianTradeOff(1.0)
+    assert_allclose(f.power(LEVELS), g.power(LEVELS), rtol=1e-11)
+    assert_allclose(f(LEVELS), g(LEVELS), rtol=1e-11)
+    epsilon = np.array([-2.0, 0.0, 1.0, 3.0])
+    assert_allclose(f.delta(epsilon), g.delta(epsilon), rtol=1e-10)
+    assert_allclose(f.auc(), g.auc(), rtol=1e-10)
+    assert_allclose(f.kappa3_centred(), g.kappa3_centred(), rtol=1e-8)
+
+
+def test_atoms_of_a_continuous_ratio():
+    f = ContinuousTradeOff(stats.laplace(0, 1), stats.laplace(1, 1))
+    g = LaplaceTradeOff(1.0)
+    assert_allclose(f.power(LEVELS), g.power(LEVELS), rtol=1e-11)
+    assert_allclose(f(LEVELS), g(LEVELS), rtol=1e-11)
+    assert_allclose(f.kl(), g.kl(), rtol=1e-10)
+    assert_allclose(f.epsilon(0.0), 1.0, rtol=1e-12)
+
+
+# Two normal distributions of one mean: reject where |x| is large.
+def test_unequal_variances():
+    scale = 2.0
+    f = tradeoff_between(stats.norm(0, 1), stats.norm(0, scale))
+    with mp.workdps(260):
+        cut = [mp.sqrt(2) * mp.erfinv(1 - mp.mpf(a)) for a in LEVELS]
+        power = [float(2 * mp.ncdf(-c / 2)) for c in cut]
+        beta = [float(1 - 2 * mp.ncdf(-c / 2)) for c in cut]
+    assert_allclose(f.power(LEVELS), power, rtol=1e-10)
+    assert_allclose(f(LEVELS), beta, rtol=1e-10)
+    kl = np.log(scale) + 1 / (2 * scale**2) - 0.5
+    assert_allclose(f.kl(), kl, rtol=1e-9)
+    # delta(0) where the densities cross.
+    x = np.sqrt(2 * np.log(scale) / (1 - 1 / scale**2))
+    tv = 2 * (stats.norm.sf(x / scale) - stats.norm.sf(x))
+    assert_allclose(f.advantage(), tv, rtol=1e-10)
+
+
+def test_a_region_of_two_halves_off_the_middle():
+    P, Q = stats.norm(0, 1), stats.norm(1, 2)
+    f = tradeoff_between(P, Q)
+    # L is quadratic about -1/3: the regions are |x + 1/3| > r.
+    r = np.array([0.2, 1.0, 3.0, 8.0])
+    low, high = -1 / 3 - r, -1 / 3 + r
+    alpha, power = (D.cdf(low) + D.sf(high) for D in (P, Q))
+    assert_allclose(f.power(alpha), power, rtol=1e-9)
+    assert_allclose(f.inverse().power(1 - power), 1 - alpha, rtol=1e-9)
+
+
+# The ratio of two Cauchy densities one scale apart is at most (3 + sqrt 5) / 2.
+def test_heavy_tails_whose_ratio_turns_twice():
+    f = tradeoff_between(stats.cauchy(0), stats.cauchy(1))
+    assert_allclose(f.power(1e-100) / 1e-100, (3 + 5**0.5) / 2, rtol=1e-9)
+    # Advantage: reject where x > 1/2.
+    assert_allclose(f.advantage(), 2 * np.arctan(0.5) / np.pi, rtol=1e-10)
+    x = np.array([0.0, 0.3])
+    t = np.log((1 + x**2) / (1 + (x - 1) ** 2))
+    # L(x) = t has a second root, the product of both being fixed by t.
+    b = np.exp(t)
+    other = 2 * b / (b - 1) - x
+    test = f.likelihood_ratio_test(t)
+    between = [abs(stats.cauchy(m).cdf(other) - stats.cauchy(m).cdf(x)) for m in (0, 1)]
+    rejects_inside = t > 0
+    expected = [np.where(rejects_inside, m, 1 - m) for m in between]
+    assert_allclose(test.alpha, expected[0], rtol=1e-9)
+    assert_allclose(test.power, expected[1], rtol=1e-9)
+
+
+def test_exponentials():
+    # Reject where x is large: power = alpha^(1/2), down to the smallest level.
+    f = tradeoff_between(stats.expon(), stats.expon(scale=2))
+    assert_allclose(f.power(LEVELS), np.sqrt(LEVELS), rtol=1e-12)
+    assert_allclose(f(LEVELS), -np.expm1(np.log(LEVELS) / 2), rtol=1e-12)
+
+
+def test_supports_that_differ():
+    f = tradeoff_between(stats.uniform(0, 1), stats.uniform(0.3, 1))
+    levels = np.array([0.0, 1e-30, 0.2, 0.69, 0.7, 0.9])
+    expected = EpsilonDeltaTradeOff(0.0, 0.3)
+    assert_allclose(f(levels), expected(levels), atol=1e-15)
+    assert_allclose(f.power(levels), expected.power(levels), rtol=1e-14)
+    apart = tradeoff_between(stats.uniform(0, 1), stats.uniform(2, 1))
+    assert_allclose(apart([0.0, 0.5]), 0.0)
+    shifted = tradeoff_between(stats.expon(), stats.expon(loc=0.5))
+    # L is 1/2 beyond 1/2, and -inf before.
+    alpha = np.array([1e-50, 0.1, 0.5, 0.7])
+    expected = np.minimum(np.exp(0.5) * alpha, 1)
+    assert_allclose(shifted.power(alpha), expected, rtol=1e-12)
+    assert shifted.kl() == np.inf
+
+
+def test_the_same_distribution_twice():
+    f = tradeoff_between(stats.t(3), stats.t(3))
+    alpha = np.array([1e-30, 0.2, 0.9])
+    assert_allclose(f(alpha), 1 - alpha, rtol=1e-14)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("P", "Q"),
+    [
+        (stats.gamma(2), stats.lognorm(1)),
+        (stats.beta(2, 3), stats.uniform(0, 1)),
+        (stats.laplace(0, 1), stats.norm(0.5, 1)),
+        (stats.t(3), stats.t(3, loc=1)),
+        (stats.logistic(), stats.logistic(1, 1.3)),
+    ],
+    ids=["gamma", "beta", "laplace", "t", "logistic"],
+)
+def test_any_pair_against_a_fine_histogram(P, Q):
+    f = tradeoff_between(P, Q)
+    u = np.linspace(0, 1, 20_001)
+    x = np.unique(np.concatenate([P.ppf(u), Q.ppf(u)]))
+    p, q = np.diff(P.cdf(x)), np.diff(Q.cdf(x))
+    coarse = PiecewiseLinearTradeOff.from_probabilities(p / p.sum(), q / q.sum())
+    alpha = np.linspace(0.002, 0.998, 41)
+    # Cells hide what is inside them: coarse is above, by about the square of 5e-5
+    # times the turns of L within a cell.
+    assert (f(alpha) <= coarse(alpha) + 1e-9).all()
+    assert_allclose(f(alpha), coarse(alpha), atol=1e-5)
+    assert TradeOff.from_json(f.to_json()) == f
+
+
+def test_discrete_pairs():
+    f = tradeoff_between(stats.binom(10, 0.3), stats.binom(12, 0.3))
+    p, q = stats.binom(10, 0.3).pmf(range(13)), stats.binom(12, 0.3).pmf(range(13))
+    g = PiecewiseLinearTradeOff.from_probabilities(p, q)
+    alpha = np.linspace(0, 1, 31)
+    assert_allclose(f(alpha), g(alpha), atol=1e-14)
+    assert f.delta(np.inf) > 0
+
+
+def test_discrete_tails_keep_their_digits():
+    f = tradeoff_between(stats.poisson(1), stats.poisson(2))
+    # P[X >= k] and the power 2^k exp(-1) larger, term by term.
+    for k in (40, 60, 90):
+        with mp.workdps(60):
+            terms = [
+                (mp.mpf(1) / mp.factorial(j), mp.mpf(2) ** j / mp.factorial(j))
+                for j in range(k, k + 60)
+            ]
+            alpha = float(mp.exp(-1) * sum(t[0] for t in terms))
+            power = float(mp.exp(-2) * sum(t[1] for t in terms))
+        assert_allclose(f.power(alpha), power, rtol=1e-10)
+
+
+def test_a_lattice_that_is_shifted():
+    f = tradeoff_between(stats.geom(0.3), stats.geom(0.3, loc=2))
+    assert_allclose(f.power(0.2), 0.2 / 0.49, rtol=1e-10)
+    apart = tradeoff_between(stats.poisson(1), stats.poisson(1, loc=0.5))
+    assert apart(0.0) == pytest.approx(0.0, abs=1e-12)
+
+
+def test_what_cannot_be_done_is_refused():
+    with pytest.raises(ValueError, match="both be continuous or both discrete"):
+        tradeoff_between(stats.norm(), stats.poisson(1))
+    with pytest.raises(ValueError, match="`P` must be a frozen distribution"):
+        tradeoff_between(3, stats.norm())
+    with pytest.raises(ValueError, match="`Q` must be a frozen distribution"):
+        tradeoff_between(stats.norm(), stats.norm)
+    with pytest.raises(ValueError, match="`P` must have a tail that ends or falls"):
+        tradeoff_between(stats.zipf(2.0), stats.zipf(2.5))
+    with pytest.raises(ValueError, match="`P` has too many outcomes"):
+        tradeoff_between(stats.randint(0, 10**8), stats.randint(0, 10**8))
+
+
+def test_repr():
+    f = tradeoff_between(stats.norm(0, 1), stats.norm(0, scale=2))
+    assert repr(f) == "tradeoff_between(norm(0, 1), norm(0, scale=2))"
