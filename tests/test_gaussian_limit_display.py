@@ -9,10 +9,16 @@ from fstat import FInfluence, Observations
 from fstat.datasets import make_observations
 from fstat.display import HARMS, HELPS, GaussianLimitDisplay
 from fstat.display._normality import (
-    deviation_ratio,
     levy_by_chance,
     normal_quantiles,
 )
+from fstat.methods.normality import deviation_ratio
+
+
+def ratio_of_pair(p, q, paired, confidence_level=0.95):
+    found = deviation_ratio(p[:, None], q[:, None], paired, confidence_level)
+    return found.ratio[0], (found.interval.low[0], found.interval.high[0])
+
 
 SAMPLES = make_observations(1.0, n=120, m=90, random_state=0)
 
@@ -183,7 +189,7 @@ def test_slope_interval_covers_as_often_as_stated(sd_ratio, correlation):
         random_state=1,
     )
     found = [
-        deviation_ratio(p, q, paired=correlation > 0)
+        ratio_of_pair(p, q, paired=correlation > 0)
         for p, q in zip(P.T, Q.T, strict=True)
     ]
     slopes = np.array([slope for slope, _ in found])
@@ -203,7 +209,7 @@ def test_heavy_tails_stretch_the_interval(paired):
     common = rng.standard_t(5, size=(n, repetitions))
     P, Q = (common * paired + rng.standard_t(5, size=common.shape) for _ in "PQ")
     low, high = np.array(
-        [deviation_ratio(p, q, paired)[1] for p, q in zip(P.T, Q.T, strict=True)]
+        [ratio_of_pair(p, q, paired)[1] for p, q in zip(P.T, Q.T, strict=True)]
     ).T
     covered = np.mean((low <= 1) & (high >= 1))
     # A fourth moment of t with 5 degrees of freedom converges slowly: 0.94 for 0.95 in
@@ -214,7 +220,7 @@ def test_heavy_tails_stretch_the_interval(paired):
 def test_interval_for_samples_of_normal_shape_is_that_of_the_f_distribution():
     # Two-point samples have the least kurtosis there is: nothing is stretched.
     P, Q = np.tile([-2.0, 2.0], 10), np.tile([-1.0, 1.0], 15)
-    slope, (low, high) = deviation_ratio(P, Q, paired=False, confidence_level=0.9)
+    slope, (low, high) = ratio_of_pair(P, Q, paired=False, confidence_level=0.9)
     ratio = P.var(ddof=1) / Q.var(ddof=1)
     assert slope == pytest.approx(np.sqrt(ratio))
     assert low == pytest.approx(np.sqrt(ratio / f.ppf(0.95, 19, 29)))
@@ -229,7 +235,7 @@ def test_paired_interval_is_that_of_a_zero_correlation_of_sum_and_difference():
     rng = np.random.default_rng(3)
     P = rng.uniform(size=25)
     Q = P + rng.uniform(size=25)
-    _, interval = deviation_ratio(P, Q, paired=True)
+    _, interval = ratio_of_pair(P, Q, paired=True)
     for w in interval:
         r = np.corrcoef(P + w * Q, P - w * Q)[0, 1]
         assert abs(r) * np.sqrt(23 / (1 - r**2)) == pytest.approx(t.ppf(0.975, 23))

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy import stats
 from scipy.stats import norm
 
-from fstat.display._normality import deviation_ratio as ratio_of_one_pair
 from fstat.empirical import levy_distance
 from fstat.methods.goodness_of_fit import GaussianLimitWarning, goodness_of_fit
 from fstat.methods.influence_values import estimate_moments
@@ -42,6 +42,30 @@ def test_pvalues_at_the_tabulated_critical_values():
 def test_type_one_error_of_normality(n):
     values = np.random.default_rng(1).normal(3, 2, size=(n, 4000))
     assert_allclose(np.mean(anderson_darling(values)[1] < 0.05), 0.05, atol=0.011)
+
+
+def ratio_of_one_pair(P, Q, paired, confidence_level=0.95):
+    """The same, for one pair and without a quantity in common."""
+    n, m = len(P), len(Q)
+    ratio = float(P.std(ddof=1) / Q.std(ddof=1))
+    u, v = ((values - values.mean()) / values.std() for values in (P, Q))
+    tail = (1 - confidence_level) / 2
+    if paired:
+        unlike = max(1 - float(np.mean(u * v)) ** 2, 0.0)
+        k = 1 + 2 * unlike * stats.t.ppf(tail, n - 2) ** 2 / (n - 2)
+        high = np.log(k + np.sqrt(k**2 - 1)) / 2
+        low = -high
+        usual, seen = unlike / n, np.var(u**2 - v**2) / (4 * n)
+    else:
+        low = -np.log(stats.f.ppf(1 - tail, n - 1, m - 1)) / 2
+        high = -np.log(stats.f.ppf(tail, n - 1, m - 1)) / 2
+        usual = 1 / (2 * n) + 1 / (2 * m)
+        seen = np.var(u**2) / (4 * n) + np.var(v**2) / (4 * m)
+    stretch = np.sqrt(max(seen / usual, 1.0)) if usual > 1e-12 else 1.0
+    return ratio, (
+        float(ratio * np.exp(stretch * low)),
+        float(ratio * np.exp(stretch * high)),
+    )
 
 
 @pytest.mark.parametrize("paired", [False, True])

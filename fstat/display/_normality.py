@@ -1,4 +1,4 @@
-"""How normal two samples are, and how equal their variances."""
+"""How normal a sample is, and how far a curve is off by chance."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
-from scipy.stats import beta, f, norm, t
+from scipy.stats import beta, norm
 from sklearn.base import clone
 from sklearn.utils import check_random_state
 
 from .._validation import FloatArray
 from ..influence import FInfluence
-from ..intervals import ConfidenceInterval
 
 
 class NormalQuantiles(NamedTuple):
@@ -93,57 +92,6 @@ def _ranks(n: int, most: int) -> NDArray[np.int64]:
         return np.arange(1, n + 1)
     end = ndtri(0.5 / n)
     return np.unique(np.rint(n * ndtr(np.linspace(end, -end, most)) + 0.5)).astype(int)
-
-
-def deviation_ratio(
-    P: FloatArray, Q: FloatArray, paired: bool, confidence_level: float = 0.95
-) -> tuple[float, ConfidenceInterval]:
-    """Return the ratio of standard deviations of P and Q, with its interval.
-
-    For normal samples the interval is exact: from the F distribution, or, paired,
-    that of Pitman [1]_ and Morgan. Both are too narrow where tails are heavier than
-    normal; there they are stretched, on the scale of the logarithm, by the ratio of
-    the standard error that the observed squares show to that of normal samples.
-
-    Parameters
-    ----------
-    P, Q : ndarray of shape (n,) and (m,)
-        Samples.
-    paired : bool
-        Whether rows belong together.
-    confidence_level : float, default=0.95
-        Level of the interval.
-
-    Returns
-    -------
-    ratio : float
-        Standard deviation of P over that of Q.
-    interval : ConfidenceInterval
-        Its ends.
-
-    References
-    ----------
-    .. [1] E. J. G. Pitman, "A note on normal correlation", Biometrika 31, 1939.
-    """
-    n, m = len(P), len(Q)
-    ratio = float(P.std(ddof=1) / Q.std(ddof=1))
-    u, v = ((values - values.mean()) / values.std() for values in (P, Q))
-    tail = (1 - confidence_level) / 2
-    if paired:
-        unlike = max(1 - float(np.mean(u * v)) ** 2, 0.0)
-        k = 1 + 2 * unlike * t.ppf(tail, n - 2) ** 2 / (n - 2)
-        high = np.log(k + np.sqrt(k**2 - 1)) / 2
-        low = -high
-        usual, seen = unlike / n, np.var(u**2 - v**2) / (4 * n)
-    else:
-        low = -np.log(f.ppf(1 - tail, n - 1, m - 1)) / 2
-        high = -np.log(f.ppf(tail, n - 1, m - 1)) / 2
-        usual = 1 / (2 * n) + 1 / (2 * m)
-        seen = np.var(u**2) / (4 * n) + np.var(v**2) / (4 * m)
-    stretch = np.sqrt(max(seen / usual, 1.0)) if usual > 1e-12 else 1.0
-    return ratio, ConfidenceInterval(
-        float(ratio * np.exp(stretch * low)), float(ratio * np.exp(stretch * high))
-    )
 
 
 def levy_by_chance(

@@ -14,12 +14,12 @@ from .._validation import FloatArray, confidence, no_infinity, samples
 from ..empirical import tradeoff_curve
 from ..influence import FInfluence
 from ..intervals import ConfidenceInterval
+from ..methods.normality import deviation_ratio
 from ..observations import Observations
 from ..tradeoff import TradeOff
 from ._common import HARMS, HELPS, UNCLEAR, errors_on_probit_axes
 from ._normality import (
     NormalQuantiles,
-    deviation_ratio,
     levy_by_chance,
     normal_quantiles,
 )
@@ -202,7 +202,7 @@ class GaussianLimitDisplay:
             )
         sign = -1.0 if fitted.mu_ < 0 else 1.0
         alpha, beta = tradeoff_curve(sign * p, sign * q)
-        slope, interval = deviation_ratio(p, q, fitted.paired, level)
+        ratio = deviation_ratio(p[:, None], q[:, None], fitted.paired, level)
         if fitted.scale is None:
             unit = float(np.sqrt((p.var(ddof=1) + q.var(ddof=1)) / 2))
         else:
@@ -213,8 +213,8 @@ class GaussianLimitDisplay:
             tradeoff=fitted.tradeoff_,
             alpha=alpha,
             beta=beta,
-            slope=slope,
-            slope_interval=interval,
+            slope=float(ratio.ratio[0]),
+            slope_interval=ConfidenceInterval(*(float(x[0]) for x in ratio.interval)),
             levy=float(1 - fitted.score(p, q)),
             levy_by_chance=levy_by_chance(
                 fitted, p, q, level=level, random_state=random_state
