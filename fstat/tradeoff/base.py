@@ -68,8 +68,7 @@ class TradeOff(Immutable, ABC):
         ValueError
             If `alpha` is outside [0, 1].
         """
-        alpha = probability(alpha, "alpha")
-        return np.asarray(self._test_of_level(alpha, 1.0 - alpha).beta)
+        return np.asarray(self._beta_at(probability(alpha, "alpha")))
 
     def power(self, alpha: ArrayLike) -> FloatArray:
         """Return ``1 - f(alpha)``, accurate down to the smallest `alpha`.
@@ -89,8 +88,7 @@ class TradeOff(Immutable, ABC):
         ValueError
             If `alpha` is outside [0, 1].
         """
-        alpha = probability(alpha, "alpha")
-        return np.asarray(self._test_of_level(alpha, 1.0 - alpha).power)
+        return np.asarray(self._power_at(probability(alpha, "alpha")))
 
     def __call__(self, alpha: ArrayLike) -> FloatArray:
         """Return ``f(alpha)``."""
@@ -492,6 +490,12 @@ class TradeOff(Immutable, ABC):
     @abstractmethod
     def _rates(self, threshold: FloatArray, strict: bool) -> ErrorRates:
         """Return the errors of a likelihood-ratio test: what a subclass provides."""
+
+    def _beta_at(self, alpha: FloatArray) -> FloatArray:
+        return self._test_of_level(alpha, 1.0 - alpha).beta
+
+    def _power_at(self, alpha: FloatArray) -> FloatArray:
+        return self._test_of_level(alpha, 1.0 - alpha).power
 
     def _test_of_level(self, alpha: FloatArray, specificity: FloatArray) -> ErrorRates:
         """Return the most powerful test of level `alpha`, which is 1 - specificity."""

@@ -80,6 +80,12 @@ class GaussianTradeOff(TradeOff):
             z = np.where(mu == 0, at_zero, t / mu)
         return _normal_rates(z - mu / 2, z + mu / 2)
 
+    def _beta_at(self, alpha: FloatArray) -> FloatArray:
+        return np.asarray(ndtr(-ndtri(alpha) - self.mu))
+
+    def _power_at(self, alpha: FloatArray) -> FloatArray:
+        return np.asarray(ndtr(self.mu + ndtri(alpha)))
+
     def _test_of_level(self, alpha: FloatArray, specificity: FloatArray) -> ErrorRates:
         z = np.where(alpha <= 0.5, -ndtri(alpha), ndtri(specificity))
         return ErrorRates(alpha, ndtr(self.mu - z), specificity, ndtr(z - self.mu))
