@@ -35,8 +35,9 @@ class CurvatureSampler:
     r"""Compares gradients in a ridge-damped curvature metric, within one training run.
 
     Wrap the forward and backward pass of each step in ``with sampler.step(index)``, and
-    call ``snapshot()`` at the end of each epoch. Each example's gradient is kept as it
-    was when last in a batch. At a snapshot they make up the metric H, and each example
+    call ``snapshot()`` at the end of each epoch, or of the last few; after the first one
+    gradients are still those of a model that knew nothing. Each example's gradient is
+    kept as it was when last in a batch. At a snapshot they make up the metric H, and each example
     is scored for each target by :math:`g_z' (H + \lambda I)^{-1} g_i`, where the
     gradient of the target is that of the moment. There is no further pass over the
     data, and training is the same to the last bit.
@@ -61,7 +62,7 @@ class CurvatureSampler:
     damping : float, optional
         The ridge :math:`\lambda`, in units of the mean squared norm of the gradients
         in H. By default 3 for ``"gauss-newton"`` and 1 for ``"fisher"``.
-    landmarks : int or None, default=600
+    landmarks : int or None, default=300
         Examples whose gradients span the metric, drawn anew at each snapshot. None:
         all of them, by an n x n matrix, which is exact.
     projection : int, optional
@@ -131,9 +132,10 @@ class CurvatureSampler:
     ...         with sampler.step(index):
     ...             nn.functional.cross_entropy(model(x[index]), y[index]).backward()
     ...         optimizer.step()
-    ...     sampler.snapshot()
+    ...     if epoch > 0:
+    ...         sampler.snapshot()
     >>> sampler.snapshots
-    Snapshots(4 of 200 examples, 2 targets)
+    Snapshots(3 of 200 examples, 2 targets)
     >>> observations = sampler.observations([[0, 1, 2], [3, 4]])
     >>> FInfluence().fit(observations).mu_.shape
     (4,)
@@ -148,7 +150,7 @@ class CurvatureSampler:
         loss: Callable[[Any, Any], Tensor] = cross_entropy,
         metric: str = "gauss-newton",
         damping: float | None = None,
-        landmarks: int | None = 600,
+        landmarks: int | None = 300,
         projection: int | None = None,
         parameters: Iterable[nn.Parameter] | None = None,
         reduction: str = "mean",
@@ -278,7 +280,7 @@ class CurvatureSampler:
         targets: Sequence[str] | str | None = None,
         *,
         standardize: bool = True,
-        discard: int = 1,
+        discard: int = 0,
     ) -> Observations:
         """Form P and Q of any subsets, as `Snapshots.observations` does.
 

@@ -50,7 +50,7 @@ class Snapshots:
     ...     scores = rng.normal(size=(100, 1))
     ...     scores[:5] += 2.0
     ...     snapshots.append(step, scores)
-    >>> observations = snapshots.observations([np.arange(5)], discard=0)
+    >>> observations = snapshots.observations([np.arange(5)])
     >>> bool(observations.composed().mu[0] > 0.5)
     True
     """
@@ -110,7 +110,7 @@ class Snapshots:
         targets: Sequence[str] | str | None = None,
         *,
         standardize: bool = True,
-        discard: int = 1,
+        discard: int = 0,
     ) -> Observations:
         r"""Form P and Q of any subsets, one observation a snapshot.
 
@@ -133,9 +133,8 @@ class Snapshots:
             Which targets; all by default.
         standardize : bool, default=True
             Whether to standardise; otherwise Q and P are sums with S and without.
-        discard : int, default=1
-            Snapshots left out at the start of the run, as long as one remains: the
-            first holds gradients of a model that knew nothing.
+        discard : int, default=0
+            Snapshots left out at the start of the run, as long as one remains.
 
         Returns
         -------

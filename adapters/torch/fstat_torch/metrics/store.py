@@ -71,10 +71,10 @@ class GradientStore:
             if name not in self._kept:
                 self._kept[name] = self._make(name, parts)
             for kept, part in zip(self._kept[name], parts, strict=True):
-                kept[index.to(kept.device)] = part.to(kept)
+                kept.index_copy_(0, index.to(kept.device), part.to(kept))
         for name in self._kept.keys() - blocks.keys():
             last = self._kept[name][-1]
-            last[index.to(last.device)] = 0.0
+            last.index_fill_(0, index.to(last.device), 0.0)
         self.seen[index.cpu()] = True
 
     def _make(self, name: str, parts: Parts) -> Parts:

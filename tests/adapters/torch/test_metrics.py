@@ -1,0 +1,360 @@
+"""Stored gradients, their kernels and sketches, and the ridge-damped metric."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch import nn  # noqa: E402
+
+from fstat_torch import GradientCapture, cross_entropy  # noqa: E402
+from fstat_torch.metrics import (  # noqa: E402
+    ExactRidge,
+    FormedCode,
+    GradientStore,
+    LandmarkRidge,
+    OuterCode,
+    SketchCode,
+    adapter_parameters,
+    exact_code,
+    last_layer_parameters,
+    sketch_code,
+    sketch_matrix,
+)
+
+N = 12
+
+
+class Conv1D(nn.Module):
+    """A linear layer whose weight is stored the other way round."""
+
+    def __init__(self, d_in, d_out):
+        super().__init__()
+        self.weight = nn.Parameter(0.5 * torch.randn(d_in, d_out))
+        self.bias = nn.Parameter(torch.randn(d_out))
+
+    def forward(self, x):
+        return x @ self.weight + self.bias
+
+
+class Twice(nn.Module):
+    """Uses one layer for two places of a sequence, and forms a mean."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+        self.out = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.out(torch.tanh(self.layer(x)).mean(1))
+
+
+def models():
+    torch.manual_seed(0)
+    flat = torch.randn(N, 6)
+    return {
+        "mlp": (nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3)), flat),
+        "no bias": (nn.Sequential(nn.Linear(6, 5, bias=False), nn.Linear(5, 3)), flat),
+        "swapped": (nn.Sequential(Conv1D(6, 5), nn.Tanh(), Conv1D(5, 3)), flat),
+        "square": (nn.Sequential(Conv1D(6, 6), nn.Tanh(), Conv1D(6, 3)), flat),
+        "sequence": (Twice(), torch.randn(N, 2, 4)),
+        "convolution": (
+            nn.Sequential(
+                nn.Conv2d(2, 4, 3, groups=2), nn.Tanh(), nn.Flatten(), nn.Linear(36, 3)
+            ),
+            torch.randn(N, 2, 5, 5),
+        ),
+        "norm": (
+            nn.Sequential(nn.Linear(6, 5), nn.LayerNorm(5), nn.Linear(5, 3)),
+            flat,
+        ),
+    }
+
+
+NAMES = list(models())
+
+
+def scene(name):
+    """Return model, inputs, labels and the gradient of each example by autograd."""
+    model, x = models()[name]
+    model, x = model.double(), x.double()
+    y = torch.arange(N) % 3
+    return model, x, y, explicit(model, x, y)
+
+
+def explicit(model, x, y):
+    rows = []
+    for k in range(len(x)):
+        loss = cross_entropy(model(x[k : k + 1]), y[k : k + 1]).sum()
+        gradients = torch.autograd.grad(loss, list(model.parameters()))
+        rows.append(torch.cat([g.flatten() for g in gradients]))
+    return torch.stack(rows)
+
+
+def stored(model, x, y, choose=exact_code, folder=None):
+    """Return a store filled by the batches of an epoch, and the capture."""
+    capture = GradientCapture(model)
+    store = GradientStore(len(x), choose, folder)
+    for index in torch.randperm(len(x)).split(5):
+        with capture.training() as batch:
+            cross_entropy(model(x[index]), y[index]).mean().backward()
+        store.put(index, batch, float(len(index)))
+    return store, capture
+
+
+def everything(store):
+    return store.rows(torch.arange(store.n_examples))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_kernel_is_that_of_explicit_gradients(name):
+    model, x, y, g = scene(name)
+    store, _ = stored(model, x, y)
+    rows = everything(store)
+    torch.testing.assert_close(store.inner(rows, rows), g @ g.T, rtol=1e-10, atol=1e-12)
+    norms = g.square().sum(1)
+    torch.testing.assert_close(store.squares(rows), norms, rtol=1e-10, atol=1e-12)
+
+
+def test_layers_that_are_used_once_are_kept_as_factors():
+    for name, expected in (("mlp", OuterCode), ("swapped", OuterCode)):
+        model, x, y, _ = scene(name)
+        store, _ = stored(model, x, y)
+        assert {type(code) for code in store._codes.values()} == {expected}
+    model, x, y, _ = scene("convolution")
+    store, _ = stored(model, x, y)
+    assert [type(code) for code in store._codes.values()] == [FormedCode, OuterCode]
+
+
+def test_store_takes_no_more_room_than_factors():
+    model = nn.Linear(300, 200)
+    x, y = torch.randn(8, 300), torch.arange(8)
+    store, _ = stored(model, x, y)
+    assert store.nbytes == 8 * (300 + 200) * 4
+
+
+def test_kept_gradients_are_those_of_the_last_pass():
+    model, x, y, _ = scene("mlp")
+    capture, store = GradientCapture(model), GradientStore(N, exact_code)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    last = torch.zeros(N, sum(p.numel() for p in model.parameters())).double()
+    for _ in range(3):
+        for index in torch.randperm(N).split(5):
+            last[index] = explicit(model, x[index], y[index])
+            optimizer.zero_grad()
+            with capture.training() as batch:
+                cross_entropy(model(x[index]), y[index]).sum().backward()
+            optimizer.step()
+            store.put(index, batch)
+    rows = everything(store)
+    torch.testing.assert_close(store.inner(rows, rows), last @ last.T)
+    fresh = explicit(model, x, y)
+    assert not torch.allclose(last, fresh, rtol=1e-2)
+
+
+def test_a_unit_that_a_step_does_not_use_has_no_gradient_in_it():
+    class Either(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = nn.Linear(4, 3), nn.Linear(4, 3)
+            self.which = "one"
+
+        def forward(self, x):
+            return getattr(self, self.which)(x)
+
+    model = Either().double()
+    x, y = torch.randn(6, 4).double(), torch.arange(6) % 3
+    capture, store = GradientCapture(model), GradientStore(6, exact_code)
+    for which, index in (("one", [0, 1, 2]), ("two", [0, 1]), ("one", [3, 4, 5])):
+        model.which = which
+        with capture.training() as batch:
+            cross_entropy(model(x[index]), y[index]).sum().backward()
+        store.put(torch.tensor(index), batch)
+    kernel = store.inner(everything(store), everything(store))
+    assert kernel[0, 2] == kernel[1, 5] == 0
+    assert (kernel[2, 3:] != 0).all() and kernel[0, 1] != 0
+
+
+@pytest.mark.parametrize("projection", [None, 7])
+def test_a_memory_mapped_store_is_the_same(tmp_path, projection):
+    choose = exact_code if projection is None else sketch_code(projection, 0)
+    model, x, y, _ = scene("norm")
+    in_memory, _ = stored(model, x, y, choose)
+    torch.manual_seed(5)
+    on_disk, _ = stored(model, x, y, choose, tmp_path / "kept")
+    one, two = everything(in_memory), everything(on_disk)
+    assert torch.allclose(in_memory.inner(one, one), on_disk.inner(two, two))
+    files = list((tmp_path / "kept").glob("*.npy"))
+    assert sum(np.load(file).nbytes for file in files) == on_disk.nbytes
+
+
+def test_single_precision_is_mapped_as_it_is(tmp_path):
+    torch.manual_seed(0)
+    model, x = nn.Linear(4, 3), torch.randn(N, 4)
+    y = torch.arange(N) % 3
+    kernels = []
+    for folder in (None, tmp_path):
+        torch.manual_seed(1)
+        store, _ = stored(model, x, y, exact_code, folder)
+        kernels.append(store.inner(everything(store), everything(store)))
+    assert torch.equal(*kernels)
+
+
+# Sketches.
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_sketches_at_full_dimension_are_exact(name):
+    model, x, y, g = scene(name)
+    store, _ = stored(model, x, y, sketch_code(10_000, 0))
+    rows = everything(store)
+    assert all(isinstance(code, SketchCode) for code in store._codes.values())
+    torch.testing.assert_close(store.inner(rows, rows), g @ g.T, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", ["mlp", "sequence", "convolution"])
+def test_sketches_are_unbiased(name):
+    model, x, y, g = scene(name)
+    with (capture := GradientCapture(model)).training() as batch:
+        cross_entropy(model(x), y).sum().backward()
+    assert capture
+    draws = []
+    for seed in range(100):
+        store = GradientStore(N, sketch_code(8, seed))
+        store.put(torch.arange(N), batch)
+        rows = everything(store)
+        draws.append(store.inner(rows, rows))
+    products = torch.stack(draws)
+    error = products.std(0) / len(draws) ** 0.5
+    z = (products.mean(0) - g @ g.T) / error
+    # 78 different entries, by Student's t with 99 degrees of freedom: all of them lie
+    # within 4.5 standard errors but for a chance of at most 78 * 1.9e-5 = 0.0015.
+    assert z.abs().max() < 4.5
+    assert products.std(0).min() > 0
+
+
+def test_sketch_matrices_are_uniform_frames():
+    generator = torch.Generator().manual_seed(0)
+    draws = torch.stack([sketch_matrix(2, 5, generator) for _ in range(500)])
+    eye = torch.eye(5, dtype=torch.float64)
+    assert torch.allclose(draws @ draws.mT, 2.5 * torch.eye(2, dtype=torch.float64))
+    second = draws.mT @ draws
+    error = second.std(0) / len(draws) ** 0.5
+    # 15 entries of S'S and 10 of S, each within 4 standard errors but for 6e-5.
+    assert ((second.mean(0) - eye).abs() <= 4 * error + 1e-12).all()
+    assert (draws.mean(0).abs() <= 4 * draws.std(0) / len(draws) ** 0.5).all()
+    assert torch.equal(sketch_matrix(9, 5, generator), eye)
+
+
+def test_a_sketch_holds_no_more_than_it_was_told():
+    model = nn.Linear(100, 50)
+    store, _ = stored(model, torch.randn(8, 100), torch.arange(8), sketch_code(64, 0))
+    (parts,) = everything(store).values()
+    assert 32 <= parts[0].shape[1] <= 64
+
+
+def test_a_sketch_of_too_many_parameters_is_refused(monkeypatch):
+    monkeypatch.setattr("fstat_torch.metrics.projected._LARGEST", 100)
+    model = nn.Sequential(nn.Linear(6, 20), nn.LayerNorm(20), nn.Linear(20, 3))
+    with pytest.raises(ValueError, match="parameters="):
+        stored(model, torch.randn(N, 6), torch.arange(N) % 3, sketch_code(30, 0))
+
+
+# The metric.
+
+
+def metric_of(g, weight, damping):
+    """Return the metric and its ridge, formed."""
+    phi = weight[:, None] * g
+    ridge = damping * phi.square().sum(1).mean()
+    return phi, ridge, phi.T @ phi + ridge * torch.eye(g.shape[1]).to(g)
+
+
+@pytest.mark.parametrize("name", ["mlp", "convolution"])
+def test_exact_scores_are_those_of_the_formed_metric(name):
+    model, x, y, g = scene(name)
+    store, capture = stored(model, x, y)
+    weight = torch.linspace(0.5, 3.0, N).double()
+    _, _, metric = metric_of(g, weight, 0.7)
+    ridge = ExactRidge(store, torch.arange(N), weight, 0.7)
+    goals = explicit(model, x[:4].flip(0), y[:4])
+    aims = store.encode(capture.of(cross_entropy, x[:4].flip(0), y[:4]))
+    expected = g @ torch.linalg.solve(metric, goals.T)
+    torch.testing.assert_close(ridge.targets(aims), expected)
+    halves = torch.tensor([[0.5, 0], [0.5, 0], [0, 0.5], [0, 0.5]]).double()
+    torch.testing.assert_close(ridge.targets(aims, halves), expected @ halves)
+    own = (g * torch.linalg.solve(metric, g.T).T).sum(1)
+    torch.testing.assert_close(ridge.itself(), own)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_landmarks_give_the_metric_on_their_span(monkeypatch, kept):
+    model, x, y, g = scene("mlp")
+    store, capture = stored(model, x, y)
+    weight = torch.linspace(0.5, 3.0, N).double()
+    monkeypatch.setattr("fstat_torch.metrics.ridge._SLICE", 20)
+    if not kept:
+        monkeypatch.setattr("fstat_torch.metrics.ridge._KEPT", 0)
+    landmarks = torch.tensor([1, 4, 5, 9])
+    phi, ridge, _ = metric_of(g, weight, 0.7)
+    span = torch.linalg.qr(phi[landmarks].T).Q
+    seen = phi @ span @ span.T
+    metric = seen.T @ seen + ridge * torch.eye(g.shape[1]).double()
+    found = LandmarkRidge(store, torch.arange(N), weight, 0.7, landmarks)
+    aims = store.encode(capture.of(cross_entropy, x[:3], y[:3]))
+    expected = g @ torch.linalg.solve(metric, g[:3].T)
+    # The landmarks' kernel is lifted by 1.5e-8 of its mean diagonal.
+    close = {"rtol": 1e-6, "atol": 1e-7}
+    torch.testing.assert_close(found.targets(aims), expected, **close)
+    own = (g * torch.linalg.solve(metric, g.T).T).sum(1)
+    torch.testing.assert_close(found.itself(), own, **close)
+
+
+def test_all_examples_as_landmarks_are_exact():
+    model, x, y, _ = scene("mlp")
+    store, capture = stored(model, x, y)
+    index = torch.tensor([0, 2, 3, 5, 6, 7, 10])
+    weight = torch.linspace(0.5, 3.0, len(index)).double()
+    aims = store.encode(capture.of(cross_entropy, x[:3], y[:3]))
+    exact = ExactRidge(store, index, weight, 2.0)
+    found = LandmarkRidge(store, index, weight, 2.0, torch.arange(len(index)))
+    close = {"rtol": 1e-6, "atol": 1e-7}
+    torch.testing.assert_close(found.targets(aims), exact.targets(aims), **close)
+    torch.testing.assert_close(found.itself(), exact.itself(), **close)
+
+
+def test_the_kernel_matrix_is_formed_in_slices(monkeypatch):
+    model, x, y, _ = scene("mlp")
+    store, capture = stored(model, x, y)
+    aims = store.encode(capture.of(cross_entropy, x[:3], y[:3]))
+    weight = torch.linspace(0.5, 3.0, N).double()
+    whole = ExactRidge(store, torch.arange(N), weight, 1.0).targets(aims)
+    monkeypatch.setattr("fstat_torch.metrics.ridge._SLICE", 5 * N)
+    sliced = ExactRidge(store, torch.arange(N), weight, 1.0).targets(aims)
+    torch.testing.assert_close(sliced, whole)
+
+
+# Parameters.
+
+
+def test_last_layer_is_the_last_that_is_trained():
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    assert last_layer_parameters(model) == list(model[1].parameters())
+    model[1].requires_grad_(False)
+    assert last_layer_parameters(model) == list(model[0].parameters())
+    with pytest.raises(ValueError, match="linear layer"):
+        last_layer_parameters(nn.Embedding(3, 2))
+
+
+def test_adapters_are_found_by_name():
+    class Adapted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.base = nn.Linear(4, 4).requires_grad_(False)
+            self.lora_A, self.lora_B = nn.Linear(4, 2), nn.Linear(2, 4)
+
+    model = Adapted()
+    wanted = [*model.lora_A.parameters(), *model.lora_B.parameters()]
+    assert adapter_parameters(model) == wanted
+    with pytest.raises(ValueError, match="LoRA"):
+        adapter_parameters(nn.Linear(3, 2))

@@ -1,0 +1,414 @@
+"""The curvature sampler: scores, subsets, refusals, and training unharmed."""
+
+import numpy as np
+import pytest
+from scipy.stats import t as student
+
+torch = pytest.importorskip("torch")
+
+from torch import nn  # noqa: E402
+
+from fstat import FInfluence, Observations  # noqa: E402
+from fstat_torch import cross_entropy  # noqa: E402
+from fstat_torch.curvature import CurvatureSampler  # noqa: E402
+from fstat_torch.metrics import Snapshots, last_layer_parameters  # noqa: E402
+
+N = 40
+
+
+def data(dtype=torch.float64):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(N, 5, generator=generator, dtype=dtype)
+    return x, (x[:, 0] > 0).long() + (x[:, 1] > 0.5).long()
+
+
+def mlp(dtype=torch.float64):
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 3)).to(dtype)
+
+
+def train(model, sampler=None, epochs=3, rate=0.3, loss=None, **step):
+    """Train, and take a snapshot after each epoch."""
+    x, y = data(next(model.parameters()).dtype)
+    optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.5)
+    loss = loss or nn.functional.cross_entropy
+    torch.manual_seed(2)
+    for _ in range(epochs):
+        for index in torch.randperm(N).split(8):
+            optimizer.zero_grad()
+            if sampler is None:
+                loss(model(x[index]), y[index]).backward()
+            else:
+                with sampler.step(index, **step):
+                    loss(model(x[index]), y[index]).backward()
+            optimizer.step()
+        if sampler is not None:
+            sampler.snapshot()
+
+
+def sampled(model=None, epochs=3, rate=0.3, loss=None, step=None, **options):
+    model = model or mlp()
+    x, y = data(next(model.parameters()).dtype)
+    options = {"targets": (x[:4], y[:4]), "landmarks": None} | options
+    sampler = CurvatureSampler(model, n_examples=N, **options)
+    train(model, sampler, epochs, rate, loss, **(step or {}))
+    return sampler
+
+
+def explicit(model, value):
+    gradients = torch.autograd.grad(value, list(model.parameters()))
+    return torch.cat([g.flatten() for g in gradients])
+
+
+def margin(output, y):
+    p = output.softmax(1).gather(1, y[:, None])[:, 0]
+    return torch.log(p / (1 - p))
+
+
+def test_scores_are_traks_formula_with_margins():
+    model = mlp()
+    sampler = sampled(model, epochs=1, rate=0.0, damping=2.0)
+    x, y = data()
+    phi = torch.stack(
+        [explicit(model, margin(model(x[[k]]), y[[k]]).sum()) for k in range(N)]
+    )
+    p = model(x).softmax(1).gather(1, y[:, None])[:, 0]
+    ridge = 2.0 * phi.square().sum(1).mean()
+    metric = phi.T @ phi + ridge * torch.eye(phi.shape[1]).double()
+    # A gradient of the loss is -(1 - p) times that of the margin.
+    expected = (1 - p)[:, None] * (phi @ torch.linalg.solve(metric, phi[:4].T))
+    expected = expected * (1 - p)[:4]
+    torch.testing.assert_close(
+        torch.from_numpy(sampler.snapshots.scores[0]), expected.detach()
+    )
+
+
+def test_fisher_scores_are_those_of_the_formed_metric():
+    model = mlp()
+    sampler = sampled(model, epochs=1, rate=0.0, metric="fisher", damping=0.5)
+    x, y = data()
+    g = torch.stack(
+        [explicit(model, cross_entropy(model(x[[k]]), y[[k]]).sum()) for k in range(N)]
+    )
+    ridge = 0.5 * g.square().sum(1).mean()
+    metric = g.T @ g + ridge * torch.eye(g.shape[1]).double()
+    expected = g @ torch.linalg.solve(metric, g[:4].T)
+    torch.testing.assert_close(torch.from_numpy(sampler.snapshots.scores[0]), expected)
+
+
+def test_one_output_and_squared_loss_are_gauss_and_newtons():
+    model = nn.Linear(5, 1).double()
+    x, _ = data()
+    target = torch.linspace(-2, 2, N).double()[:, None]
+    sampler = CurvatureSampler(
+        model,
+        n_examples=N,
+        targets=(x[:3], target[:3]),
+        loss=lambda output, y: (output - y).square()[:, 0],
+        damping=1.0,
+        landmarks=None,
+    )
+    with sampler.step(torch.arange(N)):
+        nn.functional.mse_loss(model(x), target).backward()
+    sampler.snapshot()
+    features = torch.cat([x, torch.ones(N, 1).double()], 1)
+    residual = 2 * (model(x) - target).detach()
+    ridge = features.square().sum(1).mean()
+    metric = features.T @ features + ridge * torch.eye(6).double()
+    g = residual * features
+    expected = g @ torch.linalg.solve(metric, g[:3].T)
+    torch.testing.assert_close(torch.from_numpy(sampler.snapshots.scores[0]), expected)
+
+
+def test_averaged_targets_are_averages_and_self_is_the_diagonal():
+    x, y = data()
+    single = sampled().snapshots.scores[-1]
+    targets = {"pair": (x[:2], y[:2]), "third": (x[2:3], y[2:3]), "self": "self"}
+    both = sampled(targets=targets).snapshots
+    columns = {name: both.scores[-1][:, k] for k, name in enumerate(both.targets)}
+    np.testing.assert_allclose(columns["pair"], single[:, :2].mean(axis=1))
+    np.testing.assert_allclose(columns["third"], single[:, 2])
+    everyone = sampled(rate=0.0, targets=(x, y)).snapshots.scores[-1]
+    alone = sampled(rate=0.0, targets="self").snapshots
+    np.testing.assert_allclose(alone.scores[-1][:, 0], everyone.diagonal())
+
+
+@pytest.mark.parametrize("metric", ["gauss-newton", "fisher"])
+def test_how_the_loss_is_scaled_makes_no_difference(metric):
+    def scores(loss, **options):
+        return sampled(metric=metric, rate=0.0, loss=loss, **options).snapshots.scores
+
+    expected = scores(nn.functional.cross_entropy)
+
+    def total(output, y):
+        return nn.functional.cross_entropy(output, y, reduction="sum")
+
+    np.testing.assert_allclose(scores(total, reduction="sum"), expected)
+    found = scores(
+        lambda a, y: 1024 * total(a, y) / 7,
+        step=dict(loss_scale=1024.0, denominator=7.0),
+    )
+    np.testing.assert_allclose(found, expected)
+
+
+def test_landmarks_and_sketches_come_near_the_exact_scores():
+    exact = sampled().observations(None).composed().mu
+    for options in ({"landmarks": 25}, {"projection": 10_000}):
+        found = sampled(**options).observations(None).composed().mu
+        assert np.corrcoef(found, exact)[0, 1] > 0.9
+    np.testing.assert_allclose(found, exact, rtol=1e-6, atol=1e-8)
+
+
+def test_the_same_seed_gives_the_same_scores():
+    options = {"landmarks": 10, "projection": 6}
+    one, two, other = (
+        sampled(random_state=seed, **options).snapshots.scores[-1] for seed in (3, 3, 4)
+    )
+    assert np.array_equal(one, two) and not np.allclose(one, other)
+
+
+def test_kept_gradients_on_disk_make_no_difference(tmp_path):
+    expected = sampled(mlp(torch.float32)).snapshots.scores
+    found = sampled(mlp(torch.float32), path=tmp_path / "kept").snapshots.scores
+    assert np.array_equal(expected, found)
+    assert list((tmp_path / "kept").iterdir())
+
+
+@pytest.mark.parametrize("metric", ["gauss-newton", "fisher"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_training_is_the_same_to_the_last_bit(metric, dtype):
+    def build():
+        torch.manual_seed(1)
+        parts = nn.Linear(5, 6), nn.Tanh(), nn.Dropout(0.3), nn.Linear(6, 3)
+        return nn.Sequential(*parts).to(dtype)
+
+    plain, watched = build(), build()
+    train(plain)
+    state = torch.get_rng_state()
+    sampled(watched, metric=metric, landmarks=10, projection=20)
+    assert torch.equal(state, torch.get_rng_state())
+    for one, two in zip(plain.parameters(), watched.parameters(), strict=True):
+        assert torch.equal(one, two) and torch.equal(one.grad, two.grad)
+    assert not any(m._forward_hooks for m in watched.modules())
+
+
+def test_only_chosen_parameters_count():
+    model = mlp()
+    sampler = sampled(model, parameters=last_layer_parameters(model))
+    assert sampler._store.nbytes == N * (6 + 3) * 8
+
+
+def test_a_neighbour_helps_and_a_wrong_label_harms():
+    x, y = data()
+    sampler = sampled(epochs=15, targets=(x, y))
+    mu = sampler.observations(None, discard=5).composed().mu.reshape(N, N)
+    same = y[:, None] == y[None]
+    assert (mu.diagonal() > 0).all()
+    assert mu[same].mean() > 0 > mu[~same].mean()
+
+
+# From scores to P and Q.
+
+
+def snapshots(n=30, times=4, targets=2, offset=0.0):
+    rng = np.random.default_rng(0)
+    found = Snapshots([f"z{k}" for k in range(targets)], n)
+    for step in range(times):
+        found.append(10 * (step + 1), offset + rng.normal(size=(n, targets)))
+    return found
+
+
+SUBSETS = {"a": [0, 1, 2], "b": [5, 9], "both": [0, 1, 2, 5, 9]}
+
+
+def slowly(scores, subset, standardize=True):
+    """P and Q of one snapshot and target, example by example."""
+    rest = [k for k in range(len(scores)) if k not in subset]
+    whole, without = sum(scores), sum(scores[k] for k in rest)
+    if not standardize:
+        return without, whole
+    centre = without / len(rest)
+    variance = sum((scores[k] - centre) ** 2 for k in rest) / len(rest)
+    unit = (len(scores) * variance) ** 0.5
+    return (without + len(subset) * centre) / unit, whole / unit
+
+
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+@pytest.mark.parametrize("standardize", [True, False])
+def test_p_and_q_are_as_defined(standardize, offset):
+    seen = snapshots(offset=offset)
+    observations = seen.observations(SUBSETS, standardize=standardize)
+    for pair in range(observations.n_pairs):
+        P, Q = observations.samples(pair)
+        subset = SUBSETS[str(observations.names["subset"][pair])]
+        target = seen.targets.index(str(observations.names["target"][pair]))
+        expected = [
+            slowly(scores[:, target], subset, standardize) for scores in seen.scores
+        ]
+        np.testing.assert_allclose(np.stack([P, Q], axis=1), expected, rtol=1e-9)
+
+
+def test_unstandardised_influence_of_disjoint_subsets_adds_up():
+    observations = snapshots().observations(SUBSETS, standardize=False)
+    shift = observations.q - observations.p
+    total = np.bincount(observations.pair, shift).reshape(3, 2)
+    np.testing.assert_allclose(total[0] + total[1], total[2])
+    assert observations.scale is None
+
+
+def test_scaling_a_target_changes_nothing():
+    one, two = snapshots(), snapshots()
+    two.scores = [scores * [3.0, 0.01] for scores in two.scores]
+    np.testing.assert_allclose(
+        one.observations(SUBSETS).composed().mu, two.observations(SUBSETS).composed().mu
+    )
+
+
+def test_composed_is_the_mean_and_errors_have_few_degrees_of_freedom():
+    observations = snapshots(times=4).observations(SUBSETS)
+    composed = observations.composed()
+    fitted = FInfluence().fit(observations)
+    low, high = fitted.confidence_interval(0.9)
+    for pair in range(observations.n_pairs):
+        P, Q = observations.samples(pair)
+        error = np.std(Q - P, ddof=1) / 2
+        assert composed.mu[pair] == pytest.approx(np.mean(Q - P))
+        assert composed.stderr[pair] == pytest.approx(error)
+        assert fitted.mu_[pair] == pytest.approx(np.mean(Q - P))
+        half = student(3).ppf(0.95) * error
+        assert high[pair] - low[pair] == pytest.approx(2 * half, rel=1e-6)
+
+
+def test_several_runs_make_runs():
+    parts = [snapshots().observations(SUBSETS) for _ in range(3)]
+    joined = Observations.concatenate(parts)
+    np.testing.assert_allclose(joined.composed().mu, parts[0].composed().mu)
+    assert "3 runs" in joined.quantity and "curvature" in joined.quantity
+
+
+def test_a_subset_waits_until_all_its_members_were_met():
+    seen = snapshots(times=2)
+    seen.scores[0][9] = np.nan
+    observations = seen.observations(SUBSETS)
+    steps = [observations.step[observations.pair == 2 * k].tolist() for k in range(3)]
+    assert steps == [[10, 20], [20], [20]]
+    alone = Snapshots(["z"], 29)
+    alone.append(10, np.delete(seen.scores[0][:, :1], 9, axis=0))
+    expected = alone.observations([[0, 1, 2]])
+    assert observations.p[0] == pytest.approx(expected.p[0])
+
+
+def test_a_target_without_spread_is_not_observed():
+    flat = Snapshots(["z"], 10)
+    flat.append(1, np.full((10, 1), 0.1))
+    assert len(flat.observations([[0, 1]])) == 0
+
+
+def test_discarding_leaves_one():
+    seen = snapshots(times=3)
+    assert set(seen.observations(SUBSETS, discard=1).step) == {20, 30}
+    assert set(seen.observations(SUBSETS, discard=9).step) == {30}
+    assert seen.observations([3], "z1").n_pairs == 1
+
+
+def test_saved_snapshots_are_the_same(tmp_path):
+    seen = snapshots()
+    seen.save(tmp_path / "scores.npz")
+    found = Snapshots.load(tmp_path / "scores.npz")
+    assert found.targets == seen.targets and found.steps == seen.steps
+    assert np.array_equal(found.scores, seen.scores)
+    one, two = (s.observations(SUBSETS) for s in (seen, found))
+    assert np.array_equal(one.p, two.p) and repr(one) == repr(two)
+
+
+# Refusals.
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"metric": "plain"}, "`metric` must be 'gauss-newton' or 'fisher'"),
+        ({"reduction": "none"}, "`reduction` must be"),
+        ({"damping": 0.0}, "`damping` must be positive"),
+        ({"landmarks": 0}, "`landmarks` must be an integer of at least 1"),
+        ({"projection": 2.5}, "`projection` must be an integer of at least 1"),
+        ({"every": 0}, "`every` must be"),
+    ],
+)
+def test_wrong_arguments_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        CurvatureSampler(mlp(), n_examples=N, **options)
+
+
+def test_what_a_step_needs():
+    x, y = data()
+    model = mlp()
+    sampler = CurvatureSampler(model, n_examples=N)
+    with pytest.raises(RuntimeError, match="no step was taken"):
+        sampler.snapshot()
+    with pytest.raises(ValueError, match="needs a snapshot"):
+        sampler.observations()
+    for index, message in (([[0]], "1-D"), ([0.5], "1-D"), ([N], "from 0 to 39")):
+        with pytest.raises(ValueError, match=message), sampler.step(index):
+            pass
+    with (
+        pytest.raises(ValueError, match="`loss_scale` must be positive"),
+        sampler.step([0], loss_scale=0.0),
+    ):
+        pass
+    with pytest.raises(RuntimeError, match="backward"), sampler.step([0, 1]):
+        model(x[:2])
+    with pytest.raises(RuntimeError, match="one forward pass"), sampler.step([0, 1]):
+        parts = [cross_entropy(model(x[at]), y[at]) for at in ([0, 1], [2, 3])]
+        torch.cat(parts).mean().backward()
+
+
+def test_outputs_that_are_no_rows_are_sent_to_the_fisher_metric():
+    model = nn.Linear(5, 3).double()
+    x = torch.randn(4, 2, 5).double()
+    sampler = CurvatureSampler(model, n_examples=4)
+    with (
+        pytest.raises(ValueError, match="use metric='fisher'"),
+        sampler.step(torch.arange(4)),
+    ):
+        model(x).sum().backward()
+    sampler = CurvatureSampler(model, n_examples=4, metric="fisher", landmarks=None)
+    with sampler.step(torch.arange(4)):
+        model(x).square().mean().backward()
+    sampler.snapshot()
+    assert (sampler.snapshots.scores[0] > 0).all()
+
+
+def test_snapshots_come_every_so_many_steps():
+    x, y = data()
+    model = mlp()
+    sampler = CurvatureSampler(model, n_examples=N, every=2)
+    for index in torch.arange(N).split(8):
+        with sampler.step(index):
+            nn.functional.cross_entropy(model(x[index]), y[index]).backward()
+    assert sampler.snapshots.steps == [2, 4]
+    met = [np.isfinite(scores).sum() for scores in sampler.snapshots.scores]
+    assert met == [16, 32]
+
+
+def test_what_snapshots_refuse():
+    seen = snapshots()
+    with pytest.raises(ValueError, match="unique names"):
+        Snapshots(["z", "z"], 3)
+    with pytest.raises(ValueError, match=r"floats of shape \(30, 2\)"):
+        seen.append(99, np.zeros((30, 3)))
+    with pytest.raises(ValueError, match="infinite"):
+        seen.append(99, np.full((30, 2), np.inf))
+    with pytest.raises(ValueError, match="`step` must be above 40"):
+        seen.append(40, np.zeros((30, 2)))
+    with pytest.raises(ValueError, match="`targets` must be among z0, z1"):
+        seen.observations(SUBSETS, "z7")
+    with pytest.raises(ValueError, match="from 0 to 29"):
+        seen.observations([[3, 30]])
+    with pytest.raises(ValueError, match="`discard` must be"):
+        seen.observations(SUBSETS, discard=-1)
+    itself = Snapshots(["self"], 5)
+    itself.append(1, np.arange(5.0)[:, None])
+    assert itself.observations([2]).self_influence
+    with pytest.raises(ValueError, match="single examples"):
+        itself.observations([[1, 2]])
