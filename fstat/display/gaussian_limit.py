@@ -194,7 +194,7 @@ class GaussianLimitDisplay:
         fitted = FInfluence() if estimator is None else estimator
         p, q = _observed(P, Q, fitted.paired)
         if not hasattr(fitted, "mu_"):
-            fitted = clone(fitted).fit(p, q)
+            fitted = clone(fitted).set_params(check_limit=False).fit(p, q)
         if np.ndim(fitted.mu_):
             raise ValueError(
                 "`estimator` must be fitted to this pair alone, got one fitted to "

@@ -162,7 +162,7 @@ class TradeOffDisplay:
         TradeOffDisplay
             The display, drawn.
         """
-        fitted = FInfluence() if estimator is None else estimator
+        fitted = FInfluence(check_limit=False) if estimator is None else estimator
         if not hasattr(fitted, "tradeoff_"):
             fitted = fitted.fit(P, Q)
         sign = -1.0 if fitted.mu_ < 0 else 1.0

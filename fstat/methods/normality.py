@@ -116,12 +116,13 @@ def deviation_ratio(
         (u, deviation_P), (v, deviation_Q) = _standardised(P, n), _standardised(Q, m)
         ratio = deviation_P / deviation_Q
         if paired:
-            unlike = 1 - (np.nansum(u * v, axis=0) / n) ** 2
+            unlike = np.maximum(1 - (np.nansum(u * v, axis=0) / n) ** 2, 0.0)
             usual, seen = unlike / n, _variance(u**2 - v**2, n) / (4 * n)
         else:
             usual = 1 / (2 * n) + 1 / (2 * m)
             seen = _variance(u**2, n) / (4 * n) + _variance(v**2, m) / (4 * m)
-        stretch = np.sqrt(np.maximum(seen / usual, 1.0))
+        # Rows that are all but equal leave nothing but rounding to compare.
+        stretch = np.sqrt(np.where(usual > 1e-12, np.maximum(seen / usual, 1.0), 1.0))
         z = np.log(ratio) / stretch
         if paired:
             pvalue, low, high = _pitman(z, n, unlike, tail)

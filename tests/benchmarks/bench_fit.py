@@ -39,7 +39,12 @@ def dense_arrays(pairs, n):
     report("moments, paired", FInfluence(paired=True), P, Q, unit)
     part = P[:, : pairs // 10].copy(), Q[:, : pairs // 10].copy()
     small = seconds(lambda: mean_and_var(*part))
-    report(f"rank, {pairs // 10:,} pairs", FInfluence(method="rank"), *part, small)
+    for method in ("rank", "binormal", "quantile", "supremum"):
+        label = f"{method}, {pairs // 10:,} pairs"
+        report(label, FInfluence(method=method), *part, small)
+    for long_run in ("batch_means", "ar1", "hac"):
+        serial = FInfluence(dependence="serial", long_run=long_run)
+        report(f"serial, {long_run}, {pairs // 10:,} pairs", serial, *part, small)
     for array in (P, Q):
         array[rng.random(array.shape) < 0.1] = np.nan
     report("moments, 10 % NaN", FInfluence(), P, Q, unit)

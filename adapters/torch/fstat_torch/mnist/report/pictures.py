@@ -297,7 +297,7 @@ def plot_tradeoff(result: Result, ax: Axes, kind: str, legend: bool = True) -> N
         zip(names, (HELPS, UNCLEAR, HARMS), strict=True)
     ):
         P, Q = observations.samples(k)
-        estimator = FInfluence(paired=True, scale=1.0).fit(P, Q)
+        estimator = FInfluence(paired=True, scale=1.0, check_limit=False).fit(P, Q)
         TradeOffDisplay.from_samples(
             P, Q, estimator=estimator, name=name, ax=ax, axes=kind, color=colour
         )
