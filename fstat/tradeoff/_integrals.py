@@ -20,13 +20,21 @@ _LEVELS = np.array([1e-280, 1e-60, 1e-20, 1e-8, 1e-3, 0.05, 0.3])
 
 def absolute_moment(f: TradeOff, order: int, centre: float) -> float:
     """Return ``E_P |L - centre|^order``."""
+    return _moment(f, order, centre, 1)
 
+
+def central_moment(f: TradeOff, order: int, centre: float) -> float:
+    """Return ``E_P (L - centre)^order``."""
+    return _moment(f, order, centre, (-1) ** order)
+
+
+def _moment(f: TradeOff, order: int, centre: float, sign_below: int) -> float:
     def weight(t: FloatArray) -> FloatArray:
         return np.asarray(order * np.abs(t - centre) ** (order - 1))
 
     if minus_infinity(f) > 0:
         return np.inf
-    return _above(f, weight, centre) + _below(f, weight, centre)
+    return _above(f, weight, centre) + sign_below * _below(f, weight, centre)
 
 
 def divergence(f: TradeOff) -> float:

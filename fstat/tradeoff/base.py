@@ -306,6 +306,18 @@ class TradeOff(Immutable, ABC):
         centre = np.where(np.isinf(kl), 0.0, -kl)
         return np.where(np.isinf(kl), np.inf, self._absolute_moment(3, centre))
 
+    def __matmul__(self, other: TradeOff) -> TradeOff:
+        """Return the composition with another: both tests run together."""
+        from ..composition import compose
+
+        return compose(self, other) if isinstance(other, TradeOff) else NotImplemented
+
+    def __pow__(self, count: int) -> TradeOff:
+        """Return the composition of `count` steps like this one."""
+        from ..composition import compose
+
+        return compose(self, counts=[count])
+
     def inverse(self) -> TradeOff:
         """Return ``T(Q, P)``, the trade-off function with the roles swapped.
 
