@@ -1,0 +1,91 @@
+"""What the curvature metric costs, in units of plain training.
+
+python tests/benchmarks/bench_curvature.py [--seed 0]
+
+Steps are timed in turn with plain ones; a snapshot is timed alone and given in plain
+epochs, since one is taken an epoch. 4,000 examples, 30 targets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from fstat_torch.curvature import CurvatureSampler
+from fstat_torch.metrics import last_layer_parameters
+from fstat_torch.mnist.experiment import build_model
+from fstat_torch.overhead import measure_overhead
+
+N, BATCH, TARGETS = 4000, 64, 30
+FORMS: dict[str, dict[str, Any]] = {
+    "exact kernel": {"landmarks": None},
+    "600 landmarks": {"landmarks": 600},
+    "300 landmarks (default)": {},
+    "150 landmarks": {"landmarks": 150},
+    "Fisher": {"metric": "fisher"},
+    "sketch of 512 a layer": {"projection": 512},
+    "last layer": {"last": True},
+}
+
+
+def measure(name: str, options: dict[str, Any], seed: int) -> dict[str, float]:
+    """Return the cost of a step and of a snapshot, and the memory that is kept."""
+    torch.manual_seed(seed)
+    model, options = build_model(name), dict(options)
+    x, y = torch.rand(N, 1, 28, 28), torch.randint(10, (N,))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    if options.pop("last", False):
+        options["parameters"] = last_layer_parameters(model)
+    goals = x[:TARGETS], y[:TARGETS]
+    sampler = CurvatureSampler(model, n_examples=N, targets=goals, **options)
+    batches = torch.randperm(N).split(BATCH)
+
+    def step(index: torch.Tensor, watched: bool) -> None:
+        optimizer.zero_grad()
+        if watched:
+            with sampler.step(index):
+                nn.functional.cross_entropy(model(x[index]), y[index]).backward()
+        else:
+            nn.functional.cross_entropy(model(x[index]), y[index]).backward()
+        optimizer.step()
+
+    for index in batches:
+        step(index, True)
+    cost = measure_overhead(
+        lambda: step(batches[0], False), lambda: step(batches[0], True), 100
+    )
+    seconds = []
+    for _ in range(3):
+        step(batches[0], True)
+        start = time.process_time()
+        sampler.snapshot()
+        seconds.append(time.process_time() - start)
+    epoch = cost.plain * len(batches)
+    return {
+        "step": cost.ratio,
+        "snapshot": min(seconds) / epoch,
+        "MiB": sampler._store.nbytes / 2**20,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    print("| model | metric | step / plain step | snapshot / plain epoch | kept MiB |")
+    print("|---|---|---|---|---|")
+    for model in ("mlp", "cnn"):
+        for form, options in FORMS.items():
+            found = measure(model, options, arguments.seed)
+            shown = " | ".join(f"{np.round(value, 2)}" for value in found.values())
+            print(f"| {model} | {form} | {shown} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
