@@ -6,6 +6,7 @@ artists on the display.
 """
 
 from ._common import HARMS, HELPS, UNCLEAR
+from .agreement import AgreementDisplay
 from .gaussian_limit import GaussianLimitDisplay
 from .influence import InfluenceDisplay
 from .ranking import RankDisplay
@@ -15,6 +16,7 @@ __all__ = [
     "HARMS",
     "HELPS",
     "UNCLEAR",
+    "AgreementDisplay",
     "GaussianLimitDisplay",
     "InfluenceDisplay",
     "RankDisplay",

@@ -111,7 +111,9 @@ def _calibrated_coverage(x: FloatArray, mu: FloatArray, level: float) -> FloatAr
         fitted = CalibratedInfluence().fit(x[~own], mu[~own])
         low, high = fitted.predict_interval(x[own], level)
         inside = (low <= mu[own]) & (mu[own] <= high)
-        covered[own] = np.where(np.isnan(x[own]), np.nan, inside)
+        # With too few subsets the intervals are infinite, and cover without merit.
+        known = ~np.isnan(x[own]) & np.isfinite(high - low)
+        covered[own] = np.where(known, inside, np.nan)
     return covered
 
 

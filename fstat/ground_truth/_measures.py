@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from .._validation import FloatArray
-from ._runs import Runs, Weights, mu_of_parts, random_parts
+from ._runs import Runs, mu_of_parts, random_parts
 from .datamodelling import correlation, rank_correlation
 
 
@@ -41,7 +41,7 @@ class Parts(NamedTuple):
     def of(
         cls,
         runs: Runs,
-        weights: Weights | None,
+        weights: FloatArray | None,
         repeats: int,
         rng: np.random.RandomState,
     ) -> Parts:
@@ -137,20 +137,6 @@ def auroc(x: FloatArray, labels: NDArray[np.bool_]) -> FloatArray:
             labels.astype(float) @ ranks.T - (positive * (positive + 1) / 2)[:, None]
         )
         return np.asarray(above / (positive * negative)[:, None])
-
-
-def corrected_auroc(x: FloatArray, parts: Parts, threshold: float) -> float:
-    """Return the AUROC for truths above a threshold, extrapolated to no noise.
-
-    Noise about the threshold mislabels pairs. Halves of the runs have twice the
-    variance of all of them: to first order the AUROC falls as much from none to one as
-    from one to two.
-    """
-    full = auroc(x, parts.full[None] > threshold)
-    halves = auroc(x, parts.halves.reshape(-1, x.shape[1]) > threshold)
-    if np.isnan(full).any() or np.isnan(halves).all():
-        return np.nan
-    return float(np.clip(2 * full.mean() - np.nanmean(halves), 0.0, 1.0))
 
 
 Pairing = list[tuple[int, int]]

@@ -16,12 +16,11 @@ from ._measures import (
     auroc,
     calibration_line,
     consistency,
-    corrected_auroc,
     corrected_pearson,
     corrected_spearman,
     corrected_strong,
 )
-from ._runs import Runs, Weights, concentration
+from ._runs import Runs, concentration
 from .datamodelling import correlation, rank_correlation
 
 _SPLITS, _RESAMPLED_SPLITS = 100, 4
@@ -56,6 +55,8 @@ class Comparison:
         The estimates.
     runs : Runs
         The retrainings.
+    truth : ndarray of shape (n_subsets, n_targets)
+        Mu of all retrainings.
     covered : dict of str to ndarray
         As `covered_pairs` gives it.
     threshold : float
@@ -64,6 +65,7 @@ class Comparison:
 
     judged: Judged
     runs: Runs
+    truth: FloatArray
     covered: dict[str, FloatArray]
     threshold: float
 
@@ -72,11 +74,11 @@ class Comparison:
         everything = Sample(*(np.arange(n) for n in self.judged.mu.shape))
         return self._measures(Parts.of(self.runs, None, _SPLITS, rng), everything)
 
-    def uncorrected(self, truth: FloatArray) -> dict[str, float]:
+    def uncorrected(self) -> dict[str, float]:
         """Return measures with the noisy truth as it is."""
         x = self.judged.mu.reshape(len(self.judged.mu), -1)
         known = ~np.isnan(x).any(axis=0)
-        x, mu = x[:, known], truth.ravel()[known]
+        x, mu = x[:, known], self.truth.ravel()[known]
         strong = np.abs(mu) > self.threshold
         found = {}
         for suffix, own in (("", np.full_like(strong, True)), ("_strong", strong)):
@@ -84,8 +86,6 @@ class Comparison:
                 pairs = x[:, own], mu[own]
                 found[f"pearson{suffix}"] = float(correlation(*pairs).mean())
                 found[f"spearman{suffix}"] = float(rank_correlation(*pairs).mean())
-        found["auroc_above"] = float(auroc(x, mu[None] > self.threshold).mean())
-        found["auroc_below"] = float(auroc(-x, mu[None] < -self.threshold).mean())
         return {**found, "coverage": _mean(self.covered["observed"])}
 
     def resampled(
@@ -101,30 +101,36 @@ class Comparison:
         return {**draws, "resample": seeds.astype(float)}
 
     def _resample(self, rng: np.random.RandomState) -> dict[str, float]:
-        n_subsets, n, n_targets = self.runs.P.shape
+        """Return the measures of one resample.
+
+        Subsets take their own runs along, which need no resampling of their own; the
+        runs with all data, common to all subsets, do.
+        """
+        n_subsets, _, n_targets = self.runs.P.shape
         m = len(self.runs.Q)
         s, t = (_drawn(size, rng) for size in (n_subsets, n_targets))
-        weights = Weights(
-            rng.gamma(concentration(n), size=(n_subsets, n)),
-            rng.gamma(concentration(m), size=m),
-        )
+        weights = rng.gamma(concentration(m), size=m)
         drawn = Runs(self.runs.P[s][:, :, t], self.runs.Q[:, t])
         parts = Parts.of(drawn, weights, _RESAMPLED_SPLITS, rng)
         estimates = _drawn(len(self.judged.mu), rng)
         return self._measures(parts, Sample(estimates, s, t))
 
     def _measures(self, parts: Parts, sample: Sample) -> dict[str, float]:
-        """Return all measures of a sample, whose mu of retraining `parts` are."""
+        """Return all measures of a sample, whose mu of retraining `parts` are.
+
+        Pairs are labelled by all runs: resampled ones, having twice the noise, would
+        mislabel more of them, and lower every AUROC.
+        """
         table = sample.of(self.judged.mu)
         flat = table.reshape(len(table), -1)
-        known: NDArray[np.bool_] = ~np.isnan(flat).any(axis=0)
+        known = np.asarray(~np.isnan(flat).any(axis=0))
         every, own = flat[:, known], parts.at(known)
         x, two = every[sample.estimates], _different(sample.estimates)
         noise = self._noise(sample, known)
         slope, intercept = calibration_line(every, two, own, noise)
         strong = corrected_strong(x, own, self.threshold)
         linear, ranked = consistency(every, two)
-        opposite = Parts(-own.full, -own.halves, None)
+        truth = sample.of(self.truth).reshape(1, -1)[:, known]
         without = self.runs.P.mean(axis=1)[sample.subsets[:, None], sample.targets]
         covered = {name: sample.of(c) for name, c in self.covered.items()}
         return {
@@ -132,8 +138,8 @@ class Comparison:
             "spearman": corrected_spearman(x, own),
             "pearson_strong": strong[0],
             "spearman_strong": strong[1],
-            "auroc_above": corrected_auroc(x, own, self.threshold),
-            "auroc_below": corrected_auroc(-x, opposite, self.threshold),
+            "auroc_above": float(auroc(x, truth > self.threshold).mean()),
+            "auroc_below": float(auroc(-x, truth < -self.threshold).mean()),
             "slope": slope,
             "intercept": intercept,
             "coverage": _mean(covered["widened"]),
@@ -155,13 +161,15 @@ def _drawn(size: int, rng: np.random.RandomState) -> Indices:
 
 
 def _different(estimates: Indices) -> list[tuple[int, int]]:
-    """Return pairs of runs that are not one run drawn twice."""
-    both = combinations(estimates.tolist(), 2)
-    return [(one, other) for one, other in both if one != other]
+    """Return pairs of runs but one drawn twice, or all where there is no other."""
+    drawn = [pair for pair in combinations(estimates.tolist(), 2) if len({*pair}) > 1]
+    return drawn or [*combinations(range(len(estimates)), 2)]
 
 
 def _subset_lds(x: FloatArray, without: FloatArray) -> float:
     """Return the mean rank correlation, over subsets, of estimate and statistic."""
+    if not np.isnan(x).any():
+        return _mean(rank_correlation(np.swapaxes(x, 1, 2), -without.T))
     found = [
         rank_correlation(one[seen, t], -without[seen, t])
         for one in x

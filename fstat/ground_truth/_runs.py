@@ -46,21 +46,6 @@ class Runs(NamedTuple):
         )
 
 
-class Weights(NamedTuple):
-    """Random weights of runs, by which a Bayesian bootstrap resamples them.
-
-    Parameters
-    ----------
-    P : ndarray of shape (n_subsets, n_runs_without)
-        Gamma variables.
-    Q : ndarray of shape (n_runs,)
-        Gamma variables.
-    """
-
-    P: FloatArray
-    Q: FloatArray
-
-
 def concentration(n: int) -> float:
     """Return the shape of gamma weights that give means their unbiased variance.
 
@@ -83,7 +68,7 @@ def mu_of_parts(
     runs: Runs,
     parts: int,
     labels: tuple[ArrayLike, ArrayLike],
-    weights: Weights | None = None,
+    weights: FloatArray | None = None,
 ) -> FloatArray:
     r"""Return mu of each part of the runs.
 
@@ -98,8 +83,9 @@ def mu_of_parts(
         Number of parts.
     labels : pair of ndarray of int of shape (repeats, n_runs)
         Part of each run without a subset, and with all data.
-    weights : Weights, optional
-        Of a resample; by default all runs weigh the same.
+    weights : ndarray of shape (n_runs,), optional
+        Gamma variables by which a Bayesian bootstrap resamples the runs with all data;
+        by default all weigh the same.
 
     Returns
     -------
@@ -111,8 +97,8 @@ def mu_of_parts(
     found = []
     for part in range(parts):
         own = [(np.asarray(label) == part).astype(float) for label in labels]
-        mean_P, var_P = _moments(P, own[0], None if weights is None else weights.P)
-        mean_Q, var_Q = _moments(Q, own[1], None if weights is None else weights.Q)
+        mean_P, var_P = _moments(P, own[0])
+        mean_Q, var_Q = _moments(Q, own[1], weights)
         df = 4 / sum(1 / (one.sum(axis=1) - 1) for one in own)
         with np.errstate(invalid="ignore", divide="ignore"):
             mu = (mean_Q - mean_P) / np.sqrt((var_P + var_Q) / 2)
@@ -136,7 +122,7 @@ def standard_errors(runs: Runs) -> FloatArray:
 
 
 def _moments(
-    values: FloatArray, own: FloatArray, gamma: FloatArray | None
+    values: FloatArray, own: FloatArray, gamma: FloatArray | None = None
 ) -> tuple[FloatArray, FloatArray]:
     """Return weighted means and unbiased variances, (..., repeats, n_targets)."""
     n = own.sum(axis=1)
@@ -144,7 +130,7 @@ def _moments(
     if gamma is not None:
         k = n * concentration(own.shape[1])
         freedom = freedom * (k + 1) / k
-        own = own * gamma[..., None, :]
+        own = own * gamma
     own = own / own.sum(axis=-1, keepdims=True)
     mean = own @ values
     variance = np.maximum(own @ values**2 - mean**2, 0.0)

@@ -154,8 +154,8 @@ def agreement(
 
     The truth comes from a limited number of retrainings and is itself noisy; left
     alone, that noise lowers every measure. It is taken out with parts of the runs that
-    have no run in common. Intervals resample retrainings, estimates of several runs,
-    subsets and targets.
+    have no run in common. Intervals resample runs, estimates of several runs, subsets
+    and targets.
 
     Parameters
     ----------
@@ -198,7 +198,7 @@ def agreement(
         - `consistency_pearson`, `consistency_spearman`: correlation of two runs;
         - `lds`: mean over targets of the rank correlation, over subsets, with the mean
           statistic without the subset, the linear datamodelling score of subsets left
-          out [4]_; not corrected.
+          out [3]_; not corrected.
 
     Raises
     ------
@@ -215,16 +215,18 @@ def agreement(
     -----
     Correlations are corrected for attenuation [1]_ by random halves of the runs, all
     pairs keeping their common errors. The linear one is then unbiased up to the ratio
-    of two estimates, about 0.01 with 6 and 12 runs and noise of half the spread, and
-    may exceed 1 by chance. The rank correlation is corrected in the same way: exact
-    where truth and estimate are jointly normal, but too large, by up to 0.05 in
-    simulations, where most pairs are far smaller than the noise. Strong pairs are
-    chosen by a third of the runs and judged by the others. The AUROC is extrapolated
-    from half as many runs to no noise [2]_, linearly: most of the bias goes, not all.
+    of two estimates, 0.02 or less with 6 runs, and may exceed 1 by chance. The rank
+    correlation is corrected in the same way: right where truth and estimate are
+    jointly normal, but too large, by about 0.05 in simulations, where most pairs are
+    far smaller than the noise. Strong pairs are chosen by a third of the runs and
+    judged by the others. The AUROC is not corrected: pairs are labelled by the noisy
+    truth, and wrong labels about the threshold lower it, by 0.01 with a noise of a
+    third of the threshold.
 
-    Intervals are percentiles. Subsets and targets are drawn independently of each
-    other [3]_, which is conservative, and runs by a Bayesian bootstrap, each with a
-    random weight. With few subsets (below about 15) they cover less than they say.
+    Intervals are percentiles. Subsets, with their runs, and targets are drawn
+    independently of each other [2]_, which is conservative. The runs with all data,
+    common to all subsets, are resampled by a Bayesian bootstrap, each with a random
+    weight; pairs keep their labels and whether they are covered.
 
     The slope is for estimates without noise, as averages of many runs have it; to
     predict from one run, noise included, the slope of `CalibratedInfluence` is right.
@@ -233,12 +235,9 @@ def agreement(
     ----------
     .. [1] C. Spearman, "The proof and measurement of association between two things",
        American Journal of Psychology 15(1), 1904.
-    .. [2] J. R. Cook, L. A. Stefanski, "Simulation-extrapolation estimation in
-       parametric measurement error models", Journal of the American Statistical
-       Association 89, 1994.
-    .. [3] A. B. Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 1(2),
+    .. [2] A. B. Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 1(2),
        2007.
-    .. [4] S. M. Park, K. Georgiev, A. Ilyas, G. Leclerc, A. Madry, "TRAK: attributing
+    .. [3] S. M. Park, K. Georgiev, A. Ilyas, G. Leclerc, A. Madry, "TRAK: attributing
        model behavior at scale", ICML 2023, definition 2.3.
 
     Examples
@@ -261,10 +260,10 @@ def agreement(
     shape = mu.shape[0], mu.shape[1]
     judged = read_estimate(estimate, names, shape, (interval, stderr), level)
     covered = covered_pairs(judged, mu, error, level)
-    comparison = Comparison(judged, runs, covered, threshold)
+    comparison = Comparison(judged, runs, mu, covered, threshold)
     rng = check_random_state(random_state)
     value = comparison.measures(rng)
-    raw = comparison.uncorrected(mu)
+    raw = comparison.uncorrected()
     draws = comparison.resampled(n_resamples, rng)
     measures = {
         name: Measure(v, *percentiles(draws[name], level), raw.get(name, np.nan))
