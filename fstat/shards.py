@@ -51,8 +51,11 @@ class Shard(Mapping[str, np.ndarray]):
                     self._places[name] = None
                     file[name]  # raises for objects
             self.n_steps = int(file["n_steps"])
-            name, at = ("since", ()) if "since" in file else ("step", (0,))
-            self.since = int(file[name][at])
+            self.since = 0
+            if "since" in file:
+                self.since = int(file["since"])
+            elif "step" in file:
+                self.since = int(file["step"][0])
         self._places.pop("since", None)
         del self._places["n_steps"]
 

@@ -103,10 +103,12 @@ class GoodnessOfFit:
         Parameters
         ----------
         level : float, default=0.05
-            Pairs are counted whose `pvalue` is below it,
-        distance, ratio : float, default=0.0 and 1.0
-            if `levy` is at least `distance`, or the standard deviations differ by the
-            factor `ratio` or more: large samples show what does not matter.
+            Pairs are counted whose `pvalue` is below it.
+        distance : float, default=0.0
+            Of these, only those whose `levy` is at least this, or `slope` beyond
+            `ratio`: large samples show what does not matter.
+        ratio : float, default=1.0
+            Factor by which standard deviations must differ to matter.
 
         Returns
         -------
