@@ -35,9 +35,9 @@ class CurvatureSampler:
     r"""Compares gradients in a ridge-damped curvature metric, within one training run.
 
     Wrap the forward and backward pass of each step in ``with sampler.step(index)``, and
-    call ``snapshot()`` at the end of each epoch, or of the last few; after the first one
-    gradients are still those of a model that knew nothing. Each example's gradient is
-    kept as it was when last in a batch. At a snapshot they make up the metric H, and each example
+    call ``snapshot()`` at the end of each epoch but the first, after which gradients
+    are still those of a model that knew nothing. Each example's gradient is kept as it
+    was when last in a batch. At a snapshot they make up the metric H, and each example
     is scored for each target by :math:`g_z' (H + \lambda I)^{-1} g_i`, where the
     gradient of the target is that of the moment. There is no further pass over the
     data, and training is the same to the last bit.
@@ -105,6 +105,8 @@ class CurvatureSampler:
     -----
     A statistic is one of many: influence that another one shows and this one does not
     is there all the same.
+
+    The model is trained in one process. `SingleRunSampler` may watch the same steps.
 
     The defaults of `damping` and `landmarks` were chosen on digits, against retraining,
     with other subsets, test digits, flipped labels and seeds than the figures in the
@@ -201,7 +203,8 @@ class CurvatureSampler:
             Numbers of the batch's examples in the training set, in order.
         loss_scale : float, default=1.0
             What the loss is multiplied with before its backward pass, such as
-            ``scaler.get_scale()``.
+            ``scaler.get_scale()``, or 1/k where gradients of k micro-batches are
+            accumulated, each of which is a step here.
         denominator : float, optional
             What the training loss divides its sum over the batch by, where that is
             not the number of examples.

@@ -1,5 +1,7 @@
 """The curvature sampler: scores, subsets, refusals, and training unharmed."""
 
+from contextlib import ExitStack
+
 import numpy as np
 import pytest
 from scipy.stats import t as student
@@ -9,7 +11,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 from fstat import FInfluence, Observations  # noqa: E402
-from fstat_torch import cross_entropy  # noqa: E402
+from fstat_torch import SingleRunSampler, cross_entropy  # noqa: E402
 from fstat_torch.curvature import CurvatureSampler  # noqa: E402
 from fstat_torch.metrics import Snapshots, last_layer_parameters  # noqa: E402
 
@@ -190,6 +192,44 @@ def test_training_is_the_same_to_the_last_bit(metric, dtype):
     for one, two in zip(plain.parameters(), watched.parameters(), strict=True):
         assert torch.equal(one, two) and torch.equal(one.grad, two.grad)
     assert not any(m._forward_hooks for m in watched.modules())
+
+
+def test_it_goes_together_with_the_sampler_of_every_step():
+    def trained(both):
+        model = mlp()
+        x, y = data()
+        curvature = CurvatureSampler(model, n_examples=N, targets=(x[:2], y[:2]))
+        sampler = SingleRunSampler(model, targets=(x[:2], y[:2]))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
+        for index in torch.arange(N).split(8):
+            optimizer.zero_grad()
+            with ExitStack() as stack:
+                if both:
+                    stack.enter_context(sampler.step(index))
+                stack.enter_context(curvature.step(index))
+                nn.functional.cross_entropy(model(x[index]), y[index]).backward()
+            optimizer.step()
+        curvature.snapshot()
+        return curvature.snapshots.scores[0], sampler.trace
+
+    (alone, _), (together, trace) = trained(False), trained(True)
+    assert np.array_equal(alone, together) and trace.n_recorded == 5
+
+
+def test_micro_batches_are_steps_of_a_scaled_loss():
+    x, y = data()
+    model = mlp()
+    whole, parts = (
+        CurvatureSampler(model, n_examples=N, targets=(x[:3], y[:3])) for _ in range(2)
+    )
+    with whole.step(torch.arange(N)):
+        nn.functional.cross_entropy(model(x), y).backward()
+    for index in torch.arange(N).split(10):
+        with parts.step(index, loss_scale=0.25):
+            (nn.functional.cross_entropy(model(x[index]), y[index]) / 4).backward()
+    whole.snapshot()
+    parts.snapshot()
+    np.testing.assert_allclose(*(s.snapshots.scores[0] for s in (whole, parts)))
 
 
 def test_only_chosen_parameters_count():

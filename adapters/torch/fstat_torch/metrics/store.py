@@ -106,8 +106,14 @@ class GradientStore:
         Returns
         -------
         Rows
-            Encoded gradients, by unit.
+            Encoded gradients, by unit; neighbours are not copied.
         """
+        if len(index) and bool((index.diff() == 1).all()):
+            start, stop = int(index[0]), int(index[-1]) + 1
+            return {
+                name: tuple(part[start:stop] for part in parts)
+                for name, parts in self._kept.items()
+            }
         return {
             name: tuple(part[index.to(part.device)] for part in parts)
             for name, parts in self._kept.items()
