@@ -14,7 +14,7 @@ from scipy.special import ndtr, ndtri
 from .._validation import FloatArray, probability
 from ..tradeoff import GaussianTradeOff, TradeOff
 from ..tradeoff._integrals import central_moment
-from .compose import _checked
+from ._steps import checked_counts
 
 # Constants of Shevtsova's bounds, for steps that are all alike and for others.
 _ALIKE = ((0.4690, 0.0), (0.3322, 0.429), (0.3031, 0.646))
@@ -256,7 +256,7 @@ def gaussian_limit(
         raise ValueError(f"`fs` must be trade-off functions, got {fs!r:.80}.")
     given = [counts] if isinstance(counts, int | np.integer) else counts
     taken: dict[TradeOff, int] = {}
-    for f, count in zip(steps, _checked(given, len(steps)), strict=True):
+    for f, count in zip(steps, checked_counts(given, len(steps)), strict=True):
         taken[f] = taken.get(f, 0) + count
     swapped = [(f.inverse(), n) for f, n in taken.items()]
     return GaussianLimit(_loss_sum(list(taken.items()), 1.0), _loss_sum(swapped, -1.0))

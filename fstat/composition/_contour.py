@@ -1,0 +1,273 @@
+r"""Exact error rates of a composition, by inverting its transform on a contour.
+
+With :math:`K(z) = \sum_i \log E_{Q_i} e^{z L_i}`, and a path :math:`c + is` to the
+right of 0,
+
+.. math::
+
+    Q(S > t) = \frac{1}{2\pi} \int \frac{e^{K(z) - tz}}{z} ds, \qquad
+    P(S > t) = \frac{1}{2\pi} \int \frac{e^{K(z) - t(z + 1)}}{z + 1} ds,
+
+and :math:`\delta(t)` has the kernel :math:`1/(z(z + 1))`. To the left of a pole the
+same integral is minus the lower tail. Where c is near the saddle point of the
+exponent the integrand is of the size of its integral, which is thus accurate relative
+to its own size, and the trapezoidal rule converges geometrically.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy.special import ndtri
+
+from .._validation import FloatArray
+from ..tradeoff import ErrorRates, TradeOff
+from ._atoms import atom_mass
+from ._exponent import Exponent
+from ._transform import ComplexArray, along, is_closed, log_transform
+
+_PERIOD = 36.0  # of the aliased distribution, in its standard deviations
+_NEGLIGIBLE = -36.0  # logarithm of the integrand, relative to its maximum
+_MOST_NODES = 4096
+_NO_ATOMS = -32.0  # logarithm of the share of sums of atoms that counts as none
+_BANDWIDTHS = np.array([24.0, 96.0])  # in 1 / deviation
+_MANY = 20  # steps for which one bandwidth is tried only
+_TIMES = 8  # of Newton's method
+_FURTHER = np.array([0.03, 0.1, 0.3, 1.0, 3.0, 10.0])  # tilts, in 1 / deviation
+
+
+@dataclass(frozen=True)
+class Path:
+    """The integrand on one vertical path: nodes, and the exponent's values there."""
+
+    nodes: ComplexArray
+    log_terms: ComplexArray
+
+    def integral(self, t: FloatArray, kernel: ComplexArray, shift: float) -> FloatArray:
+        """Return ``1/2pi int exp(K(z) - t (z + shift)) kernel(z) ds``."""
+        out = np.empty(t.shape)
+        for start in range(0, t.size, 4096):
+            part = slice(start, start + 4096)
+            terms = self.log_terms - np.multiply.outer(t[part], self.nodes + shift)
+            out[part] = (np.exp(terms) @ kernel).real
+        return out
+
+
+class Inversion:
+    """The distribution of a sum of independent losses, from its transform.
+
+    Parameters
+    ----------
+    fs : sequence of TradeOff
+        Steps.
+    counts : sequence of int
+        How often each is taken.
+    q_infinite, p_infinite : float
+        Probabilities of an infinite loss under Q, and of minus infinity under P.
+    """
+
+    def __init__(
+        self,
+        fs: Sequence[TradeOff],
+        counts: Sequence[int],
+        q_infinite: float,
+        p_infinite: float,
+    ) -> None:
+        self._fs, self._counts = fs, counts
+        self.exponent = Exponent(fs, counts)
+        self._q_infinite, self._p_infinite = q_infinite, p_infinite
+        self.abscissae = self.exponent.places()
+        self.saddles = np.array([self.exponent.mean(c) for c in self.abscissae])
+        first, last = (
+            self.exponent.deviation(float(c)) for c in self.abscissae[[0, -1]]
+        )
+        self._limits = self.saddles[0] - 3 * first, self.saddles[-1] + 3 * last
+        self.levels = self.exponent.level(self.abscissae)
+        # Where the integrands of two paths are equally large.
+        self._borders = np.diff(self.levels) / np.diff(self.abscissae)
+
+    @cached_property
+    def converges(self) -> bool:
+        """Whether the integrand vanishes along the paths, within some bandwidth.
+
+        It cannot where sums of atoms alone are not rare.
+        """
+        with np.errstate(divide="ignore"):
+            masses = [np.log(atom_mass(f)) for f in self._fs]
+        if np.dot(self._counts, masses) > _NO_ATOMS:
+            return False
+        tried = _BANDWIDTHS[:1] if len(self._fs) > _MANY else _BANDWIDTHS
+        return any(
+            self._vanishes(wide / self.exponent.deviation(-0.5)) for wide in tried
+        )
+
+    def _vanishes(self, bandwidth: float) -> bool:
+        """Say whether it does within a bandwidth, which is kept if so.
+
+        Beyond, too, the transform must stay small: also where a single step comes
+        round again, if its loss is nearly on a lattice.
+        """
+        self._bandwidth = bandwidth
+        self._paths: dict[int, Path] = {}
+        self._fine = [log_transform(f, bandwidth) for f in self._fs]
+        served = np.flatnonzero(self.levels - self.abscissae * self.saddles > -40.0)
+        middle = int(np.searchsorted(self.abscissae, 0.0))
+        for k in (served[0], middle, served[-1]):
+            nodes = self._path(int(k)).nodes
+            if nodes.size >= _MOST_NODES or nodes[-1].imag >= bandwidth:
+                return False
+        if not all(map(is_closed, self._fs)):
+            return True
+        c, last = self.abscissae[middle], self._path(middle).nodes[-1].imag
+        z = c + 1j * last * np.geomspace(1.0, 300.0, max(100, 3000 // len(self._fs)))
+        small = self.exponent(z).real - self.levels[middle] < _NEGLIGIBLE * 0.8
+        return bool(small.all())
+
+    def _along(self, c: float, step: float, first: int, last: int) -> ComplexArray:
+        """Return K at ``c + i k step`` for k from first to last."""
+        total = np.zeros(last - first, complex)
+        for log, count in zip(self._fine, self._counts, strict=True):
+            total += count * along(log, c, step, first, last)
+        return total
+
+    def rates(self, t: FloatArray) -> ErrorRates:
+        """Return the errors of the test that rejects P where the sum exceeds `t`."""
+        out = ErrorRates(*(np.zeros(t.shape) for _ in range(4)))
+        for k, here in self._nearest(t):
+            c, path = self.abscissae[k], self._path(k)
+            q = path.integral(t[here], 1 / path.nodes, 0.0)
+            p = path.integral(t[here], 1 / (path.nodes + 1), 1.0)
+            out.power[here] = self._q_infinite + q if c > 0 else 1.0 + q
+            out.alpha[here] = p if c > -1 else 1.0 - self._p_infinite + p
+            out.specificity[here] = self._p_infinite - p if c < -1 else 1.0 - p
+            out.beta[here] = -q if c < 0 else 1.0 - out.power[here]
+        # Beyond lies nothing but what is infinite.
+        sure, never = self._q_infinite, self._p_infinite
+        ends = [t > self._limits[1], t < self._limits[0]]
+        right = 0.0, sure, 1.0, 1.0 - sure
+        left = 1.0 - never, 1.0, never, 0.0
+        return ErrorRates(
+            *(
+                np.select(ends, [np.asarray(a), np.asarray(b)], np.clip(rate, 0, 1))
+                for rate, a, b in zip(out, right, left, strict=True)
+            )
+        )
+
+    def delta(self, epsilon: FloatArray) -> FloatArray:
+        """Return ``sup_S Q(S) - exp(epsilon) P(S)``."""
+        out = np.full(epsilon.shape, float(self._q_infinite))
+        for k, here in self._nearest(epsilon):
+            c, path, e = self.abscissae[k], self._path(k), epsilon[here]
+            out[here] += path.integral(e, 1 / path.nodes / (path.nodes + 1), 0.0)
+            # What passing the poles leaves behind.
+            if c < 0:
+                out[here] += 1.0 - self._q_infinite
+            if c < -1:
+                out[here] -= np.exp(e) * (1.0 - self._p_infinite)
+        ends = [epsilon > self._limits[1], epsilon < self._limits[0]]
+        with np.errstate(over="ignore"):
+            nearly = 1.0 - np.exp(epsilon) * (1.0 - self._p_infinite)
+        beyond = [np.full(epsilon.shape, self._q_infinite), nearly]
+        return np.clip(np.select(ends, beyond, out), 0.0, 1.0)
+
+    def auc(self) -> float:
+        """Return the probability that a loss under Q exceeds one under P."""
+        spread = self.exponent.deviation(0.0)
+        c, certain = -0.5, 1.0
+        if spread < 4.0:  # too near to the pole
+            c = self.exponent.clear(0.0, 1.0)
+            certain -= (1.0 - self._q_infinite) * (1.0 - self._p_infinite)
+        step = np.pi / max(self._period(c), self._period(-1.0 - c))
+        number = 64
+        while True:
+            # The transform of the difference of two independent losses.
+            log = self._along(c, step, 0, number)
+            log = log + np.conj(self._along(-1.0 - c, step, 0, number))
+            if log[-1].real - log[0].real < _NEGLIGIBLE or number >= _MOST_NODES:
+                break
+            number *= 2
+        z = c + 1j * np.arange(number) * step
+        weights = np.where(z.imag == 0, step, 2 * step) / (2 * np.pi)
+        return float(certain + (weights @ (np.exp(log) / z)).real)
+
+    def test_of_level(self, alpha: FloatArray, specificity: FloatArray) -> ErrorRates:
+        """Return the most powerful test of a level, which is 1 - specificity."""
+        t = self.threshold(alpha, specificity)
+        test = self.rates(t)
+        never, always = alpha == 0, specificity <= self._p_infinite
+        ends = [never, always]
+        power = np.select(ends, [self._q_infinite, 1.0], test.power)
+        beta = np.select(ends, [1.0 - self._q_infinite, 0.0], test.beta)
+        return ErrorRates(alpha, power, specificity, beta)
+
+    def threshold(self, alpha: FloatArray, specificity: FloatArray) -> FloatArray:
+        """Return where ``P(S > t)`` is `alpha`, by Newton's method on probits."""
+        wanted = _probit(alpha, specificity)
+        known = self.rates(self.saddles)
+        at = _probit(known.alpha, known.specificity)
+        t = np.interp(wanted, at, self.saddles)
+        for _ in range(_TIMES):
+            now = self.rates(t)
+            short = wanted - _probit(now.alpha, now.specificity)
+            # The derivative of the probit is the density over the normal density.
+            normal = np.exp(-((wanted - short) ** 2) / 2) / np.sqrt(2 * np.pi)
+            density = self._density(t)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                step = np.where(density > 0, short * normal / density, 0.0)
+            t = np.clip(t + step, self.saddles[0], self.saddles[-1])
+            if (np.abs(short) < 1e-13 * (1 + np.abs(wanted))).all():
+                break
+        return t
+
+    def _density(self, t: FloatArray) -> FloatArray:
+        """Return the density of the sum under P."""
+        out = np.empty(t.shape)
+        for k, here in self._nearest(t):
+            path = self._path(k)
+            out[here] = path.integral(t[here], np.ones_like(path.nodes), 1.0)
+        return out
+
+    def _nearest(self, t: FloatArray) -> list[tuple[int, FloatArray]]:
+        """Return the paths to take, each with the thresholds it serves."""
+        inside = (t >= self._limits[0]) & (t <= self._limits[1])
+        which = np.where(inside, np.searchsorted(self._borders, t), -1)
+        return [(int(k), which == k) for k in np.unique(which[inside])]
+
+    def _period(self, c: float) -> float:
+        """Return the period of the aliased, tilted distribution: nothing overlaps."""
+        level, mean = self.exponent.level(np.asarray(c)), self.exponent.mean(c)
+        spread = self.exponent.deviation(c)
+        # What a pole adds is damped by as much as the tails are.
+        period = _PERIOD * max(spread, 1 / abs(c), 1 / abs(c + 1))
+        for sign in (1.0, -1.0):
+            further = sign * _FURTHER / spread
+            log = self.exponent.level(c + further) - level - further * mean
+            reach = (log - _NEGLIGIBLE) / np.abs(further)
+            period = max(period, float(np.nanmin(reach)) + 3 * spread)
+        return period
+
+    def _path(self, k: int) -> Path:
+        """Return the path of an abscissa, with nodes until the integrand is nothing."""
+        if k not in self._paths:
+            c = self.abscissae[k]
+            step = 2 * np.pi / self._period(c)
+            s, values = np.arange(32) * step, np.empty(0, complex)
+            while True:
+                values = np.append(values, self._along(c, step, values.size, s.size))
+                small = values.real - values[0].real < _NEGLIGIBLE
+                enough = small[-8:].all() or s[-1] >= self._bandwidth
+                if enough or s.size >= _MOST_NODES:
+                    break
+                s = np.arange(s.size + max(16, s.size // 4)) * step
+            weights = np.where(s == 0, step, 2 * step) / (2 * np.pi)
+            self._paths[k] = Path(c + 1j * s, values + np.log(weights))
+        return self._paths[k]
+
+
+def _probit(alpha: FloatArray, specificity: FloatArray) -> FloatArray:
+    """Return the normal threshold of these errors, from whichever is smaller."""
+    small = ndtri(np.maximum(np.minimum(alpha, specificity), 1e-300))
+    return np.where(alpha <= specificity, -small, small)

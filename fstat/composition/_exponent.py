@@ -1,0 +1,91 @@
+"""The cumulant generating function of a sum of losses, and where to tilt it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .._validation import FloatArray
+from ..tradeoff import TradeOff
+from ._transform import ComplexArray, log_transform
+
+SPACING = 1.5  # of the saddle points, in standard deviations
+_LEAST = -640.0  # logarithm of the least probability served
+_MOST_PATHS = 200
+_NO_LESS = 0.02
+
+
+class Exponent:
+    r"""The function :math:`K(z) = \sum_i n_i \log E_{Q_i} e^{z L_i}`.
+
+    For real arguments, and those with imaginary parts as small as deviations are large.
+
+    Parameters
+    ----------
+    fs : sequence of TradeOff
+        Steps.
+    counts : sequence of int
+        How often each is taken.
+    """
+
+    def __init__(self, fs: Sequence[TradeOff], counts: Sequence[int]) -> None:
+        self._steps = [log_transform(f) for f in fs]
+        self._counts = counts
+
+    def __call__(self, z: ComplexArray) -> ComplexArray:
+        """Return K(z)."""
+        total = np.zeros(np.shape(z), complex)
+        for log, count in zip(self._steps, self._counts, strict=True):
+            total += count * log(z)
+        return total
+
+    def level(self, c: FloatArray) -> FloatArray:
+        """Return K at real arguments."""
+        return np.asarray(self(np.asarray(c) + 0j).real)
+
+    def mean(self, c: float) -> float:
+        """Return K'(c), the mean of the loss tilted by c."""
+        return float(self(np.array([c + 1e-30j]))[0].imag) / 1e-30
+
+    def deviation(self, c: float) -> float:
+        """Return the standard deviation of the loss tilted by c."""
+        gap = 1e-5 * (1.0 + abs(c))
+        slope = (self.mean(c + gap) - self.mean(c - gap)) / (2 * gap)
+        return float(np.sqrt(max(slope, 0.0)))
+
+    def places(self) -> FloatArray:
+        """Return abscissae: by a standard deviation clear of the poles at 0 and -1."""
+        right = self._march(self.clear(0.0, 1.0), 1.0, np.inf)
+        left = self._march(-1.0 - self.clear(-1.0, -1.0), -1.0, -np.inf)
+        spread = self.deviation(-0.5)
+        between = self._march(-1.0 + 1.0 / spread, 1.0, -1.0 / spread)
+        return np.array(sorted(left + between + right))
+
+    def clear(self, pole: float, direction: float) -> float:
+        """Return a distance from a pole: less if the tail beyond is heavy."""
+        spread = self.deviation(pole)
+        distance = 1.0 / spread
+        mean = self.mean(pole)
+        while abs(self.mean(pole + direction * distance) - mean) > 1.5 * spread:
+            distance /= 2
+        return distance
+
+    def _march(self, start: float, direction: float, stop: float) -> list[float]:
+        places: list[float] = []
+        c, spread, before, wider = start, self.deviation(start), np.inf, np.inf
+        while direction * (stop - c) >= 0 and len(places) < _MOST_PATHS:
+            level, mean = float(self.level(np.asarray(c))), self.mean(c)
+            least = level - c * mean - max(0.0, -mean)
+            if not np.isfinite(level) or spread == 0 or least < _LEAST:
+                break
+            places.append(c)
+            if np.isinf(stop) and spread < wider and abs(before - least) < _NO_LESS:
+                break  # of a bounded loss the largest value is reached
+            # Where the spread soon grows, the saddle points would run away.
+            step = direction * SPACING / spread
+            while abs(self.mean(c + step) - mean) > 2 * SPACING * spread:
+                step /= 2
+            c, before, wider = c + step, least, spread
+            spread = self.deviation(c)
+        return places

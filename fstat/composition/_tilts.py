@@ -1,0 +1,80 @@
+"""Which tilts serve which losses, and how long their transforms must be."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from .._validation import FloatArray
+from ._contour import Inversion
+from ._convolution import FURTHER, Tilt, outside
+
+LARGEST = 2**21  # points of a Fourier transform
+WINDOW = 12.0  # in standard deviations, at least
+_FARTHEST = -48.0  # logarithm of the least probability resolved
+_NEGLIGIBLE = -34.0  # logarithm of what may be wrapped around
+_TOGETHER = 2  # saddle points of the contours to a tilt
+
+
+def tilts_upward(
+    inversion: Inversion,
+    centre: float,
+    width: float,
+    ends: FloatArray,
+    mirrored: bool,
+) -> list[Tilt]:
+    """Return the tilts that serve everything from the centre upward."""
+    own, saddles, levels = inversion.abscissae, inversion.saddles, inversion.levels
+    thetas = own
+    if mirrored:
+        own, saddles, levels = own[::-1], -saddles[::-1], levels[::-1]
+        thetas = -1.0 - own
+    chosen = np.flatnonzero(saddles > centre)[::_TOGETHER]
+    enough = levels[chosen] - thetas[chosen] * saddles[chosen] < _FARTHEST
+    chosen = chosen[: int(np.argmax(np.append(enough, True))) + 1]
+    deviations = [inversion.exponent.deviation(float(c)) for c in own[chosen]]
+    last = saddles[chosen[-1]] + 2 * deviations[-1]
+    if last + 8 * deviations[-1] > ends[1]:
+        last = ends[1]
+    # Where the masses are equally large in two tilts.
+    middle = np.diff(levels[chosen]) / np.diff(thetas[chosen])
+    borders = np.concatenate([[centre - 2 * deviations[0]], middle, [last]])
+    index = np.round(borders / width).astype(int)
+    return [
+        _long_enough(
+            inversion,
+            width,
+            ends,
+            mirrored,
+            Tilt(float(thetas[k]), first, last, spread, 64),
+        )
+        for k, first, last, spread in zip(
+            chosen, index[:-1].tolist(), index[1:].tolist(), deviations, strict=True
+        )
+        if first < last
+    ]
+
+
+def _long_enough(
+    inversion: Inversion, width: float, ends: FloatArray, mirrored: bool, tilt: Tilt
+) -> Tilt:
+    """Return a tilt with a transform so long that hardly anything is wrapped around."""
+
+    def level(at: FloatArray) -> FloatArray:
+        return inversion.exponent.level(-1.0 - at if mirrored else at)
+
+    served = max(WINDOW * tilt.deviation / width, 1.2 * (tilt.last - tilt.first), 64)
+    size = 1 << int(np.ceil(np.log2(served)))
+    while True:
+        tilt = replace(tilt, size=size)
+        wrapped = [-np.inf]
+        for sign, end in outside(tilt):
+            if ends[0] <= end * width <= ends[1]:
+                further = sign * FURTHER / tilt.deviation
+                logs = level(tilt.theta + further) - further * end * width
+                logs = logs - level(np.array(tilt.theta))
+                wrapped.append(float(np.nanmin(logs, initial=0.0)))
+        if max(wrapped) < _NEGLIGIBLE or size >= LARGEST:
+            return tilt
+        size *= 2

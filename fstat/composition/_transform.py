@@ -1,0 +1,204 @@
+"""The moment generating function of a step's loss, at complex arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._validation import FloatArray
+from ..tradeoff import (
+    GaussianTradeOff,
+    InverseTradeOff,
+    LaplaceTradeOff,
+    SubsampledTradeOff,
+    TradeOff,
+)
+from ..tradeoff._atoms import AtomicTradeOff
+
+ComplexArray = NDArray[np.complexfloating[Any, Any]]
+LogTransform = Callable[[ComplexArray], ComplexArray]
+
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(20)
+_TABLE = 64  # powers kept at a time
+_UNSEEN = 75.0  # orders of e below the largest term
+_MOST_PIECES = 12  # of each stretch on which the loss has a smooth density
+
+
+def log_transform(f: TradeOff, bandwidth: float = 10.0) -> LogTransform:
+    r"""Return :math:`z \mapsto \log E_Q[e^{zL}; L < \infty]`.
+
+    Parameters
+    ----------
+    f : TradeOff
+        One step.
+    bandwidth : float, default=10.0
+        Imaginary parts of the arguments are at most of this size.
+
+    Returns
+    -------
+    callable
+        Vectorised over complex arguments.
+    """
+    if isinstance(f, GaussianTradeOff):
+        variance = float(f.mu) ** 2
+        return lambda z: np.asarray(variance * z * (z + 1) / 2)
+    if isinstance(f, InverseTradeOff):
+        return Swapped(log_transform(f.base, bandwidth))
+    if isinstance(f, AtomicTradeOff):
+        finite = np.isfinite(f._loss)
+        return Sum(f._loss[finite], np.log(f._q[finite]))
+    if isinstance(f, LaplaceTradeOff):
+        return _of_laplace(f.mu)
+    if isinstance(f, SubsampledTradeOff) and isinstance(f.base, GaussianTradeOff):
+        return Sum(*_seldom_gaussian(float(f.base.mu), f.p, bandwidth))
+    return _by_quadrature(f, bandwidth)
+
+
+def is_closed(f: TradeOff) -> bool:
+    """Say whether the transform is right everywhere, not only up to a bandwidth."""
+    if isinstance(f, InverseTradeOff):
+        return is_closed(f.base)
+    return isinstance(f, GaussianTradeOff | AtomicTradeOff | LaplaceTradeOff)
+
+
+class Swapped:
+    """The transform where P and Q have changed places."""
+
+    def __init__(self, base: LogTransform) -> None:
+        self._base = base
+
+    def __call__(self, z: ComplexArray) -> ComplexArray:
+        return self._base(-1.0 - z)
+
+    def along(self, c: float, step: float, first: int, last: int) -> ComplexArray:
+        """Return the logarithms at ``c + i k step``."""
+        return np.conj(along(self._base, -1.0 - c, step, first, last))
+
+
+def along(
+    log: LogTransform, c: float, step: float, first: int, last: int
+) -> ComplexArray:
+    """Return logarithms of a transform at ``c + i k step`` for k from first to last."""
+    if isinstance(log, Sum | Swapped):
+        return log.along(c, step, first, last)
+    return log(c + 1j * step * np.arange(first, last))
+
+
+class Sum:
+    """The transform of a discrete loss, or of a quadrature rule for one."""
+
+    def __init__(self, loss: FloatArray, log_q: FloatArray) -> None:
+        self._loss, self._log_q = loss, log_q
+
+    def __call__(self, z: ComplexArray) -> ComplexArray:
+        flat = np.ravel(z)
+        out = np.empty(flat.shape, complex)
+        block = max(1, 2**18 // self._loss.size)
+        for start in range(0, flat.size, block):
+            part = flat[start : start + block]
+            exponents = self._log_q + np.multiply.outer(part, self._loss)
+            top = exponents.real.max(axis=-1)
+            total = np.exp(exponents - top[:, None]).sum(axis=-1)
+            out[start : start + block] = top + np.log(total)
+        return out.reshape(np.shape(z))
+
+    def along(self, c: float, step: float, first: int, last: int) -> ComplexArray:
+        """Return the logarithms at ``c + i k step``: powers take no exponentials."""
+        exponents = self._log_q + c * self._loss
+        top = exponents.max()
+        seen = exponents > top - _UNSEEN
+        turn = 1j * step * self._loss[seen]
+        weights = np.exp(exponents[seen] - top + first * turn)
+        size = min(_TABLE, last - first)
+        table = np.exp(np.multiply.outer(np.arange(size), turn))
+        onward, sums = np.exp(size * turn), []
+        for _ in range(first, last, size):
+            sums.append(table @ weights)
+            weights = weights * onward
+        return np.asarray(top + np.log(np.concatenate(sums)[: last - first]))
+
+
+def _of_laplace(mu: float) -> LogTransform:
+    """Two atoms, and between them a loss uniform but for a tilt of one half."""
+
+    def transform(z: ComplexArray) -> ComplexArray:
+        tilted = (z + 0.5) * mu
+        with np.errstate(over="ignore", invalid="ignore"):
+            ratio = np.sinh(tilted) / np.where(tilted == 0, 1.0, tilted)
+            ratio = np.where(np.abs(tilted) < 1e-4, 1 + tilted * tilted / 6, ratio)
+            total = np.cosh(tilted) + mu / 2 * ratio
+            return np.asarray(np.log(total) - mu / 2)
+
+    return transform
+
+
+def _seldom_gaussian(
+    mu: float, p: float, bandwidth: float
+) -> tuple[FloatArray, FloatArray]:
+    """Return the loss and log Q of the trapezoidal rule, for a subsampled Gaussian.
+
+    Over the normal variable the integrand is analytic in a strip, of half the width
+    ``pi / mu``, and turns by at most mu times the bandwidth, so that the rule
+    converges geometrically.
+    """
+    step = min(0.2, 0.45 / mu, 3.0 / (mu * bandwidth))
+    x = np.arange(-np.ceil(40.0 / step), np.ceil((40.0 + 2 * mu) / step) + 1) * step
+    log_p = -x * x / 2 + np.log(step / np.sqrt(2 * np.pi))
+    loss = np.logaddexp(np.log1p(-p), np.log(p) + mu * x - mu * mu / 2)
+    return loss, log_p + loss
+
+
+def _by_quadrature(f: TradeOff, bandwidth: float) -> LogTransform:
+    """Integrate by parts: ``1 + z int e^{zt} Q(L > t) dt - z int e^{zt} Q(L <= t) dt``.
+
+    The first integral is over positive thresholds, the second over negative ones.
+    Rates are accurate relative to their size, and so are the integrals; between breaks
+    they are smooth, however many atoms the loss may have there.
+    """
+    singular = float(f._rates(np.asarray(np.inf), False).power)
+    t, log_weight, sign = _nodes(f, singular, bandwidth)
+
+    def transform(z: ComplexArray) -> ComplexArray:
+        # Little memory for many arguments.
+        flat = np.ravel(z)
+        total = np.empty(flat.shape, complex)
+        for start in range(0, flat.size, 64):
+            part = flat[start : start + 64]
+            with np.errstate(over="ignore", invalid="ignore"):
+                terms = np.exp(log_weight + np.multiply.outer(part, t))
+                total[start : start + 64] = part * (terms @ sign)
+        return np.log1p(total.reshape(np.shape(z)) - singular)
+
+    return transform
+
+
+def _nodes(
+    f: TradeOff, singular: float, bandwidth: float
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return thresholds, logarithms of weight times rate, and signs."""
+    breaks = _breaks(f)
+    length = np.diff(breaks)
+    wanted = np.maximum(length / np.median(length) / 2, bandwidth * length / 8)
+    pieces = np.clip(np.ceil(wanted), 1, _MOST_PIECES).astype(int)
+    # Fractions of a stretch are counted on, from one break to the next.
+    count = np.append(0, np.cumsum(pieces))
+    ends = np.interp(np.arange(count[-1] + 1), count, breaks)
+    half = np.diff(ends)[:, None] / 2
+    t = (ends[:-1, None] + half * (1 + _NODES)).ravel()
+    rates = f._rates(t, True)
+    rate = np.where(t > 0, np.maximum(rates.power - singular, 0.0), rates.beta)
+    with np.errstate(divide="ignore"):
+        log_weight = np.log((half * _WEIGHTS).ravel()) + np.log(rate)
+    seen = np.isfinite(log_weight)
+    return t[seen], log_weight[seen], np.where(t > 0, 1.0, -1.0)[seen]
+
+
+@lru_cache(maxsize=1024)
+def _breaks(f: TradeOff) -> FloatArray:
+    breaks = np.unique(np.append(f._loss_breaks(), 0.0))
+    apart = np.diff(breaks) > 1e-13 * np.abs(breaks[1:])
+    return np.asarray(breaks[np.append(True, apart)])

@@ -1,0 +1,136 @@
+"""Composition of trade-off functions: closed forms first, numerics where needed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+
+import numpy as np
+
+from .._validation import option
+from ..tradeoff import (
+    EpsilonDeltaTradeOff,
+    GaussianTradeOff,
+    LaplaceTradeOff,
+    TradeOff,
+)
+from ..tradeoff._atoms import AtomicTradeOff
+from ..tradeoff.base import one_curve
+from ._exact import exact_sum
+from ._steps import counted
+from .composed import ComposedTradeOff
+from .laplace_sum import LaplaceSum
+
+_MOST_LAPLACE = 1024
+
+
+def compose(
+    *fs: TradeOff,
+    counts: Sequence[int] | None = None,
+    tolerance: float = 1e-4,
+    method: str = "auto",
+) -> TradeOff:
+    r"""Return the composition of trade-off functions, of independent steps.
+
+    Parameters
+    ----------
+    *fs : TradeOff
+        Steps, one or more.
+    counts : sequence of int, optional
+        How often each of them is taken; once by default.
+    tolerance : float, default=1e-4
+        How far apart the lower and the upper curve of a `ComposedTradeOff` may lie: the
+        largest relative difference of their powers, down to type I errors of 1e-15.
+        Values of the function itself do not depend on it where they are found by
+        inversion.
+    method : {"auto", "numeric"}, default="auto"
+        Whether to look for a closed form first.
+
+    Returns
+    -------
+    TradeOff
+        :math:`f_1 \otimes f_2 \otimes \cdots = T(P_1 \times P_2 \times \cdots,
+        Q_1 \times Q_2 \times \cdots)` (section 3.1 of [1]_). Gaussian steps make a
+        `GaussianTradeOff` with :math:`\mu = \sqrt{\sum_i \mu_i^2}`, discrete steps of
+        few outcomes a `PiecewiseLinearTradeOff`, up to 1024 equal Laplace steps a
+        `LaplaceSum`; others a `ComposedTradeOff`.
+
+    Raises
+    ------
+    ValueError
+        If there is no `fs`, one of them holds many curves, `counts` are not positive
+        integers for each of `fs`, or `tolerance` is not positive.
+
+    See Also
+    --------
+    gaussian_limit : What compositions of many steps tend to.
+
+    Notes
+    -----
+    Composition is commutative and associative, and the inverse of a composition is
+    that of the inverses. ``f @ g`` and ``f ** n`` are short for it.
+
+    References
+    ----------
+    .. [1] J. Dong, A. Roth, W. J. Su, "Gaussian differential privacy", Journal of
+       the Royal Statistical Society B 84(1), 2022, arXiv:1905.02383.
+
+    Examples
+    --------
+    >>> from fstat import GaussianTradeOff
+    >>> from fstat.composition import compose
+    >>> from fstat.tradeoff import EpsilonDeltaTradeOff, LaplaceTradeOff
+    >>> compose(GaussianTradeOff(0.3), GaussianTradeOff(0.4))
+    GaussianTradeOff(mu=0.5)
+    >>> compose(EpsilonDeltaTradeOff(0.0, 0.1), EpsilonDeltaTradeOff(0.0, 0.2))
+    EpsilonDeltaTradeOff(epsilon=0, delta=0.28)
+    >>> f = compose(LaplaceTradeOff(0.02), GaussianTradeOff(0.01), counts=[1000, 5000])
+    >>> float(f(0.05).round(6)), float(f.epsilon(1e-10).round(4))
+    (0.757278, 6.1662)
+    """
+    option(method, "method", ("auto", "numeric"))
+    if not tolerance > 0:
+        raise ValueError(f"`tolerance` must be positive, got {tolerance!r}.")
+    steps = counted(fs, counts)
+    if any(f.advantage() == 1 for f in steps if f._shape() == ()):
+        return EpsilonDeltaTradeOff(0.0, 1.0)
+    if method == "auto":
+        return _shortest(steps, float(tolerance))
+    return _composed(steps, float(tolerance))
+
+
+def _shortest(steps: dict[TradeOff, int], tolerance: float) -> TradeOff:
+    """Return a closed form, of all steps or of those that have one."""
+    mus = [
+        np.sqrt(n) * f.mu for f, n in steps.items() if isinstance(f, GaussianTradeOff)
+    ]
+    rest = {f: n for f, n in steps.items() if not isinstance(f, GaussianTradeOff)}
+    mu = reduce(np.hypot, mus, np.zeros(()))
+    if not rest:
+        return GaussianTradeOff(mu)
+    rest = {f: n for f, n in rest.items() if one_curve(f).advantage() > 0}
+    normal = GaussianTradeOff(mu)
+    if one_curve(normal).advantage() > 0 or not rest:
+        rest[normal] = 1
+    if len(rest) == 1:
+        return _power(*next(iter(rest.items())), tolerance)
+    discrete = [(f, n) for f, n in rest.items() if isinstance(f, AtomicTradeOff)]
+    if len(discrete) == len(rest) and (exact := exact_sum(discrete)) is not None:
+        return exact
+    return _composed(rest, tolerance)
+
+
+def _composed(steps: dict[TradeOff, int], tolerance: float) -> ComposedTradeOff:
+    """Return the composition, with an order of steps that does not depend on theirs."""
+    fs = sorted(steps, key=lambda f: (type(f).__name__, repr(f)))
+    return ComposedTradeOff(fs, [steps[f] for f in fs], tolerance)
+
+
+def _power(f: TradeOff, count: int, tolerance: float) -> TradeOff:
+    if count == 1:
+        return f
+    if isinstance(f, LaplaceTradeOff) and count <= _MOST_LAPLACE:
+        return LaplaceSum(f.mu, count)
+    if isinstance(f, AtomicTradeOff) and (exact := exact_sum([(f, count)])) is not None:
+        return exact
+    return ComposedTradeOff([f], [count], tolerance)
