@@ -289,8 +289,15 @@ class CurvatureSampler:
 
         Parameters
         ----------
-        subsets, targets, standardize, discard
-            See `Snapshots.observations`.
+        subsets : optional
+            None: each example on its own. Numbers of examples, or several arrays,
+            named or not.
+        targets : str or sequence of str, optional
+            Which targets; all by default.
+        standardize : bool, default=True
+            Whether to standardise.
+        discard : int, default=0
+            Snapshots left out at the start of the run, as long as one remains.
 
         Returns
         -------
