@@ -16,6 +16,7 @@ SHOWN = {
     "audit": "epsilon is at least",
     "accelerate_loop": "Selection(",
     "from_samples": "Selection(",
+    "ground_truth": "Agreement(",
     "own_loop": "Selection(",
     "trainer_lightning": "Selection(",
     "trainer_transformers": "Selection(",

@@ -175,10 +175,10 @@ class AgreementDisplay:
         return self
 
     def _label(self, ax: Axes) -> None:
-        quantity = "retraining" if self.quantity is None else self.quantity
-        head, _, rest = quantity.partition(" (")
-        ylabel = rf"$\mu$, {head}" if not rest else f"$\\mu$, {head}\n({rest}"
-        ax.set(xlabel="estimate", ylabel=ylabel.split("; ")[0])
+        head, _, design = (self.quantity or "retraining").partition(" (")
+        design = design.partition(")")[0]
+        ax.set(xlabel="estimate", ylabel=rf"$\mu$, {head}")
         ax.spines[["top", "right"]].set_visible(False)
-        if self.text:
-            ax.set_title(self.text, loc="left", fontsize=8)
+        lines = [line for line in (design, self.text) if line]
+        if lines:
+            ax.set_title("\n".join(lines), loc="left", fontsize=8)
