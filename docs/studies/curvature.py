@@ -541,7 +541,10 @@ models.
 
 ## What helped, and what did not
 
-Helped, on the tuning set:
+On the tuning set. What no table above shows was compared once, while choosing, on 1 to
+3 runs; the study does not remake it.
+
+Helped:
 
 - *Standardising* by the spread of the scores outside of S: the raw score knows nothing
   of how easily a test digit's margin moves. The spread over all examples, S among them,
