@@ -15,7 +15,7 @@ help:
 	@echo "make lint      ruff, formatting, types, docstrings"
 	@echo "make slow      longer simulations of what the fast tests claim"
 	@echo "make bench     time the core and the sampler, as ratios"
-	@echo "make validity  coverage of the intervals: docs/validity.md"
+	@echo "make validity  coverage of the intervals: docs/validity.md (resumes; up to an hour)"
 	@echo "make studies   every other table of docs/: about an hour on two cores"
 	@echo "make figures   the pictures of the README"
 
@@ -46,7 +46,9 @@ format: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	$(BIN)/python tests/benchmarks/bench_fit.py
+	$(BIN)/python tests/benchmarks/bench_composition.py
 	$(BIN)/python tests/benchmarks/bench_gradients.py
+	$(BIN)/python tests/benchmarks/bench_curvature.py
 
 validity: $(VENV)/.installed
 	$(BIN)/python docs/studies/validity.py
@@ -57,6 +59,13 @@ studies: $(VENV)/.installed
 	$(BIN)/python docs/studies/deleting.py
 	$(BIN)/python docs/studies/consistency.py
 	$(BIN)/python docs/studies/error_rate.py
+	$(BIN)/python docs/studies/auditing.py
+	$(BIN)/python docs/studies/many_pairs.py
+	$(BIN)/python docs/studies/composition.py
+	$(BIN)/python docs/studies/ground_truth.py
+	$(BIN)/python docs/studies/curvature.py --truth
+	$(BIN)/python docs/studies/curvature.py --tune
+	$(BIN)/python docs/studies/curvature.py
 
 figures: $(VENV)/.installed
 	$(BIN)/python docs/studies/readme_figures.py

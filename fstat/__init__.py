@@ -1,6 +1,8 @@
 """Training-data influence as statistics: signed scores with intervals and errors."""
 
+from .composition import GaussianLimit, ToleranceWarning, compose, gaussian_limit
 from .display import (
+    CompositionDisplay,
     GaussianLimitDisplay,
     InfluenceDisplay,
     RankDisplay,
@@ -57,6 +59,7 @@ __all__ = [
     "BootstrapDistribution",
     "Comparison",
     "ComposedInfluence",
+    "CompositionDisplay",
     "ConfidenceBand",
     "ConfidenceInterval",
     "ConfidenceSequence",
@@ -66,6 +69,7 @@ __all__ = [
     "ErrorRates",
     "Extremes",
     "FInfluence",
+    "GaussianLimit",
     "GaussianLimitDisplay",
     "GaussianLimitWarning",
     "GaussianTradeOff",
@@ -78,12 +82,15 @@ __all__ = [
     "RankIntervals",
     "Selection",
     "SignErrors",
+    "ToleranceWarning",
     "Trace",
     "TradeOff",
     "TradeOffDisplay",
     "UnestimableWarning",
     "bootstrap_distribution",
+    "compose",
     "fcr_intervals",
+    "gaussian_limit",
     "maximum",
     "minimum",
     "mixture",

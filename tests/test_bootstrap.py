@@ -242,7 +242,10 @@ def test_infinite_draws_bound_one_side():
             {"dependence": "clustered", "labels": (np.zeros(3, int), np.zeros(2, int))},
             "`labels` must be a pair",
         ),
-        ({"n_resamples": 1}, "`n_resamples` must be a whole number of at least 2, got 1"),
+        (
+            {"n_resamples": 1},
+            "`n_resamples` must be a whole number of at least 2, got 1",
+        ),
         ({"block_length": 1.5}, "`block_length` must be a whole number"),
         ({"kind": "normal"}, "`kind` must be one of"),
         ({"confidence_level": 1.0}, "`confidence_level` must lie"),

@@ -7,6 +7,7 @@ artists on the display.
 
 from ._common import HARMS, HELPS, UNCLEAR
 from .agreement import AgreementDisplay
+from .composition import CompositionDisplay
 from .gaussian_limit import GaussianLimitDisplay
 from .influence import InfluenceDisplay
 from .ranking import RankDisplay
@@ -17,6 +18,7 @@ __all__ = [
     "HELPS",
     "UNCLEAR",
     "AgreementDisplay",
+    "CompositionDisplay",
     "GaussianLimitDisplay",
     "InfluenceDisplay",
     "RankDisplay",

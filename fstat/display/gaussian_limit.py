@@ -214,7 +214,9 @@ class GaussianLimitDisplay:
             alpha=alpha,
             beta=beta,
             slope=float(ratio.ratio[0]),
-            slope_interval=ConfidenceInterval(*(float(x[0]) for x in ratio.interval)),
+            slope_interval=ConfidenceInterval(
+                *(float(np.ravel(end)[0]) for end in ratio.interval)
+            ),
             levy=float(1 - fitted.score(p, q)),
             levy_by_chance=levy_by_chance(
                 fitted, p, q, level=level, random_state=random_state
