@@ -24,6 +24,21 @@ from ._runs import Runs, concentration
 from .datamodelling import correlation, rank_correlation
 
 _SPLITS, _RESAMPLED_SPLITS = 100, 4
+MEASURES = (
+    "pearson",
+    "spearman",
+    "pearson_strong",
+    "spearman_strong",
+    "auroc_above",
+    "auroc_below",
+    "slope",
+    "intercept",
+    "coverage",
+    "coverage_calibrated",
+    "consistency_pearson",
+    "consistency_spearman",
+    "lds",
+)
 Indices = NDArray[np.intp]
 
 
@@ -124,30 +139,25 @@ class Comparison:
         table = sample.of(self.judged.mu)
         flat = table.reshape(len(table), -1)
         known = np.asarray(~np.isnan(flat).any(axis=0))
+        if known.sum() < 3:
+            return dict.fromkeys(MEASURES, np.nan)
         every, own = flat[:, known], parts.at(known)
         x, two = every[sample.estimates], _different(sample.estimates)
-        noise = self._noise(sample, known)
-        slope, intercept = calibration_line(every, two, own, noise)
-        strong = corrected_strong(x, own, self.threshold)
-        linear, ranked = consistency(every, two)
         truth = sample.of(self.truth).reshape(1, -1)[:, known]
         without = self.runs.P.mean(axis=1)[sample.subsets[:, None], sample.targets]
-        covered = {name: sample.of(c) for name, c in self.covered.items()}
-        return {
-            "pearson": corrected_pearson(x, own),
-            "spearman": corrected_spearman(x, own),
-            "pearson_strong": strong[0],
-            "spearman_strong": strong[1],
-            "auroc_above": float(auroc(x, truth > self.threshold).mean()),
-            "auroc_below": float(auroc(-x, truth < -self.threshold).mean()),
-            "slope": slope,
-            "intercept": intercept,
-            "coverage": _mean(covered["widened"]),
-            "coverage_calibrated": _mean(covered["calibrated"]),
-            "consistency_pearson": linear,
-            "consistency_spearman": ranked,
-            "lds": _subset_lds(table[sample.estimates], without),
-        }
+        values = (
+            corrected_pearson(x, own),
+            corrected_spearman(x, own),
+            *corrected_strong(x, own, self.threshold),
+            float(auroc(x, truth > self.threshold).mean()),
+            float(auroc(-x, truth < -self.threshold).mean()),
+            *calibration_line(every, two, own, self._noise(sample, known)),
+            _mean(sample.of(self.covered["widened"])),
+            _mean(sample.of(self.covered["calibrated"])),
+            *consistency(every, two),
+            _subset_lds(table[sample.estimates], without),
+        )
+        return dict(zip(MEASURES, values, strict=True))
 
     def _noise(self, sample: Sample, known: NDArray[np.bool_]) -> FloatArray | None:
         if self.judged.variance is None:
@@ -174,6 +184,7 @@ def _subset_lds(x: FloatArray, without: FloatArray) -> float:
         rank_correlation(one[seen, t], -without[seen, t])
         for one in x
         for t, seen in enumerate((~np.isnan(one)).T)
+        if seen.any()
     ]
     return _mean(np.array(found))
 

@@ -134,7 +134,8 @@ class SklearnTrainer:
             if values.ndim == 1:
                 return np.where(own[:, 1], values, -values)
             return values[own] - np.where(own, -np.inf, values).max(axis=1)
-        logs = model.predict_log_proba(self.X_test)
+        with np.errstate(divide="ignore"):  # `retrain` refuses what is infinite
+            logs = model.predict_log_proba(self.X_test)
         if self.statistic == "loss":
             return np.asarray(logs[own])
         return np.asarray(logs[own] - logsumexp(np.where(own, -np.inf, logs), axis=1))
