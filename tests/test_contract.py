@@ -175,11 +175,13 @@ RECORDS = {
     "ErrorIntervals",
     "ErrorRates",
     "Extremes",
+    "GaussianLimit",
     "GaussianLimitWarning",
     "GoodnessOfFit",
     "RankIntervals",
     "Selection",
     "SignErrors",
+    "ToleranceWarning",
     "TradeOff",
     "UnestimableWarning",
 }

@@ -226,3 +226,11 @@ def test_what_does_not_matter_is_not_warned_of():
         influence = FInfluence().fit(P, Q)
     assert influence.goodness_of_fit_.equal_variance[0] < 1e-6
     assert influence.goodness_of_fit_.message() is not None
+
+
+def test_methods_that_see_ranks_ask_for_no_normal_statistic():
+    P, Q = make_observations(1.0, 300, distribution="lognormal", random_state=8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for method in ("rank", "binormal", "quantile", "supremum"):
+            assert FInfluence(method=method).fit(P, Q).goodness_of_fit_ is None
