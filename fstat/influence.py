@@ -714,7 +714,10 @@ class FInfluence(BaseEstimator):
         """Fit part by part: all observations at once may not fit into memory."""
         by_sums = self.method == "moments" and self.dependence == "independent"
         fit, summary = Fit.empty(self._n_pairs), MomentSummary.empty(self._n_pairs)
-        draws = BootstrapDistribution.empty(self.n_resamples, self._n_pairs)
+        resampled = self.interval == "bootstrap"
+        draws = BootstrapDistribution.empty(
+            self.n_resamples, self._n_pairs if resampled else 0
+        )
         kept, checked = [], []
         for part in parts:
             if by_sums:
@@ -726,7 +729,7 @@ class FInfluence(BaseEstimator):
                 fit.put(part.pairs, self._fit_part(part))
             if self.method == "supremum":
                 kept.append(part)
-            if self.interval == "bootstrap":
+            if resampled:
                 draws.put(part.pairs, self._resample(part))
             if self._checks_limit():
                 checked.append((part.pairs, self._goodness_of_fit(part)))
@@ -736,7 +739,7 @@ class FInfluence(BaseEstimator):
             self._publish(fit, self._asymptotic(fit))
         if self.method == "supremum":
             self._infer(Band(self._fit, tuple(kept), self.alpha_min))
-        if self.interval == "bootstrap":
+        if resampled:
             self._infer(Bootstrap(draws))
             self.stderr_ = self._out(draws.stderr)
         self.goodness_of_fit_ = GoodnessOfFit.joined(checked) if checked else None
