@@ -165,7 +165,7 @@ def test_the_estimator_keeps_the_contract():
 @pytest.mark.parametrize(
     ("x", "y", "message"),
     [
-        (np.zeros((2, 3)), np.zeros((2, 3)), "at least 3"),
+        (np.zeros((2, 3)), np.zeros((2, 3)), "at least 3 of them"),
         (np.zeros(5), np.zeros(5), "same subsets"),
         (np.zeros((5, 2)), np.zeros((5, 3)), "same subsets"),
         (np.full((5, 2), np.inf), np.zeros((5, 2)), "must be finite"),

@@ -105,9 +105,12 @@ def covered_pairs(
 
 def _calibrated_coverage(x: FloatArray, mu: FloatArray, level: float) -> FloatArray:
     covered = np.full(x.shape, np.nan)
+    observed = ~np.isnan(x).all(axis=1)
     fold = np.arange(len(x)) % min(_FOLDS, len(x))
-    for k in np.unique(fold) if len(x) > 3 else ():
+    for k in np.unique(fold):
         own = fold == k
+        if (observed & ~own).sum() < 3:
+            continue
         fitted = CalibratedInfluence().fit(x[~own], mu[~own])
         low, high = fitted.predict_interval(x[own], level)
         inside = (low <= mu[own]) & (mu[own] <= high)

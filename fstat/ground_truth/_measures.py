@@ -81,6 +81,8 @@ def corrected_spearman(x: FloatArray, parts: Parts) -> float:
     formula.
     """
     half = rank_correlation(parts.halves[:, 0], parts.halves[:, 1]).mean()
+    if not half > 0:
+        return np.nan
     reliability = 2 * half / (1 + half)
     observed = rank_correlation(x, parts.full)
     return _ratio(observed, np.ones_like(observed), reliability)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -63,6 +63,9 @@ class Agreement:
         Mu of retraining and its standard error.
     quantity : str
         What the truth is.
+    draws : dict of str to ndarray of shape (n_resamples,)
+        Measures of the resamples, by name, and under `"resample"` what tells
+        these from others.
     """
 
     measures: dict[str, Measure]
@@ -75,7 +78,7 @@ class Agreement:
     truth: FloatArray
     truth_stderr: FloatArray
     quantity: str
-    _draws: dict[str, FloatArray] = field(repr=False)
+    draws: dict[str, FloatArray]
 
     def __getitem__(self, name: str) -> Measure:
         return self.measures[name]
@@ -112,14 +115,14 @@ class Agreement:
             If the truth or the resamples are not the same.
         """
         same = np.array_equal(self.truth, other.truth) and np.array_equal(
-            self._draws["resample"], other._draws["resample"]
+            self.draws["resample"], other.draws["resample"]
         )
         if not same:
             raise ValueError(
                 "`other` must be judged by the same truth, `n_resamples` and integer "
                 "`random_state`, got others."
             )
-        draws = self._draws[name] - other._draws[name]
+        draws = self.draws[name] - other.draws[name]
         raw = self[name].uncorrected - other[name].uncorrected
         value = self[name].value - other[name].value
         return Measure(value, *percentiles(draws, self.confidence_level), raw)
@@ -280,7 +283,7 @@ def agreement(
         truth=mu,
         truth_stderr=error,
         quantity=quantity,
-        _draws=draws,
+        draws=draws,
     )
 
 

@@ -125,10 +125,13 @@ class CalibratedInfluence(BaseEstimator):
         option(self.normalize, "normalize", (True, False))
         x = numeric(estimate, "estimate")
         y, runs = _truth(truth)
+        if x.ndim == 2 and x.shape == y.shape:
+            observed = ~np.isnan(x).all(axis=1)
+            x, y = x[observed], y[observed]
         if x.ndim != 2 or x.shape != y.shape or len(x) < 3:
             raise ValueError(
-                "`estimate` and `truth` must be of the same subsets, at least 3, and "
-                f"targets, got shapes {x.shape} and {y.shape}."
+                "`estimate` and `truth` must be of the same subsets, at least 3 of "
+                f"them observed, and targets, got shapes {x.shape} and {y.shape}."
             )
         if np.isinf(x).any() or not np.isfinite(y).all():
             raise ValueError("`estimate` and `truth` must be finite, got others.")
