@@ -27,6 +27,7 @@ from .._validation import FloatArray
 from ..tradeoff import ErrorRates, TradeOff
 from ._atoms import atom_mass
 from ._exponent import Exponent
+from ._families import interpolated
 from ._transform import ComplexArray, along, is_closed, log_transform
 
 _PERIOD = 36.0  # of the aliased distribution, in its standard deviations
@@ -34,7 +35,7 @@ _NEGLIGIBLE = -36.0  # logarithm of the integrand, relative to its maximum
 _MOST_NODES = 4096
 _NO_ATOMS = -32.0  # logarithm of the share of sums of atoms that counts as none
 _BANDWIDTHS = np.array([24.0, 96.0])  # in 1 / deviation
-_MANY = 20  # steps for which one bandwidth is tried only
+_MANY = 40  # steps for which one bandwidth is tried only
 _TIMES = 8  # of Newton's method
 _FURTHER = np.array([0.03, 0.1, 0.3, 1.0, 3.0, 10.0])  # tilts, in 1 / deviation
 
@@ -76,8 +77,11 @@ class Inversion:
         q_infinite: float,
         p_infinite: float,
     ) -> None:
-        self._fs, self._counts = fs, counts
-        self.exponent = Exponent(fs, counts)
+        with np.errstate(divide="ignore"):
+            masses = [np.log(atom_mass(f)) for f in fs]
+        self._atoms_vanish = bool(np.dot(counts, masses) < _NO_ATOMS)
+        self._fs, self._counts = interpolated(fs, counts)
+        self.exponent = Exponent(self._fs, self._counts)
         self._q_infinite, self._p_infinite = q_infinite, p_infinite
         self.abscissae = self.exponent.places()
         self.saddles = np.array([self.exponent.mean(c) for c in self.abscissae])
@@ -95,9 +99,7 @@ class Inversion:
 
         It cannot where sums of atoms alone are not rare.
         """
-        with np.errstate(divide="ignore"):
-            masses = [np.log(atom_mass(f)) for f in self._fs]
-        if np.dot(self._counts, masses) > _NO_ATOMS:
+        if not self._atoms_vanish:
             return False
         tried = _BANDWIDTHS[:1] if len(self._fs) > _MANY else _BANDWIDTHS
         return any(
@@ -206,8 +208,9 @@ class Inversion:
     def threshold(self, alpha: FloatArray, specificity: FloatArray) -> FloatArray:
         """Return where ``P(S > t)`` is `alpha`, by Newton's method on probits."""
         wanted = _probit(alpha, specificity)
-        known = self.rates(self.saddles)
-        at = _probit(known.alpha, known.specificity)
+        # Where the saddle-point approximation puts it.
+        exponent = (self.abscissae + 1) * self.saddles - self.levels
+        at = np.sign(self.abscissae + 1) * np.sqrt(2 * np.maximum(exponent, 0.0))
         t = np.interp(wanted, at, self.saddles)
         for _ in range(_TIMES):
             now = self.rates(t)

@@ -25,11 +25,11 @@ class Exponent:
     ----------
     fs : sequence of TradeOff
         Steps.
-    counts : sequence of int
-        How often each is taken.
+    counts : ndarray
+        How often each is taken, or its weight.
     """
 
-    def __init__(self, fs: Sequence[TradeOff], counts: Sequence[int]) -> None:
+    def __init__(self, fs: Sequence[TradeOff], counts: FloatArray) -> None:
         self._steps = [log_transform(f) for f in fs]
         self._counts = counts
 

@@ -37,7 +37,7 @@ def joined(right: Tail, left: Tail, width: float, up: bool) -> TradeOff:
     centre = width * _centre(right, left)
     delta = _delta(right, left, loss, back, centre)
     reach = 1
-    while reach < right.masses.size:
+    while reach < 2 * (right.masses.size + left.masses.size):
         above = loss > centre + (reach + 0.5) * width
         below = -back < centre - (reach + 0.5) * width
         q_up, p_low = right.masses[above], left.masses[below]

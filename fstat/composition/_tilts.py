@@ -35,7 +35,7 @@ def tilts_upward(
     chosen = chosen[: int(np.argmax(np.append(enough, True))) + 1]
     deviations = [inversion.exponent.deviation(float(c)) for c in own[chosen]]
     last = saddles[chosen[-1]] + 2 * deviations[-1]
-    if last + 8 * deviations[-1] > ends[1]:
+    if last + 8 * deviations[-1] > ends[1] or not enough.any():
         last = ends[1]
     # Where the masses are equally large in two tilts.
     middle = np.diff(levels[chosen]) / np.diff(thetas[chosen])

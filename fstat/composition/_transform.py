@@ -24,7 +24,7 @@ LogTransform = Callable[[ComplexArray], ComplexArray]
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(20)
 _TABLE = 64  # powers kept at a time
-_UNSEEN = 75.0  # orders of e below the largest term
+_UNSEEN = 50.0  # orders of e below the largest term
 _MOST_PIECES = 12  # of each stretch on which the loss has a smooth density
 
 
@@ -113,10 +113,12 @@ class Sum:
         seen = exponents > top - _UNSEEN
         turn = 1j * step * self._loss[seen]
         weights = np.exp(exponents[seen] - top + first * turn)
-        size = min(_TABLE, last - first)
-        table = np.exp(np.multiply.outer(np.arange(size), turn))
-        onward, sums = np.exp(size * turn), []
-        for _ in range(first, last, size):
+        table = np.empty((_TABLE, turn.size), complex)
+        table[0] = 1.0
+        for k in 2 ** np.arange(int(np.log2(_TABLE))):
+            np.multiply(table[:k], np.exp(k * turn), out=table[k : 2 * k])
+        onward, sums = np.exp(_TABLE * turn), []
+        for _ in range(first, last, _TABLE):
             sums.append(table @ weights)
             weights = weights * onward
         return np.asarray(top + np.log(np.concatenate(sums)[: last - first]))
