@@ -1,6 +1,12 @@
 """Training-data influence as statistics: signed scores with intervals and errors."""
 
-from .composition import GaussianLimit, ToleranceWarning, compose, gaussian_limit
+from .composition import (
+    ComposedTradeOff,
+    GaussianLimit,
+    ToleranceWarning,
+    compose,
+    gaussian_limit,
+)
 from .display import (
     CompositionDisplay,
     GaussianLimitDisplay,
@@ -59,6 +65,7 @@ __all__ = [
     "BootstrapDistribution",
     "Comparison",
     "ComposedInfluence",
+    "ComposedTradeOff",
     "CompositionDisplay",
     "ConfidenceBand",
     "ConfidenceInterval",
