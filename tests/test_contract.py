@@ -170,6 +170,7 @@ RECORDS = {
     "BootstrapDistribution",
     "Comparison",
     "ComposedInfluence",
+    "ComposedTradeOff",
     "ConfidenceBand",
     "ConfidenceInterval",
     "ErrorIntervals",
