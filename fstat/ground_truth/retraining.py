@@ -173,6 +173,11 @@ class _Work(NamedTuple):
         return f"the run with {what} and seed {self.run.seed}"
 
 
+def _run(work: _Work) -> FloatArray:
+    """Run; a function, since the dask backend asks for a hash of what it calls."""
+    return work()
+
+
 def _finished(
     work: list[_Work], n_jobs: int | None, backend: str | None, verbose: int
 ) -> list[FloatArray]:
@@ -187,7 +192,7 @@ def _finished(
             register_ray()
         with joblib.parallel_config(**options):
             results = joblib.Parallel(n_jobs=n_jobs, verbose=verbose)(
-                joblib.delayed(work[i])() for i in missing
+                joblib.delayed(_run)(work[i]) for i in missing
             )
         for i, statistics in zip(missing, results, strict=True):
             found[i] = statistics

@@ -92,7 +92,7 @@ def sklearn_trainer(
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SklearnTrainer:
     """Trains a clone and returns a statistic of each target; see `sklearn_trainer`."""
 
