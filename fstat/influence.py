@@ -64,6 +64,12 @@ _DISTANCE, _RATIO = 0.05, 1.25  # from which a failure of the limit matters
 _FAILS = 0.01  # level of the warning about the Gaussian limit, over all pairs
 
 
+def _rows_share(observations: Observations) -> bool:
+    """Return whether a run holds more than one row of a pair."""
+    cells = np.stack([observations.pair, observations.run])
+    return np.unique(cells, axis=1).shape[1] < cells.shape[1]
+
+
 class UnestimableWarning(UserWarning):
     """Some pairs have too few observations, or no spread, and got NaN."""
 
@@ -690,7 +696,7 @@ class FInfluence(BaseEstimator):
         self.quantity_ = observations.quantity
         self.self_influence_ = observations.self_influence
         several = len(np.unique(observations.run)) > 1
-        if several and self.dependence != "clustered":
+        if several and self.dependence != "clustered" and _rows_share(observations):
             warnings.warn(
                 "The observations are of several runs, whose rows belong together: "
                 f"dependence={self.dependence!r} takes them for one series or for "

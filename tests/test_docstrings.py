@@ -14,7 +14,13 @@ OF_PROPERTIES = {"RT01", "SS05"}
 
 
 def public_objects():
-    for package in ("fstat", "fstat_torch", "fstat.datasets", "fstat_torch.mnist"):
+    for package in (
+        "fstat",
+        "fstat_torch",
+        "fstat.datasets",
+        "fstat.ground_truth",
+        "fstat_torch.mnist",
+    ):
         try:
             module = importlib.import_module(package)
         except ModuleNotFoundError:

@@ -1017,3 +1017,15 @@ def test_warnings_point_at_the_caller():
 def test_coverage_in_tables_of_the_documentation(options, n, m, band, mu):
     covered, error = coverage(options, mu, n, m, 40_000 if m <= 300 else 20_000)
     assert abs(covered - 0.95) < band + error
+
+
+def test_one_row_a_run_brings_no_warning():
+    P, Q = COHEN
+    pair = np.zeros(11, int)
+    rows = Observations(
+        pair, [*P, *[np.nan] * 5], [*[np.nan] * 6, *Q], run=np.arange(11), paired=False
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        got = FInfluence().fit(rows)
+    assert_allclose(got.mu_[0], FInfluence().fit(P, Q).mu_, rtol=1e-12)
