@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ._validation import FloatArray, no_infinity
 from .intervals import (
+    Covariance,
     Labels,
     SamplingError,
     cluster_covariance,
@@ -58,25 +59,6 @@ class Part(NamedTuple):
     labels: Labels | None = None
 
 
-class Covariance(NamedTuple):
-    """Covariances of sums of influence values, and what they rest on.
-
-    Parameters
-    ----------
-    values : list of list of ndarray of shape (n_pairs,)
-        Covariance of each two statistics.
-    df : ndarray of shape (n_pairs,)
-        Degrees of freedom of the first variance.
-    of_P, of_Q : ndarray of shape (n_pairs,)
-        Numbers of independent units: observations, or clusters of them.
-    """
-
-    values: list[list[FloatArray]]
-    df: FloatArray
-    of_P: FloatArray
-    of_Q: FloatArray
-
-
 @dataclass(frozen=True)
 class Design:
     """How observations belong together.
@@ -104,14 +86,12 @@ class Design:
     ) -> Covariance:
         """Return covariances of sums of influence values, 0 where not `seen`."""
         if labels is not None:
-            return Covariance(*cluster_covariance(of_P, of_Q, seen, labels))
+            return cluster_covariance(of_P, of_Q, seen, labels)
         if self.dependence == "serial":
-            return Covariance(
-                *serial_covariance(
-                    of_P, of_Q, seen, paired=self.paired, method=self.long_run
-                )
+            return serial_covariance(
+                of_P, of_Q, seen, paired=self.paired, method=self.long_run
             )
-        return Covariance(*independent_covariance(of_P, of_Q, seen, self.paired))
+        return independent_covariance(of_P, of_Q, seen, self.paired)
 
     def together(self, P: FloatArray, Q: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return P and Q, without the rows of a pair of which one half is missing."""

@@ -3,6 +3,7 @@
 from .blocks import block_length
 from .bootstrap import bootstrap_distribution, bootstrap_interval
 from .clusters import Labels, cluster_covariance, cluster_labels
+from .covariance import Covariance
 from .draws import BootstrapDistribution
 from .exact import noncentral_t_interval, separation_bound, separation_chance
 from .independent import independent_covariance
@@ -20,7 +21,6 @@ from .sequence import (
     threshold_lower_bound,
 )
 from .serial import (
-    SerialCovariance,
     effective_size,
     serial_covariance,
     squares_inflation,
@@ -29,9 +29,9 @@ from .serial import (
 __all__ = [
     "BootstrapDistribution",
     "ConfidenceInterval",
+    "Covariance",
     "Labels",
     "SamplingError",
-    "SerialCovariance",
     "bernoulli_upper_bound",
     "block_length",
     "bootstrap_distribution",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .._validation import FloatArray
+from .covariance import Covariance
 from .sampling_error import welch_df
 
 Labels = tuple[NDArray[np.intp], NDArray[np.intp]]
@@ -59,31 +60,12 @@ def cluster_labels(
     )
 
 
-class ClusterCovariance(NamedTuple):
-    """Covariances of sums over clusters, and what they rest on.
-
-    Parameters
-    ----------
-    values : list of list of ndarray of shape (n_pairs,)
-        Covariance of each two statistics.
-    df : ndarray of shape (n_pairs,)
-        Degrees of freedom of the first variance.
-    of_P, of_Q : ndarray of shape (n_pairs,)
-        Numbers of clusters with an observation of P and of Q.
-    """
-
-    values: list[list[FloatArray]]
-    df: FloatArray
-    of_P: FloatArray
-    of_Q: FloatArray
-
-
 def cluster_covariance(
     of_P: list[FloatArray],
     of_Q: list[FloatArray],
     seen: tuple[NDArray[np.bool_], NDArray[np.bool_]],
     labels: Labels,
-) -> ClusterCovariance:
+) -> Covariance:
     """Return covariances of sums of influence values that cluster.
 
     Where clusters hold both P and Q the factor is G / (G - 1) and there are G - 1
@@ -103,7 +85,7 @@ def cluster_covariance(
 
     Returns
     -------
-    ClusterCovariance
+    Covariance
         Covariances, degrees of freedom and numbers of clusters.
     """
     pairs = seen[0].shape[1]
@@ -134,9 +116,7 @@ def cluster_covariance(
     values = [[np.add(*sides(a, b)) for b in sums] for a in sums]
     first_P, first_Q = sides(sums[0], sums[0])
     welch = welch_df(first_P, count_P - 1, first_Q, count_Q - 1)
-    return ClusterCovariance(
-        values, np.where(apart, welch, fewer - 1), count_P, count_Q
-    )
+    return Covariance(values, np.where(apart, welch, fewer - 1), count_P, count_Q)
 
 
 def _cells(codes: NDArray[np.intp], seen: NDArray[np.bool_]) -> NDArray[np.intp]:

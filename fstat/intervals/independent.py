@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._validation import FloatArray
-from .clusters import ClusterCovariance
+from .covariance import Covariance
 from .sampling_error import welch_df
 
 
@@ -15,7 +15,7 @@ def independent_covariance(
     of_Q: list[FloatArray],
     seen: tuple[NDArray[np.bool_], NDArray[np.bool_]],
     paired: bool,
-) -> ClusterCovariance:
+) -> Covariance:
     """Return covariances of sums of independent influence values.
 
     Unpaired, P and Q are independent samples with a factor n / (n - 1) each and
@@ -33,14 +33,14 @@ def independent_covariance(
 
     Returns
     -------
-    ClusterCovariance
+    Covariance
         Covariances, degrees of freedom and numbers of observations.
     """
     n, m = (mask.sum(axis=0).astype(float) for mask in seen)
     if paired:
         rows = [p + q for p, q in zip(of_P, of_Q, strict=True)]
         values = [[_factor(n) * _dot(a, b) for b in rows] for a in rows]
-        return ClusterCovariance(values, n - 1, n, n)
+        return Covariance(values, n - 1, n, n)
     of_both = list(zip(of_P, of_Q, strict=True))
     values = [
         [_factor(n) * _dot(p, p_) + _factor(m) * _dot(q, q_) for p_, q_ in of_both]
@@ -48,7 +48,7 @@ def independent_covariance(
     ]
     each_P = _factor(n) * _dot(of_P[0], of_P[0])
     each_Q = _factor(m) * _dot(of_Q[0], of_Q[0])
-    return ClusterCovariance(values, welch_df(each_P, n - 1, each_Q, m - 1), n, m)
+    return Covariance(values, welch_df(each_P, n - 1, each_Q, m - 1), n, m)
 
 
 def _dot(a: FloatArray, b: FloatArray) -> FloatArray:

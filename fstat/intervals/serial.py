@@ -7,12 +7,11 @@ long-run variance :math:`\Omega = \sum_k \gamma_k` in the place of
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import NDArray
 
 from .._validation import FloatArray, option
+from .covariance import Covariance
 from .sampling_error import welch_df
 
 Mask = NDArray[np.bool_]
@@ -23,26 +22,6 @@ _METHODS = ("batch_means", "ar1", "hac")
 _COLUMNS = 1024  # pairs a block, so that temporaries stay small
 
 
-class SerialCovariance(NamedTuple):
-    """Covariances of sums over time, and what they rest on.
-
-    Parameters
-    ----------
-    values : list of list of ndarray of shape (n_pairs,)
-        Covariance of each two statistics.
-    df : ndarray of shape (n_pairs,)
-        Degrees of freedom of the first variance.
-    of_P, of_Q : ndarray of shape (n_pairs,)
-        Effective numbers of observations of the first statistic: so many independent
-        ones would have its variance. Where paired, of the pairs.
-    """
-
-    values: Matrix
-    df: FloatArray
-    of_P: FloatArray
-    of_Q: FloatArray
-
-
 def serial_covariance(
     of_P: list[FloatArray],
     of_Q: list[FloatArray],
@@ -51,7 +30,7 @@ def serial_covariance(
     paired: bool,
     method: str = "batch_means",
     floor: float = FLOOR,
-) -> SerialCovariance:
+) -> Covariance:
     r"""Return covariances of sums of influence values that follow each other in time.
 
     `"batch_means"`: the series is cut into about :math:`n^{0.4}` batches, whose sums
@@ -91,7 +70,7 @@ def serial_covariance(
 
     Returns
     -------
-    SerialCovariance
+    Covariance
         Covariances, degrees of freedom and effective numbers of observations; NaN
         for pairs with fewer than three observations in a series.
 
@@ -118,7 +97,7 @@ def serial_covariance(
     if paired:
         together = [p + q for p, q in zip(of_P, of_Q, strict=True)]
         values, df, size = _long_run(together, seen[0] | seen[1], method, floor)
-        return SerialCovariance(values, df, size, size)
+        return Covariance(values, df, size, size)
     one, df_P, size_P = _long_run(of_P, seen[0], method, floor)
     two, df_Q, size_Q = _long_run(of_Q, seen[1], method, floor)
     values = [
@@ -126,7 +105,7 @@ def serial_covariance(
         for rows in zip(one, two, strict=True)
     ]
     df = welch_df(one[0][0], df_P, two[0][0], df_Q)
-    return SerialCovariance(values, df, size_P, size_Q)
+    return Covariance(values, df, size_P, size_Q)
 
 
 def effective_size(
