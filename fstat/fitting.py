@@ -39,7 +39,7 @@ from .methods import (
     nan_variance,
     pool,
     pooled_index,
-    shrunk_rank_variance,
+    shrunk_rank_error,
 )
 
 METHODS: dict[str, Callable[..., Estimate]] = {
@@ -183,8 +183,7 @@ def fit_part(part: Part, method: str, design: Design, scale: object = None) -> F
     if design.dependence == "serial" and estimate.scale_of_P is not None:
         error = _towards_normal_series(error, P, Q, units, design)
     if method == "rank" and not design.paired and design.dependence == "independent":
-        constant, df = shrunk_rank_variance(estimate, seen)
-        error = SamplingError(constant, error.linear, error.quadratic, df)
+        error = shrunk_rank_error(estimate, seen)
     if design.dependence == "serial":
         # Separation along a drifting series may be one event.
         units = np.ones_like(estimate.n), np.ones_like(estimate.n)

@@ -16,7 +16,7 @@ from .moments import (
     summarise_paired,
 )
 from .quantile import estimate_quantile
-from .rank import nan_variance, shrunk_rank_variance
+from .rank import nan_variance, shrunk_rank_error
 from .supremum import Supremum, estimate_supremum, supremum_pvalue
 
 __all__ = [
@@ -38,7 +38,7 @@ __all__ = [
     "nan_variance",
     "pool",
     "pooled_index",
-    "shrunk_rank_variance",
+    "shrunk_rank_error",
     "summarise_independent",
     "summarise_paired",
     "supremum_pvalue",

@@ -125,10 +125,10 @@ def delong_variance(
     return each_P + each_Q, welch_df(each_P, n - 1, each_Q, m - 1)
 
 
-def shrunk_rank_variance(
+def shrunk_rank_error(
     estimate: Estimate, seen: tuple[NDArray[np.bool_], NDArray[np.bool_]]
-) -> tuple[FloatArray, FloatArray]:
-    """Return the variance of the rank index of independent samples and its freedom.
+) -> SamplingError:
+    """Return the sampling error of the rank index of independent samples.
 
     Parameters
     ----------
@@ -139,8 +139,8 @@ def shrunk_rank_variance(
 
     Returns
     -------
-    variance, df : ndarray of shape (n_pairs,)
-        `delong_variance` on the scale of mu, NaN where it is 0.
+    SamplingError
+        Of `delong_variance`, which is shrunk in small samples.
     """
     auc = ndtr(estimate.mu / np.sqrt(2.0))
     derivative = rank_derivative(estimate.mu)
@@ -149,32 +149,12 @@ def shrunk_rank_variance(
         np.where(seen[1], auc + estimate.of_Q * estimate.m / derivative, np.nan),
         auc,
     )
-    variance, df = delong_variance(placed, estimate.n, estimate.m)
-    return np.where(variance > 0, derivative**2 * variance, np.nan), df
+    return rank_index(auc, *delong_variance(placed, estimate.n, estimate.m))[1]
 
 
 def rank_derivative(mu: FloatArray) -> FloatArray:
     r"""Return the derivative of :math:`\sqrt 2 \, \Phi^{-1}(AUC)`."""
     return np.asarray(2 * np.sqrt(np.pi) * np.exp(mu**2 / 4))
-
-
-def paired_variance(placed: Placements, n: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return the variance of the AUC where P and Q were observed together.
-
-    Parameters
-    ----------
-    placed : Placements
-        Placements of P and Q among each other, row by row of the same step.
-    n : ndarray of shape (n_pairs,)
-        Numbers of rows.
-
-    Returns
-    -------
-    variance, df : ndarray of shape (n_pairs,)
-        Variance of the AUC and its degrees of freedom.
-    """
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return nan_variance(placed.of_P + placed.of_Q, n) / n, n - 1
 
 
 def nan_variance(values: FloatArray, n: FloatArray) -> FloatArray:
