@@ -22,7 +22,7 @@ help:
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --upgrade -c constraints.txt pip
-	$(BIN)/python -m pip install -q -c constraints.txt -e ".[mnist]" --group dev
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[mnist,llama]" --group dev
 	touch $@
 
 demo: $(VENV)/.installed
