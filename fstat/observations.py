@@ -91,8 +91,8 @@ class Observations:
     weight_norm : float, optional
         ``sqrt(sum(w_t**2))`` over all steps of one run; ``sqrt(n_steps)`` by default.
     recorded : float, default=1.0
-        Share of the steps of a run at which pairs could be observed at all; the
-        others are taken to be like them.
+        Share of the steps of a run, by weight, at which pairs could be observed at
+        all; the others are taken to be like them.
     paired : bool, default=True
         Whether p and q of a row come from the same step and batch.
     scale : float, optional

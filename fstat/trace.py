@@ -630,9 +630,12 @@ class Trace:
         n_targets = len(chosen)
         rate = columns["learning_rate"]
         weight = np.ones(len(rate)) if np.isnan(rate).any() else rate
-        used = rows["usable"]
-        recorded = max(int(used.sum()), 1) / self.n_steps
-        norm = np.sqrt(np.sum(weight[used] ** 2) / recorded)
+        # Steps that were not recorded are taken to be like those that were; of those
+        # that were, but cannot be observed, the learning rate is known.
+        seen = len(weight) / self.n_steps
+        used = float(weight[rows["usable"]].sum())
+        recorded = seen * (used / weight.sum() if used > 0 else 1.0)
+        norm = np.sqrt(np.sum(weight**2) / seen)
         at: IntArray = rows["at"]
         keep = np.isfinite(rows["p"]) & np.isfinite(rows["q"])
         if not keep.any():

@@ -331,6 +331,10 @@ def test_warm_up_steps_at_rate_zero_weigh_nothing():
     assert warm.any() and not warm.all()
     assert (observations.weight[warm] == 0).all()
     assert (observations.weight[~warm] == 0.1).all()
+    # As if the run were the forty steps that moved the parameters.
+    shift = (observations.q - observations.p)[~warm]
+    composed = observations.composed().mu
+    np.testing.assert_allclose(composed, [shift.sum() / np.sqrt(40)], rtol=1e-12)
 
 
 def train_with_scaler(told, overflow_at=None):
