@@ -19,6 +19,7 @@ def public_objects():
         "fstat_torch",
         "fstat.datasets",
         "fstat.ground_truth",
+        "fstat_torch.measures",
         "fstat_torch.mnist",
     ):
         try:

@@ -13,6 +13,7 @@ if _torch is None or _torch.origin is None:
 from .curvature import CurvatureSampler  # noqa: E402
 from .gradients import GradientCapture, UnsupportedModelError  # noqa: E402
 from .sampler import SingleRunSampler, cross_entropy  # noqa: E402
+from .targets import Target  # noqa: E402
 from .watch import Watch  # noqa: E402
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ __all__ = [
     "CurvatureSampler",
     "GradientCapture",
     "SingleRunSampler",
+    "Target",
     "UnsupportedModelError",
     "Watch",
     "cross_entropy",

@@ -25,8 +25,9 @@ from .metrics import (
     exact_code,
     sketch_code,
 )
-from .points import Targets, read_targets
+from .points import Points, gathered
 from .sampler import cross_entropy
+from .targets import Targets, read_targets
 
 _DAMPING = {"gauss-newton": 3.0, "fisher": 1.0}
 
@@ -52,7 +53,8 @@ class CurvatureSampler:
         What influence is asked on, as `SingleRunSampler` takes it.
     loss : callable, default=cross_entropy
         ``loss(output, y)`` returns one loss for each target point, shape ``(m,)``.
-        A target is better served when its loss is lower.
+        It is what targets measure that have no measure of their own; they are better
+        served when it is lower.
     metric : {"gauss-newton", "fisher"}, default="gauss-newton"
         ``"fisher"``: H is the sum of outer products of the examples' gradients; any
         loss. ``"gauss-newton"``: each gradient is divided by the size of the loss's
@@ -176,8 +178,8 @@ class CurvatureSampler:
         self.damping = float(_DAMPING[metric] if damping is None else damping)
         self.landmarks, self.every, self.reduction = landmarks, every, reduction
         self._capture = GradientCapture(model, parameters)
-        self._points, self._self = read_targets(targets)
-        names = [name for points in self._points for name in points.names]
+        given, self._self = read_targets(targets, loss)
+        self._points, names = Points.of(given), list(given)
         self.snapshots = Snapshots([*names, SELF] if self._self else names, n_examples)
         sketched = None if projection is None else sketch_code(projection, random_state)
         folder = None if path is None else Path(path)
@@ -258,10 +260,12 @@ class CurvatureSampler:
         index = self._store.seen.nonzero()[:, 0]
         ridge = self._ridge(index)
         device = next(self.model.parameters()).device
-        columns = []
+        first = not self.snapshots.steps
+        aligned = []
         for points in (points.to(device) for points in self._points):
-            aims = self._store.encode(self._capture.of(self.loss, points.x, points.y))
-            columns.append(ridge.targets(aims, points.average))
+            aims = self._store.encode(points.gradients(self._capture, first))
+            aligned.append(ridge.targets(aims, points.average))
+        columns = [gathered(aligned, self._points)] if aligned else []
         if self._self:
             columns.append(ridge.itself()[:, None])
         scores = np.full((len(self._weight), len(self.snapshots.targets)), np.nan)

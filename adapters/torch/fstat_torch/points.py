@@ -1,138 +1,184 @@
-"""Target points: what influence is asked on."""
+"""Target points that go through the model together, and the targets they make up."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.utils._pytree import (
+    tree_flatten,
+    tree_leaves,
+    tree_map_only,
+    tree_unflatten,
+)
 
-from fstat.steps import SELF
-
-from .gradients import Captured
-
-Targets = str | tuple[Any, Any] | Mapping[str, "str | tuple[Any, Any]"]
+from .gradients import Captured, GradientCapture
+from .targets import Inputs, Measure, Target
 
 
 @dataclass(frozen=True)
 class Points:
-    """Target points in one batch, and the averages that make targets of them."""
+    """Target points in one batch, measured alike, and their share in the targets.
+
+    Attributes
+    ----------
+    names : list of str
+        Names of the targets.
+    places : Tensor of int of shape (n_targets,)
+        Where the targets are among all of them.
+    x : Tensor, dict of str to Tensor, or tuple of Tensor
+        What the model is called with.
+    y : Tensor
+        What its output is measured against.
+    measure : callable
+        ``measure(output, y)``, one number a point.
+    weights : Tensor of shape (m,) or None
+        What each point counts for in its target, of which lower is better; None: 1.
+    owner : Tensor of int of shape (m,) or None
+        Which target each point belongs to; None: each is one.
+    """
 
     names: list[str]
-    x: Tensor
+    places: Tensor
+    x: Inputs
     y: Tensor
-    average: Tensor | None = None
+    measure: Measure
+    weights: Tensor | None
+    owner: Tensor | None
 
     @classmethod
-    def of(cls, targets: Mapping[str, tuple[Any, Any]]) -> list[Points]:
-        """Put single points in one batch, and points to be averaged in another."""
-        sizes = {name: _length(y, name) for name, (_, y) in targets.items()}
-        for name, (x, _) in targets.items():
-            if np.ndim(x) == 0 or len(x) != sizes[name]:
-                raise ValueError(
-                    f"Target {name!r} must be a pair (x, y) with as many x as y, got "
-                    f"{0 if np.ndim(x) == 0 else len(x)} and {sizes[name]}."
-                )
-        parts = [
-            [name for name, size in sizes.items() if (size > 1) == several]
-            for several in (False, True)
-        ]
+    def of(cls, targets: Mapping[str, Target]) -> list[Points]:
+        """Put in one batch what can be: single points, or several, of one shape."""
+        batches: dict[Hashable, list[str]] = {}
+        for name, target in targets.items():
+            batches.setdefault(_kind(target), []).append(name)
+        place = {name: k for k, name in enumerate(targets)}
         return [
-            cls(
-                names,
-                torch.cat([torch.as_tensor(targets[name][0]) for name in names]),
-                torch.cat([torch.as_tensor(targets[name][1]) for name in names]),
-                _averaging([sizes[name] for name in names]),
+            cls._joined(
+                {name: targets[name] for name in names},
+                torch.tensor([place[name] for name in names]),
             )
-            for names in parts
-            if names
+            for names in batches.values()
         ]
+
+    @classmethod
+    def _joined(cls, targets: Mapping[str, Target], places: Tensor) -> Points:
+        members = list(targets.values())
+        measure = members[0].measure
+        assert measure is not None
+        sizes = torch.tensor([len(t.y) for t in members])
+        several = int(sizes.max()) > 1
+        weights = torch.cat([t.weights for t in members])
+        plain = not several and bool((weights == 1).all())
+        return cls(
+            names=list(targets),
+            places=places,
+            x=_stacked([t.x for t in members]),
+            y=torch.cat([t.y for t in members]),
+            measure=measure,
+            weights=None if plain else weights,
+            owner=torch.arange(len(sizes)).repeat_interleave(sizes)
+            if several
+            else None,
+        )
 
     def to(self, device: torch.device) -> Points:
         """Return them on a device."""
-        x, y = self.x.to(device), self.y.to(device)
-        return Points(self.names, x, y, self.average)
+        parts = self.x, self.y, self.weights, self.owner
+        if all(
+            leaf.device == device for leaf in tree_leaves(parts) if leaf is not None
+        ):
+            return self
+        x, y, weights, owner = tree_map_only(Tensor, lambda t: t.to(device), parts)
+        return replace(self, x=x, y=y, weights=weights, owner=owner)
 
-    def align(self, batch: Captured, here: Captured) -> Tensor:
-        """Return inner products with each target, ``(b, n_targets)``."""
-        alignment = batch.cross(here)
-        if self.average is None:
-            return alignment
-        return alignment @ self.average.to(alignment)
+    def gradients(self, capture: GradientCapture, check: bool = False) -> Captured:
+        """Return the gradients of what is measured, one a point.
+
+        Parameters
+        ----------
+        capture : GradientCapture
+            Of the model.
+        check : bool, default=False
+            Whether to refuse measures that are not finite.
+
+        Raises
+        ------
+        ValueError
+            If the measure does not return one number for each point.
+        """
+
+        def measured(output: Any, y: Any) -> Tensor:
+            values = self.measure(output, y)
+            self._check(values, check)
+            return values
+
+        return capture.of(measured, self.x, self.y)
+
+    def _check(self, values: Any, finite: bool) -> None:
+        m = len(self.y)
+        if not isinstance(values, Tensor) or values.shape != (m,):
+            shape = tuple(values.shape) if isinstance(values, Tensor) else type(values)
+            raise ValueError(
+                f"The measure of target {self.names[0]!r} must return one number for "
+                f"each point, a tensor of shape ({m},), got {shape}."
+            )
+        wrong = (~values.isfinite()).nonzero()[:, 0].tolist() if finite else []
+        if wrong:
+            which = wrong[0] if self.owner is None else int(self.owner[wrong[0]])
+            raise ValueError(
+                f"The measure of target {self.names[which]!r} must be finite when the "
+                f"run begins, got {values[wrong[0]].item()}."
+            )
+
+    def combine(self, products: Tensor) -> Tensor:
+        """Sum over the points of each target, ``(b, m)`` to ``(b, n_targets)``."""
+        if self.weights is None:
+            return products
+        weighted = products * self.weights.to(products)
+        if self.owner is None:
+            return weighted
+        # Not by a matrix: what is not finite stays with its own target.
+        found = products.new_zeros(len(products), len(self.names))
+        return found.index_add_(1, self.owner, weighted)
 
     def norms(self, here: Captured) -> Tensor:
         """Return the norm of each target's gradient, ``(n_targets,)``."""
-        if self.average is None:
-            return here.norms_squared().clamp(min=0).sqrt()
-        gram = here.gram()
-        average = self.average.to(gram)
-        return (average * (gram @ average)).sum(dim=0).clamp(min=0).sqrt()
+        if self.owner is None:
+            squared = here.norms_squared()
+            return self.combine(squared.clamp(min=0).sqrt()[None])[0].abs()
+        within = self.combine(here.gram()).gather(1, self.owner[:, None])
+        return self.combine(within.mT)[0].clamp(min=0).sqrt()
+
+    @property
+    def average(self) -> Tensor | None:
+        """The matrix that makes targets of points, unless each point is a target."""
+        if self.weights is None or self.owner is None:
+            return None if self.weights is None else self.weights.diag()
+        share = self.weights.new_zeros(len(self.y), len(self.names))
+        return share.scatter_(1, self.owner[:, None], self.weights[:, None])
 
 
-def _averaging(sizes: list[int]) -> Tensor | None:
-    """Return the matrix that averages consecutive groups, if there is any group."""
-    if max(sizes) == 1:
-        return None
-    share = torch.tensor([1 / size for size in sizes], dtype=torch.float64)
-    owner = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
-    return nn.functional.one_hot(owner, len(sizes)) * share
+def gathered(parts: list[Tensor], batches: list[Points]) -> Tensor:
+    """Put columns of several batches, or their entries, in the targets' own order."""
+    found = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+    places = torch.cat([points.places for points in batches])
+    if bool((places.diff() > 0).all()):
+        return found
+    return found[..., places.argsort()]
 
 
-def read_targets(targets: Targets) -> tuple[list[Points], bool]:
-    """Sort targets into batches of points, and whether examples are their own.
-
-    Parameters
-    ----------
-    targets : "self", pair (x, y), or mapping
-        As `SingleRunSampler` takes them.
-
-    Raises
-    ------
-    ValueError
-        If they are none of these, or empty.
-    """
-    if isinstance(targets, str):
-        if targets != SELF:
-            raise ValueError(
-                "`targets` must be 'self', a pair (x, y) or a mapping, got "
-                f"{targets!r}."
-            )
-        return [], True
-    if not isinstance(targets, Mapping):
-        if not isinstance(targets, tuple | list) or len(targets) != 2:
-            raise ValueError(
-                "`targets` must be 'self', a pair (x, y) or a mapping, got "
-                f"{type(targets).__name__}."
-            )
-        x, y = targets
-        n = _length(y, "targets")
-        if len(x) != n:
-            raise ValueError(
-                f"`targets` must have as many x as y, got {len(x)} and {n}."
-            )
-        x, y = torch.as_tensor(x), torch.as_tensor(y)
-        return [Points([str(k) for k in range(n)], x, y)], False
-    groups: dict[str, tuple[Any, Any]] = {}
-    for name, target in targets.items():
-        if isinstance(target, tuple) and len(target) == 2 and name != SELF:
-            groups[str(name)] = target
-        elif not (isinstance(target, str) and target == name == SELF):
-            raise ValueError(
-                "`targets` must map names to pairs (x, y), or 'self' to 'self', got "
-                f"{type(target).__name__} for {name!r}."
-            )
-    if not groups and SELF not in targets:
-        raise ValueError("`targets` must hold at least one target, got none.")
-    return Points.of(groups), SELF in targets
+def _kind(target: Target) -> Hashable:
+    """Return what targets must have in common to go through the model together."""
+    leaves, structure = tree_flatten((target.x, target.y))
+    kinds = tuple((leaf.shape[1:], leaf.dtype, leaf.device) for leaf in leaves)
+    return id(target.measure), len(target.y) > 1, str(structure), kinds
 
 
-def _length(y: Any, name: str) -> int:
-    if np.ndim(y) == 0 or len(y) == 0:
-        raise ValueError(
-            f"Target {name!r} must be a pair (x, y) of at least one point with a "
-            "leading dimension, got none."
-        )
-    return len(y)
+def _stacked(inputs: list[Inputs]) -> Any:
+    flat = [tree_flatten(x) for x in inputs]
+    columns = zip(*(leaves for leaves, _ in flat), strict=True)
+    return tree_unflatten([torch.cat(column) for column in columns], flat[0][1])

@@ -19,7 +19,8 @@ from fstat.steps import SELF
 
 from .distributed import unwrapped
 from .gradients import Captured, GradientCapture, PlanTable, UnsupportedModelError
-from .points import Targets, read_targets
+from .points import Points, gathered
+from .targets import Targets, read_targets
 from .update import MicroBatch, Update
 
 Loss = Callable[[Any, Any], Tensor]
@@ -86,11 +87,13 @@ class SingleRunSampler:
     targets : "self", pair (x, y), or mapping, default="self"
         What influence is asked on. ``"self"``: each example on itself. A pair of
         tensors: each row a target of its own, named ``"0"``, ``"1"``, ... A mapping
-        of names to ``"self"`` (under the name ``"self"``) or pairs: each pair is one
-        target, the average of its points.
+        of names to ``"self"`` (under the name ``"self"``), pairs or `Target`: each is
+        one target, a pair the average of its points. The x of a pair is what the
+        model is called with, as in `Target`.
     loss : callable, default=cross_entropy
         ``loss(output, y)`` returns one loss for each target point, shape ``(m,)``.
-        A target is better served when its loss is lower.
+        It is what targets measure that have no measure of their own; they are better
+        served when it is lower.
     optimizer : torch.optim.Optimizer, optional
         Optimiser of the run; its learning rate is recorded and weighs the steps in
         compositions.
@@ -144,7 +147,8 @@ class SingleRunSampler:
     Notes
     -----
     An inner product of gradients is positive where a gradient step on the example
-    lowers the target's loss. What is compared are gradients of the loss as it was
+    makes the target better: lowers its loss, or raises what is declared to be better
+    when higher. What is compared are gradients of the loss as it was
     backpropagated, before clipping, weight decay, momentum or the scaling of Adam:
     with an optimiser other than plain gradient descent, not the updates (see
     `aligned`). Weights of examples in the loss and augmentation are part of their
@@ -219,8 +223,8 @@ class SingleRunSampler:
         self.reduction = reduction
         self.scaler = scaler
         self._capture = GradientCapture(self.model, parameters)
-        self._points, self._self = read_targets(targets)
-        names = [name for points in self._points for name in points.names]
+        given, self._self = read_targets(targets, loss)
+        self._points, names = Points.of(given), list(given)
         self.trace = Trace(
             [*names, SELF] if self._self else names,
             path=path if self.is_writer else None,
@@ -372,14 +376,14 @@ class SingleRunSampler:
             self._aim(number)
         own = 1.0 if step.denominator is None else step.denominator
         aligned = [
-            points.align(batch, here)
+            points.combine(batch.cross(here))
             for points, here in zip(self._points, self._aims, strict=True)
         ]
         self._update.add(
             MicroBatch(
                 examples,
                 own / step.loss_scale,
-                torch.cat(aligned, dim=1) if aligned else None,
+                gathered(aligned, self._points) if aligned else None,
                 batch if self._self else None,
                 extra,
                 step.denominator is None,
@@ -392,14 +396,14 @@ class SingleRunSampler:
             return
         device = next(iter(self.model.parameters())).device
         self._points = [points.to(device) for points in self._points]
-        self._aims = [
-            self._capture.of(self.loss, points.x, points.y) for points in self._points
-        ]
-        norms = torch.cat(
+        first = self._norms is None
+        self._aims = [points.gradients(self._capture, first) for points in self._points]
+        norms = gathered(
             [
                 points.norms(here)
                 for points, here in zip(self._points, self._aims, strict=True)
-            ]
+            ],
+            self._points,
         )
         self._norms = norms.masked_fill(norms.isinf(), torch.nan).cpu().numpy()
 

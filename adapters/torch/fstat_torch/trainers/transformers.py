@@ -5,45 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import (  # type: ignore[import-not-found, unused-ignore]
     TrainerCallback,
 )
 
 from fstat import Trace
 
+from ..measures import language_loss
 from ..sampler import SingleRunSampler
 from ..watch import Watch
 from .following import Following
 
 _PACKED = ("cu_seq_lens_q", "cu_seqlens", "seq_idx")
-
-
-def language_loss(output: Any, labels: Tensor) -> Tensor:
-    r"""Return the loss of each example, of a language model or a classifier.
-
-    Parameters
-    ----------
-    output : ModelOutput
-        With `logits`: of shape (m, length, vocabulary), where those at one position
-        predict the label at the next; or of shape (m, n_classes).
-    labels : Tensor of shape (m, length) or (m,)
-        Tokens, -100 where none is to be predicted; or classes.
-
-    Returns
-    -------
-    Tensor of shape (m,)
-        Mean cross-entropy over the predicted tokens of each example, zero where there
-        is none; or the cross-entropy of its class.
-    """
-    logits = output.logits.float()
-    if labels.ndim == 1:
-        return nn.functional.cross_entropy(logits, labels, reduction="none")
-    labels = labels[:, 1:]
-    losses = nn.functional.cross_entropy(
-        logits[:, :-1].transpose(1, 2), labels, reduction="none", ignore_index=-100
-    )
-    return losses.sum(dim=1) / (labels != -100).sum(dim=1).clamp(min=1)
 
 
 class TransformersCallback(TrainerCallback):

@@ -1,0 +1,589 @@
+"""Targets: what is measured, in which direction, on which inputs."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+from torch import nn  # noqa: E402
+from torch.nn.functional import cross_entropy  # noqa: E402
+
+from fstat_torch import (  # noqa: E402
+    CurvatureSampler,
+    SingleRunSampler,
+    Target,
+    measures,
+)
+
+N, B = 30, 8
+
+
+def data():
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(N, 6, generator=g, dtype=torch.float64)
+    return x, torch.randint(3, (N,), generator=g)
+
+
+def mlp():
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3)).double()
+
+
+def flat_gradient(model, value):
+    trained = [p for p in model.parameters() if p.requires_grad]
+    grads = torch.autograd.grad(value, trained, allow_unused=True)
+    zeros = map(torch.zeros_like, trained)
+    pairs = zip(grads, zeros, strict=True)
+    return torch.cat([(z if g is None else g).flatten() for g, z in pairs])
+
+
+def expected_alignment(model, losses, goodness):
+    """Return minus the slope of each example's loss along that of each goodness."""
+    own = torch.stack([flat_gradient(model, loss) for loss in losses()])
+    goals = torch.stack([flat_gradient(model, good()) for good in goodness])
+    return (-own @ goals.T).numpy(), goals.norm(dim=1).numpy()
+
+
+def own_losses(model, x, y):
+    return lambda: (cross_entropy(model(x[[k]]), y[[k]]) for k in range(len(y)))
+
+
+def recorded(model, targets, inputs=None, **options):
+    """Return the columns of one sampled step on the first examples."""
+    x, y = data()
+    inputs = (x[:B],) if inputs is None else inputs
+    sampler = SingleRunSampler(model, targets=targets, **options)
+    with sampler.step(range(B)):
+        cross_entropy(model(*inputs), y[:B]).backward()
+    return sampler.trace.columns(), sampler.trace.targets
+
+
+def naive_margin(logits, y):
+    p = logits.softmax(1)[torch.arange(len(y)), y]
+    return torch.log(p) - torch.log(1 - p)
+
+
+def naive_log_p(logits, y):
+    return logits.softmax(1)[torch.arange(len(y)), y].log()
+
+
+def squares(output, y):
+    return (output - nn.functional.one_hot(y, 3)).square().sum(dim=1)
+
+
+def test_alignment_is_with_the_ascent_of_goodness_whatever_is_measured():
+    model, (x, y) = mlp(), data()
+    goal, truth = x[20:25], y[20:25]
+    weights = torch.tensor([1.0, -1.0, 0.5, 0.0, -2.0])
+    targets = {
+        "mean margin": Target(
+            goal, truth, measure=measures.log_odds, higher_is_better=True
+        ),
+        "loss": (goal[:1], truth[:1]),
+        "one margin": Target(
+            goal[:1], truth[:1], measure=measures.log_odds, higher_is_better=True
+        ),
+        "signed": Target(
+            goal, truth, measure=measures.log_likelihood, higher_is_better=True,
+            weights=weights,
+        ),
+        "minus": Target(goal[1:2], truth[1:2], weights=[-3.0]),
+        "squares": Target(goal, truth, measure=squares),
+        "signed loss": Target(goal, truth, weights=weights.tolist()),
+    }  # fmt: skip
+    goodness = [
+        lambda: naive_margin(model(goal), truth).mean(),
+        lambda: -cross_entropy(model(goal[:1]), truth[:1]),
+        lambda: naive_margin(model(goal[:1]), truth[:1]).sum(),
+        lambda: weights.double() @ naive_log_p(model(goal), truth),
+        lambda: 3.0 * cross_entropy(model(goal[1:2]), truth[1:2]),
+        lambda: -squares(model(goal), truth).mean(),
+        lambda: weights.double() @ naive_log_p(model(goal), truth),
+    ]
+    columns, names = recorded(model, targets)
+    alignment, norms = expected_alignment(
+        model, own_losses(model, x[:B], y[:B]), goodness
+    )
+    assert names == list(targets)
+    found = columns["alignment"]
+    np.testing.assert_allclose(found, alignment, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(columns["target_norm"][0], norms, rtol=1e-9)
+
+
+def test_a_step_on_an_aligned_example_raises_the_margin():
+    model, (x, y) = mlp(), data()
+    margins = Target.each(
+        x[20:22], y[20:22], measure=measures.log_odds, higher_is_better=True
+    )
+    columns, names = recorded(model, margins)
+    assert names == ["0", "1"]
+    before = naive_margin(model(x[20:22]), y[20:22])
+    for k, expected in enumerate(columns["alignment"]):
+        moved = mlp()
+        cross_entropy(moved(x[[k]]), y[[k]]).backward()
+        with torch.no_grad():
+            for p in moved.parameters():
+                p -= 1e-6 * p.grad
+        gain = (naive_margin(moved(x[20:22]), y[20:22]) - before).detach().numpy()
+        np.testing.assert_allclose(gain / 1e-6, expected, rtol=1e-3, atol=1e-5)
+
+
+class TwoInputs(nn.Module):
+    """Scores a pair of inputs, of which a mask takes out places of the second."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(2)
+        self.first, self.second = nn.Linear(6, 3), nn.Linear(4, 3)
+        self.double()
+
+    def forward(self, x, more, mask=None):
+        more = more if mask is None else more * mask
+        return self.first(x).tanh() + self.second(more)
+
+
+def test_a_model_is_called_with_a_tuple_or_a_mapping():
+    model, (x, y) = TwoInputs(), data()
+    g = torch.Generator().manual_seed(3)
+    more = torch.randn(N, 4, generator=g, dtype=torch.float64)
+    mask = (torch.rand(N, 4, generator=g) < 0.5).double()
+    named = {"x": x[20:23], "more": more[20:23], "mask": mask[20:23]}
+    each = [{k: v[j : j + 1] for k, v in named.items()} for j in range(3)]
+    targets = {
+        "tuple": ((x[20:23], more[20:23]), y[20:23]),
+        **{str(j): (each[j], y[20 + j : 21 + j]) for j in range(3)},
+        "group": (named, y[20:23]),
+    }
+    goodness = [
+        lambda: -cross_entropy(model(x[20:23], more[20:23]), y[20:23]),
+        *(
+            lambda j=j: -cross_entropy(model(**each[j]), y[20 + j : 21 + j])
+            for j in range(3)
+        ),
+        lambda: -cross_entropy(model(**named), y[20:23]),
+    ]
+    inputs = x[:B], more[:B], mask[:B]
+    columns, _ = recorded(model, targets, inputs)
+
+    def rows():
+        return (
+            cross_entropy(model(*(t[[k]] for t in inputs)), y[[k]]) for k in range(B)
+        )
+
+    alignment, _ = expected_alignment(model, rows, goodness)
+    np.testing.assert_allclose(columns["alignment"], alignment, rtol=1e-9, atol=1e-12)
+    alone, names = recorded(model, (named, y[20:23]), inputs)
+    assert names == ["0", "1", "2"]
+    np.testing.assert_allclose(alone["alignment"], alignment[:, 1:4], atol=1e-12)
+
+
+def test_targets_that_are_run_apart_are_recorded_in_the_users_order():
+    model, (x, y) = mlp(), data()
+    targets = {
+        "b": (x[20:24], y[20:24]),
+        "self": "self",
+        "a": (x[20:21], y[20:21]),
+        "d": Target(x[21:22], y[21:22], measure=squares),
+        "c": (x[22:23], y[22:23]),
+    }
+    columns, names = recorded(model, targets)
+    assert names == ["b", "a", "d", "c", "self"]
+    for k, name in enumerate(names[:-1]):
+        alone, _ = recorded(model, {name: targets[name]})
+        found, norm = columns["alignment"][:, k], columns["target_norm"][0, k]
+        np.testing.assert_allclose(found, alone["alignment"][:, 0], rtol=1e-12)
+        np.testing.assert_allclose(norm, alone["target_norm"][0, 0], rtol=1e-12)
+
+
+def test_refreshed_targets_are_those_of_the_last_refresh():
+    model, (x, y) = mlp(), data()
+    goal = Target(x[20:22], y[20:22], measure=measures.log_odds, higher_is_better=True)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    sampler = SingleRunSampler(
+        model, targets={"margin": goal}, optimizer=optimizer, refresh=3
+    )
+    expected, kept = [], None
+    for step in range(5):
+        if step % 3 == 0:
+            margin = naive_margin(model(x[20:22]), y[20:22]).mean()
+            kept = flat_gradient(model, margin)
+        rows = own_losses(model, x[:B], y[:B])()
+        expected.append([-flat_gradient(model, loss) @ kept for loss in rows])
+        optimizer.zero_grad()
+        with sampler.step(range(B)):
+            cross_entropy(model(x[:B]), y[:B]).backward()
+        optimizer.step()
+    found = sampler.trace.columns()["alignment"][:, 0].reshape(5, B)
+    np.testing.assert_allclose(found, np.array(expected), rtol=1e-9, atol=1e-12)
+
+
+def sick(output, y):
+    """Not finite once the model has moved."""
+    return cross_entropy(output, y, reduction="none") * output.new_tensor(sick.factor)
+
+
+def test_a_measure_that_overflows_later_costs_its_own_target_only():
+    model, (x, y) = mlp(), data()
+    targets = {
+        "well": (x[20:22], y[20:22]),
+        "sick": Target(x[20:22], y[20:22], measure=sick),
+    }
+    sampler = SingleRunSampler(model, targets=targets)
+    for sick.factor in (1.0, float("inf")):
+        with sampler.step(range(B)):
+            cross_entropy(model(x[:B]), y[:B]).backward()
+    well, ill = sampler.trace.columns()["alignment"].reshape(2, B, 2).transpose(2, 0, 1)
+    np.testing.assert_array_equal(well[0], well[1])
+    np.testing.assert_array_equal(ill[0], well[0])
+    assert np.isnan(ill[1]).all()
+
+
+def test_a_point_that_overflows_costs_its_own_target_only():
+    model, (x, y) = mlp(), data()
+    one, two = (x[20:22].clone(), y[20:22]), (x[22:24].clone(), y[22:24])
+    sampler = SingleRunSampler(model, targets={"one": one, "two": two})
+    for step in range(2):
+        with sampler.step(range(B)):
+            cross_entropy(model(x[:B]), y[:B]).backward()
+        if step == 0:
+            sampler._points[0].x[0, 0] = float("inf")
+    found = sampler.trace.columns()["alignment"].reshape(2, B, 2)
+    assert np.isnan(found[1, :, 0]).all()
+    np.testing.assert_array_equal(found[0, :, 1], found[1, :, 1])
+
+
+def two_numbers(output, y):
+    return output[:, :2]
+
+
+def one_number(output, y):
+    return output.sum()
+
+
+def not_a_number(output, y):
+    return output.sum(dim=1) / (y - y)
+
+
+@pytest.mark.parametrize(
+    ("measure", "message"),
+    [
+        (
+            two_numbers,
+            r"'z' must return one number for each point, .* \(2,\), got \(2, 2\)",
+        ),
+        (one_number, r"'z' must return one number for each point"),
+        (not_a_number, r"'z' must be finite when the run begins, got (-?inf|nan)"),
+    ],
+)
+def test_what_a_measure_must_return_is_said(measure, message):
+    x, y = data()
+    target = Target(x[:2], y[:2], measure=measure)
+    with pytest.raises(ValueError, match=message):
+        recorded(mlp(), {"a": (x[:3], y[:3]), "z": target})
+
+
+LABELS = torch.tensor([[4, 5, 6], [-100, -100, -100]])
+FIRST_ONLY = torch.tensor([[4, -100, -100]])
+X = torch.zeros(2, 6)
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (
+            Target(X, torch.zeros(2), weights=[1.0]),
+            "one of `weights` for each of its 2",
+        ),
+        (Target(X, torch.zeros(2), weights=[0, 0]), "not all zero"),
+        (Target(X, torch.zeros(2), weights=[1.0, float("nan")]), "must have finite"),
+        (Target(X, torch.zeros(2), measure="loss"), "a callable `measure`, got 'loss'"),
+        (Target(X, torch.zeros(3)), "as many x as y, got 2 and 3"),
+        (({"x": X, "more": X[:1]}, torch.zeros(2)), "got 2, 1 and 2"),
+        (({}, torch.zeros(2)), "got none and 2"),
+        ((X[:0], torch.zeros(0)), "at least one point"),
+        (
+            Target(X, LABELS, measure=measures.completion_log_likelihood),
+            "token to predict in each row of y, got none in row 1",
+        ),
+        (Target(X[:1], FIRST_ONLY, measure=measures.language_loss), "in row 0"),
+    ],
+)
+def test_a_target_that_cannot_be_is_refused_by_name(target, message):
+    with pytest.raises(ValueError, match=rf"Target 'z' .*{message}"):
+        SingleRunSampler(nn.Linear(6, 3), targets={"z": target})
+
+
+def test_names_are_unique_as_they_are_written():
+    x, y = data()
+    with pytest.raises(ValueError, match="unique names"):
+        SingleRunSampler(mlp(), targets={1: (x, y), "1": (x[:1], y[:1])})
+    with pytest.raises(ValueError, match="got Target for 'self'"):
+        SingleRunSampler(mlp(), targets={"self": Target(x, y)})
+
+
+# The measures
+
+
+def test_measures_are_those_of_the_probabilities():
+    g = torch.Generator().manual_seed(4)
+    logits = torch.randn(7, 4, generator=g, dtype=torch.float64)
+    y = torch.randint(4, (7,), generator=g)
+    torch.testing.assert_close(measures.log_odds(logits, y), naive_margin(logits, y))
+    torch.testing.assert_close(
+        measures.log_likelihood(logits, y), naive_log_p(logits, y)
+    )
+
+
+def test_the_margin_is_finite_where_probabilities_are_rounded():
+    logits = torch.tensor([[300.0, 0.0, -5.0], [-300.0, 0.0, 0.0]], requires_grad=True)
+    margin = measures.log_odds(logits, torch.tensor([0, 0]))
+    expected = torch.tensor([300.0 - np.log1p(np.exp(-5.0)), -300.0 - np.log(2.0)])
+    torch.testing.assert_close(margin, expected.float())
+    margin.sum().backward()
+    assert logits.grad[:, 0].tolist() == [1.0, 1.0]
+    torch.testing.assert_close(logits.grad.sum(dim=1), torch.zeros(2))
+
+
+def test_completions_sum_over_their_labelled_tokens():
+    g = torch.Generator().manual_seed(5)
+    logits = torch.randn(3, 6, 9, generator=g, dtype=torch.float64)
+    labels = torch.randint(9, (3, 6), generator=g)
+    labels[0, :3] = labels[1, 4:] = labels[2] = -100
+    log_p = logits.log_softmax(dim=-1)
+    expected = [
+        sum(log_p[k, t - 1, labels[k, t]] for t in range(1, 6) if labels[k, t] != -100)
+        for k in range(3)
+    ]
+    found = measures.completion_log_likelihood(logits, labels)
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
+    mean = measures.language_loss(logits, labels)
+    torch.testing.assert_close(mean, -found / torch.tensor([3.0, 3.0, 1.0]))
+
+
+def test_measures_of_half_precision_are_taken_in_single():
+    logits = torch.tensor([[[9.0, 1.0], [2.0, 1.0]]], dtype=torch.bfloat16)
+    labels = torch.tensor([[0, 1]])
+    assert measures.completion_log_likelihood(logits, labels).dtype is torch.float32
+    assert measures.log_odds(logits[0], labels[0]).dtype is torch.float32
+
+
+@pytest.mark.parametrize(
+    ("measure", "output", "y", "message"),
+    [
+        (measures.log_odds, torch.zeros(3, 1), torch.zeros(3), "two classes or more"),
+        (measures.log_likelihood, torch.zeros(3, 2), torch.zeros(2), "got"),
+        (
+            measures.completion_log_likelihood,
+            torch.zeros(3, 2),
+            torch.zeros(3, 2),
+            r"got \(3, 2\) and \(3, 2\)",
+        ),
+    ],
+)
+def test_outputs_of_another_shape_are_refused(measure, output, y, message):
+    with pytest.raises(ValueError, match=message):
+        measure(output, y.long())
+
+
+# Language models
+
+
+def llama():
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(6)
+    config = transformers.LlamaConfig(
+        vocab_size=17, hidden_size=16, intermediate_size=24, num_hidden_layers=2,
+        num_attention_heads=2, max_position_embeddings=32, attn_implementation="sdpa",
+    )  # fmt: skip
+    return transformers.LlamaForCausalLM(config).double()
+
+
+PROMPT = [3, 9, 4, 1]
+COMPLETIONS = {"A": [5, 2, 8], "B": [7, 11, 12, 6, 2]}
+
+
+def completion(name, left=0, right=0):
+    """Return x and labels of a completion, padded."""
+    tokens = PROMPT + COMPLETIONS[name]
+    ids = [0] * left + tokens + [0] * right
+    mask = [0] * left + [1] * len(tokens) + [0] * right
+    ignored = [-100] * (left + len(PROMPT))
+    labels = ignored + COMPLETIONS[name] + [-100] * right
+    x = {"input_ids": torch.tensor([ids]), "attention_mask": torch.tensor([mask])}
+    return x, torch.tensor([labels])
+
+
+def log_probability(model, name):
+    """Sum over the tokens of a completion, one call of the model for each."""
+    tokens, total = list(PROMPT), 0.0
+    for token in COMPLETIONS[name]:
+        logits = model(torch.tensor([tokens])).logits[0, -1]
+        total = total + logits.log_softmax(0)[token]
+        tokens.append(token)
+    return total
+
+
+def completions(**padding):
+    kind = {"measure": measures.completion_log_likelihood, "higher_is_better": True}
+    (a, for_a), (b, for_b) = completion("A", right=2), completion("B")
+    both = {k: torch.cat([a[k], b[k]]) for k in a}
+    return {
+        "A": Target(*completion("A", **padding), **kind),
+        "A against B": Target(both, torch.cat([for_a, for_b]), weights=[1, -1], **kind),
+        "B": Target(*completion("B"), **kind),
+    }
+
+
+def texts():
+    g = torch.Generator().manual_seed(7)
+    return torch.randint(1, 17, (B, 6), generator=g)
+
+
+def sampled_texts(model, targets, **options):
+    ids = texts()
+    sampler = SingleRunSampler(
+        model, targets=targets, loss=measures.language_loss, **options
+    )
+    with sampler.step(range(B)):
+        model(input_ids=ids, labels=ids).loss.backward()
+    return sampler.trace
+
+
+@pytest.mark.parametrize(
+    "padding", [{}, {"right": 3}, {"left": 2}, {"left": 1, "right": 1}]
+)
+def test_completions_are_weighed_against_each_other_whatever_the_padding(padding):
+    model, ids = llama(), texts()
+    trace = sampled_texts(model, completions(**padding))
+
+    def losses():
+        return (
+            cross_entropy(model(ids[[k]]).logits[0, :-1], ids[k, 1:]) for k in range(B)
+        )
+
+    goodness = [
+        lambda: log_probability(model, "A"),
+        lambda: log_probability(model, "A") - log_probability(model, "B"),
+        lambda: log_probability(model, "B"),
+    ]
+    alignment, norms = expected_alignment(model, losses, goodness)
+    columns = trace.columns()
+    # Llama takes its norms and angles in single precision, whatever the model's.
+    scale = np.abs(alignment).max()
+    np.testing.assert_allclose(columns["alignment"], alignment, atol=1e-5 * scale)
+    np.testing.assert_allclose(columns["target_norm"][0], norms, rtol=1e-5)
+
+
+# Where targets are taken
+
+
+def test_the_curvature_sampler_scores_the_ascent_of_goodness():
+    x, y = data()
+    scores = []
+    targets = {
+        "margins": Target(
+            x[20:23], y[20:23], measure=measures.log_odds, higher_is_better=True,
+            weights=[1.0, -0.5, 2.0],
+        ),
+        "loss": (x[20:21], y[20:21]),
+        "likelihood": Target(
+            x[20:21], y[20:21], measure=measures.log_likelihood, higher_is_better=True
+        ),
+    }  # fmt: skip
+    model = mlp()
+    sampler = CurvatureSampler(
+        model,
+        n_examples=N,
+        targets=targets,
+        metric="fisher",
+        damping=2.0,
+        landmarks=None,
+    )
+    with sampler.step(torch.arange(N)):
+        cross_entropy(model(x), y).backward()
+    sampler.snapshot()
+    g = torch.stack([flat_gradient(model, v) for v in own_losses(model, x, y)()])
+    margin = torch.tensor([1.0, -0.5, 2.0]).double() @ naive_margin(
+        model(x[20:23]), y[20:23]
+    )
+    goals = torch.stack([flat_gradient(model, margin), -g[20], -g[20]])
+    ridge = 2.0 * g.square().sum(1).mean()
+    metric = g.T @ g + ridge * torch.eye(g.shape[1]).double()
+    expected = -g @ torch.linalg.solve(metric, goals.T)
+    scores = sampler.snapshots.scores[0]
+    assert sampler.snapshots.targets == list(targets)
+    np.testing.assert_allclose(scores, expected.numpy(), rtol=1e-8, atol=1e-11)
+
+
+def test_the_trainers_callback_takes_targets_with_masks(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    from fstat_torch import TransformersCallback
+
+    def train(callback):
+        model = llama().float()
+        rows = [
+            {"input_ids": row, "labels": row, "index": k}
+            for k, row in enumerate(texts())
+        ]
+        arguments = transformers.TrainingArguments(
+            output_dir=str(tmp_path), max_steps=1, per_device_train_batch_size=B,
+            remove_unused_columns=False, use_cpu=True, report_to="none",
+            save_strategy="no", disable_tqdm=True,
+        )  # fmt: skip
+        trainer = transformers.Trainer(model=model, args=arguments, train_dataset=rows)
+        trainer.add_callback(callback)
+        trainer.train()
+        return callback.trace
+
+    trace = train(TransformersCallback(targets=completions(left=1)))
+    columns, plain = trace.columns(), sampled_texts(llama(), completions()).columns()
+    order = np.argsort(columns["index"])
+    assert trace.targets == ["A", "A against B", "B"]
+    np.testing.assert_allclose(
+        columns["alignment"][order], plain["alignment"], rtol=1e-3, atol=1e-4
+    )
+
+
+def test_lightnings_callback_takes_targets(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        lightning = pytest.importorskip("lightning.pytorch")
+        from fstat_torch import LightningCallback
+    x, y = data()
+
+    class Module(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.layers = mlp()
+
+        def forward(self, x):
+            return self.layers(x)
+
+        def training_step(self, batch, batch_idx):
+            return cross_entropy(self(batch[1]), batch[2])
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    margins = {
+        "margin": Target(
+            {"x": x[20:22]}, y[20:22], measure=measures.log_odds, higher_is_better=True
+        )
+    }
+    callback = LightningCallback(index=0, targets=margins)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer = lightning.Trainer(
+            max_epochs=1, logger=False, enable_checkpointing=False, accelerator="cpu",
+            enable_progress_bar=False, enable_model_summary=False,
+            default_root_dir=tmp_path, callbacks=[callback],
+        )  # fmt: skip
+        rows = torch.utils.data.TensorDataset(torch.arange(B), x[:B], y[:B])
+        trainer.fit(Module(), torch.utils.data.DataLoader(rows, batch_size=B))
+    model = mlp()
+    goodness = [lambda: naive_margin(model(x[20:22]), y[20:22]).mean()]
+    expected, _ = expected_alignment(model, own_losses(model, x[:B], y[:B]), goodness)
+    np.testing.assert_allclose(
+        callback.trace.columns()["alignment"], expected, rtol=1e-8
+    )
