@@ -20,6 +20,7 @@ def public_objects():
         "fstat.datasets",
         "fstat.ground_truth",
         "fstat_torch.measures",
+        "fstat_torch.llama",
         "fstat_torch.mnist",
     ):
         try:
