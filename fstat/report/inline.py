@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import re
-from base64 import b64encode
 from html import escape
-from io import BytesIO, StringIO
+from io import StringIO
 
 import matplotlib
-import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
-from PIL import Image
 
-from fstat.display import HARMS, HELPS, UNCLEAR
+from ..display import HARMS, HELPS, UNCLEAR
 
 # Named in style.css, where they differ between light and dark.
 _INKS = {
@@ -22,6 +19,24 @@ _INKS = {
     HARMS: "var(--harms)",
     UNCLEAR: "var(--unclear)",
 }
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Return a figure that no window manager knows of.
+
+    Parameters
+    ----------
+    width, height : float
+        In inches.
+
+    Returns
+    -------
+    Figure
+        Empty.
+    """
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
 
 
 def inline_svg(figure: Figure, name: str, alt: str) -> str:
@@ -57,31 +72,3 @@ def inline_svg(figure: Figure, name: str, alt: str) -> str:
     opening = f'<svg role="img" aria-label="{escape(alt)}" {size[0] if size else ""}>'
     svg = re.sub(r"<svg[^>]*>", lambda _: opening, svg, count=1)
     return re.sub(r"\s*\n\s*", "\n", svg).strip()
-
-
-def digit_image(image: NDArray[np.float32], alt: str, kind: str = "") -> str:
-    """Return a digit as an img element, ink on paper.
-
-    Parameters
-    ----------
-    image : ndarray of shape (1, 28, 28)
-        Grey values, 1 for ink.
-    alt : str
-        What a reader who does not see it should know.
-    kind : str, default=""
-        A class for the style sheet.
-
-    Returns
-    -------
-    str
-        The element.
-    """
-    # 16 grey values are as good as 256 at this size, in half of the bytes.
-    grey = (255 - 17 * np.rint(15 * np.clip(image, 0, 1))).astype(np.uint8)
-    data = BytesIO()
-    Image.fromarray(grey.reshape(image.shape[-2:])).save(data, "png", optimize=True)
-    source = "data:image/png;base64," + b64encode(data.getvalue()).decode()
-    return (
-        f'<img class="digit {kind}" width="56" height="56" alt="{escape(alt)}" '
-        f'src="{source}">'
-    )
