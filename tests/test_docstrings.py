@@ -22,6 +22,7 @@ def public_objects():
         "fstat_torch.measures",
         "fstat_torch.llama",
         "fstat_torch.mnist",
+        "fstat_torch.retraining",
     ):
         try:
             module = importlib.import_module(package)

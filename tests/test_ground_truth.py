@@ -1,4 +1,5 @@
 import functools
+import importlib
 import os
 import subprocess
 import sys
@@ -258,6 +259,24 @@ def test_train_is_known_by_source_and_data():
     assert len({fingerprint(make()) for make in different}) == len(different)
 
 
+def test_words_and_layout_do_not_count_in_a_fingerprint(tmp_path, monkeypatch):
+    texts = {
+        "bare": "def train(indices, seed):\n    return indices[:2]\n",
+        "told": (
+            "def train(indices, seed):\n"
+            '    """Return two."""\n\n'
+            "    return indices[  # the first\n        :2\n    ]\n"
+        ),
+        "other": "def train(indices, seed):\n    return indices[:3]\n",
+    }
+    prints = {}
+    monkeypatch.syspath_prepend(tmp_path)
+    for name, text in texts.items():
+        (tmp_path / f"{name}_train.py").write_text(text)
+        prints[name] = fingerprint(importlib.import_module(f"{name}_train").train)
+    assert prints["bare"] == prints["told"] != prints["other"]
+
+
 def test_train_that_refers_to_itself_has_a_fingerprint():
     def train(indices, seed):
         return train(indices[:-1], seed) if len(indices) > 1 else [0.0]
@@ -280,6 +299,8 @@ def test_what_is_fixed_is_passed_and_told():
     seen = retrain(train, 9, [[0]], 3, n_runs_without=2, keep="steps", random_state=0)
     assert set(kept) == {"steps"}
     assert "3 runs with all data, 2 without the subset, as many steps" in seen.quantity
+    default = retrain(iris_trainer(), 150, [[0]], 2, random_state=0)
+    assert "as many epochs" in default.quantity
     told = retrain(noisy_mean, N, [[0]], 2, keep="epochs", random_state=0)
     assert "as many epochs" in told.quantity
     untold = retrain(noisy_mean, N, [[0]], 2, random_state=0)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import hashlib
 import inspect
 import json
 import os
 import tempfile
+import textwrap
 from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
@@ -26,8 +28,9 @@ def fingerprint(train: Callable[..., Any]) -> str:
     """Return a digest of a callable: its source, and the data that it holds.
 
     A function is known by its source, defaults and closure, a method also by its
-    object, an object by the source of its class and its state. Functions and global
-    variables that a function uses are not followed.
+    object, an object by the source of its class and its state. Comments, docstrings
+    and layout do not count. Functions and global variables that a function uses are
+    not followed.
     """
     parts = "\n".join(_parts(train, set()))
     return hashlib.sha256(parts.encode()).hexdigest()[:16]
@@ -65,7 +68,7 @@ def _parts(value: Any, seen: set[int]) -> list[str]:
 
 def _source(value: Any) -> str:
     try:
-        return inspect.getsource(value)
+        return _bare(inspect.getsource(value))
     except (OSError, TypeError):
         code = getattr(value, "__code__", None)
         return (
@@ -73,8 +76,24 @@ def _source(value: Any) -> str:
         )
 
 
+def _bare(source: str) -> str:
+    """Return source without comments, docstrings and layout, where it parses alone."""
+    try:
+        tree = ast.parse(textwrap.dedent(source))
+    except SyntaxError:  # a lambda, cut out of its line
+        return source
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            node.body = node.body[ast.get_docstring(node) is not None :]
+    return ast.unparse(tree)
+
+
 def _hash(value: Any) -> str:
     try:
+        if hasattr(value, "detach"):  # pickled tensors hold addresses
+            tensor = value.detach().cpu()
+            whole = tensor.float() if "bfloat16" in str(tensor.dtype) else tensor
+            value = [str(tensor.dtype), np.asarray(whole)]
         return str(joblib.hash(value))
     except Exception as error:
         raise ValueError(

@@ -63,8 +63,8 @@ def retrain(
         Names of the targets; numbers by default.
     keep : {"epochs", "steps"}, optional
         What stays the same when a subset is left out. It is passed to `train` where
-        that takes an argument of this name, else it says what `train` does, and is
-        told with every result.
+        that takes an argument of this name, whose default holds here too, else it says
+        what `train` does. It is told with every result.
     random_state : int, RandomState instance or None, default=None
         Source of the seeds; an int gives the same ones each time.
     n_jobs : int, optional
@@ -103,7 +103,12 @@ def retrain(
 
     Notes
     -----
-    In the cache, `train` is known by its source and a digest of the data it holds.
+    In the cache, `train` is known by its source, comments and docstrings apart, and a
+    digest of the data it holds.
+
+    A `train` with a method ``many(indices, seeds)``, which returns the statistics of
+    several runs, and a number `at_once` is given so many runs at a time.
+
     With one thread each (``OMP_NUM_THREADS=1``) results do not depend on `n_jobs`;
     linear algebra on several threads may round differently.
 
@@ -123,16 +128,17 @@ def retrain(
     whole_number(n_runs, "n_runs", 2)
     whole_number(n_runs_without, "n_runs_without", 2)
     option(keep, "keep", (None, "epochs", "steps"))
+    kept = _default_keep(train) if keep is None else keep
     entropy = _entropy(random_state, cache)
     plan = _plan(left_out, int(n_runs), int(n_runs_without), entropy)
     store = None
     if cache is not None:
-        same = {"train": fingerprint(train), "key": key, "keep": keep}
+        same = {"train": fingerprint(train), "key": key, "keep": kept}
         store = RunCache(cache, {**same, "n_examples": int(n_examples)})
-    passed = {"keep": keep} if keep is not None and _takes_keep(train) else {}
-    work = [_Work(train, int(n_examples), run, passed, store) for run in plan]
-    table = _table(_finished(work, n_jobs, backend, verbose))
-    quantity = _quantity(n_runs, n_runs_without, keep)
+    passed = {"keep": kept} if kept is not None and _takes_keep(train) else {}
+    work = _Work(train, int(n_examples), passed, store)
+    table = _table(_finished(work, plan, n_jobs, backend, verbose))
+    quantity = _quantity(n_runs, n_runs_without, kept)
     return _observations(table, int(n_runs), names, targets, quantity)
 
 
@@ -141,50 +147,59 @@ class _Run(NamedTuple):
     left_out: IntArray
     seed: int
 
+    def __str__(self) -> str:
+        what = "all data" if self.subset < 0 else f"no subset {self.subset}"
+        return f"the run with {what} and seed {self.seed}"
+
 
 class _Work(NamedTuple):
     train: Train
     n_examples: int
-    run: _Run
     passed: dict[str, str]
     store: RunCache | None
 
-    def __call__(self) -> FloatArray:
-        indices = np.setdiff1d(np.arange(self.n_examples), self.run.left_out)
-        found = self.train(indices, self.run.seed, **self.passed)
+    def __call__(self, runs: list[_Run]) -> list[FloatArray]:
+        """Train for some runs, and keep what they give."""
+        indices = [np.setdiff1d(np.arange(self.n_examples), r.left_out) for r in runs]
+        seeds = [run.seed for run in runs]
+        if len(runs) == 1:
+            found = [self.train(indices[0], seeds[0], **self.passed)]
+        else:
+            found = self.train.many(indices, seeds, **self.passed)  # type: ignore[attr-defined]
+        return [self._keep(run, one) for run, one in zip(runs, found, strict=True)]
+
+    def _keep(self, run: _Run, found: ArrayLike) -> FloatArray:
         statistics = np.array(found, dtype=np.float64)
         if statistics.ndim != 1 or not np.isfinite(statistics).all():
             raise ValueError(
                 "`train` must return finite statistics of shape (n_targets,), got "
-                f"{found!r:.80} of {self._name()}."
+                f"{found!r:.80} of {run}."
             )
         if self.store is not None:
-            write(self.store.path(self.run.left_out, self.run.seed), statistics)
+            write(self.store.path(run.left_out, run.seed), statistics)
         return statistics
 
-    def kept(self) -> FloatArray | None:
-        """Return what this run gave before, if it is known."""
+    def kept(self, run: _Run) -> FloatArray | None:
+        """Return what a run gave before, if it is known."""
         if self.store is None:
             return None
-        return read(self.store.path(self.run.left_out, self.run.seed))
-
-    def _name(self) -> str:
-        what = "all data" if self.run.subset < 0 else f"no subset {self.run.subset}"
-        return f"the run with {what} and seed {self.run.seed}"
+        return read(self.store.path(run.left_out, run.seed))
 
 
-def _run(work: _Work) -> FloatArray:
-    """Run; a function, since the dask backend asks for a hash of what it calls."""
-    return work()
+def _work(work: _Work, runs: list[_Run]) -> list[FloatArray]:
+    """Work; a function, since the dask backend asks for a hash of what it calls."""
+    return work(runs)
 
 
 def _finished(
-    work: list[_Work], n_jobs: int | None, backend: str | None, verbose: int
+    work: _Work, plan: list[_Run], n_jobs: int | None, backend: str | None, verbose: int
 ) -> list[FloatArray]:
     """Return what every run gives, after running those that were not yet."""
-    found = [one.kept() for one in work]
+    found = [work.kept(run) for run in plan]
     missing = [i for i, statistics in enumerate(found) if statistics is None]
     if missing:
+        size = int(getattr(work.train, "at_once", 1))
+        stacks = [missing[i : i + size] for i in range(0, len(missing), size)]
         options: dict[str, Any] = {} if backend is None else {"backend": backend}
         if backend == "ray":
             from ray.util.joblib import register_ray  # type: ignore[import-not-found]
@@ -192,10 +207,12 @@ def _finished(
             register_ray()
         with joblib.parallel_config(**options):
             results = joblib.Parallel(n_jobs=n_jobs, verbose=verbose)(
-                joblib.delayed(_run)(work[i]) for i in missing
+                joblib.delayed(_work)(work, [plan[i] for i in stack])
+                for stack in stacks
             )
-        for i, statistics in zip(missing, results, strict=True):
-            found[i] = statistics
+        for stack, together in zip(stacks, results, strict=True):
+            for i, statistics in zip(stack, together, strict=True):
+                found[i] = statistics
     return [statistics for statistics in found if statistics is not None]
 
 
@@ -243,10 +260,20 @@ def _entropy(random_state: int | np.random.RandomState | None, cache: object) ->
 
 
 def _takes_keep(train: Train) -> bool:
+    return _keep_of(train) is not None
+
+
+def _default_keep(train: Train) -> str | None:
+    parameter = _keep_of(train)
+    default = None if parameter is None else parameter.default
+    return default if default in ("epochs", "steps") else None
+
+
+def _keep_of(train: Train) -> inspect.Parameter | None:
     try:
-        return "keep" in inspect.signature(train).parameters
+        return inspect.signature(train).parameters.get("keep")
     except (TypeError, ValueError):
-        return False
+        return None
 
 
 def _subsets(subsets: Subsets, n_examples: int) -> tuple[list[IntArray], list[Any]]:
