@@ -7,6 +7,7 @@
 from .data import Example, Message, read_examples, write_examples
 from .encoding import collate, encode
 from .models import add_lora, load_model, tiny_llama
+from .report import write_report
 
 __all__ = [
     "Example",
@@ -18,4 +19,5 @@ __all__ = [
     "read_examples",
     "tiny_llama",
     "write_examples",
+    "write_report",
 ]

@@ -1,0 +1,90 @@
+"""What the numbers promise, in sentences."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from fstat import Selection
+from fstat.report import visible
+
+from .words import things_of
+
+_NULLS = {
+    "theoretical": (
+        "A row is judged against a mu of 0, as if no influence meant exactly none. "
+        "With many observations nearly every influence differs from 0 a little; the "
+        "size of mu says which of them matter."
+    ),
+    "reference": (
+        "A row is judged against reference examples that were known to be good: the "
+        "rate holds if the good ones among the rest are like them."
+    ),
+    "empirical": (
+        "A row is judged against what most rows look like, on the assumption that most "
+        "are not worth selecting."
+    ),
+}
+
+
+def how_sure(
+    table: pd.DataFrame, selection: Selection | None, confidence_level: float
+) -> str:
+    """Say what selections and intervals promise, and what they do not.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        The rows.
+    selection : Selection or None
+        What was selected of them.
+    confidence_level : float
+        Of the intervals.
+
+    Returns
+    -------
+    str
+        Items of a list.
+    """
+    thing, things = things_of(table)
+    said = []
+    if selection is not None:
+        said.append(
+            f"<b>{selection.n_selected:,} of {selection.n_tested:,}</b> tested "
+            f"{things} and targets are selected at a <b>false discovery rate of "
+            f"{selection.fdr:g}</b>: of those selected, a share of at most "
+            f"{selection.fdr:g} is there by chance, on average over repetitions of the "
+            "whole study. A single study may exceed it."
+        )
+        said.append(_NULLS[selection.null])
+    elif "qvalue" not in table:
+        said.append(
+            "Nothing was selected at an error rate: the first of many are large also "
+            "by luck."
+        )
+    said.append(
+        f"An interval of {100 * confidence_level:g} % is for one row that was named "
+        "beforehand. It does not cover what other seeds, or training again without "
+        f"{thing}, would show."
+    )
+    if "n_Q" in table:
+        said.append(_rests_on(table["n_Q"], things))
+    if "quantity" in table:
+        quantities = "; ".join(map(str, table["quantity"].dropna().unique()))
+        said.append(f"What mu is here: {visible(quantities)}.")
+    return "\n".join(f"<li>{sentence}</li>" for sentence in said)
+
+
+def _rests_on(counts: pd.Series, things: str) -> str:
+    low, middle, high = (int(x) for x in counts.quantile([0, 0.5, 1]))
+    if high <= 1:
+        return (
+            "Each interval rests on <b>one observation</b>, from which no spread can "
+            f"be seen: it comes from what is known of the spread of all {things}. More "
+            "epochs, or several targets averaged, give more observations."
+        )
+    each = f"{low:,}" if low == high else f"{low:,} to {high:,} (median {middle:,})"
+    few = (
+        " So few say little of their own spread: with "
+        '<code>FInfluence(shrinkage="moderated")</code> that of all rows is shared.'
+    )
+    return f"Each interval rests on {each} observations.{few if middle < 10 else ''}"
