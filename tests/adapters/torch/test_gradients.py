@@ -358,6 +358,10 @@ MODELS = {
         ),
         rows(1, 5, 5),
     ),
+    "inplace after sequences": (
+        sequential(lambda: nn.Linear(4, 3), lambda: nn.ReLU(inplace=True)),
+        rows(2, 4),
+    ),
 }
 
 
@@ -729,6 +733,15 @@ class SequenceFirst(nn.Module):
         return self.attention(x, x, x)[0]
 
 
+class Viewed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4))
+
+    def forward(self, x):
+        return (x * self.weight).view(x.shape)
+
+
 class Scalar(nn.Module):
     def __init__(self):
         super().__init__()
@@ -755,7 +768,7 @@ class Positions(nn.Module):
         (SequenceFirst(), "dimension is not the first", torch.randn(3, 5, 4)),
         (Scalar(), "no dimension for the examples", None),
         (
-            nn.Sequential(nn.Linear(4, 3), nn.ReLU(inplace=True)),
+            nn.Sequential(Viewed(), nn.ReLU(inplace=True)),
             "modified in place, which hides",
             torch.randn(B, 2, 4),
         ),

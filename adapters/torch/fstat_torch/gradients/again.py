@@ -8,9 +8,10 @@ from torch.func import functional_call, vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 
+from .call import Call
 from .isolation import undisturbed
 from .plan import UnsupportedModelError
-from .recording import Call, paused
+from .recording import paused
 
 Gradients = dict[str, Tensor]
 

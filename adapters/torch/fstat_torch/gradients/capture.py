@@ -12,8 +12,9 @@ from torch.utils import _pytree as pytree
 
 from .captured import Captured
 from .isolation import evaluating, for_autograd, undisturbed
-from .plan import build_plan
-from .recording import Recording, full_precision
+from .plan import UnsupportedModelError, build_plan
+from .precision import full_precision
+from .recording import Recording
 from .rules import blocks_of_calls
 from .table import PlanTable
 
@@ -192,7 +193,7 @@ class GradientCapture:
             self._plan.check()
             with recording.listening():
                 losses = loss_fn(_call(self.model, x), for_autograd(y))
-            _differentiate(losses, recording)
+                _differentiate(losses, recording)
             self._finish(captured, recording, losses.shape[0])
         return captured
 
@@ -231,9 +232,32 @@ def _differentiate(losses: Tensor, recording: Recording) -> None:
             "`loss_fn` must return one loss per example, a tensor of shape (m,) (as "
             f'with reduction="none"), got {shape}.'
         )
+    if recording.without_gradient and _holds_reentrant_checkpoint(losses):
+        raise UnsupportedModelError(
+            "the model checkpoints layers with use_reentrant=True also in eval mode, "
+            "which hides them from a pass for targets: pass use_reentrant=False, or "
+            "checkpoint only where `self.training`."
+        )
     if not losses.requires_grad or not recording.edges:
         raise RuntimeError("the losses do not depend on the captured parameters.")
+    # Checkpoints run layers again, which must then save the same tensors.
+    recording.complete = True
     edges = [edge for _, _, edge in recording.edges]
     gradients = torch.autograd.grad(losses.sum(), edges, allow_unused=True)
     for (call, place, _), gradient in zip(recording.edges, gradients, strict=True):
-        call.gradients[place] = gradient
+        if gradient is not None:
+            call.receive(place, gradient)
+
+
+def _holds_reentrant_checkpoint(losses: Tensor) -> bool:
+    """Whether some of the graph is made in the backward pass only."""
+    waiting, met = [losses.grad_fn], set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in met:
+            continue
+        if node.name() == "CheckpointFunctionBackward":
+            return True
+        met.add(node)
+        waiting += [following for following, _ in node.next_functions]
+    return False

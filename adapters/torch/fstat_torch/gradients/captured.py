@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .blocks import Block
 from .plan import Plan, UnsupportedModelError
-from .recording import full_precision
+from .precision import full_precision
 from .tied import inner_products
 
 _RTOL = {torch.float64: 1e-6, torch.float32: 1e-3}

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.modules.conv import _ConvNd
 
+from .call import Call
 from .plan import UnsupportedModelError
 from .precision import precise, same_precision
-from .recording import Call
 
 
 def conv_factors(call: Call, weight: bool) -> tuple[Tensor | None, Tensor]:

@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from .call import Call
 from .precision import same_precision
 from .recognise import rms_normalised
-from .recording import Call
 
 
 def scale_gradients(call: Call) -> dict[str, Tensor]:

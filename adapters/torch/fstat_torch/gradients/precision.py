@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager as ContextManager
+from contextlib import nullcontext
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -17,3 +21,10 @@ def same_precision(x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
 def precise(x: Tensor) -> Tensor:
     """At least float32."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def full_precision(device: str) -> ContextManager[Any]:
+    """No autocast inside."""
+    if torch.is_autocast_enabled(device):
+        return torch.autocast(device, enabled=False)
+    return nullcontext()

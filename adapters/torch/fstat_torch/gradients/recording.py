@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager as ContextManager
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,87 +11,10 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.utils import _pytree as pytree
 
+from .call import Call
 from .isolation import version
 from .plan import Plan, Unit, UnsupportedModelError
-
-
-@dataclass
-class Call:
-    """One call of a unit.
-
-    Attributes
-    ----------
-    unit : Unit
-        Who was called.
-    args, kwargs
-        Its arguments, detached but not copied.
-    outputs : list of Tensor
-        The output's tensors that carry a gradient, detached but not copied; where a
-        rule needs none of them, only views, which may be modified in place.
-    places : list of int
-        Where those are among the leaves of the output.
-    gradients : list of Tensor or None
-        The gradient at each of them, None where none arrived.
-    autocast : tuple of (str, dtype or None) or None
-        Device and type of autocast during the call, if the unit is to run again.
-    """
-
-    unit: Unit
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    outputs: list[Tensor]
-    places: list[int]
-    gradients: list[Tensor | None]
-    autocast: tuple[str, torch.dtype | None] | None
-    backwards: int = 0
-    _versions: list[tuple[Tensor, int, bool]] = field(default_factory=list)
-
-    def receive(self, place: int, gradient: Tensor) -> None:
-        """Keep the gradient that arrived at an output."""
-        if self.gradients[place] is not None:
-            self.backwards += 1
-        # Kept itself rather than detached: autograd may only reuse the memory of a
-        # gradient that nobody else holds.
-        self.gradients[place] = gradient
-
-    @property
-    def reached(self) -> bool:
-        """Whether the loss depends on this call."""
-        return any(g is not None for g in self.gradients)
-
-    def same_autocast(self) -> ContextManager[Any]:
-        """Autocast as it was during the call."""
-        if self.autocast is None:
-            return nullcontext()
-        device, dtype = self.autocast
-        if dtype is None:
-            return full_precision(device)
-        return torch.autocast(device, dtype=dtype)
-
-    def output_unchanged(self, place: int) -> bool:
-        """Whether an output still holds what the module returned."""
-        output, before, _ = self._versions[-len(self.outputs) + place]
-        return version(output) == before
-
-    def check(self) -> None:
-        """Refuse what would make the captured tensors wrong."""
-        inputs = len(self._versions) - len(self.outputs)
-        for k, (tensor, before, is_view) in enumerate(self._versions):
-            if version(tensor) == before or (k < inputs and not self.reached):
-                continue
-            if k < inputs:
-                raise UnsupportedModelError(
-                    f"an input of {self.unit.label} was modified in place after use: "
-                    "use the out-of-place operation."
-                )
-            if is_view:
-                # Autograd then rewrites the view's history, and the gradient passes
-                # by the tensor that the module returned.
-                raise UnsupportedModelError(
-                    f"the output of {self.unit.label} is modified in place, which "
-                    "hides its gradient: use the out-of-place operation, such as "
-                    "nn.ReLU(inplace=False)."
-                )
+from .saved import autograd_keeps_tensors, save_for_backward
 
 
 class Recording:
@@ -118,9 +39,14 @@ class Recording:
         self._plan = plan
         self._n = batch_size
         self._collect = edges
-        self._depth = 0
+        self._inside: list[Unit] = []
+        self._count = 0
+        self._kept: dict[str, Callable[[], Any] | None] = {}
+        self._views: list[tuple[Unit, Tensor, int]] = []
         self.calls: list[Call] = []
         self.edges: list[tuple[Call, int, GradientEdge]] = []
+        self.without_gradient = False
+        self.complete = False
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -130,13 +56,16 @@ class Recording:
         Recording._active = (self,) if self._collect else (*previous, self)
         try:
             for unit in self._plan.units:
-                if unit.rule == "module":
-                    handles.append(unit.module.register_forward_pre_hook(self._enter))
+                handles.append(
+                    unit.module.register_forward_pre_hook(
+                        self._before(unit), with_kwargs=True
+                    )
+                )
                 # Called after an exception too (checkpointing ends its second pass
-                # with one), so that the depth stays right.
+                # with one), so that what was entered is left.
                 handles.append(
                     unit.module.register_forward_hook(
-                        self._hook(unit), with_kwargs=True, always_call=True
+                        self._after(unit), with_kwargs=True, always_call=True
                     )
                 )
             yield
@@ -145,18 +74,26 @@ class Recording:
             for handle in handles:
                 handle.remove()
 
-    def _enter(self, module: nn.Module, args: Any) -> None:
-        # A unit that is differentiated as a whole may call another unit's module.
-        if self in Recording._active:
-            self._depth += 1
+    def _before(self, unit: Unit) -> Any:
+        def entered(module: nn.Module, args: Any, kwargs: Any) -> None:
+            if self not in Recording._active:
+                return
+            # A unit that is differentiated as a whole may call another unit's module.
+            outermost = not self._inside
+            if unit.rule == "module":
+                self._inside.append(unit)
+            if outermost and not autograd_keeps_tensors():
+                self._kept[unit.name] = save_for_backward(_seen(unit, args, kwargs))
 
-    def _hook(self, unit: Unit) -> Any:
+        return entered
+
+    def _after(self, unit: Unit) -> Any:
         def seen(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
             if self not in Recording._active:
                 return None
-            if unit.rule == "module":
-                self._depth -= 1
-            if self._depth != 0:
+            if self._inside and self._inside[-1] is unit:
+                self._inside.pop()
+            if self._inside:
                 return None
             shared = None
             if unit.rule == "embedding" and _carries_gradient(output):
@@ -168,50 +105,41 @@ class Recording:
         return seen
 
     def _record(self, unit: Unit, args: Any, kwargs: Any, output: Any) -> None:
-        if unit.rule == "module":
-            self._record_module(unit, args, kwargs, output)
-        elif _carries_gradient(output):
-            self._record_layer(unit, args[0] if args else kwargs["input"], output)
-
-    def _record_layer(self, unit: Unit, x: Tensor, output: Tensor) -> None:
-        # Autograd, too, does without the input where the weight is frozen.
-        inputs = (x.detach(),) if "weight" in unit.parameters else ()
-        outputs = [output.detach()] if output._is_view() else []
-        call = Call(unit, inputs, {}, outputs, [0], [None], None)
-        call._versions = [(x, version(x), False) for x in inputs]
-        call._versions += [(out, version(out), True) for out in outputs]
-        self._await(call, 0, output)
-        self.calls.append(call)
+        later = self._kept.pop(unit.name, None)
+        leaves = [output] if unit.rule != "module" else pytree.tree_leaves(output)
+        places = [k for k, out in enumerate(leaves) if _carries_gradient(out)]
+        if not places:
+            self.without_gradient |= not torch.is_grad_enabled()
+            return
+        outputs = [leaves[k] for k in places]
+        kept = [out.detach() for out in outputs] if unit.rule == "module" else []
+        kept_later = save_for_backward(kept) if later is not None and kept else None
+        if self.complete:
+            return
+        if later is not None:
+            call = Call(unit, self._count, (), {}, [], places)
+            call.wait_for(later, kept_later)
+        else:
+            args, kwargs = _seen(unit, args, kwargs)
+            call = Call(unit, self._count, args, kwargs, kept, places)
+        if kept:
+            call.autocast = _autocast(kept[0].device.type)
+        self._count += 1
+        for k, out in enumerate(outputs):
+            self._await(call, k, out)
 
     def _await(self, call: Call, place: int, output: Any) -> None:
         """Ask for the gradient at an output."""
+        if output._is_view():
+            base = None if call.unit.rule == "module" else _same_elements(output)
+            if base is None:
+                self._views.append((call.unit, output.detach(), version(output)))
+            else:
+                call.shape, output = output.shape, base
         if self._collect:
             self.edges.append((call, place, get_gradient_edge(output)))
         else:
-            output.register_hook(_Receiver(call, place))
-
-    def _record_module(self, unit: Unit, args: Any, kwargs: Any, output: Any) -> None:
-        leaves = [output] if isinstance(output, Tensor) else pytree.tree_leaves(output)
-        places = [k for k, out in enumerate(leaves) if _carries_gradient(out)]
-        if not places:
-            return
-        outputs = [leaves[k] for k in places]
-        args, kwargs = pytree.tree_map_only(Tensor, torch.detach, (args, kwargs))
-        inputs = [x for x in pytree.tree_leaves((args, kwargs)) if _is_tensor(x)]
-        call = Call(
-            unit=unit,
-            args=args,
-            kwargs=kwargs,
-            outputs=[out.detach() for out in outputs],
-            places=places,
-            gradients=[None] * len(places),
-            autocast=_autocast(outputs[0].device.type),
-        )
-        call._versions = [(x, version(x), False) for x in inputs]
-        for k, out in enumerate(outputs):
-            call._versions.append((call.outputs[k], version(out), out._is_view()))
-            self._await(call, k, out)
-        self.calls.append(call)
+            output.register_hook(_Receiver(self.calls, call, place))
 
     def reached_calls(self, batch_size: int | None = None) -> tuple[int, list[Call]]:
         """Find the batch size, and the calls that the loss depends on.
@@ -224,9 +152,17 @@ class Recording:
         UnsupportedModelError
             If a captured tensor was modified in place.
         """
-        for call in self.calls:
-            call.check()
-        reached = [call for call in self.calls if call.reached]
+        # Autograd rewrites the history of a view that is modified in place, and the
+        # gradient passes by the tensor that the module returned.
+        for unit, output, before in self._views:
+            if version(output) != before:
+                raise UnsupportedModelError(
+                    f"the output of {unit.label} is modified in place, which "
+                    "hides its gradient: use the out-of-place operation, such as "
+                    "nn.ReLU(inplace=False)."
+                )
+        reached = self.calls or [call for call, *_ in self.edges if call.reached]
+        reached = sorted(dict.fromkeys(reached), key=lambda call: call.number)
         if not reached:
             raise RuntimeError(
                 "no gradient reached a captured module: run the forward pass and one "
@@ -234,6 +170,7 @@ class Recording:
                 "that GradientCapture was given."
             )
         for call in reached:
+            call.check()
             if call.backwards:
                 raise RuntimeError(
                     f"more than one backward pass went through {call.unit.label}: "
@@ -243,14 +180,20 @@ class Recording:
 
 
 class _Receiver:
-    """A tensor hook, without a closure over the output itself."""
+    """A tensor hook, without a closure over the output itself.
 
-    __slots__ = ("_call", "_place")
+    It alone holds a call that no gradient reached yet, so that what the second forward
+    pass of a checkpoint leaves behind is freed with that pass.
+    """
 
-    def __init__(self, call: Call, place: int):
-        self._call, self._place = call, place
+    __slots__ = ("_call", "_calls", "_place")
+
+    def __init__(self, calls: list[Call], call: Call, place: int):
+        self._calls, self._call, self._place = calls, call, place
 
     def __call__(self, gradient: Tensor) -> None:
+        if not self._call.reached:
+            self._calls.append(self._call)
         self._call.receive(
             self._place, gradient.detach() if gradient.requires_grad else gradient
         )
@@ -324,10 +267,6 @@ def _counts(index: Tensor) -> bool:
     return bool((numbers[1:] - numbers[:-1] == 1).all())
 
 
-def _is_tensor(x: object) -> bool:
-    return isinstance(x, Tensor)
-
-
 def _carries_gradient(x: object) -> bool:
     return isinstance(x, Tensor) and x.requires_grad
 
@@ -337,8 +276,20 @@ def _autocast(device: str) -> tuple[str, torch.dtype | None]:
     return device, torch.get_autocast_dtype(device) if enabled else None
 
 
-def full_precision(device: str) -> ContextManager[Any]:
-    """No autocast inside."""
-    if torch.is_autocast_enabled(device):
-        return torch.autocast(device, enabled=False)
-    return nullcontext()
+def _seen(unit: Unit, args: Any, kwargs: Any) -> tuple[Any, Any]:
+    """Pick, and detach, what a unit's rule needs of its arguments."""
+    if unit.rule == "module":
+        args, kwargs = pytree.tree_map_only(Tensor, torch.detach, (args, kwargs))
+        return args, kwargs
+    # Autograd, too, does without the input where the weight is frozen.
+    if "weight" not in unit.parameters:
+        return (), {}
+    return ((args[0] if args else kwargs["input"]).detach(),), {}
+
+
+def _same_elements(view: Tensor) -> Tensor | None:
+    """Return what a view is of, if it only has another shape."""
+    base = view._base
+    if base is None or base.numel() != view.numel():
+        return None
+    return base if base.is_contiguous() and view.is_contiguous() else None

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from .again import differentiate_again
 from .blocks import Block, Dense, outer_products
+from .call import Call
 from .convolution import conv_factors
 from .lookups import Lookups
 from .normalisation import scale_gradients
 from .precision import precise, same_precision
-from .recording import Call
 from .tied import tie
 
 

@@ -1,0 +1,118 @@
+"""One call of a layer: its inputs, and the gradients that arrived at its outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager as ContextManager
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from .isolation import version
+from .plan import Unit, UnsupportedModelError
+from .precision import full_precision
+
+
+@dataclass(eq=False)
+class Call:
+    """One call of a unit.
+
+    Attributes
+    ----------
+    unit : Unit
+        Who was called.
+    number : int
+        How many calls were before it.
+    args, kwargs
+        Its arguments, detached but not copied.
+    outputs : list of Tensor
+        The outputs that carry a gradient, detached but not copied; empty unless the
+        unit is to run again.
+    places : list of int
+        Where those are among the leaves of the output.
+    gradients : list of Tensor or None
+        The gradient at each of them, None where none arrived.
+    shape : torch.Size or None
+        Shape of the output, where its gradient arrives in another one.
+    autocast : tuple of (str, dtype or None) or None
+        Device and type of autocast during the call, if the unit is to run again.
+    """
+
+    unit: Unit
+    number: int
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    outputs: list[Tensor]
+    places: list[int]
+    gradients: list[Tensor | None] = field(default_factory=list)
+    shape: torch.Size | None = None
+    autocast: tuple[str, torch.dtype | None] | None = None
+    backwards: int = 0
+    _later: tuple[Callable[[], Any], Callable[[], Any] | None] | None = None
+    _versions: list[list[tuple[Tensor, int]]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.gradients = [None] * len(self.places)
+        self._note_versions()
+
+    def _note_versions(self) -> None:
+        inputs: Iterable[Any] = self.args
+        if self.unit.rule == "module":
+            inputs = pytree.tree_leaves((self.args, self.kwargs))
+        self._versions = [
+            [(x, version(x)) for x in tensors if isinstance(x, Tensor)]
+            for tensors in (inputs, self.outputs)
+        ]
+
+    def wait_for(
+        self, arguments: Callable[[], Any], outputs: Callable[[], Any] | None
+    ) -> None:
+        """Take them from where they are kept, once a gradient arrives."""
+        self._later = arguments, outputs
+
+    def receive(self, place: int, gradient: Tensor) -> None:
+        """Keep the gradient that arrived at an output."""
+        if self._later is not None:
+            arguments, outputs = self._later
+            self._later = None
+            self.args, self.kwargs = arguments()
+            self.outputs = outputs() if outputs is not None else []
+            self._note_versions()
+        if self.gradients[place] is not None:
+            self.backwards += 1
+        if self.shape is not None:
+            gradient = gradient.reshape(self.shape)
+        # Kept itself rather than detached: autograd may only reuse the memory of a
+        # gradient that nobody else holds.
+        self.gradients[place] = gradient
+
+    @property
+    def reached(self) -> bool:
+        """Whether the loss depends on this call."""
+        return any(g is not None for g in self.gradients)
+
+    def same_autocast(self) -> ContextManager[Any]:
+        """Autocast as it was during the call."""
+        if self.autocast is None:
+            return nullcontext()
+        device, dtype = self.autocast
+        if dtype is None:
+            return full_precision(device)
+        return torch.autocast(device, dtype=dtype)
+
+    def output_unchanged(self, place: int) -> bool:
+        """Whether an output still holds what the module returned."""
+        output, before = self._versions[1][place]
+        return version(output) == before
+
+    def check(self) -> None:
+        """Refuse inputs that no longer hold what the module saw."""
+        if any(version(x) != before for x, before in self._versions[0]):
+            raise UnsupportedModelError(
+                f"an input of {self.unit.label} was modified in place after use: "
+                "use the out-of-place operation."
+            )
