@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR  # noqa: E402
 from fstat.ground_truth import MultiRunInfluence, agreement, retrain  # noqa: E402
 from fstat.ground_truth._cache import fingerprint  # noqa: E402
 from fstat_torch import SingleRunSampler  # noqa: E402
-from fstat_torch.retraining import StackedTrainer, TorchTrainer, margin  # noqa: E402
+from fstat_torch.retraining import StackedTrainer, TorchTrainer  # noqa: E402
 
 N = 60
 RNG = np.random.default_rng(0)
@@ -118,13 +118,6 @@ def test_measure_and_loss_are_those_given():
     found = trainer(loss=halved, measure=certainty, optimizer=partial(SGD, lr=0.6))
     odds = by_hand(np.arange(N), 4, 22)
     assert_allclose(found(np.arange(N), 4), 1 / (1 + np.exp(-odds)), rtol=1e-4)
-
-
-def test_margin_is_the_log_odds():
-    logits = torch.tensor([[1.0, -2.0, 0.5], [90.0, 0.0, 0.0]], dtype=torch.float64)
-    p = logits[0].softmax(0)
-    expected = torch.stack([(p[1] / (1 - p[1])).log(), torch.tensor(90 - np.log(2))])
-    assert_allclose(margin(logits, torch.tensor([1, 0])), expected)
 
 
 @pytest.mark.parametrize("keep", ["steps", "epochs"])

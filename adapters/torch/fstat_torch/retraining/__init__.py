@@ -1,7 +1,6 @@
 """Retraining of torch models, and the single run that is judged by it."""
 
-from .measures import margin
 from .stacked import StackedTrainer
 from .trainer import TorchTrainer
 
-__all__ = ["StackedTrainer", "TorchTrainer", "margin"]
+__all__ = ["StackedTrainer", "TorchTrainer"]

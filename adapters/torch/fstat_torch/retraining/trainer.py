@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,8 +13,9 @@ from torch import Tensor, nn
 
 from fstat._validation import option
 
+from ..measures import log_odds
 from ..sampler import SingleRunSampler, cross_entropy
-from .measures import margin
+from ..targets import Target
 
 Array = NDArray[Any]
 After = Callable[[int, nn.Module], object]
@@ -41,9 +41,10 @@ class TorchTrainer:
         Inputs and labels of the targets, one a row.
     optimizer : callable
         ``optimizer(parameters)``, such as ``partial(torch.optim.SGD, lr=0.1)``.
-    measure : callable, default=margin
+    measure : callable, default=log_odds
         ``measure(output, y)`` returns one statistic for each target, shape
-        ``(n_targets,)``, larger where it is better served.
+        ``(n_targets,)``, larger where it is better served; see
+        `fstat_torch.measures`.
     loss : callable, default=cross_entropy
         ``loss(output, y)`` returns the loss of each example, shape ``(b,)``. Their
         mean is trained on.
@@ -121,7 +122,7 @@ class TorchTrainer:
         targets: tuple[ArrayLike | Tensor, ArrayLike | Tensor],
         *,
         optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
-        measure: Callable[[Any, Any], Tensor] = margin,
+        measure: Callable[[Any, Any], Tensor] = log_odds,
         loss: Callable[[Any, Any], Tensor] = cross_entropy,
         epochs: float | None = None,
         steps: int | None = None,
@@ -206,40 +207,36 @@ class TorchTrainer:
     def sample(
         self,
         seed: int,
-        sampler: Callable[..., Any] = SingleRunSampler,
         *,
-        after: Callable[[int, Any], object] | None = None,
+        after: Callable[[int, SingleRunSampler], object] | None = None,
         **options: Any,
-    ) -> Any:
+    ) -> SingleRunSampler:
         """Train once on all examples, watched by a sampler, and return the sampler.
+
+        Where its metric compares gradients at snapshots, one is taken at the end of
+        each epoch but the first.
 
         Parameters
         ----------
         seed : int
             Source of all randomness of training.
-        sampler : callable, default=SingleRunSampler
-            ``sampler(model, **options)`` returns what has ``step(index)``, in which
-            forward and backward pass of each update are wrapped. Of `targets`, `loss`
-            and `optimizer` it is given those of the trainer that it takes and `options`
-            does not hold.
         after : callable, optional
             ``after(n, sampler)`` is called after the n-th update, counted from 1.
         **options
-            What else the sampler is made with.
+            Those of `SingleRunSampler`. Unless they say otherwise, it is asked about
+            `measure` at each of the trainer's targets, and knows the optimiser.
 
         Returns
         -------
-        object
+        SingleRunSampler
             The sampler; its `model` is trained.
         """
         with one_thread(), seeded(seed):
             model = self.build()
             optimizer = self.optimizer(model.parameters())
-            targets = tuple(torch.from_numpy(part.copy()) for part in self.targets)
-            given = {"targets": targets, "loss": self.loss, "optimizer": optimizer}
-            watch = sampler(model, **(_taken(sampler, given) | options))
+            watch = _watching(self, model, optimizer, options)
             batches = self.batches(np.arange(len(self.y)), seed)
-            then = None if after is None else _told(after, watch)
+            then = _after(self, watch, len(batches), after)
             self._descend(model, optimizer, batches, then, watch.step)
         return watch
 
@@ -332,13 +329,41 @@ class TorchTrainer:
         model.eval()
 
 
-def _taken(sampler: Callable[..., Any], given: dict[str, Any]) -> dict[str, Any]:
-    known = inspect.signature(sampler).parameters
-    return {name: value for name, value in given.items() if name in known}
+def _watching(
+    trainer: TorchTrainer,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    options: dict[str, Any],
+) -> SingleRunSampler:
+    """Return a sampler that asks what the trainer measures."""
+    x, y = (torch.from_numpy(part.copy()) for part in trainer.targets)
+    asked = Target.each(x, y, measure=trainer.measure, higher_is_better=True)
+    given: dict[str, Any] = {
+        "targets": asked,
+        "loss": trainer.loss,
+        "optimizer": optimizer,
+    }
+    return SingleRunSampler(model, **(given | options))
 
 
-def _told(after: Callable[[int, Any], object], watch: Any) -> After:
-    return lambda n, _: after(n, watch)
+def _after(
+    trainer: TorchTrainer,
+    watch: SingleRunSampler,
+    n_steps: int,
+    after: Callable[[int, SingleRunSampler], object] | None,
+) -> After:
+    """Return what is done after each update of a watched run."""
+    epochs = max(round(n_steps * trainer.batch_size / len(trainer.y)), 1)
+    ends = {round(n_steps * k / epochs) for k in range(2, epochs)} | {n_steps}
+    snapshots = getattr(watch, "compares_at_snapshots", False)
+
+    def then(n: int, _: nn.Module) -> None:
+        if snapshots and n in ends:
+            watch.snapshot()  # type: ignore[attr-defined]
+        if after is not None:
+            after(n, watch)
+
+    return then
 
 
 def _pair(given: Any, name: str) -> tuple[Array, Array]:
