@@ -697,11 +697,20 @@ def test_refuses_batch_statistics_at_each_capture():
     assert model[1].training
 
 
+class WithDropout(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale, self.drop = nn.Parameter(torch.randn(4)), nn.Dropout(0.1)
+
+    def forward(self, x):
+        return self.drop(x) * self.scale
+
+
 def test_refuses_dropout_where_a_second_pass_is_needed():
-    layer = nn.TransformerEncoderLayer(4, 2, 6, dropout=0.1, batch_first=True)
-    with pytest.raises(UnsupportedModelError, match=r"'self_attn'.*dropout to 0"):
-        GradientCapture(layer)
-    GradientCapture(layer.eval())
+    model = nn.Sequential(WithDropout())
+    with pytest.raises(UnsupportedModelError, match=r"'0.drop'.*dropout to 0"):
+        GradientCapture(model)
+    GradientCapture(model.eval())
 
 
 class Noisy(nn.Module):

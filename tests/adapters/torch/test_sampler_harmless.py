@@ -96,7 +96,7 @@ class Encoder(nn.Module):
     def __init__(self):
         super().__init__()
         self.embed = nn.Linear(2, 4)
-        self.layer = nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True)
+        self.layer = nn.TransformerEncoderLayer(4, 2, 8, dropout=0.2, batch_first=True)
         self.out = nn.Linear(4, 3)
 
     def forward(self, x):

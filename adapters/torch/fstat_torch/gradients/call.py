@@ -40,6 +40,8 @@ class Call:
         Shape of the output, where its gradient arrives in another one.
     autocast : tuple of (str, dtype or None) or None
         Device and type of autocast during the call, if the unit is to run again.
+    random : Tensor or None
+        State of the random generator before the call, if it draws random numbers.
     """
 
     unit: Unit
@@ -51,6 +53,7 @@ class Call:
     gradients: list[Tensor | None] = field(default_factory=list)
     shape: torch.Size | None = None
     autocast: tuple[str, torch.dtype | None] | None = None
+    random: Tensor | None = None
     backwards: int = 0
     _later: tuple[Callable[[], Any], Callable[[], Any] | None] | None = None
     _versions: list[list[tuple[Tensor, int]]] = field(default_factory=list)
@@ -61,7 +64,7 @@ class Call:
 
     def _note_versions(self) -> None:
         inputs: Iterable[Any] = self.args
-        if self.unit.rule == "module":
+        if self.unit.runs_again:
             inputs = pytree.tree_leaves((self.args, self.kwargs))
         self._versions = [
             [(x, version(x)) for x in tensors if isinstance(x, Tensor)]
@@ -79,7 +82,7 @@ class Call:
         if self._later is not None:
             arguments, outputs = self._later
             self._later = None
-            self.args, self.kwargs = arguments()
+            self.args, self.kwargs, self.random = arguments()
             self.outputs = outputs() if outputs is not None else []
             self._note_versions()
         if self.gradients[place] is not None:
@@ -104,10 +107,27 @@ class Call:
             return full_precision(device)
         return torch.autocast(device, dtype=dtype)
 
-    def output_unchanged(self, place: int) -> bool:
-        """Whether an output still holds what the module returned."""
-        output, before = self._versions[1][place]
-        return version(output) == before
+    def arrived(self) -> tuple[list[int], list[Tensor]]:
+        """Which leaves of the output got a gradient, and the gradients."""
+        pairs = zip(self.places, self.gradients, strict=True)
+        reached = [(k, g) for k, g in pairs if g is not None]
+        return [k for k, _ in reached], [g for _, g in reached]
+
+    def gave(self, again: list[Tensor]) -> bool:
+        """Whether outputs of a second run are those of the call, up to rounding.
+
+        Those that were modified in place since are not compared.
+        """
+        reached = [k for k, g in enumerate(self.gradients) if g is not None]
+        for k, found in zip(reached, again, strict=True):
+            first, before = self._versions[1][k]
+            if version(first) != before or not first.numel():
+                continue
+            error = (found.detach().to(first) - first).abs().max()
+            # NaN where the first pass has it too is not this check's business.
+            if error > first.abs().max() * torch.finfo(first.dtype).eps ** 0.5:
+                return False
+        return True
 
     def check(self) -> None:
         """Refuse inputs that no longer hold what the module saw."""

@@ -25,9 +25,9 @@ class GradientCapture:
     The gradient of example i is the contribution of row i of the batch to the
     gradient. Layers are watched by hooks that keep their input and the gradient at
     their output, by reference; training is the same to the last bit. Linear layers,
-    convolutions, embeddings and normalisations have rules of their own; any other
-    module that holds parameters is run once more, example by example, which is exact
-    and slower.
+    convolutions, embeddings, normalisations and attention have rules of their own;
+    any other module that holds parameters is run once more, example by example, which
+    is exact and slower.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ class GradientCapture:
     ------
     UnsupportedModelError
         If a layer mixes the examples of a batch (BatchNorm in training mode) or draws
-        random numbers where it has to be run again.
+        random numbers where it has to be run again example by example.
     ValueError
         If `parameters` is empty or holds what is not trainable in the model.
 

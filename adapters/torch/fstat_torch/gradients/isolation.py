@@ -45,6 +45,23 @@ class _State:
                     buffer.copy_(copy)
 
 
+def random_state(device: torch.device) -> Tensor:
+    """State of the generator that layers on a device draw from."""
+    return (
+        torch.cuda.get_rng_state(device)
+        if device.type == "cuda"
+        else (torch.get_rng_state())
+    )
+
+
+def set_random_state(state: Tensor, device: torch.device) -> None:
+    """Go back to a state that `random_state` returned."""
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    else:
+        torch.set_rng_state(state)
+
+
 def version(x: Tensor) -> int:
     """How often a tensor was modified in place, where torch counts it."""
     return 0 if x.is_inference() else x._version

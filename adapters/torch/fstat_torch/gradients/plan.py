@@ -30,7 +30,7 @@ class Unit:
         The module.
     rule : str
         How its gradients are formed, as `rule_of` says. ``"module"`` differentiates
-        the whole module once more, example by example.
+        the whole module once more, example by example; ``"attention"`` as a batch.
     parameters : dict of str to Parameter
         What is captured, by the name inside the module.
     names : dict of str to str
@@ -48,6 +48,16 @@ class Unit:
     names: dict[str, str]
     tied: set[str] = field(default_factory=set)
     loops: bool = False
+
+    @property
+    def runs_again(self) -> bool:
+        """Whether its gradients need a second forward pass."""
+        return self.rule in ("module", "attention")
+
+    @property
+    def draws(self) -> bool:
+        """Whether it draws random numbers as it is now."""
+        return self.module.training and _is_random(self.module)
 
     @property
     def label(self) -> str:
@@ -81,12 +91,7 @@ class Plan:
                 )
         for name, owner, module in self.random:
             if module.training and _is_random(module):
-                raise UnsupportedModelError(
-                    f"{name!r} ({type(module).__name__}) draws random numbers inside "
-                    f"{owner}, whose gradients need a second forward pass: set "
-                    "its dropout to 0, or leave that module's parameters out with "
-                    "`parameters=`."
-                )
+                _refuse_random(name, owner, module)
 
     def check_parameters(self) -> None:
         """Refuse a model whose trainable parameters are no longer those planned."""
@@ -149,6 +154,21 @@ def build_plan(model: nn.Module, parameters: Iterable[nn.Parameter] | None) -> P
     )
 
 
+def _refuse_random(name: str, owner: str, module: nn.Module) -> None:
+    """Refuse dropout that a second pass, example by example, would not repeat."""
+    if isinstance(module, nn.MultiheadAttention) and not module.batch_first:
+        raise UnsupportedModelError(
+            f"{name!r} (MultiheadAttention) has its batch in the second dimension: "
+            "build it with batch_first=True, or leave its parameters out with "
+            "`parameters=`."
+        )
+    raise UnsupportedModelError(
+        f"{name!r} ({type(module).__name__}) draws random numbers inside {owner}, "
+        "whose gradients need a second forward pass: set its dropout to 0, or leave "
+        "that module's parameters out with `parameters=`."
+    )
+
+
 def _refuse_coupling(units: list[Unit]) -> None:
     """Refuse layers whose options make one example's gradient depend on others."""
     for unit in units:
@@ -201,10 +221,9 @@ def _route(
         return
     seen.add(id(module))
     rule = rule_of(module)
+    whole = rule in ("module", "attention")
     counted = {
-        k: p
-        for k, p in module.named_parameters(recurse=rule == "module")
-        if id(p) in names
+        k: p for k, p in module.named_parameters(recurse=whole) if id(p) in names
     }
     direct = {id(p) for p in _own_parameters(module)}
     attention = isinstance(module, nn.MultiheadAttention)

@@ -28,9 +28,11 @@ def rule_of(module: nn.Module) -> str:
     -------
     str
         ``"linear"``, ``"transposed linear"``, ``"conv1d"``, ``"conv2d"``,
-        ``"conv3d"``, ``"embedding"``, ``"norm"``, or ``"module"`` for one that has
-        to be run again.
+        ``"conv3d"``, ``"embedding"``, ``"norm"``, ``"attention"``, or ``"module"``
+        for one that has to be run again.
     """
+    if _is_plain_attention(module):
+        return "attention"
     # Weights that are computed (parametrize, weight_norm) are not in _parameters.
     if (
         module._parameters.get("weight") is None
@@ -58,6 +60,17 @@ def _is_plain(module: nn.Module, convolution: type[nn.Module]) -> bool:
     return all(
         getattr(type(module), name) is getattr(convolution, name)
         for name in ("forward", "_conv_forward")
+    )
+
+
+def _is_plain_attention(module: nn.Module) -> bool:
+    if not isinstance(module, nn.MultiheadAttention) or not module.batch_first:
+        return False
+    return (
+        type(module).forward is nn.MultiheadAttention.forward
+        and list(module._modules) == ["out_proj"]
+        and type(module.out_proj).forward is nn.Linear.forward
+        and not module.out_proj._modules
     )
 
 

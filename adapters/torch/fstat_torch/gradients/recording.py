@@ -12,7 +12,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.utils import _pytree as pytree
 
 from .call import Call
-from .isolation import version
+from .isolation import random_state, version
 from .plan import Plan, Unit, UnsupportedModelError
 from .saved import autograd_keeps_tensors, save_for_backward
 
@@ -42,6 +42,7 @@ class Recording:
         self._inside: list[Unit] = []
         self._count = 0
         self._kept: dict[str, Callable[[], Any] | None] = {}
+        self._random: dict[str, Tensor] = {}
         self._views: list[tuple[Unit, Tensor, int]] = []
         self.calls: list[Call] = []
         self.edges: list[tuple[Call, int, GradientEdge]] = []
@@ -80,12 +81,23 @@ class Recording:
                 return
             # A unit that is differentiated as a whole may call another unit's module.
             outermost = not self._inside
-            if unit.rule == "module":
+            if unit.runs_again:
                 self._inside.append(unit)
-            if outermost and not autograd_keeps_tensors():
-                self._kept[unit.name] = save_for_backward(_seen(unit, args, kwargs))
+            if outermost:
+                self._note(unit, args, kwargs)
 
         return entered
+
+    def _note(self, unit: Unit, args: Any, kwargs: Any) -> None:
+        """Keep what is gone after the call."""
+        random = None
+        if unit.rule == "attention" and unit.draws:
+            random = random_state(next(iter(unit.parameters.values())).device)
+        if not autograd_keeps_tensors():
+            seen = (*_seen(unit, args, kwargs), random)
+            self._kept[unit.name] = save_for_backward(seen)
+        elif random is not None:
+            self._random[unit.name] = random
 
     def _after(self, unit: Unit) -> Any:
         def seen(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
@@ -106,13 +118,14 @@ class Recording:
 
     def _record(self, unit: Unit, args: Any, kwargs: Any, output: Any) -> None:
         later = self._kept.pop(unit.name, None)
-        leaves = [output] if unit.rule != "module" else pytree.tree_leaves(output)
+        random = self._random.pop(unit.name, None)
+        leaves = pytree.tree_leaves(output) if unit.runs_again else [output]
         places = [k for k, out in enumerate(leaves) if _carries_gradient(out)]
         if not places:
             self.without_gradient |= not torch.is_grad_enabled()
             return
         outputs = [leaves[k] for k in places]
-        kept = [out.detach() for out in outputs] if unit.rule == "module" else []
+        kept = [out.detach() for out in outputs] if unit.runs_again else []
         kept_later = save_for_backward(kept) if later is not None and kept else None
         if self.complete:
             return
@@ -122,6 +135,7 @@ class Recording:
         else:
             args, kwargs = _seen(unit, args, kwargs)
             call = Call(unit, self._count, args, kwargs, kept, places)
+            call.random = random
         if kept:
             call.autocast = _autocast(kept[0].device.type)
         self._count += 1
@@ -131,7 +145,7 @@ class Recording:
     def _await(self, call: Call, place: int, output: Any) -> None:
         """Ask for the gradient at an output."""
         if output._is_view():
-            base = None if call.unit.rule == "module" else _same_elements(output)
+            base = None if call.unit.runs_again else _same_elements(output)
             if base is None:
                 self._views.append((call.unit, output.detach(), version(output)))
             else:
@@ -278,7 +292,7 @@ def _autocast(device: str) -> tuple[str, torch.dtype | None]:
 
 def _seen(unit: Unit, args: Any, kwargs: Any) -> tuple[Any, Any]:
     """Pick, and detach, what a unit's rule needs of its arguments."""
-    if unit.rule == "module":
+    if unit.runs_again:
         args, kwargs = pytree.tree_map_only(Tensor, torch.detach, (args, kwargs))
         return args, kwargs
     # Autograd, too, does without the input where the weight is frozen.

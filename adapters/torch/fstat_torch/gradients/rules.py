@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .again import differentiate_again
+from .attention import attention_blocks
 from .blocks import Block, Dense, outer_products
 from .call import Call
 from .convolution import conv_factors
@@ -42,13 +43,21 @@ def blocks_of_calls(calls: list[Call], n: int) -> dict[str, Block]:
     shares: dict[str, list[Block]] = defaultdict(list)
     for group in by_unit.values():
         unit = group[0].unit
-        block = _module(group, n) if unit.rule == "module" else _RULES[unit.rule](group)
-        if not unit.tied:
-            blocks[unit.name] = block
-            continue
-        for name, share in block.apart().items():
-            shares[name].append(share)
+        for part, block in _parts(group, n).items():
+            if not unit.tied:
+                blocks[f"{unit.name}: {part}" if part else unit.name] = block
+                continue
+            for name, share in block.apart().items():
+                shares[name].append(share)
     return blocks | {f"parameter {name}": tie(found) for name, found in shares.items()}
+
+
+def _parts(calls: list[Call], n: int) -> dict[str, Block]:
+    """Gradients of a unit, apart where its parameters are used apart."""
+    rule = calls[0].unit.rule
+    if rule == "attention":
+        return attention_blocks(calls)
+    return {"": _module(calls, n) if rule == "module" else _RULES[rule](calls)}
 
 
 def _module(calls: list[Call], n: int) -> Block:

@@ -22,7 +22,8 @@ class LayerRoute(NamedTuple):
     parameters : tuple of str
         Names in the model of the parameters that are compared.
     rule : str
-        Rule of the layer; ``"module"`` for one that is run again by example.
+        Rule of the layer; ``"module"`` for one that is run again by example,
+        ``"attention"`` for one that is run again as a batch.
     size : int
         Number of scalars in those parameters.
     route : str
@@ -109,12 +110,12 @@ def _row(plan: Plan, unit: Unit) -> LayerRoute:
     names = tuple(unit.names.values())
     size = sum(p.numel() for p in unit.parameters.values())
     keys = [f"parameter {name}" for name in names] if unit.tied else [unit.name]
-    costs = [plan.costs[key] for key in keys if key in plan.costs]
+    costs = [cost for key, cost in plan.costs.items() if key.partition(": ")[0] in keys]
     route, nan = "not seen yet", float("nan")
     if not costs:
         return LayerRoute(unit.name, names, unit.rule, size, route, nan, nan)
     route = costs[0][0]
-    if unit.rule == "module":
+    if unit.runs_again:
         route = f"run again{' one by one' if unit.loops else ''}, {route}"
     flops, held = sum(cost[1] for cost in costs), sum(cost[2] for cost in costs)
     return LayerRoute(unit.name, names, unit.rule, size, route, flops, held)
