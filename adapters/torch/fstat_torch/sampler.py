@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from types import TracebackType
 from typing import Any
@@ -44,6 +44,8 @@ class Step:
         rate is recorded times this factor, since it is what the step moves by.
     accumulate : bool
         Whether more micro-batches follow before the optimiser's step.
+    extra : dict of str to array-like of shape (b,)
+        Further columns for the trace.
     """
 
     learning_rate: float | None = None
@@ -51,6 +53,7 @@ class Step:
     denominator: float | None = None
     clip_factor: float = 1.0
     accumulate: bool = False
+    extra: dict[str, Any] = field(default_factory=dict)
 
 
 def cross_entropy(output: Tensor, y: Tensor) -> Tensor:
@@ -322,20 +325,24 @@ class SingleRunSampler:
         number = self._begin()
         if loss_scale is None:
             loss_scale = 1.0 if self.scaler is None else self.scaler.get_scale()
-        step = Step(learning_rate, loss_scale, denominator, accumulate=bool(accumulate))
+        step = Step(
+            learning_rate,
+            loss_scale,
+            denominator,
+            accumulate=bool(accumulate),
+            extra=extra,
+        )
         try:
             if number % self.every:
                 yield step
             else:
-                yield from self._watch(number, index, step, extra)
+                yield from self._watch(number, index, step)
         finally:
             self._amid = step.accumulate
             self._next = number + (not step.accumulate)
         self.trace.n_steps = max(self.trace.n_steps, self._next)
 
-    def _watch(
-        self, number: int, index: Any, step: Step, extra: Mapping[str, Any]
-    ) -> Iterator[Step]:
+    def _watch(self, number: int, index: Any, step: Step) -> Iterator[Step]:
         """Capture what passes in the block, and record the update if it is whole."""
         examples = _numbers(index)
         # Parameters' hooks come off before the capture ends, which may differentiate.
@@ -346,7 +353,7 @@ class SingleRunSampler:
             yield step
         _check(step)
         self._verify(batch, added)
-        self._add(number, examples, batch, step, extra)
+        self._add(number, examples, batch, step)
         if not step.accumulate:
             self._record(number, step)
 
@@ -367,7 +374,6 @@ class SingleRunSampler:
         examples: np.ndarray,
         batch: Captured,
         step: Step,
-        extra: Mapping[str, Any],
     ) -> None:
         """Add a micro-batch to the update."""
         if self._update is None:
@@ -385,7 +391,7 @@ class SingleRunSampler:
                 own / step.loss_scale,
                 gathered(aligned, self._points) if aligned else None,
                 batch if self._self else None,
-                extra,
+                step.extra,
                 step.denominator is None,
             )
         )

@@ -8,15 +8,32 @@ from .data import Example, Message, read_examples, write_examples
 from .encoding import collate, encode
 from .models import add_lora, load_model, tiny_llama
 from .report import write_report
+from .targets import (
+    Pair,
+    complete,
+    encode_pairs,
+    measure_targets,
+    read_pairs,
+    read_prompts,
+)
+from .training import FineTuned, finetune
 
 __all__ = [
     "Example",
+    "FineTuned",
     "Message",
+    "Pair",
     "add_lora",
     "collate",
+    "complete",
     "encode",
+    "encode_pairs",
+    "finetune",
     "load_model",
+    "measure_targets",
     "read_examples",
+    "read_pairs",
+    "read_prompts",
     "tiny_llama",
     "write_examples",
     "write_report",

@@ -118,6 +118,11 @@ class Following:
         self._step = block.__enter__()
         self._block = block
 
+    def note(self, **extra: Any) -> None:
+        """Add columns to the step whose block is open, if one is."""
+        if self._step is not None:
+            self._step.extra.update(extra)
+
     def leave(self, accumulate: bool) -> None:
         """Close the block, now that it is known whether the optimiser steps."""
         block, step = self._block, self._step

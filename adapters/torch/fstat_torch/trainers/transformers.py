@@ -131,6 +131,17 @@ class TransformersCallback(TrainerCallback):
         self._following.enter(kwargs[self.index].reshape(-1))
         return args, rest
 
+    def note(self, **extra: Any) -> None:
+        """Add columns to the trace, from inside of the step that is under way.
+
+        Parameters
+        ----------
+        **extra : array-like of shape (b,)
+            One value for each example of the micro-batch, such as its loss; the same
+            names at each step.
+        """
+        self._following.note(**extra)
+
     def on_substep_end(
         self, args: Any, state: Any, control: Any, **kwargs: Any
     ) -> None:

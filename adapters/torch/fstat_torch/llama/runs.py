@@ -1,0 +1,146 @@
+"""The folder of a fine-tuning, from which it goes on when it was killed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..targets import Target
+from .encoding import Row
+
+_OF_A_RUN = (
+    "num_train_epochs", "gradient_accumulation_steps", "learning_rate", "warmup_steps",
+    "optim", "max_grad_norm", "bf16", "seed",
+)  # fmt: skip
+
+
+def describe(
+    model: Any,
+    rows: Sequence[Row],
+    targets: Mapping[str, Any] | None,
+    arguments: Any,
+    batch_size: int,
+    sampling: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return what makes a run the run that it is.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        Before training.
+    rows : sequence of dict
+        Training examples.
+    targets : mapping of str to Target, optional
+        What influence is asked on.
+    arguments : TrainingArguments
+        Of the trainer.
+    batch_size : int
+        Examples of a step.
+    sampling : mapping
+        Arguments of the sampler; those that are numbers or names count.
+
+    Returns
+    -------
+    dict
+        Numbers and strings.
+    """
+    asked = {
+        name: [target.y.tolist(), str(target.weights)]
+        for name, target in (targets or {}).items()
+        if isinstance(target, Target)
+    }
+    return {
+        "model": _digest(model),
+        "data": _hash([[row["input_ids"], row["labels"]] for row in rows]),
+        "targets": _hash([list(targets or {}), asked]),
+        "batch_size": batch_size,
+        **{name: getattr(arguments, name) for name in _OF_A_RUN},
+        **{k: v for k, v in sampling.items() if isinstance(v, int | float | str)},
+    }
+
+
+def _hash(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
+@torch.no_grad()
+def _digest(model: Any) -> str:
+    """Return the size of a model and of its weights, the same on any device."""
+    norms = [float(p.norm(dtype=torch.float32)) for p in model.parameters()]
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return f"{trained} parameters trained, weights {sum(norms):.5g}"
+
+
+def open_run(folder: Path, settings: Mapping[str, Any]) -> str | None:
+    """Make a folder ready for a run, or for what is left of it.
+
+    Parameters
+    ----------
+    folder : Path
+        New, empty, or of the same run.
+    settings : mapping
+        What `describe` returned.
+
+    Returns
+    -------
+    str or None
+        Checkpoint to go on from.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds another run.
+    """
+    file = folder / "run.json"
+    there = json.loads(file.read_text()) if file.is_file() else None
+    others = [*folder.glob("checkpoint-*"), *folder.glob("trace")]
+    if there is None and others:
+        raise ValueError(
+            f"`output_dir` must be new or hold the run to go on with, got "
+            f"{str(folder)!r}, which holds another."
+        )
+    differ = [name for name in settings if there and there.get(name) != settings[name]]
+    if differ:
+        raise ValueError(
+            f"`output_dir` must be new or hold the run to go on with, got "
+            f"{str(folder)!r}, which holds one that differs in {', '.join(differ)}."
+        )
+    checkpoint = _last_checkpoint(folder)
+    if os.environ.get("RANK", "0") == "0":
+        folder.mkdir(parents=True, exist_ok=True)
+        if checkpoint is None:
+            # Killed before there was one.
+            shutil.rmtree(folder / "trace", ignore_errors=True)
+        _write(file, settings)
+    return None if checkpoint is None else str(checkpoint)
+
+
+def _last_checkpoint(folder: Path) -> Path | None:
+    """Return the last checkpoint that was written to its end."""
+    found = [
+        (int(state.parent.name.partition("-")[2]), state.parent)
+        for state in folder.glob("checkpoint-*/trainer_state.json")
+        if _is_json(state)
+    ]
+    return max(found)[1] if found else None
+
+
+def _is_json(file: Path) -> bool:
+    try:
+        json.loads(file.read_text())
+    except ValueError:
+        return False
+    return True
+
+
+def _write(file: Path, settings: Mapping[str, Any]) -> None:
+    written = file.with_suffix(".tmp")
+    written.write_text(json.dumps(dict(settings), indent=1))
+    os.replace(written, file)
