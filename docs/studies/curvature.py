@@ -30,8 +30,7 @@ from torch import Tensor, nn
 
 from fstat import FInfluence
 from fstat.datasets import load_digits_5k
-from fstat_torch import GradientCapture, SingleRunSampler, cross_entropy
-from fstat_torch.curvature import CurvatureSampler
+from fstat_torch import Curvature, GradientCapture, SingleRunSampler, cross_entropy
 from fstat_torch.metrics import last_layer_parameters
 from fstat_torch.mnist import Config
 from fstat_torch.mnist.data import Data, prepare
@@ -227,7 +226,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "curvature, 600 landmarks": {"landmarks": 600},
     DEFAULT: {},
     "curvature, 150 landmarks": {"landmarks": 150},
-    "curvature, Fisher, 300 landmarks": {"metric": "fisher"},
+    "curvature, Fisher, 300 landmarks": {"kind": "fisher"},
     "curvature, sketch of 512 a layer": {"projection": 512},
     "curvature, sketch of 4,096 a layer": {"projection": 4096},
     "curvature, last layer": {"last": True},
@@ -240,12 +239,14 @@ def curvature_scores(
     """Yield name, estimates, interval half widths and CPU seconds of one run."""
     options = dict(options)
     model = initial(seed)
-    if options.pop("last", False):
-        options["parameters"] = last_layer_parameters(model)
+    last = options.pop("last", False)
     goals = data.x_test[:TARGETS], data.y_test[:TARGETS]
     start = time.process_time()
-    sampler = CurvatureSampler(
-        model, n_examples=len(data.y), targets=goals, random_state=seed, **options
+    sampler = SingleRunSampler(
+        model,
+        targets=goals,
+        parameters=last_layer_parameters(model) if last else None,
+        metric=Curvature(len(data.y), random_state=seed, **options),
     )
     one_run(data, seed, [sampler], sampler.snapshot)
     seconds = time.process_time() - start
@@ -327,8 +328,8 @@ def tune() -> None:
     subsets = subsets_of(design, data)
     ceiling = np.sqrt(truth.reliability(np.arange(len(subsets))))
     tried: list[dict[str, Any]] = [
-        {"metric": metric, "damping": damping}
-        for metric in ("gauss-newton", "fisher")
+        {"kind": kind, "damping": damping}
+        for kind in ("gauss-newton", "fisher")
         for damping in (0.3, 1.0, 3.0, 10.0, 30.0)
     ]
     tried += [{"landmarks": m} for m in (75, 150, 300, 600)]
@@ -460,13 +461,15 @@ def intervals(runs: list[dict[str, tuple]], truth: Truth) -> str:
 PAGE = """# The metric decides
 
 How well does *one* run agree with retraining? That depends on the metric in which
-gradients are compared more than on anything else. `CurvatureSampler` builds a good one
+gradients are compared more than on anything else. The sampler can build a good one
 inside the run, with no further pass over the data:
 
 ```python
-from fstat_torch.curvature import CurvatureSampler
+from fstat_torch import Curvature, SingleRunSampler
 
-sampler = CurvatureSampler(model, n_examples=len(data), targets=(x_test, y_test))
+sampler = SingleRunSampler(
+    model, targets=(x_test, y_test), metric=Curvature(n_examples=len(data))
+)
 for epoch in range(5):
     for x, y, index in loader:
         optimizer.zero_grad()

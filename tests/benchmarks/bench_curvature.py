@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from fstat_torch.curvature import CurvatureSampler
+from fstat_torch import Curvature, SingleRunSampler
 from fstat_torch.metrics import last_layer_parameters
 from fstat_torch.mnist.experiment import build_model
 from fstat_torch.overhead import measure_overhead
@@ -27,7 +27,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "600 landmarks": {"landmarks": 600},
     "300 landmarks (default)": {},
     "150 landmarks": {"landmarks": 150},
-    "Fisher": {"metric": "fisher"},
+    "Fisher": {"kind": "fisher"},
     "sketch of 512 a layer": {"projection": 512},
     "last layer": {"last": True},
 }
@@ -39,10 +39,13 @@ def measure(name: str, options: dict[str, Any], seed: int) -> dict[str, float]:
     model, options = build_model(name), dict(options)
     x, y = torch.rand(N, 1, 28, 28), torch.randint(10, (N,))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    if options.pop("last", False):
-        options["parameters"] = last_layer_parameters(model)
-    goals = x[:TARGETS], y[:TARGETS]
-    sampler = CurvatureSampler(model, n_examples=N, targets=goals, **options)
+    last = options.pop("last", False)
+    sampler = SingleRunSampler(
+        model,
+        targets=(x[:TARGETS], y[:TARGETS]),
+        parameters=last_layer_parameters(model) if last else None,
+        metric=Curvature(N, **options),
+    )
     batches = torch.randperm(N).split(BATCH)
 
     def step(index: torch.Tensor, watched: bool) -> None:
@@ -69,7 +72,7 @@ def measure(name: str, options: dict[str, Any], seed: int) -> dict[str, float]:
     return {
         "step": cost.ratio,
         "snapshot": min(seconds) / epoch,
-        "MiB": sampler._store.nbytes / 2**20,
+        "MiB": sampler._kept._store.nbytes / 2**20,
     }
 
 

@@ -10,8 +10,8 @@ if _torch is None or _torch.origin is None:
         "fstat_torch needs PyTorch: pip install 'fstat[torch]'.", name="torch"
     )
 
-from .curvature import CurvatureSampler  # noqa: E402
 from .gradients import GradientCapture, UnsupportedModelError  # noqa: E402
+from .metrics import Curvature  # noqa: E402
 from .sampler import SingleRunSampler, cross_entropy  # noqa: E402
 from .targets import Target  # noqa: E402
 from .watch import Watch  # noqa: E402
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _TRAINERS = ("LightningCallback", "TransformersCallback")
 
 __all__ = [
-    "CurvatureSampler",
+    "Curvature",
     "GradientCapture",
     "SingleRunSampler",
     "Target",

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from os import PathLike
 from types import TracebackType
 from typing import Any
@@ -14,46 +13,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fstat import Trace
+from fstat import Observations, Trace
 from fstat.steps import SELF
+from fstat.trace import Subsets
 
+from .aims import Aims, moved
 from .distributed import unwrapped
-from .gradients import Captured, GradientCapture, PlanTable, UnsupportedModelError
-from .points import Points, gathered
+from .gradients import Captured, GradientCapture, PlanTable
+from .metrics import Curvature, KeptGradients, Snapshots
+from .optimisers import UpdateCounter, aligned, innermost, learning_rate
+from .points import Points
+from .step import Step, numbers
 from .targets import Targets, read_targets
 from .update import MicroBatch, Update
+from .verification import Verification, refuse_whole_modules
 
 Loss = Callable[[Any, Any], Tensor]
-
-
-@dataclass
-class Step:
-    """What is known of a step when its block ends; all of it may be set inside.
-
-    Attributes
-    ----------
-    learning_rate : float or None
-        Learning rate of the step; None: the optimiser's.
-    loss_scale : float
-        What the loss was multiplied with before its backward pass.
-    denominator : float or None
-        What the training loss divided its sum over the batch by; None: as `reduction`
-        says.
-    clip_factor : float
-        What gradient clipping multiplies the gradient with, at most 1. The learning
-        rate is recorded times this factor, since it is what the step moves by.
-    accumulate : bool
-        Whether more micro-batches follow before the optimiser's step.
-    extra : dict of str to array-like of shape (b,)
-        Further columns for the trace.
-    """
-
-    learning_rate: float | None = None
-    loss_scale: float = 1.0
-    denominator: float | None = None
-    clip_factor: float = 1.0
-    accumulate: bool = False
-    extra: dict[str, Any] = field(default_factory=dict)
 
 
 def cross_entropy(output: Tensor, y: Tensor) -> Tensor:
@@ -125,6 +100,12 @@ class SingleRunSampler:
         One is written, too, at the first step so many seconds after the last one.
     background : bool, default=False
         Whether shards are written in a thread.
+    metric : "plain" or Curvature, default="plain"
+        In what gradients are compared. ``"plain"``: by their inner products, at each
+        step, in `trace`. `Curvature`: in a metric that the run's gradients make up, at
+        moments when `snapshot` is called, in `snapshots`; it agrees far better with
+        retraining, keeps a gradient an example, and needs a run in one process.
+        `observations` are in this metric.
     distributed : bool, optional
         Whether several processes train this model, each on its share of the batch;
         needed where the model is not wrapped. All of them then need a sampler.
@@ -132,7 +113,9 @@ class SingleRunSampler:
     Attributes
     ----------
     trace : Trace
-        What was recorded so far.
+        What was recorded so far; nothing, where `metric` says so.
+    snapshots : Snapshots
+        The scores so far, in the metric `Curvature`.
 
     Raises
     ------
@@ -187,7 +170,7 @@ class SingleRunSampler:
     ...         optimizer.step()
     >>> sampler.trace
     Trace(60 of 60 steps recorded, 2 targets)
-    >>> observations = sampler.trace.observations([[0, 1, 2], [3, 4]])
+    >>> observations = sampler.observations([[0, 1, 2], [3, 4]])
     >>> FInfluence().fit(observations).mu_.shape
     (4,)
     """
@@ -209,6 +192,7 @@ class SingleRunSampler:
         flush_every: int = 500,
         flush_seconds: float = 60.0,
         background: bool = False,
+        metric: str | Curvature = "plain",
         distributed: bool | None = None,
     ) -> None:
         if reduction not in ("mean", "sum"):
@@ -219,17 +203,19 @@ class SingleRunSampler:
                     f"`{name}` must be an integer of at least 1, got {value!r}."
                 )
         self.model, self._processes = unwrapped(model, distributed)
-        self.loss = loss
-        self.optimizer = optimizer = _innermost(optimizer)
+        self.optimizer = innermost(optimizer)
         self.every = int(every)
-        self.refresh = int(refresh)
         self.reduction = reduction
         self.scaler = scaler
         self._capture = GradientCapture(self.model, parameters)
         given, self._self = read_targets(targets, loss)
         self._points, names = Points.of(given), list(given)
+        names = [*names, SELF] if self._self else names
+        self._kept = self._keeping(metric, names, path)
+        self._records = not isinstance(metric, Curvature) or metric.trace
+        self._aims = Aims(self._points, self._capture, int(refresh))
         self.trace = Trace(
-            [*names, SELF] if self._self else names,
+            names,
             path=path if self.is_writer else None,
             resume=resume,
             flush_every=flush_every,
@@ -239,18 +225,34 @@ class SingleRunSampler:
         self._next = 0
         self._amid = False  # between two micro-batches of an update
         self._update: Update | None = None
-        self._aims: list[Captured] = []
-        self._norms: np.ndarray | None = None
-        self._verified = False
-        self._updates = 0
-        self._updates_seen: int | None = None
-        self._scale_seen: float | None = None
-        self._accumulates = False
-        self._counting: Any = None
-        if optimizer is not None:
-            self._counting = optimizer.register_step_post_hook(self._count_update)
+        self._verification = Verification(self.model, self._processes)
+        self._counter = UpdateCounter(self.optimizer, scaler)
         if self._processes is not None and self._processes.sharded:
-            self._refuse_whole_modules()
+            refuse_whole_modules(self._capture)
+
+    def _keeping(
+        self, metric: str | Curvature, names: list[str], path: object
+    ) -> KeptGradients | None:
+        """Return what keeps gradients for a metric that needs them."""
+        if metric == "plain":
+            return None
+        if not isinstance(metric, Curvature):
+            raise ValueError(
+                f"`metric` must be 'plain' or Curvature(...), got {metric!r}."
+            )
+        if self._processes is not None:
+            raise ValueError(
+                "`metric` Curvature needs a model that is trained in one process, "
+                f"got {self._processes.size}, of which each sees a share of the "
+                "examples: use 'plain'."
+            )
+        if path is not None and not metric.trace:
+            raise ValueError(
+                "`path` is where the trace goes, and `metric` records none: use "
+                "Curvature(..., trace=True), or Curvature(..., path=...) for the kept "
+                "gradients."
+            )
+        return KeptGradients(metric, names, self.model)
 
     def plan(self) -> PlanTable:
         """Return by which route each layer's inner products are formed.
@@ -267,12 +269,27 @@ class SingleRunSampler:
     @property
     def aligned(self) -> str:
         """What the recorded inner products are of."""
-        if self.optimizer is None:
-            return "gradients"
-        name, group = type(self.optimizer).__name__, self.optimizer.param_groups[0]
-        if name == "SGD" and not (group["momentum"] or group["weight_decay"]):
-            return "gradients"
-        return f"gradients, from which the updates of {name} differ"
+        return aligned(self.optimizer)
+
+    @property
+    def n_steps(self) -> int:
+        """Update steps so far."""
+        return self._next
+
+    @property
+    def compares_at_snapshots(self) -> bool:
+        """Whether the metric is one of snapshots."""
+        return self._kept is not None
+
+    @property
+    def records(self) -> bool:
+        """Whether alignments are recorded in the trace."""
+        return self._records
+
+    @property
+    def snapshots(self) -> Snapshots:
+        """The scores so far, in the metric `Curvature`."""
+        return self._needs_kept("snapshots").snapshots
 
     @contextmanager
     def step(
@@ -337,6 +354,9 @@ class SingleRunSampler:
                 yield step
             else:
                 yield from self._watch(number, index, step)
+        except BaseException:
+            self._abandon()
+            raise
         finally:
             self._amid = step.accumulate
             self._next = number + (not step.accumulate)
@@ -344,16 +364,21 @@ class SingleRunSampler:
 
     def _watch(self, number: int, index: Any, step: Step) -> Iterator[Step]:
         """Capture what passes in the block, and record the update if it is whole."""
-        examples = _numbers(index)
+        examples, kept = numbers(index), self._kept
+        if kept is not None:
+            kept.check(examples)
         # Parameters' hooks come off before the capture ends, which may differentiate.
         with (
             self._capture.training(len(examples)) as batch,
-            self._seeing_gradients() as added,
+            self._verification.seeing() as added,
+            kept.watching() if kept is not None else nullcontext([]) as arrived,
         ):
             yield step
-        _check(step)
-        self._verify(batch, added)
+        step.check()
+        self._verification.compare(batch, added)
         self._add(number, examples, batch, step)
+        if kept is not None:
+            kept.add(examples, batch, _scale(step), arrived)
         if not step.accumulate:
             self._record(number, step)
 
@@ -361,11 +386,17 @@ class SingleRunSampler:
         """Return the number of the step that a micro-batch belongs to."""
         number = self._next
         if not self._amid:
-            self._warn_of_accumulation()
+            self._counter.look()
         if number < self.trace.n_steps:
             self._warn_of_starting_over(number)
             self.trace.rewind(number)
         return number
+
+    def _abandon(self) -> None:
+        """Forget an update that never became whole."""
+        self._update = None
+        if self._kept is not None:
+            self._kept.abandon()
 
     @torch.no_grad()
     def _add(
@@ -379,114 +410,103 @@ class SingleRunSampler:
         if self._update is None:
             mean = self.reduction == "mean" and step.denominator is None
             self._update = Update(mean, self._processes)
-            self._aim(number)
-        own = 1.0 if step.denominator is None else step.denominator
-        aligned = [
-            points.combine(batch.cross(here))
-            for points, here in zip(self._points, self._aims, strict=True)
-        ]
+            if self._records:
+                self._aims.take(number // self.every)
         self._update.add(
             MicroBatch(
                 examples,
-                own / step.loss_scale,
-                gathered(aligned, self._points) if aligned else None,
-                batch if self._self else None,
+                _scale(step),
+                self._aims.align(batch) if self._records else None,
+                batch if self._self and self._records else None,
                 step.extra,
                 step.denominator is None,
             )
         )
-
-    def _aim(self, number: int) -> None:
-        """Take the targets' gradients, which the micro-batches of an update share."""
-        if not self._points or (self._aims and number // self.every % self.refresh):
-            return
-        device = next(iter(self.model.parameters())).device
-        self._points = [points.to(device) for points in self._points]
-        first = self._norms is None
-        self._aims = [points.gradients(self._capture, first) for points in self._points]
-        norms = gathered(
-            [
-                points.norms(here)
-                for points, here in zip(self._points, self._aims, strict=True)
-            ],
-            self._points,
-        )
-        self._norms = norms.masked_fill(norms.isinf(), torch.nan).cpu().numpy()
 
     @torch.no_grad()
     def _record(self, number: int, step: Step) -> None:
         """Write the update to the trace, on the process that holds it."""
         assert self._update is not None
         update, self._update = self._update, None
-        if self.refresh == 1:
-            self._aims = []
-        rate = self._learning_rate(step) * float(step.clip_factor)
+        if self._kept is not None:
+            self._kept.finish(number, update.own())
+        if not self._records:
+            return
+        self._aims.pass_on()
+        rate = step.learning_rate
+        rate = learning_rate(self.optimizer) if rate is None else float(rate)
         columns = update.columns()
         if columns is None:
             return
-        if self._norms is not None:
-            columns["target_norm"] = self._norms
+        if self._aims.norms is not None:
+            columns["target_norm"] = self._aims.norms
+        rate *= float(step.clip_factor)
         self.trace.append(number, columns.pop("index"), learning_rate=rate, **columns)
 
-    def _learning_rate(self, step: Step) -> float:
-        if step.learning_rate is not None:
-            return float(step.learning_rate)
-        if self.optimizer is None:
-            return float("nan")
-        rates = {float(group["lr"]) for group in self.optimizer.param_groups}
-        if len(rates) > 1:
-            raise ValueError(
-                "`learning_rate` must be given to `step` where the optimiser's "
-                f"parameter groups differ in theirs, got {sorted(rates)}."
-            )
-        return rates.pop()
+    def snapshot(self) -> None:
+        """Score all examples that were met, in the metric of this moment.
 
-    @contextmanager
-    def _seeing_gradients(self) -> Iterator[dict[str, Tensor]]:
-        """Collect, until they were once compared, the gradients that arrive.
+        Call it between two updates, at the end of each epoch but the first, after which
+        gradients are still those of a model that knew nothing.
 
-        They are seen before they are averaged over processes, unscaled or clipped.
+        Raises
+        ------
+        RuntimeError
+            If `metric` is not `Curvature`, more micro-batches of an update are to
+            follow, or no step was recorded since the last snapshot.
         """
-        added: dict[str, Tensor] = {}
-        if self._verified:
-            yield added
-            return
+        kept = self._needs_kept("snapshot")
+        if self._amid:
+            raise RuntimeError(
+                "`snapshot` must be taken between updates, and more micro-batches of "
+                "this one were announced."
+            )
+        self._points = moved(self._points, self._capture)
+        kept.snapshot(self._next, self._capture, self._points, self._self)
 
-        def keep(name: str) -> Callable[[Tensor], None]:
-            def arrived(gradient: Tensor) -> None:
-                seen = gradient.detach()
-                added[name] = added[name] + seen if name in added else seen.clone()
+    def _needs_kept(self, what: str) -> KeptGradients:
+        if self._kept is None:
+            raise RuntimeError(f"`{what}` needs metric=Curvature(...), got 'plain'.")
+        return self._kept
 
-            return arrived
+    def observations(
+        self,
+        subsets: Subsets | None = None,
+        targets: Sequence[str] | str | None = None,
+        *,
+        standardize: bool = True,
+        **options: Any,
+    ) -> Observations:
+        """Form P and Q of any subsets, in the metric that was asked for.
 
-        parameters: Iterable[tuple[str, Any]] = self.model.named_parameters()
-        handles = [
-            p.register_hook(keep(name)) for name, p in parameters if p.requires_grad
-        ]
-        try:
-            yield added
-        finally:
-            for handle in handles:
-                handle.remove()
+        Parameters
+        ----------
+        subsets : optional
+            None: each example on its own. Numbers of examples, or several arrays,
+            named or not.
+        targets : str or sequence of str, optional
+            Which targets; by default all but ``"self"``, or ``"self"`` where it is
+            the only one.
+        standardize : bool, default=True
+            Whether to standardise.
+        **options
+            Further ones of `fstat.Trace.observations` (`window`), or of
+            `metrics.Snapshots.observations` (`discard`) where the metric is
+            `Curvature`.
 
-    def _verify(self, batch: Captured, added: Mapping[str, Tensor]) -> None:
-        """Compare once with what the backward pass gave the parameters."""
-        if self._verified:
-            return
-        if self._processes is not None and self._processes.sharded:
-            grads = {name: p.grad for name, p in self.model.named_parameters()}
-            self._verified = self._processes.verify(batch, grads)
-        else:
-            self._verified = batch.verify(added)
+        Returns
+        -------
+        Observations
+            Paired. Plain: one observation a step that meets the subset. `Curvature`:
+            one a snapshot. Their `quantity` says which.
 
-    def _refuse_whole_modules(self) -> None:
-        for name, rule, _ in self._capture.plan():
-            if rule == "module":
-                raise UnsupportedModelError(
-                    f"{name!r} would have to be run again, for which its sharded "
-                    "parameters are not there: leave them out with `parameters=`, or "
-                    "train with DistributedDataParallel."
-                )
+        Raises
+        ------
+        ValueError
+            If nothing was recorded, or as the two methods say.
+        """
+        source = self.trace if self._kept is None else self._kept.snapshots
+        return source.observations(subsets, targets, standardize=standardize, **options)
 
     @property
     def is_writer(self) -> bool:
@@ -508,22 +528,30 @@ class SingleRunSampler:
         """
         return flag if self._processes is None else self._processes.agree(flag)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint needs, and flush the trace.
+    def flush(self) -> None:
+        """Write what a checkpoint at this step needs to the folders that were given."""
+        self.trace.flush()
+        if self._kept is not None:
+            self._kept.flush(self._next)
 
-        Save it with the model at the same step. A trace in memory is part of it.
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint needs, and flush.
+
+        Save it with the model at the same step, before the next one. A trace in memory
+        and gradients that are kept there are part of it.
 
         Returns
         -------
         dict
             Numbers, strings and tensors.
         """
-        self.trace.flush()
+        self.flush()
         state: dict[str, Any] = {
             "step": self._next,
             "targets": list(self.trace.targets),
             "n_recorded": self.trace.n_recorded,
             "trace": None,
+            "kept": {} if self._kept is None else self._kept.state_dict(),
         }
         if self.trace.path is None and self.trace.n_recorded:
             columns = self.trace.columns()
@@ -552,7 +580,9 @@ class SingleRunSampler:
         if state["trace"] is not None and self.is_writer and self.trace.path is None:
             self.trace.rewind(0)
             self.trace.extend({k: v.numpy() for k, v in state["trace"].items()})
-        self.start_at(int(state["step"]))
+        self._go_to(int(state["step"]))
+        if self._kept is not None:
+            self._kept.load_state_dict(self._next, state.get("kept", {}))
         if self.is_writer and self.trace.n_recorded != state["n_recorded"]:
             raise ValueError(
                 f"`state` must be of the trace at hand, which has "
@@ -570,16 +600,20 @@ class SingleRunSampler:
             How many update steps the model has made. Targets are taken anew at the
             next recorded one.
         """
-        self._next, self._amid = int(step), False
-        self._update, self._aims = None, []
-        self.trace.rewind(self._next)
-        self.trace.n_steps = self._next
+        self._go_to(int(step))
+        if self._kept is not None:
+            self._kept.load_state_dict(self._next, {})
+
+    def _go_to(self, step: int) -> None:
+        self._next, self._amid, self._update = step, False, None
+        self._aims.forget()
+        self.trace.rewind(step)
+        self.trace.n_steps = step
 
     def close(self) -> None:
         """Flush the trace and let go of the optimiser; the trace can still be asked."""
         self.trace.close()
-        if self._counting is not None:
-            self._counting.remove()
+        self._counter.close()
 
     def __enter__(self) -> SingleRunSampler:
         return self
@@ -592,27 +626,6 @@ class SingleRunSampler:
     ) -> None:
         self.close()
 
-    def _count_update(self, *_: Any) -> None:
-        self._updates += 1
-
-    def _warn_of_accumulation(self) -> None:
-        if self.optimizer is None or self._accumulates:
-            return
-        scale = None if self.scaler is None else self.scaler.get_scale()
-        # A scaler that finds an overflow leaves out the step, and lowers its scale.
-        skipped = scale is not None and scale < (self._scale_seen or 0.0)
-        self._scale_seen = scale
-        if self._updates == self._updates_seen and not skipped:
-            self._accumulates = True
-            warnings.warn(
-                "The optimiser did not step since the last `sampler.step`: with "
-                "gradient accumulation each micro-batch counts as a step of its own, "
-                "and mu is that of micro-batches. Say accumulate=True at all but the "
-                "last micro-batch of an update.",
-                stacklevel=5,
-            )
-        self._updates_seen = self._updates
-
     def _warn_of_starting_over(self, number: int) -> None:
         warnings.warn(
             f"The run starts at step {number}, so that {self.trace.n_steps - number} "
@@ -622,34 +635,7 @@ class SingleRunSampler:
         )
 
 
-def _innermost(optimizer: Any) -> Any:
-    """Return the optimiser inside of accelerate's or another's wrapper."""
-    inner = getattr(optimizer, "optimizer", None)
-    return inner if isinstance(inner, torch.optim.Optimizer) else optimizer
-
-
-def _check(step: Step) -> None:
-    for name in ("loss_scale", "denominator"):
-        value = getattr(step, name)
-        if value is not None and not 0 < float(value) < float("inf"):
-            raise ValueError(
-                f"`{name}` of a step must be positive and finite, got {value!r}."
-            )
-    # Not a number where the norm overflowed: then nothing of the step is.
-    if step.clip_factor < 0 or step.clip_factor > 1:
-        raise ValueError(
-            "`clip_factor` of a step must be at least 0 and at most 1, got "
-            f"{step.clip_factor!r}."
-        )
-
-
-def _numbers(index: Any) -> np.ndarray:
-    if isinstance(index, Tensor):
-        index = index.detach().cpu().numpy()
-    array = np.asarray(index)
-    if array.ndim != 1 or array.dtype.kind not in "iu":
-        raise ValueError(
-            "`index` must be a 1-D array of integers, got "
-            f"{array.dtype} of shape {array.shape}."
-        )
-    return array
+def _scale(step: Step) -> float:
+    """Return what captured gradients are multiplied with, to be those of the loss."""
+    own = 1.0 if step.denominator is None else step.denominator
+    return own / step.loss_scale

@@ -83,8 +83,7 @@ class Update:
         dict of str to ndarray or None
             `index`, the columns of the targets, and the further ones.
         """
-        size = sum(len(part.index) for part in self._parts)
-        own = self._share(size) if self._mean else 1.0
+        own = self.own()
         columns = self._of_targets(own) | self._of_self(own)
         rows: dict[str, Any] = {
             "index": np.concatenate([part.index for part in self._parts])
@@ -121,8 +120,15 @@ class Update:
         columns["gram_squares"] = others.square_().sum(dim=1)
         return columns
 
-    def _share(self, size: int) -> float:
-        """Return how many examples there are for each process."""
+    def own(self) -> float:
+        """Return what the gradients of the examples are multiplied with.
+
+        Where the loss is a mean, that is how many examples there are, and how many
+        for each process where several share the update.
+        """
+        if not self._mean:
+            return 1.0
+        size = sum(len(part.index) for part in self._parts)
         if self._processes is None:
             return float(size)
         return sum(self._processes.sizes(size)) / self._processes.size

@@ -1,5 +1,7 @@
 """Stored gradients, their kernels and sketches, and the ridge-damped metric."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -97,8 +99,8 @@ def stored(model, x, y, choose=exact_code, folder=None):
     store = GradientStore(len(x), choose, folder)
     for index in torch.randperm(len(x)).split(5):
         with capture.training() as batch:
-            cross_entropy(model(x[index]), y[index]).mean().backward()
-        store.put(index, batch, float(len(index)))
+            cross_entropy(model(x[index]), y[index]).sum().backward()
+        store.put(index, batch)
     return store, capture
 
 
@@ -185,7 +187,9 @@ def test_a_memory_mapped_store_is_the_same(tmp_path, projection):
     one, two = everything(in_memory), everything(on_disk)
     assert torch.allclose(in_memory.inner(one, one), on_disk.inner(two, two))
     files = list((tmp_path / "kept").glob("*.npy"))
-    assert sum(np.load(file).nbytes for file in files) == on_disk.nbytes
+    kept = [np.load(file) for file in files if file.name.startswith("unit")]
+    assert sum(array.nbytes for array in kept) == on_disk.nbytes
+    assert on_disk.nbytes == 2 * in_memory.nbytes
 
 
 def test_single_precision_is_mapped_as_it_is(tmp_path):
@@ -198,6 +202,87 @@ def test_single_precision_is_mapped_as_it_is(tmp_path):
         store, _ = stored(model, x, y, exact_code, folder)
         kernels.append(store.inner(everything(store), everything(store)))
     assert torch.equal(*kernels)
+
+
+def overflowing(index):
+    """A pass in which one example's gradient is not finite."""
+    model = nn.Linear(4, 3)
+    x = torch.ones(len(index), 4)
+    with (capture := GradientCapture(model)).training() as batch:
+        weight = torch.where(torch.arange(len(index)) == 1, torch.inf, 1.0)
+        (model(x) * weight[:, None]).sum().backward()
+    assert capture
+    return batch
+
+
+def test_what_overflows_is_passed_over():
+    model, store = nn.Linear(4, 3), GradientStore(5, exact_code)
+    capture = GradientCapture(model)
+    with capture.training() as batch:
+        model(2 * torch.ones(5, 4)).sum().backward()
+    store.put(torch.arange(5), batch)
+    assert store.put(torch.tensor([4, 3, 2]), overflowing([4, 3, 2])).tolist() == [0, 2]
+    inputs, _ = store.rows(torch.arange(5))[""]
+    assert inputs[:, 0].tolist() == [2, 2, 1, 2, 1]
+
+
+def test_of_an_example_that_is_twice_in_a_batch_the_last_is_kept():
+    model, store = nn.Linear(2, 2), GradientStore(3, exact_code)
+    count = torch.arange(5.0)[:, None].expand(5, 2)
+    with (capture := GradientCapture(model)).training() as batch:
+        (model(count) * count).sum().backward()
+    assert capture
+    kept = store.put(torch.tensor([2, 0, 2, 1, 0]), batch)
+    assert kept.tolist() == [2, 3, 4]
+    for part in store.rows(torch.arange(3))[""]:
+        assert part[:, 0].tolist() == [4, 3, 2]
+
+
+def test_a_layer_of_factors_that_is_used_twice_later_is_refused():
+    model = Twice().double()
+    capture, store = GradientCapture(model), GradientStore(4, exact_code)
+    for places in (1, 2):
+        x, y = torch.randn(4, places, 4).double(), torch.arange(4) % 3
+        with capture.training() as batch:
+            cross_entropy(model(x), y).sum().backward()
+        if places == 1:
+            store.put(torch.arange(4), batch)
+    with pytest.raises(ValueError, match="now more often"):
+        store.put(torch.arange(4), batch)
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_lengths_may_change_the_route_but_not_the_sketch(swapped):
+    torch.manual_seed(0)
+    model = (Conv1D(8, 6) if swapped else nn.Linear(8, 6)).double()
+    capture, store = GradientCapture(model), GradientStore(3, sketch_code(12, 0))
+    short = torch.randn(3, 2, 8).double()
+    # Places without a gradient: formed, where it was of factors before.
+    padded = torch.cat([short, torch.zeros(3, 20, 8).double()], dim=1)
+    kept = []
+    for x in (short, padded):
+        with capture.training() as batch:
+            model(x)[:, :2].square().sum().backward()
+        store.put(torch.arange(3), batch)
+        kept.append(everything(store)[""][0].clone())
+        routes = [type(block).__name__ for block in batch._blocks.values()]
+    assert routes == ["Dense"]
+    torch.testing.assert_close(*kept)
+
+
+@pytest.mark.parametrize("projection", [None, 7])
+@pytest.mark.parametrize("name", NAMES)
+def test_how_gradients_are_kept_can_be_told(name, projection):
+    choose = exact_code if projection is None else sketch_code(projection, 0)
+    model, x, y, _ = scene(name)
+    store, _ = stored(model, x, y, choose)
+    other = GradientStore(N, exact_code)
+    words = json.loads(json.dumps(store.description()))
+    met = torch.zeros(N, dtype=torch.int64)
+    there = other.load(words, met, store.dump(), torch.device("cpu"))
+    assert there.all() and other._codes == store._codes
+    one, two = everything(store), everything(other)
+    assert torch.equal(store.inner(one, one), other.inner(two, two))
 
 
 # Sketches.
@@ -329,9 +414,10 @@ def test_the_kernel_matrix_is_formed_in_slices(monkeypatch):
     aims = store.encode(capture.of(cross_entropy, x[:3], y[:3]))
     weight = torch.linspace(0.5, 3.0, N).double()
     whole = ExactRidge(store, torch.arange(N), weight, 1.0).targets(aims)
-    monkeypatch.setattr("fstat_torch.metrics.ridge._SLICE", 5 * N)
-    sliced = ExactRidge(store, torch.arange(N), weight, 1.0).targets(aims)
-    torch.testing.assert_close(sliced, whole)
+    for limit, value in (("_SLICE", 5 * N), ("_ROWS", 3 * store.row_bytes)):
+        monkeypatch.setattr(f"fstat_torch.metrics.ridge.{limit}", value)
+        sliced = ExactRidge(store, torch.arange(N), weight, 1.0).targets(aims)
+        torch.testing.assert_close(sliced, whole)
 
 
 # Parameters.

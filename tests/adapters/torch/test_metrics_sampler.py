@@ -1,6 +1,6 @@
-"""The curvature sampler: scores, subsets, refusals, and training unharmed."""
+"""The sampler in a curvature metric: scores, subsets, refusals, no harm."""
 
-from contextlib import ExitStack
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,8 +11,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 from fstat import FInfluence, Observations  # noqa: E402
-from fstat_torch import SingleRunSampler, cross_entropy  # noqa: E402
-from fstat_torch.curvature import CurvatureSampler  # noqa: E402
+from fstat_torch import Curvature, SingleRunSampler, cross_entropy  # noqa: E402
 from fstat_torch.metrics import Snapshots, last_layer_parameters  # noqa: E402
 
 N = 40
@@ -48,11 +47,20 @@ def train(model, sampler=None, epochs=3, rate=0.3, loss=None, **step):
             sampler.snapshot()
 
 
+OWN = ("targets", "loss", "parameters", "reduction", "every", "optimizer")
+
+
+def sampler_of(model, n=N, **options):
+    """Return a sampler; options are its own or those of the metric."""
+    own = {name: options.pop(name) for name in OWN if name in options}
+    return SingleRunSampler(model, metric=Curvature(n, **options), **own)
+
+
 def sampled(model=None, epochs=3, rate=0.3, loss=None, step=None, **options):
     model = model or mlp()
     x, y = data(next(model.parameters()).dtype)
     options = {"targets": (x[:4], y[:4]), "landmarks": None} | options
-    sampler = CurvatureSampler(model, n_examples=N, **options)
+    sampler = sampler_of(model, **options)
     train(model, sampler, epochs, rate, loss, **(step or {}))
     return sampler
 
@@ -87,7 +95,7 @@ def test_scores_are_traks_formula_with_margins():
 
 def test_fisher_scores_are_those_of_the_formed_metric():
     model = mlp()
-    sampler = sampled(model, epochs=1, rate=0.0, metric="fisher", damping=0.5)
+    sampler = sampled(model, epochs=1, rate=0.0, kind="fisher", damping=0.5)
     x, y = data()
     g = torch.stack(
         [explicit(model, cross_entropy(model(x[[k]]), y[[k]]).sum()) for k in range(N)]
@@ -102,9 +110,8 @@ def test_one_output_and_squared_loss_are_gauss_and_newtons():
     model = nn.Linear(5, 1).double()
     x, _ = data()
     target = torch.linspace(-2, 2, N).double()[:, None]
-    sampler = CurvatureSampler(
+    sampler = sampler_of(
         model,
-        n_examples=N,
         targets=(x[:3], target[:3]),
         loss=lambda output, y: (output - y).square()[:, 0],
         damping=1.0,
@@ -135,10 +142,10 @@ def test_averaged_targets_are_averages_and_self_is_the_diagonal():
     np.testing.assert_allclose(alone.scores[-1][:, 0], everyone.diagonal())
 
 
-@pytest.mark.parametrize("metric", ["gauss-newton", "fisher"])
-def test_how_the_loss_is_scaled_makes_no_difference(metric):
+@pytest.mark.parametrize("kind", ["gauss-newton", "fisher"])
+def test_how_the_loss_is_scaled_makes_no_difference(kind):
     def scores(loss, **options):
-        return sampled(metric=metric, rate=0.0, loss=loss, **options).snapshots.scores
+        return sampled(kind=kind, rate=0.0, loss=loss, **options).snapshots.scores
 
     expected = scores(nn.functional.cross_entropy)
 
@@ -176,9 +183,9 @@ def test_kept_gradients_on_disk_make_no_difference(tmp_path):
     assert list((tmp_path / "kept").iterdir())
 
 
-@pytest.mark.parametrize("metric", ["gauss-newton", "fisher"])
+@pytest.mark.parametrize("kind", ["gauss-newton", "fisher"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_training_is_the_same_to_the_last_bit(metric, dtype):
+def test_training_is_the_same_to_the_last_bit(kind, dtype):
     def build():
         torch.manual_seed(1)
         parts = nn.Linear(5, 6), nn.Tanh(), nn.Dropout(0.3), nn.Linear(6, 3)
@@ -187,55 +194,167 @@ def test_training_is_the_same_to_the_last_bit(metric, dtype):
     plain, watched = build(), build()
     train(plain)
     state = torch.get_rng_state()
-    sampled(watched, metric=metric, landmarks=10, projection=20)
+    sampled(watched, kind=kind, landmarks=10, projection=20)
     assert torch.equal(state, torch.get_rng_state())
     for one, two in zip(plain.parameters(), watched.parameters(), strict=True):
         assert torch.equal(one, two) and torch.equal(one.grad, two.grad)
     assert not any(m._forward_hooks for m in watched.modules())
 
 
-def test_it_goes_together_with_the_sampler_of_every_step():
-    def trained(both):
+@pytest.mark.parametrize("kind", ["gauss-newton", "fisher"])
+def test_the_trace_of_every_step_may_be_recorded_too(kind):
+    def trained(**options):
         model = mlp()
         x, y = data()
-        curvature = CurvatureSampler(model, n_examples=N, targets=(x[:2], y[:2]))
-        sampler = SingleRunSampler(model, targets=(x[:2], y[:2]))
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
-        for index in torch.arange(N).split(8):
-            optimizer.zero_grad()
-            with ExitStack() as stack:
-                if both:
-                    stack.enter_context(sampler.step(index))
-                stack.enter_context(curvature.step(index))
-                nn.functional.cross_entropy(model(x[index]), y[index]).backward()
-            optimizer.step()
-        curvature.snapshot()
-        return curvature.snapshots.scores[0], sampler.trace
+        targets = {"self": "self", "z": (x[:2], y[:2])}
+        sampler = SingleRunSampler(model, targets=targets, **options)
+        train(model, sampler, epochs=1)
+        return sampler
 
-    (alone, _), (together, trace) = trained(False), trained(True)
-    assert np.array_equal(alone, together) and trace.n_recorded == 5
+    alone = trained(metric=Curvature(N, kind=kind))
+    both = trained(metric=Curvature(N, kind=kind, trace=True))
+    assert np.array_equal(alone.snapshots.scores, both.snapshots.scores)
+    assert alone.trace.n_recorded == 0 and both.trace.n_recorded == 5
+    assert both.trace.n_steps == alone.n_steps == 5
 
 
-def test_micro_batches_are_steps_of_a_scaled_loss():
+def test_one_door_gives_observations_in_the_metric_that_was_asked_for():
+    x, y = data()
+    model = mlp()
+    plain = SingleRunSampler(model, targets=(x[:2], y[:2]))
+    for _ in range(4):
+        for index in torch.randperm(N).split(8):
+            with plain.step(index):
+                cross_entropy(model(x[index]), y[index]).mean().backward()
+    found = plain.observations([[0, 1]], "1", window=10)
+    expected = plain.trace.observations([[0, 1]], "1", window=10)
+    assert np.array_equal(found.q, expected.q) and found.quantity == expected.quantity
+    sampler = sampled()
+    found = sampler.observations([[0, 1]], "1", discard=1)
+    expected = sampler.snapshots.observations([[0, 1]], "1", discard=1)
+    assert np.array_equal(found.q, expected.q) and "curvature" in found.quantity
+
+
+@pytest.mark.parametrize("kind", ["gauss-newton", "fisher"])
+@pytest.mark.parametrize("told", [False, True], ids=["mean", "denominator"])
+def test_micro_batches_are_parts_of_one_step(kind, told):
     x, y = data()
     model = mlp()
     whole, parts = (
-        CurvatureSampler(model, n_examples=N, targets=(x[:3], y[:3])) for _ in range(2)
+        sampler_of(model, targets=(x[:3], y[:3]), kind=kind) for _ in range(2)
     )
-    with whole.step(torch.arange(N)):
-        nn.functional.cross_entropy(model(x), y).backward()
-    for index in torch.arange(N).split(10):
-        with parts.step(index, loss_scale=0.25):
-            (nn.functional.cross_entropy(model(x[index]), y[index]) / 4).backward()
+    how = {"denominator": 10.0} if told else {}
+    total = 10.0 if told else N
+
+    def pass_over(index):
+        (cross_entropy(model(x[index]), y[index]).sum() / total).backward()
+
+    with whole.step(torch.arange(N), **how):
+        pass_over(torch.arange(N))
+    for index in torch.arange(N).split(15):
+        # A mean loss of accumulated micro-batches, weighted by their sizes.
+        with parts.step(index, accumulate=bool(index[-1] < N - 1), **how):
+            pass_over(index)
+        if index[-1] < N - 1:
+            with pytest.raises(RuntimeError, match="between updates"):
+                parts.snapshot()
     whole.snapshot()
     parts.snapshot()
+    assert parts.snapshots.steps == [1]
     np.testing.assert_allclose(*(s.snapshots.scores[0] for s in (whole, parts)))
+
+
+def test_an_update_that_never_was_whole_leaves_no_gradient():
+    x, y = data()
+    model = mlp()
+    sampler = sampler_of(model, targets=(x[:3], y[:3]))
+    with sampler.step(torch.arange(20)):
+        cross_entropy(model(x[:20]), y[:20]).mean().backward()
+    with sampler.step(torch.arange(10, 15), accumulate=True):
+        cross_entropy(model(x[10:15]), y[10:15]).mean().backward()
+    with pytest.raises(ZeroDivisionError), sampler.step([15]):
+        raise ZeroDivisionError
+    sampler.snapshot()
+    unknown = np.isnan(sampler.snapshots.scores[0]).all(axis=1)
+    assert unknown.nonzero()[0].tolist() == [*range(10, 15), *range(20, N)]
+
+
+def test_an_overflow_leaves_the_gradient_that_was_kept():
+    x, y = data(torch.float32)
+    model = mlp(torch.float32)
+    once, twice = (sampler_of(model, targets=(x[:3], y[:3])) for _ in range(2))
+    for sampler, scales in ((once, [1.0]), (twice, [1.0, float("inf")])):
+        for scale in scales:
+            with sampler.step(torch.arange(N), loss_scale=min(scale, 2.0**15)):
+                (scale * cross_entropy(model(x), y).mean()).backward()
+        sampler.snapshot()
+    np.testing.assert_array_equal(once.snapshots.scores, twice.snapshots.scores)
+
+
+@pytest.mark.parametrize("kind", ["gauss-newton", "fisher"])
+def test_the_scalers_scale_is_taken_out(kind):
+    def scores(enabled):
+        x, y = data(torch.float32)
+        model = mlp(torch.float32)
+        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, enabled=enabled)
+        sampler = SingleRunSampler(
+            model, targets=(x[:3], y[:3]), scaler=scaler, metric=Curvature(N, kind=kind)
+        )
+        with sampler.step(torch.arange(N)):
+            scaler.scale(cross_entropy(model(x), y).mean()).backward()
+        sampler.snapshot()
+        return sampler.snapshots.scores[0]
+
+    np.testing.assert_allclose(scores(True), scores(False), rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", ["gauss-newton", "fisher"])
+@pytest.mark.parametrize("projection", [None, 30])
+def test_bfloat16_is_kept_in_single_precision(kind, projection):
+    def scores(enabled):
+        x, y = data(torch.float32)
+        model = mlp(torch.float32)
+        sampler = sampler_of(
+            model, targets=(x[:3], y[:3]), kind=kind, projection=projection
+        )
+        with (
+            torch.autocast("cpu", torch.bfloat16, enabled=enabled),
+            sampler.step(torch.arange(N)),
+        ):
+            cross_entropy(model(x), y).mean().backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            sampler.snapshot()
+        return sampler.snapshots.scores[0]
+
+    low, full = scores(True), scores(False)
+    assert low.dtype == np.float32
+    # Rounding to 8 bits, in inputs, gradients at outputs and targets.
+    assert np.linalg.norm(low - full) < 0.05 * np.linalg.norm(full)
+
+
+def test_clipping_is_no_part_of_the_gradient():
+    x, y = data()
+    model = mlp()
+    plain, clipped = (sampler_of(model, targets=(x[:3], y[:3])) for _ in range(2))
+    for sampler in (plain, clipped):
+        with sampler.step(torch.arange(N)) as step:
+            cross_entropy(model(x), y).mean().backward()
+            if sampler is clipped:
+                step.clip_factor = 0.1
+        sampler.snapshot()
+    np.testing.assert_array_equal(plain.snapshots.scores, clipped.snapshots.scores)
+
+
+def test_steps_that_are_not_recorded_keep_nothing():
+    sampler = sampled(every=2, epochs=1, targets="self")
+    assert sampler.snapshots.steps == [5]
+    assert np.isfinite(sampler.snapshots.scores[0]).sum() == 24
 
 
 def test_only_chosen_parameters_count():
     model = mlp()
     sampler = sampled(model, parameters=last_layer_parameters(model))
-    assert sampler._store.nbytes == N * (6 + 3) * 8
+    assert sampler._kept._store.nbytes == N * (6 + 3) * 8
 
 
 def test_a_neighbour_helps_and_a_wrong_label_harms():
@@ -367,68 +486,112 @@ def test_saved_snapshots_are_the_same(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"metric": "plain"}, "`metric` must be 'gauss-newton' or 'fisher'"),
-        ({"reduction": "none"}, "`reduction` must be"),
+        ({"kind": "plain"}, "`kind` must be 'gauss-newton' or 'fisher'"),
         ({"damping": 0.0}, "`damping` must be positive"),
+        ({"n_examples": 0}, "`n_examples` must be an integer of at least 1"),
         ({"landmarks": 0}, "`landmarks` must be an integer of at least 1"),
         ({"projection": 2.5}, "`projection` must be an integer of at least 1"),
-        ({"every": 0}, "`every` must be"),
+        ({"random_state": -1}, "`random_state` must be"),
     ],
 )
 def test_wrong_arguments_are_named(options, message):
     with pytest.raises(ValueError, match=message):
-        CurvatureSampler(mlp(), n_examples=N, **options)
+        Curvature(**({"n_examples": N} | options))
+
+
+def test_what_a_sampler_says_of_its_metric(tmp_path):
+    with pytest.raises(ValueError, match="`metric` must be 'plain' or Curvature"):
+        SingleRunSampler(mlp(), metric="fisher")
+    with pytest.raises(ValueError, match="trace=True"):
+        SingleRunSampler(mlp(), metric=Curvature(N), path=tmp_path)
+    plain = SingleRunSampler(mlp())
+    for ask in (plain.snapshot, lambda: plain.snapshots):
+        with pytest.raises(RuntimeError, match=r"needs metric=Curvature\(\.\.\.\)"):
+            ask()
+
+
+def test_a_run_of_several_processes_is_refused(monkeypatch):
+    model = mlp()
+    shared = model, SimpleNamespace(size=2, rank=0, sharded=False)
+    monkeypatch.setattr("fstat_torch.sampler.unwrapped", lambda *_: shared)
+    with pytest.raises(ValueError, match="trained in one process, got 2"):
+        SingleRunSampler(model, metric=Curvature(N))
 
 
 def test_what_a_step_needs():
     x, y = data()
     model = mlp()
-    sampler = CurvatureSampler(model, n_examples=N)
-    with pytest.raises(RuntimeError, match="no step was taken"):
+    sampler = sampler_of(model)
+    with pytest.raises(RuntimeError, match="needs a step that was recorded"):
         sampler.snapshot()
     with pytest.raises(ValueError, match="needs a snapshot"):
         sampler.observations()
     for index, message in (([[0]], "1-D"), ([0.5], "1-D"), ([N], "from 0 to 39")):
         with pytest.raises(ValueError, match=message), sampler.step(index):
             pass
-    with (
-        pytest.raises(ValueError, match="`loss_scale` must be positive"),
-        sampler.step([0], loss_scale=0.0),
-    ):
-        pass
-    with pytest.raises(RuntimeError, match="backward"), sampler.step([0, 1]):
-        model(x[:2])
     with pytest.raises(RuntimeError, match="one forward pass"), sampler.step([0, 1]):
         parts = [cross_entropy(model(x[at]), y[at]) for at in ([0, 1], [2, 3])]
         torch.cat(parts).mean().backward()
+    with sampler.step(torch.arange(N)):
+        cross_entropy(model(x), y).mean().backward()
+    sampler.snapshot()
+    with pytest.raises(RuntimeError, match="since the last one"):
+        sampler.snapshot()
 
 
 def test_outputs_that_are_no_rows_are_sent_to_the_fisher_metric():
     model = nn.Linear(5, 3).double()
     x = torch.randn(4, 2, 5).double()
-    sampler = CurvatureSampler(model, n_examples=4)
+    sampler = sampler_of(model, n=4)
     with (
-        pytest.raises(ValueError, match="use metric='fisher'"),
+        pytest.raises(ValueError, match="kind='fisher'"),
         sampler.step(torch.arange(4)),
     ):
         model(x).sum().backward()
-    sampler = CurvatureSampler(model, n_examples=4, metric="fisher", landmarks=None)
+    sampler = sampler_of(model, n=4, kind="fisher", landmarks=None)
     with sampler.step(torch.arange(4)):
         model(x).square().mean().backward()
     sampler.snapshot()
     assert (sampler.snapshots.scores[0] > 0).all()
 
 
-def test_snapshots_come_every_so_many_steps():
+def test_outputs_may_be_called_logits():
+    class Wrapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = mlp()
+
+        def forward(self, x):
+            return SimpleNamespace(logits=self.inner(x))
+
     x, y = data()
-    model = mlp()
-    sampler = CurvatureSampler(model, n_examples=N, every=2)
-    for index in torch.arange(N).split(8):
-        with sampler.step(index):
-            nn.functional.cross_entropy(model(x[index]), y[index]).backward()
-    assert sampler.snapshots.steps == [2, 4]
-    met = [np.isfinite(scores).sum() for scores in sampler.snapshots.scores]
-    assert met == [16, 32]
+    scores = []
+    for model, read in ((mlp(), lambda out: out), (Wrapped(), lambda out: out.logits)):
+        sampler = sampler_of(
+            model,
+            targets=(x[:3], y[:3]),
+            loss=lambda output, y, read=read: cross_entropy(read(output), y),
+        )
+        with sampler.step(torch.arange(N)):
+            cross_entropy(read(model(x)), y).mean().backward()
+        sampler.snapshot()
+        scores.append(sampler.snapshots.scores[0])
+    np.testing.assert_array_equal(*scores)
+
+
+def test_a_self_target_beside_others_is_asked_for_by_name():
+    both = sampled(targets={"z": data_pair(), "self": "self"}).snapshots
+    assert set(both.observations([[1, 2]]).names["target"]) == {"z"}
+    assert both.observations(None, "self").self_influence
+    with pytest.raises(ValueError, match="single examples"):
+        both.observations([[1, 2]], "self")
+    with pytest.raises(ValueError, match="alone or without"):
+        both.observations(None, ["z", "self"])
+
+
+def data_pair():
+    x, y = data()
+    return x[:2], y[:2]
 
 
 def test_what_snapshots_refuse():

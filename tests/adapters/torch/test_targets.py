@@ -10,7 +10,7 @@ from torch import nn  # noqa: E402
 from torch.nn.functional import cross_entropy  # noqa: E402
 
 from fstat_torch import (  # noqa: E402
-    CurvatureSampler,
+    Curvature,
     SingleRunSampler,
     Target,
     measures,
@@ -492,14 +492,8 @@ def test_the_curvature_sampler_scores_the_ascent_of_goodness():
         ),
     }  # fmt: skip
     model = mlp()
-    sampler = CurvatureSampler(
-        model,
-        n_examples=N,
-        targets=targets,
-        metric="fisher",
-        damping=2.0,
-        landmarks=None,
-    )
+    metric = Curvature(N, kind="fisher", damping=2.0, landmarks=None)
+    sampler = SingleRunSampler(model, targets=targets, metric=metric)
     with sampler.step(torch.arange(N)):
         cross_entropy(model(x), y).backward()
     sampler.snapshot()

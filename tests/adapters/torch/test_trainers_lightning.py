@@ -13,7 +13,12 @@ from torch import nn  # noqa: E402
 from torch.utils.data import DataLoader, TensorDataset  # noqa: E402
 
 from fstat import Trace  # noqa: E402
-from fstat_torch import LightningCallback, SingleRunSampler, Watch  # noqa: E402
+from fstat_torch import (  # noqa: E402
+    Curvature,
+    LightningCallback,
+    SingleRunSampler,
+    Watch,
+)
 
 # Advice about workers, loggers and folders.
 pytestmark = pytest.mark.filterwarnings("ignore::Warning")
@@ -122,6 +127,66 @@ def test_clipping_and_recording_every_other_step(tmp_path):
     pairs = zip(plain.parameters(), module.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
     assert callback.trace.columns()["step"].tolist() == [0, 2, 4, 6, 8]
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_snapshots_are_those_of_the_plain_loop(accumulation, tmp_path):
+    metric = Curvature(N, trace=True)
+    options = {
+        "size": B // accumulation, "accumulate_grad_batches": accumulation,
+        "max_epochs": 3,
+    }  # fmt: skip
+    callback = LightningCallback(index=0, targets=targets(), metric=metric)
+    fit(tmp_path, callback, **options)
+    snapshots = callback.sampler.snapshots
+    assert snapshots.steps == [10, 15]
+    batches = torch.from_numpy(callback.trace.columns()["index"].reshape(15, B)).long()
+    model, (x, y) = Module(), data()
+    optimizer = model.configure_optimizers()
+    sampler = SingleRunSampler(model, targets=targets(), metric=metric)
+    for index in batches:
+        optimizer.zero_grad()
+        with sampler.step(index):
+            nn.functional.cross_entropy(model(x[index]), y[index]).backward()
+        optimizer.step()
+    sampler.snapshot()
+    np.testing.assert_allclose(snapshots.scores[1], sampler.snapshots.scores[0])
+
+
+@pytest.mark.parametrize("stop", [{"max_epochs": 1}, {"max_epochs": 9, "max_steps": 7}])
+def test_every_run_ends_with_a_snapshot(stop, tmp_path):
+    callback = LightningCallback(index=0, targets=targets(), metric=Curvature(N))
+    fit(tmp_path, callback, **stop)
+    assert callback.sampler.snapshots.steps == [5 if stop["max_epochs"] == 1 else 7]
+
+
+@pytest.mark.parametrize("on_disk", [True, False])
+@pytest.mark.parametrize("every", [3, 5])
+def test_a_checkpoint_takes_the_kept_gradients_along(every, on_disk, tmp_path):
+    def run(name, **options):
+        where = {"path": tmp_path / name} if on_disk else {}
+        callback = LightningCallback(
+            index=lambda batch: batch[0],
+            targets=targets(),
+            metric=Curvature(N, **where),
+        )
+        saving = lightning.callbacks.ModelCheckpoint(
+            dirpath=tmp_path / "saved" / name, save_top_k=-1, filename="{step}",
+            every_n_train_steps=every,
+        )  # fmt: skip
+        fit(
+            tmp_path, callback, enable_checkpointing=True, max_epochs=4,
+            callbacks=[saving], **options,
+        )  # fmt: skip
+        return callback.sampler.snapshots
+
+    first = run("run", max_steps=16)
+    assert first.steps == [10, 15, 16]
+    resumed = run("run", ckpt_path=tmp_path / "saved/run/step=15.ckpt")
+    assert resumed.steps == [10, 15, 20]
+    for before, after in zip(first.scores[:2], resumed.scores[:2], strict=True):
+        np.testing.assert_array_equal(before, after)
+    assert np.isfinite(resumed.scores[2]).all()
 
 
 @pytest.mark.parametrize("on_disk", [True, False])

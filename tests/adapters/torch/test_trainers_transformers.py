@@ -18,7 +18,12 @@ from transformers import (  # noqa: E402
 )
 
 from fstat import Trace  # noqa: E402
-from fstat_torch import SingleRunSampler, TransformersCallback, Watch  # noqa: E402
+from fstat_torch import (  # noqa: E402
+    Curvature,
+    SingleRunSampler,
+    TransformersCallback,
+    Watch,
+)
 from fstat_torch.trainers.transformers import language_loss  # noqa: E402
 
 # Of peft and transformers about one another, and of their use of torch.
@@ -123,6 +128,9 @@ def plain_loop(model, batches, **options):
         with sampler.step(index):
             model(**batch_of(data, index)).loss.backward()
         optimizer.step()
+    if sampler.compares_at_snapshots:
+        sampler.snapshot()
+        return sampler
     return sampler.trace
 
 
@@ -205,6 +213,68 @@ def test_a_trainer_that_resumes_takes_the_trace_along(on_disk, tmp_path):
         with pytest.warns(UserWarning, match="Of the 3 steps before step 3"):
             again.train(resume_from_checkpoint=checkpoint)
         assert callback.trace.columns()["step"].tolist() == [3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_snapshots_are_those_of_the_plain_loop(lora, accumulation, tmp_path):
+    metric = Curvature(N, kind="fisher", landmarks=None, damping=0.1, trace=True)
+    options = {
+        "gradient_accumulation_steps": accumulation, "max_steps": 18,
+        "per_device_train_batch_size": 8 // accumulation,
+    }  # fmt: skip
+    plain = trainer_of(build(lora), tmp_path, **options)
+    plain.train()
+    callback = TransformersCallback(targets=targets(), metric=metric)
+    trainer = trainer_of(build(lora), tmp_path, callback, **options)
+    trainer.train()
+    pairs = zip(parameters(plain.model), parameters(trainer.model), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    snapshots = callback.sampler.snapshots
+    assert snapshots.steps == [12, 18] and not trainer.model._forward_hooks
+    batches = callback.trace.columns()["index"].reshape(18, 8)
+    by_hand = plain_loop(build(lora), batches, metric=metric).snapshots.scores[0]
+    scale = np.abs(by_hand).max(axis=0)
+    np.testing.assert_allclose(snapshots.scores[1] / scale, by_hand / scale, atol=1e-3)
+
+
+@pytest.mark.parametrize("epochs", [{"max_steps": 4}, {"max_steps": 14}])
+def test_every_run_ends_with_a_snapshot(epochs, tmp_path):
+    callback = TransformersCallback(
+        targets=targets(), metric=Curvature(N, kind="fisher"), every=2
+    )
+    trainer_of(build(True), tmp_path, callback, **epochs).train()
+    snapshots = callback.sampler.snapshots
+    assert snapshots.steps == ([4] if epochs["max_steps"] == 4 else [12, 14])
+    assert callback.sampler.observations([[0, 1]], "one").n_pairs == 1
+
+
+@pytest.mark.parametrize("at", [12, 15])
+def test_a_trainer_that_resumes_takes_the_same_snapshots(at, tmp_path):
+    def run(name):
+        metric = Curvature(N, kind="fisher", landmarks=9, path=tmp_path / name / "kept")
+        callback = TransformersCallback(targets=targets(), metric=metric)
+        trainer = trainer_of(
+            build(True), tmp_path / name, callback, max_steps=18,
+            save_strategy="steps", save_steps=at,
+        )  # fmt: skip
+        return trainer, callback
+
+    whole, expected = run("whole")
+    whole.train()
+    first, _ = run("run")
+    first.train()
+    again, callback = run("run")
+    again.train(resume_from_checkpoint=str(tmp_path / f"run/out/checkpoint-{at}"))
+    one, two = expected.sampler.snapshots, callback.sampler.snapshots
+    assert one.steps == two.steps == [12, 18]
+    np.testing.assert_allclose(one.scores, two.scores, rtol=1e-4, atol=1e-7)
+
+
+def test_language_models_are_sent_to_the_fisher_metric(tmp_path):
+    callback = TransformersCallback(targets=targets(), metric=Curvature(N))
+    with pytest.raises(ValueError, match="kind='fisher'"):
+        trainer_of(build(True), tmp_path, callback).train()
 
 
 def test_training_stops_when_what_is_watched_is_decided(tmp_path):

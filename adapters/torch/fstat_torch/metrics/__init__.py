@@ -6,6 +6,8 @@ exact and sketched where it has to be; kernels of these gradients stand for the 
 which is never formed.
 """
 
+from .curvature import Curvature
+from .kept import KeptGradients
 from .kernel import Code, FormedCode, OuterCode, exact_code
 from .last_layer import adapter_parameters, last_layer_parameters
 from .projected import SketchCode, sketch_code, sketch_matrix
@@ -15,9 +17,11 @@ from .store import GradientStore
 
 __all__ = [
     "Code",
+    "Curvature",
     "ExactRidge",
     "FormedCode",
     "GradientStore",
+    "KeptGradients",
     "LandmarkRidge",
     "OuterCode",
     "SketchCode",

@@ -75,12 +75,25 @@ class Layer:
                 return cls(weight, True, swapped)
         return None
 
-    def factors(self, block: Block) -> tuple[Tensor, Tensor]:
-        """Return inputs (n, places, d_in) and gradients at the outputs."""
+    def factors(self, block: Block) -> tuple[Tensor, Tensor] | None:
+        """Return inputs (n, places, d_in) and gradients at the outputs.
+
+        None where the gradients were formed, being smaller than so many factors.
+        """
         outer = block.apart()[self.weight]
-        assert isinstance(outer, OuterProducts)
+        if not isinstance(outer, OuterProducts):
+            return None
         pair = outer.factors()
         return pair[::-1] if self.swapped else pair
+
+    def matrices(self, block: Block, d_out: int) -> Tensor:
+        """Return formed gradients, (n, d_out, d_in), the bias as the last column."""
+        gradients = dict(block.materialised())
+        weight = gradients.pop(self.weight)
+        found = weight.view(len(weight), -1, d_out).mT if self.swapped else weight
+        found = found.reshape(len(weight), d_out, -1)
+        biases = [bias[:, :, None] for bias in gradients.values()]
+        return torch.cat([found, *biases], dim=2)
 
 
 @dataclass(frozen=True)
@@ -97,8 +110,14 @@ class OuterCode:
 
     def encode(self, block: Block) -> Parts:
         """Return the factors, (n, d_in) and (n, d_out)."""
-        inputs, outputs = self.layer.factors(block)
-        return inputs[:, 0], outputs[:, 0]
+        pair = self.layer.factors(block)
+        if pair is None or pair[0].shape[1] != 1:
+            raise ValueError(
+                f"{self.layer.weight!r} was used once for each example in the first "
+                "step, and now more often: leave it out with `parameters=`, or give "
+                "`Curvature` a `projection`."
+            )
+        return pair[0][:, 0], pair[1][:, 0]
 
     def inner(self, one: Parts, other: Parts) -> Tensor:
         """Return the inner products of encoded gradients, (n, m)."""
@@ -146,8 +165,9 @@ def exact_code(name: str, block: Block) -> Code:
     """
     del name
     layer = Layer.of(block)
-    if layer is not None:
-        inputs, outputs = layer.factors(block)
+    pair = None if layer is None else layer.factors(block)
+    if layer is not None and pair is not None:
+        inputs, outputs = pair
         places, d_in, d_out = *inputs.shape[1:], outputs.shape[2]
         if places == 1 and d_in + d_out <= d_in * d_out:
             return OuterCode(layer)

@@ -12,6 +12,7 @@ import math
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -23,34 +24,48 @@ from .kernel import Code, Layer, Parts, formed
 _LARGEST = 2**28
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class SketchCode:
     """Sketches of the gradients of one unit.
 
     Parameters
     ----------
-    left : Tensor of shape (p, d_in) or (p, size)
-        Sketches the inputs, followed by a 1 if there is a bias; or gradients that
-        have no factors.
-    right : Tensor of shape (q, d_out), optional
-        Sketches the gradients at the outputs.
+    seed : int
+        Of the random matrices.
+    left : tuple of (int, int)
+        Rows and columns of the matrix that sketches the inputs, followed by a 1 if
+        there is a bias; or gradients that have no factors.
+    right : tuple of (int, int), optional
+        Those of the matrix that sketches the gradients at the outputs.
     layer : Layer, optional
         The layer that has factors.
     """
 
-    left: Tensor
-    right: Tensor | None = None
+    seed: int
+    left: tuple[int, int]
+    right: tuple[int, int] | None = None
     layer: Layer | None = None
+
+    @cached_property
+    def _matrices(self) -> tuple[Tensor, ...]:
+        generator = torch.Generator().manual_seed(self.seed)
+        shapes = [self.left] if self.right is None else [self.left, self.right]
+        return tuple(sketch_matrix(*shape, generator) for shape in shapes)
 
     def encode(self, block: Block) -> Parts:
         """Return the sketches, (n, p q) or (n, p)."""
-        if self.right is None or self.layer is None:
-            gradients = formed(block)
-            return (gradients @ self.left.to(gradients).mT,)
-        inputs, outputs = self.layer.factors(block)
+        if self.layer is None:
+            (left,), gradients = self._matrices, formed(block)
+            return (gradients @ left.to(gradients).mT,)
+        left, right = self._matrices
+        pair = self.layer.factors(block)
+        if pair is None:
+            whole = self.layer.matrices(block, right.shape[1])
+            return ((right.to(whole) @ whole @ left.to(whole).mT).flatten(1),)
+        inputs, outputs = pair
         if self.layer.bias:
             inputs = nn.functional.pad(inputs, (0, 1), value=1.0)
-        a, g = inputs @ self.left.to(inputs).mT, outputs @ self.right.to(outputs).mT
+        a, g = inputs @ left.to(inputs).mT, outputs @ right.to(outputs).mT
         return ((g.mT @ a).flatten(1),)
 
     def inner(self, one: Parts, other: Parts) -> Tensor:
@@ -114,14 +129,14 @@ def sketch_code(dimension: int, seed: int) -> Callable[[str, Block], Code]:
     """
 
     def choose(name: str, block: Block) -> Code:
-        generator = torch.Generator().manual_seed(seed + zlib.crc32(name.encode()))
+        own = seed + zlib.crc32(name.encode())
         layer = Layer.of(block)
-        if layer is not None:
-            inputs, outputs = layer.factors(block)
+        pair = None if layer is None else layer.factors(block)
+        if layer is not None and pair is not None:
+            inputs, outputs = pair
             d_in, d_out = inputs.shape[2] + layer.bias, outputs.shape[2]
             p, q = _sides(d_in, d_out, dimension)
-            left = sketch_matrix(p, d_in, generator)
-            return SketchCode(left, sketch_matrix(q, d_out, generator), layer)
+            return SketchCode(own, (p, d_in), (q, d_out), layer)
         size = sum(total.numel() for total in block.sums().values())
         rows = min(dimension, size)
         if rows * size > _LARGEST:
@@ -130,7 +145,7 @@ def sketch_code(dimension: int, seed: int) -> Callable[[str, Block], Code]:
                 f"linear layer, would take a matrix of {rows * size} entries: leave "
                 "them out with `parameters=`."
             )
-        return SketchCode(sketch_matrix(rows, size, generator))
+        return SketchCode(own, (rows, size))
 
     return choose
 

@@ -16,6 +16,8 @@ from .store import GradientStore, Rows
 
 # Entries of a slice of a kernel: 64 MiB in float32.
 _SLICE = 2**24
+# Bytes of gradients that are worked on at once.
+_ROWS = 2**28
 # Entries of the features of all examples that are kept rather than formed twice.
 _KEPT = 2**28
 
@@ -176,9 +178,7 @@ class LandmarkRidge:
         return self._whiten(products.mul_(self._own[:, None]).mul_(self._weight[at]))
 
     def _slices(self) -> Iterator[tuple[Rows, slice]]:
-        size = max(1, _SLICE // len(self._own))
-        for start in range(0, len(self._index), size):
-            at = slice(start, start + size)
+        for at in _pieces(self._store, len(self._index), len(self._own)):
             yield self._store.rows(self._index[at]), at
 
     def _featured(self) -> Iterator[tuple[Rows, slice, Tensor]]:
@@ -197,20 +197,27 @@ class LandmarkRidge:
 def _kernel(store: GradientStore, index: Tensor, weight: Tensor) -> Tensor:
     """Return the kernel matrix of weighted gradients, slice by slice."""
     n = len(index)
-    size = max(1, _SLICE // n)
     found: Tensor | None = None
-    for start in range(0, n, size):
-        stop = min(start + size, n)
-        before = store.rows(index[:stop])
-        part = store.inner(store.rows(index[start:stop]), before)
-        own = weight.to(part)
-        part.mul_(own[start:stop, None]).mul_(own[:stop])
-        if found is None:
-            found = part.new_empty(n, n)
-        found[start:stop, :stop] = part
-        found[:start, start:stop] = part[:, :start].mT
+    pieces = list(_pieces(store, n, n))
+    for k, at in enumerate(pieces):
+        rows, own = store.rows(index[at]), weight[at]
+        for other in pieces[: k + 1]:
+            theirs = rows if other is at else store.rows(index[other])
+            part = store.inner(rows, theirs)
+            part.mul_(own.to(part)[:, None]).mul_(weight[other].to(part))
+            if found is None:
+                found = part.new_empty(n, n)
+            found[at, other] = part
+            found[other, at] = part.mT
     assert found is not None
     return found
+
+
+def _pieces(store: GradientStore, n: int, width: int) -> Iterator[slice]:
+    """Split n examples so that neither products nor gradients take much memory."""
+    size = max(1, min(_SLICE // width, _ROWS // max(store.row_bytes, 1)))
+    for start in range(0, n, size):
+        yield slice(start, min(start + size, n))
 
 
 def _averaged(products: Tensor, average: Tensor | None) -> Tensor:

@@ -130,7 +130,8 @@ class Snapshots:
             As `fstat.Trace.observations` takes them: None for each example on its
             own, numbers of examples, or several arrays, named or not.
         targets : str or sequence of str, optional
-            Which targets; all by default.
+            Which targets; by default all but ``"self"``, or ``"self"`` where it is
+            the only one. ``"self"`` cannot be mixed with others.
         standardize : bool, default=True
             Whether to standardise; otherwise Q and P are sums with S and without.
         discard : int, default=0
@@ -147,7 +148,7 @@ class Snapshots:
         ------
         ValueError
             If there is no snapshot, a target is unknown, or a subset is empty, not of
-            integers or not among the examples.
+            integers, not among the examples, or of several for ``"self"``.
 
         Notes
         -----
@@ -167,7 +168,8 @@ class Snapshots:
             raise ValueError(f"`discard` must be at least 0, got {discard!r}.")
         columns = self._choose(targets)
         members = Members.of(subsets, np.arange(self.n_examples))
-        self._check_members(members)
+        chosen = [self.targets[k] for k in columns]
+        self._check_members(members, chosen == [SELF])
         first = min(discard, len(self) - 1)
         found = [
             _with_and_without(scores[:, columns].astype(float), members, standardize)
@@ -175,27 +177,29 @@ class Snapshots:
         ]
         p, q = (np.stack(x).reshape(len(found), -1) for x in zip(*found, strict=True))
         steps = np.array(self.steps[first:])
-        chosen = [self.targets[k] for k in columns]
         return _observations(p, q, steps, members, chosen, standardize)
 
     def _choose(self, targets: Sequence[str] | str | None) -> list[int]:
         if targets is None:
-            return list(range(len(self.targets)))
+            others = [k for k, name in enumerate(self.targets) if name != SELF]
+            return others or [0]
         names = [targets] if isinstance(targets, str) else list(targets)
         unknown = [name for name in names if name not in self.targets]
         if unknown or not names:
             shown = ", ".join(self.targets[:5]) + ", ..." * (len(self.targets) > 5)
             raise ValueError(f"`targets` must be among {shown}, got {targets!r}.")
+        if SELF in names and len(names) > 1:
+            raise ValueError("`targets` must be 'self' alone or without 'self'.")
         return [self.targets.index(name) for name in names]
 
-    def _check_members(self, members: Members) -> None:
+    def _check_members(self, members: Members, itself: bool) -> None:
         low, high = members.example.min(), members.example.max()
         if low < 0 or high >= self.n_examples:
             raise ValueError(
                 f"`subsets` must hold examples from 0 to {self.n_examples - 1}, got "
                 f"{low} to {high}."
             )
-        if members.several and self.targets == [SELF]:
+        if members.several and itself:
             raise ValueError(
                 "Target 'self' is for single examples; for a subset's influence on "
                 "itself give its examples to the sampler as a target of their own."
@@ -210,13 +214,17 @@ class Snapshots:
             File to write.
         """
         meta = {"schema": SCHEMA, "targets": self.targets, "n": self.n_examples}
-        shape = (len(self), self.n_examples, len(self.targets))
         np.savez(
             path,
             meta=np.array(json.dumps(meta)),
             steps=np.array(self.steps, dtype=np.int64),
-            scores=np.reshape(self.scores, shape),
+            scores=self.stacked(),
         )
+
+    def stacked(self) -> NDArray[Any]:
+        """Return all scores, of shape (n_snapshots, n_examples, n_targets)."""
+        shape = (len(self), self.n_examples, len(self.targets))
+        return np.reshape(self.scores, shape)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Snapshots:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..gradients import Captured
 from ..gradients.blocks import Block
+from ..gradients.precision import precise
+from .describing import describe, described
 from .kernel import Code, Parts
+from .slots import InMemory, OnDisk, Slots
 
 Rows = dict[str, Parts]
-_NUMPY = {torch.float32: np.float32, torch.float64: np.float64}
 
 
 class GradientStore:
@@ -30,11 +32,6 @@ class GradientStore:
     folder : Path, optional
         Folder of memory-mapped files, for more gradients than fit in memory; by
         default they are kept where the model is. What it held is written over.
-
-    Attributes
-    ----------
-    seen : Tensor of bool of shape (n_examples,)
-        Which examples were met.
     """
 
     def __init__(
@@ -44,55 +41,67 @@ class GradientStore:
         folder: Path | None = None,
     ) -> None:
         self.n_examples = n_examples
-        self.seen = torch.zeros(n_examples, dtype=torch.bool)
         self._choose, self._folder = choose, folder
+        self._slots: Slots | None = None
         self._codes: dict[str, Code] = {}
         self._kept: Rows = {}
 
+    def _places(self) -> Slots:
+        # Made at the first step, so that nothing is written over by asking.
+        if self._slots is None:
+            n, folder = self.n_examples, self._folder
+            self._slots = InMemory(n) if folder is None else OnDisk(n, folder)
+        return self._slots
+
     @torch.no_grad()
-    def put(self, index: Tensor, captured: Captured, scale: float = 1.0) -> None:
-        """Keep the gradients of a batch.
+    def put(self, index: Tensor, captured: Captured) -> Tensor:
+        """Keep the gradients of a batch; what is not finite is passed over.
 
         Parameters
         ----------
         index : Tensor of int of shape (b,)
-            Which examples.
+            Which examples. Of one that is there twice, the last is kept.
         captured : Captured
             Their gradients.
-        scale : float, default=1.0
-            What they are multiplied with.
+
+        Returns
+        -------
+        Tensor of int of shape (m,)
+            Places in `index` of what was kept.
         """
-        blocks = captured._blocks
-        for name, block in blocks.items():
+        new = self._encoded(captured)
+        kept = _last_of_each(index)
+        sound = [_finite(part) for parts in new.values() for part in parts]
+        kept = kept[torch.stack(sound).all(dim=0).cpu()[kept]]
+        rows = self._places().reserve(index[kept])
+        for name, parts in new.items():
+            if name not in self._kept:
+                self._kept[name] = self._room(parts)
+            for held, part in zip(self._kept[name], parts, strict=True):
+                at = rows.to(held.device)
+                held.index_copy_(0, at, part[kept.to(part.device)].to(held))
+        for name in self._kept.keys() - new.keys():
+            last = self._kept[name][-1]
+            last.index_fill_(0, rows.to(last.device), 0.0)
+        return kept
+
+    def seal(self, index: Tensor, step: int) -> None:
+        """Say of which step the gradients of some examples are, and that it is over."""
+        self._places().seal(index, step)
+
+    def _encoded(self, captured: Captured) -> Rows:
+        found: Rows = {}
+        for name, block in captured._blocks.items():
             if name not in self._codes:
                 self._codes[name] = self._choose(name, block)
-            *first, last = self._codes[name].encode(block)
-            parts = (*first, last * scale)
-            if name not in self._kept:
-                self._kept[name] = self._make(name, parts)
-            for kept, part in zip(self._kept[name], parts, strict=True):
-                kept.index_copy_(0, index.to(kept.device), part.to(kept))
-        for name in self._kept.keys() - blocks.keys():
-            last = self._kept[name][-1]
-            last.index_fill_(0, index.to(last.device), 0.0)
-        self.seen[index.cpu()] = True
+            found[name] = tuple(map(precise, self._codes[name].encode(block)))
+        return found
 
-    def _make(self, name: str, parts: Parts) -> Parts:
-        shapes = [(self.n_examples, *part.shape[1:]) for part in parts]
-        if self._folder is None:
-            return tuple(p.new_zeros(s) for p, s in zip(parts, shapes, strict=True))
-        self._folder.mkdir(parents=True, exist_ok=True)
+    def _room(self, parts: Parts) -> Parts:
         number = len(self._kept)
         return tuple(
-            torch.from_numpy(
-                np.lib.format.open_memmap(
-                    self._folder / f"unit-{number}-{k}.npy",
-                    mode="w+",
-                    dtype=_NUMPY.get(part.dtype, np.float32),
-                    shape=shape,
-                )
-            )
-            for k, (part, shape) in enumerate(zip(parts, shapes, strict=True))
+            self._places().allocate(f"unit-{number}-{k}", part)
+            for k, part in enumerate(parts)
         )
 
     def rows(self, index: Tensor) -> Rows:
@@ -108,14 +117,15 @@ class GradientStore:
         Rows
             Encoded gradients, by unit; neighbours are not copied.
         """
-        if len(index) and bool((index.diff() == 1).all()):
-            start, stop = int(index[0]), int(index[-1]) + 1
+        rows = self._places().where(index)
+        if len(rows) and bool((rows.diff() == 1).all()):
+            start, stop = int(rows[0]), int(rows[-1]) + 1
             return {
                 name: tuple(part[start:stop] for part in parts)
                 for name, parts in self._kept.items()
             }
         return {
-            name: tuple(part[index.to(part.device)] for part in parts)
+            name: tuple(part[rows.to(part.device)] for part in parts)
             for name, parts in self._kept.items()
         }
 
@@ -175,3 +185,86 @@ class GradientStore:
     def nbytes(self) -> int:
         """Bytes that the gradients take."""
         return sum(part.nbytes for parts in self._kept.values() for part in parts)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes that the gradient of one example takes."""
+        parts = [part for parts in self._kept.values() for part in parts]
+        return sum(part[0].nbytes for part in parts)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the gradients."""
+        return next(iter(self._kept.values()))[-1].dtype
+
+    def description(self) -> dict[str, Any]:
+        """Return how gradients are kept, in numbers and strings."""
+        return {
+            name: {"code": describe(self._codes[name]), "parts": len(parts)}
+            for name, parts in self._kept.items()
+        }
+
+    def dump(self) -> dict[str, Tensor]:
+        """Return copies of what memory holds, or leave the files as they are."""
+        if isinstance(self._slots, OnDisk):
+            self._slots.commit()
+            return {}
+        return {
+            f"unit-{number}-{k}": part.cpu().clone()
+            for number, parts in enumerate(self._kept.values())
+            for k, part in enumerate(parts)
+        }
+
+    def load(
+        self,
+        description: Mapping[str, Any],
+        met: Tensor,
+        dumped: Mapping[str, Tensor],
+        device: torch.device,
+    ) -> Tensor:
+        """Go back to what was kept at a checkpoint.
+
+        Parameters
+        ----------
+        description : mapping
+            What `description` returned then.
+        met : Tensor of int of shape (n_examples,)
+            Step at which each example was met; -1 for never.
+        dumped : mapping of str to Tensor
+            What `dump` returned.
+        device : torch.device
+            Where the model is.
+
+        Returns
+        -------
+        Tensor of bool of shape (n_examples,)
+            Whose gradients are there.
+        """
+        self._codes = {k: described(words["code"]) for k, words in description.items()}
+        folder, n = self._folder, self.n_examples
+        on_disk = None if folder is None else OnDisk(n, folder, resume=True)
+        self._slots = on_disk or InMemory(n)
+
+        def held(name: str) -> Tensor:
+            if on_disk is not None:
+                return on_disk.reopen(name)
+            return dumped[name].to(device).clone()
+
+        self._kept = {
+            name: tuple(held(f"unit-{number}-{k}") for k in range(words["parts"]))
+            for number, (name, words) in enumerate(description.items())
+        }
+        return met >= 0 if on_disk is None else on_disk.restore(met)
+
+
+def _last_of_each(index: Tensor) -> Tensor:
+    """Return where each number stands that comes no more."""
+    order = index.argsort(stable=True)
+    ordered = index[order]
+    last = torch.ones_like(ordered, dtype=torch.bool)
+    last[:-1] = ordered[1:] != ordered[:-1]
+    return order[last].sort().values
+
+
+def _finite(part: Tensor) -> Tensor:
+    return part.flatten(1).sum(1).isfinite()

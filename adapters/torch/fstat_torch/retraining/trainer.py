@@ -355,11 +355,10 @@ def _after(
     """Return what is done after each update of a watched run."""
     epochs = max(round(n_steps * trainer.batch_size / len(trainer.y)), 1)
     ends = {round(n_steps * k / epochs) for k in range(2, epochs)} | {n_steps}
-    snapshots = getattr(watch, "compares_at_snapshots", False)
 
     def then(n: int, _: nn.Module) -> None:
-        if snapshots and n in ends:
-            watch.snapshot()  # type: ignore[attr-defined]
+        if watch.compares_at_snapshots and n in ends:
+            watch.snapshot()
         if after is not None:
             after(n, watch)
 

@@ -12,7 +12,8 @@ from torch import nn
 
 from fstat import Trace
 
-from ..sampler import SingleRunSampler, Step
+from ..sampler import SingleRunSampler
+from ..step import Step
 from ..watch import Watch
 
 
@@ -98,7 +99,8 @@ class Following:
     def _say_what_is_missing(self, at: int) -> None:
         sampler = self.sampler
         expected = -(-at // sampler.every)
-        if sampler.is_writer and sampler.trace.n_recorded < expected:
+        wanted = sampler.is_writer and sampler.records
+        if wanted and sampler.trace.n_recorded < expected:
             warnings.warn(
                 f"Of the {expected} steps before step {at} that would have been "
                 f"recorded, the trace holds {sampler.trace.n_recorded}. To keep them "
@@ -138,6 +140,29 @@ class Following:
             return False
         decided = self.sampler.is_writer and self._watch.look(self.trace)
         return self._watch.stop and self.sampler.agree(decided)
+
+    def end_epoch(self, number: int, last: bool) -> None:
+        """Take a snapshot, where the metric is of snapshots.
+
+        There is one at the end of each epoch but the first, when gradients are still
+        those of a model that knew nothing; after the first where it is the only one.
+
+        Parameters
+        ----------
+        number : int
+            How many epochs have begun.
+        last : bool
+            Whether training ends.
+        """
+        sampler = self.sampler
+        if sampler.compares_at_snapshots and (number > 1 or last):
+            steps = sampler.snapshots.steps
+            if not steps or (number > 1 and steps[-1] < sampler.n_steps):
+                sampler.snapshot()
+
+    def flush(self) -> None:
+        """Write what a checkpoint needs to the folders that were given."""
+        self.sampler.flush()
 
     def abandon(self) -> None:
         """Close a block whose step failed, so that no hook stays behind."""

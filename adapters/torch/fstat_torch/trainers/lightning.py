@@ -52,6 +52,9 @@ class LightningCallback(Callback):
     the trainer's, under its number. The learning rate is recorded as it is, without a
     factor for clipping. Checkpoints of the trainer carry the sampler on.
 
+    With ``metric=Curvature(...)`` a snapshot is taken at the end of each epoch but the
+    first; after the first where it is the only one.
+
     Examples
     --------
     See ``examples/trainer_lightning.py``.
@@ -127,9 +130,17 @@ class LightningCallback(Callback):
         self._following.leave(accumulate=True)
         if self._following.look():
             trainer.should_stop = True
+        # Here already, so that a checkpoint of this step holds the snapshot.
+        if trainer.is_last_batch:
+            self._following.end_epoch(trainer.current_epoch + 1, last=False)
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """End an epoch that was cut short."""
+        self._following.end_epoch(trainer.current_epoch + 1, last=False)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        """Flush the trace."""
+        """End the last epoch, and flush."""
+        self._following.end_epoch(1, last=True)
         self._following.finish()
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: Any) -> None:

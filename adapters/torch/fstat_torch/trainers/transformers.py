@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -65,7 +66,10 @@ class TransformersCallback(TrainerCallback):
     a factor for clipping.
 
     Where the trainer resumes from a checkpoint, a trace with a `path` is resumed at
-    the checkpoint's step.
+    the checkpoint's step, and so is a metric with one.
+
+    With ``metric=Curvature(...)`` a snapshot is taken at the end of each epoch but the
+    first; after the first where it is the only one.
 
     Examples
     --------
@@ -155,16 +159,24 @@ class TransformersCallback(TrainerCallback):
         self._following.leave(accumulate=False)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Look at what is watched, and flush the trace before a checkpoint."""
+        """Look at what is watched, end the epoch, and flush before a checkpoint."""
         if self._following.look():
             control.should_training_stop = True
+        # Here already, so that a checkpoint of this step holds the snapshot.
+        if float(state.epoch).is_integer():
+            self._end_epoch(state, control)
         if control.should_save:
-            self.trace.flush()
+            self._following.flush()
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Flush the trace before a checkpoint is saved."""
+        """End an epoch that was cut short, and flush before a checkpoint."""
+        self._end_epoch(state, control)
         if control.should_save:
-            self.trace.flush()
+            self._following.flush()
+
+    def _end_epoch(self, state: Any, control: Any) -> None:
+        last = state.global_step >= state.max_steps or control.should_training_stop
+        self._following.end_epoch(math.ceil(state.epoch), last)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Flush the trace, and leave the model as it was."""

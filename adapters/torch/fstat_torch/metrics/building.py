@@ -1,0 +1,53 @@
+"""From what the user asks for to what keeps gradients and to the metric they make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..gradients.blocks import Block
+from .curvature import Curvature
+from .kernel import Code, exact_code
+from .projected import sketch_code
+from .ridge import ExactRidge, LandmarkRidge
+from .store import GradientStore
+
+
+def empty_store(metric: Curvature) -> GradientStore:
+    """Return a store of gradients, as they are to be kept."""
+    choose: Callable[[str, Block], Code] = exact_code
+    if metric.projection is not None:
+        choose = sketch_code(metric.projection, metric.random_state)
+    folder = None if metric.path is None else Path(metric.path)
+    return GradientStore(metric.n_examples, choose, folder)
+
+
+def build(
+    metric: Curvature, store: GradientStore, index: Tensor, weight: Tensor, step: int
+) -> ExactRidge | LandmarkRidge:
+    """Return the metric of the kept gradients of some examples.
+
+    Parameters
+    ----------
+    metric : Curvature
+        What is asked for.
+    store : GradientStore
+        The gradients.
+    index : Tensor of int of shape (n,)
+        Which examples.
+    weight : Tensor of shape (n,)
+        Weights of their gradients.
+    step : int
+        Update steps made, from which landmarks are drawn.
+    """
+    assert metric.damping is not None
+    if metric.landmarks is None or metric.landmarks >= len(index):
+        return ExactRidge(store, index, weight, metric.damping)
+    rng = np.random.default_rng([metric.random_state, step])
+    chosen = rng.choice(len(index), metric.landmarks, replace=False)
+    landmarks = torch.from_numpy(np.sort(chosen))
+    return LandmarkRidge(store, index, weight, metric.damping, landmarks)

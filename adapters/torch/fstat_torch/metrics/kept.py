@@ -1,0 +1,322 @@
+"""The gradients that one run keeps for its metric, and what it needs to go on."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fstat.shards import written_whole
+
+from ..gradients import Captured, GradientCapture
+from ..gradients.precision import full_precision
+from ..points import Points, gathered
+from .building import build, empty_store
+from .curvature import Curvature
+from .residual import residuals, watching_outputs
+from .statistic import Snapshots
+
+# The last one, and the one before it while the user's own checkpoint is written.
+_STATES = 2
+
+
+class KeptGradients:
+    """Each example's gradient from its last step, and scores in the metric they make.
+
+    Parameters
+    ----------
+    metric : Curvature
+        What is asked for.
+    targets : list of str
+        Names of the targets.
+    model : nn.Module
+        The model in training.
+
+    Attributes
+    ----------
+    snapshots : Snapshots
+        Scores so far.
+    """
+
+    def __init__(self, metric: Curvature, targets: list[str], model: nn.Module) -> None:
+        self._metric, self._model, self._targets = metric, model, targets
+        self._folder = None if metric.path is None else Path(metric.path)
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew."""
+        n = self._metric.n_examples
+        self.snapshots = Snapshots(self._targets, n)
+        self._store = empty_store(self._metric)
+        # At which step each was met, -1 for never; what its kept gradient is to be
+        # multiplied with; the size of the loss's gradient at the model's output.
+        self._met = torch.full((n,), -1)
+        self._scale = torch.ones(n, dtype=torch.float64)
+        self._residual = torch.ones(n, dtype=torch.float64)
+        self._pending: list[Tensor] = []
+
+    def check(self, examples: np.ndarray) -> None:
+        """Refuse numbers that no example has.
+
+        Raises
+        ------
+        ValueError
+            If there is one.
+        """
+        n = self._metric.n_examples
+        if len(examples) and (examples.min() < 0 or examples.max() >= n):
+            raise ValueError(
+                f"`index` must hold numbers from 0 to {n - 1}, as `n_examples` of the "
+                f"metric says, got {examples.min()} to {examples.max()}."
+            )
+
+    def watching(self) -> AbstractContextManager[list[Tensor]]:
+        """Collect what arrives at the model's output, where the metric needs it."""
+        if self._metric.kind == "gauss-newton":
+            return watching_outputs(self._model)
+        return nullcontext([])
+
+    @torch.no_grad()
+    def add(
+        self,
+        examples: np.ndarray,
+        batch: Captured,
+        scale: float,
+        arrived: list[Tensor],
+    ) -> None:
+        """Keep the gradients of a micro-batch.
+
+        Parameters
+        ----------
+        examples : ndarray of int of shape (b,)
+            Which examples.
+        batch : Captured
+            Their gradients.
+        scale : float
+            What these are to be multiplied with, but for what the whole update is.
+        arrived : list of Tensor
+            What `watching` collected.
+        """
+        if not self._met.max() >= 0 and not self._pending:
+            self._warn_of_starting_over()
+        index = torch.from_numpy(examples.astype(np.int64))
+        if self._metric.kind == "gauss-newton":
+            size = residuals(arrived, len(index))
+        before = self._met[index]
+        self._met[index] = -1  # until the update is whole
+        with full_precision(next(self._model.parameters()).device.type):
+            kept = self._store.put(index, batch)
+        passed = ~torch.isin(index, index[kept])
+        self._met[index[passed]] = before[passed]
+        index = index[kept]
+        self._scale[index] = scale
+        if self._metric.kind == "gauss-newton":
+            self._residual[index] = size[kept]
+        self._pending.append(index)
+
+    def finish(self, step: int, own: float) -> None:
+        """Say that an update is whole.
+
+        Parameters
+        ----------
+        step : int
+            Its number.
+        own : float
+            What the gradients of its examples are to be multiplied with, too.
+        """
+        index, self._pending = torch.unique(torch.cat(self._pending)), []
+        self._scale[index] *= own
+        self._met[index] = step
+        self._store.seal(index, step)
+
+    def abandon(self) -> None:
+        """Forget the micro-batches of an update that never became whole."""
+        self._pending = []
+
+    @torch.no_grad()
+    def snapshot(
+        self, step: int, capture: GradientCapture, batches: list[Points], itself: bool
+    ) -> None:
+        """Build the metric and score all examples that were met, at this moment.
+
+        Parameters
+        ----------
+        step : int
+            Update steps made.
+        capture : GradientCapture
+            Of the model.
+        batches : list of Points
+            Points of the targets.
+        itself : bool
+            Whether examples are their own targets, too.
+
+        Raises
+        ------
+        RuntimeError
+            If no gradient is kept, or no step was taken since the last snapshot.
+        """
+        index = (self._met >= 0).nonzero()[:, 0]
+        if not len(index) or step in self.snapshots.steps:
+            raise RuntimeError(
+                "`snapshot` needs a step that was recorded since the last one."
+            )
+        with full_precision(next(self._model.parameters()).device.type):
+            found = self._scores(index, step, capture, batches, itself)
+        shape = self._metric.n_examples, len(self._targets)
+        scores = np.full(shape, np.nan, np.float32 if found.itemsize < 8 else float)
+        scores[index.numpy()] = found.cpu().numpy()
+        self.snapshots.append(step, scores)
+
+    def _scores(
+        self,
+        index: Tensor,
+        step: int,
+        capture: GradientCapture,
+        batches: list[Points],
+        itself: bool,
+    ) -> Tensor:
+        store, scale = self._store, self._scale[index]
+        metric = build(self._metric, store, index, self._weight(index) * scale, step)
+        first = not len(self.snapshots)
+        aligned = []
+        for points in batches:
+            aims = store.encode(points.gradients(capture, first))
+            aligned.append(metric.targets(aims, points.average))
+        columns = [gathered(aligned, batches)] if aligned else []
+        columns = [scores * scale.to(scores)[:, None] for scores in columns]
+        if itself:
+            own = metric.itself()
+            columns.append((own * scale.to(own) ** 2)[:, None])
+        return torch.cat(columns, dim=1)
+
+    def _weight(self, index: Tensor) -> Tensor:
+        """Return what gradients are multiplied with in the metric."""
+        if self._metric.kind != "gauss-newton":
+            return torch.ones(len(index), dtype=torch.float64)
+        # Below this, what is left of 1 - p is rounding.
+        least = torch.finfo(self._store.dtype).eps ** 0.5
+        return (self._residual * self._scale)[index].clamp(min=least).reciprocal()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint needs; empty where it is kept in a folder."""
+        return {} if self._folder is not None else self._state()
+
+    def flush(self, step: int) -> None:
+        """Write what a checkpoint needs, where there is a folder for it.
+
+        Parameters
+        ----------
+        step : int
+            Update steps made.
+        """
+        if self._folder is None or not self._store.nbytes:
+            return
+        state = self._state()
+        words = np.array(state.pop("kept_as"))
+        with written_whole(self._file(step)) as file:
+            arrays = {name: value.numpy() for name, value in state.items()}
+            np.savez(file, kept_as=words, **arrays)
+        for old in self._files()[:-_STATES]:
+            old.unlink()
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "kept_as": json.dumps(self._store.description()),
+            "met": self._met.clone(),
+            "scale": self._scale.clone(),
+            "residual": self._residual.clone(),
+            "steps": torch.tensor(self.snapshots.steps, dtype=torch.int64),
+            "scores": torch.from_numpy(self.snapshots.stacked()),
+            **self._store.dump(),
+        }
+
+    def load_state_dict(self, step: int, state: Mapping[str, Any]) -> None:
+        """Go back to a checkpoint.
+
+        Parameters
+        ----------
+        step : int
+            Update steps made then.
+        state : mapping
+            What `state_dict` returned.
+
+        Warns
+        -----
+        UserWarning
+            If it holds no gradients: then they are kept from now on.
+        """
+        self.forget()
+        found = dict(state) if self._folder is None else self._read(step)
+        if not found:
+            if step > 0:
+                warnings.warn(_NOTHING.format(step=step), stacklevel=4)
+            return
+        self._check(found)
+        self._scale.copy_(found.pop("scale"))
+        self._residual.copy_(found.pop("residual"))
+        met, words = found.pop("met"), json.loads(found.pop("kept_as"))
+        for at, scores in zip(found.pop("steps"), found.pop("scores"), strict=True):
+            self.snapshots.append(int(at), scores.numpy())
+        if not words:
+            return
+        device = next(self._model.parameters()).device
+        there = self._store.load(words, met, found, device)
+        lost = int(((met >= 0) & ~there).sum())
+        if lost:
+            warnings.warn(_LOST.format(lost=lost, step=step), stacklevel=4)
+        self._met.copy_(torch.where(there, met, -1))
+
+    def _check(self, state: Mapping[str, Any]) -> None:
+        n, scores = len(state["met"]), state["scores"].shape
+        if n != self._metric.n_examples or scores[2] != len(self._targets):
+            raise ValueError(
+                f"`state` must be of a metric of {self._metric.n_examples} examples "
+                f"and {len(self._targets)} targets, got {n} and {scores[2]}."
+            )
+
+    def _read(self, step: int) -> dict[str, Any]:
+        if not self._file(step).exists():
+            return {}
+        with np.load(self._file(step), allow_pickle=False) as file:
+            found: dict[str, Any] = {k: file[k] for k in file.files if k != "kept_as"}
+            words = str(file["kept_as"])
+        return {"kept_as": words} | {k: torch.from_numpy(v) for k, v in found.items()}
+
+    def _file(self, step: int) -> Path:
+        assert self._folder is not None
+        return self._folder / f"state-{step:012d}.npz"
+
+    def _files(self) -> list[Path]:
+        return [] if self._folder is None else sorted(self._folder.glob("state-*.npz"))
+
+    def _warn_of_starting_over(self) -> None:
+        """Say that what a folder holds of an earlier run goes away."""
+        if self._store.nbytes or not self._files():
+            return
+        for old in self._files():
+            old.unlink()
+        warnings.warn(
+            f"The run starts over, so that the gradients in {str(self._folder)!r} are "
+            "superseded. To go on from a checkpoint instead, give load_state_dict what "
+            "state_dict returned then.",
+            stacklevel=6,
+        )
+
+
+_NOTHING = (
+    "No kept gradients belong to step {step}, where the run goes on: they are kept "
+    "from now on, and examples are scored once they were met again. To keep them over "
+    "a restart, give `Curvature` a `path`, or load_state_dict what state_dict returned."
+)
+_LOST = (
+    "The gradients of {lost} examples were written over since the checkpoint at step "
+    "{step}, which is not the last one of its run: they are scored once they were met "
+    "again."
+)

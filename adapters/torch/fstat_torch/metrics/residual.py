@@ -1,0 +1,75 @@
+"""The size of the loss's own gradient at the outputs of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_NEEDS = "`kind` 'gauss-newton' needs {what}: use Curvature(..., kind='fisher')."
+
+
+@contextmanager
+def watching_outputs(model: nn.Module) -> Iterator[list[Tensor]]:
+    """Collect the gradients that arrive at what the model returns.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Returns one row of outputs an example, as a tensor or as its `logits`.
+
+    Raises
+    ------
+    ValueError
+        In the block, if it returns anything else.
+    """
+    arrived: list[Tensor] = []
+
+    def watch(_: nn.Module, __: Any, output: Any) -> None:
+        rows = getattr(output, "logits", output)
+        if not isinstance(rows, Tensor) or rows.ndim != 2:
+            raise ValueError(_NEEDS.format(what="one row of outputs an example"))
+        if rows.requires_grad:
+            rows.register_hook(arrived.append)  # type: ignore[no-untyped-call]
+
+    handle = model.register_forward_hook(watch)
+    try:
+        yield arrived
+    finally:
+        handle.remove()
+
+
+def residuals(arrived: list[Tensor], n: int) -> Tensor:
+    """Return the larger of what a loss adds to and takes from the outputs.
+
+    Parameters
+    ----------
+    arrived : list of Tensor
+        What `watching_outputs` collected.
+    n : int
+        Number of examples.
+
+    Returns
+    -------
+    Tensor of float64 of shape (n,)
+        For cross-entropy 1 - p, in units of the loss as it was backpropagated.
+
+    Raises
+    ------
+    RuntimeError
+        If the model was not called once, on these examples.
+    """
+    if len(arrived) != 1 or len(arrived[0]) != n:
+        raise RuntimeError(
+            _NEEDS.format(
+                what="one forward pass of the model in each step, on the examples of "
+                "`index`"
+            )
+        )
+    gradient = arrived[0].detach().cpu().double()
+    more = gradient.clamp(min=0).sum(1)
+    less = gradient.clamp(max=0).sum(1).neg()
+    return torch.maximum(more, less)

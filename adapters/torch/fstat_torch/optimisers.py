@@ -1,0 +1,95 @@
+"""What the run's optimiser says about its steps."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+
+
+def innermost(optimizer: Any) -> Any:
+    """Return the optimiser inside of accelerate's or another's wrapper."""
+    inner = getattr(optimizer, "optimizer", None)
+    return inner if isinstance(inner, torch.optim.Optimizer) else optimizer
+
+
+def learning_rate(optimizer: torch.optim.Optimizer | None) -> float:
+    """Return the learning rate; not a number without an optimiser.
+
+    Raises
+    ------
+    ValueError
+        If there are several.
+    """
+    if optimizer is None:
+        return float("nan")
+    rates = {float(group["lr"]) for group in optimizer.param_groups}
+    if len(rates) > 1:
+        raise ValueError(
+            "`learning_rate` must be given to `step` where the optimiser's "
+            f"parameter groups differ in theirs, got {sorted(rates)}."
+        )
+    return rates.pop()
+
+
+def aligned(optimizer: torch.optim.Optimizer | None) -> str:
+    """Say what inner products of gradients are of, given who makes the updates."""
+    if optimizer is None:
+        return "gradients"
+    name, group = type(optimizer).__name__, optimizer.param_groups[0]
+    if name == "SGD" and not (group["momentum"] or group["weight_decay"]):
+        return "gradients"
+    return f"gradients, from which the updates of {name} differ"
+
+
+class UpdateCounter:
+    """Notices micro-batches that nobody said are some.
+
+    Parameters
+    ----------
+    optimizer : torch.optim.Optimizer or None
+        Whose steps are counted.
+    scaler : torch.amp.GradScaler or None
+        Who may leave out a step.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer | None,
+        scaler: torch.amp.GradScaler | None,
+    ) -> None:
+        self._scaler = scaler
+        self._made, self._seen = 0, -1
+        self._scale_seen: float | None = None
+        self._silent = optimizer is None
+        self._handle: Any = None
+        if optimizer is not None:
+            self._handle = optimizer.register_step_post_hook(self._count)
+
+    def _count(self, *_: Any) -> None:
+        self._made += 1
+
+    def look(self) -> None:
+        """Warn, once, if the optimiser did not step since the last look."""
+        if self._silent:
+            return
+        scale = None if self._scaler is None else self._scaler.get_scale()
+        # A scaler that finds an overflow leaves out the step, and lowers its scale.
+        skipped = scale is not None and scale < (self._scale_seen or 0.0)
+        self._scale_seen = scale
+        if self._made == self._seen and not skipped:
+            self._silent = True
+            warnings.warn(
+                "The optimiser did not step since the last `sampler.step`: with "
+                "gradient accumulation each micro-batch counts as a step of its own, "
+                "and mu is that of micro-batches. Say accumulate=True at all but the "
+                "last micro-batch of an update.",
+                stacklevel=6,
+            )
+        self._seen = self._made
+
+    def close(self) -> None:
+        """Let go of the optimiser."""
+        if self._handle is not None:
+            self._handle.remove()

@@ -1,0 +1,79 @@
+"""One update step, as far as its loop has to say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+
+@dataclass
+class Step:
+    """What is known of a step when its block ends; all of it may be set inside.
+
+    Attributes
+    ----------
+    learning_rate : float or None
+        Learning rate of the step; None: the optimiser's.
+    loss_scale : float
+        What the loss was multiplied with before its backward pass.
+    denominator : float or None
+        What the training loss divided its sum over the batch by; None: as `reduction`
+        says.
+    clip_factor : float
+        What gradient clipping multiplies the gradient with, at most 1. The learning
+        rate is recorded times this factor, since it is what the step moves by.
+    accumulate : bool
+        Whether more micro-batches follow before the optimiser's step.
+    extra : dict of str to array-like of shape (b,)
+        Further columns for the trace.
+    """
+
+    learning_rate: float | None = None
+    loss_scale: float = 1.0
+    denominator: float | None = None
+    clip_factor: float = 1.0
+    accumulate: bool = False
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Refuse factors that cannot be.
+
+        Raises
+        ------
+        ValueError
+            If there is one.
+        """
+        for name in ("loss_scale", "denominator"):
+            value = getattr(self, name)
+            if value is not None and not 0 < float(value) < float("inf"):
+                raise ValueError(
+                    f"`{name}` of a step must be positive and finite, got {value!r}."
+                )
+        # Not a number where the norm overflowed: then nothing of the step is.
+        if self.clip_factor < 0 or self.clip_factor > 1:
+            raise ValueError(
+                "`clip_factor` of a step must be at least 0 and at most 1, got "
+                f"{self.clip_factor!r}."
+            )
+
+
+def numbers(index: Any) -> np.ndarray:
+    """Return the numbers of a batch's examples.
+
+    Raises
+    ------
+    ValueError
+        If they are not a 1-D array of integers.
+    """
+    if isinstance(index, Tensor):
+        index = index.detach().cpu().numpy()
+    array = np.asarray(index)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise ValueError(
+            "`index` must be a 1-D array of integers, got "
+            f"{array.dtype} of shape {array.shape}."
+        )
+    return array

@@ -1,0 +1,84 @@
+"""Comparing captured gradients, once, with those that the parameters received."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from .distributed import Processes
+from .gradients import Captured, GradientCapture, UnsupportedModelError
+
+
+class Verification:
+    """Sees to it that captured gradients are those that the model is trained by.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The model.
+    processes : Processes or None
+        Who trains it.
+    """
+
+    def __init__(self, model: nn.Module, processes: Processes | None) -> None:
+        self._model = model
+        self._processes = processes
+        self._done = False
+
+    @contextmanager
+    def seeing(self) -> Iterator[dict[str, Tensor]]:
+        """Collect, until they were once compared, the gradients that arrive.
+
+        They are seen before they are averaged over processes, unscaled or clipped.
+        """
+        added: dict[str, Tensor] = {}
+        if self._done:
+            yield added
+            return
+
+        def keep(name: str) -> Callable[[Tensor], None]:
+            def arrived(gradient: Tensor) -> None:
+                seen = gradient.detach()
+                added[name] = added[name] + seen if name in added else seen.clone()
+
+            return arrived
+
+        parameters: Iterable[tuple[str, Any]] = self._model.named_parameters()
+        handles = [
+            p.register_hook(keep(name)) for name, p in parameters if p.requires_grad
+        ]
+        try:
+            yield added
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def compare(self, batch: Captured, added: Mapping[str, Tensor]) -> None:
+        """Compare, until it could be done once.
+
+        Raises
+        ------
+        UnsupportedModelError
+            If a parameter's gradient is not what was captured.
+        """
+        if self._done:
+            return
+        if self._processes is not None and self._processes.sharded:
+            grads = {name: p.grad for name, p in self._model.named_parameters()}
+            self._done = self._processes.verify(batch, grads)
+        else:
+            self._done = batch.verify(added)
+
+
+def refuse_whole_modules(capture: GradientCapture) -> None:
+    """Refuse modules that would have to be run again, where parameters are sharded."""
+    for name, rule, _ in capture.plan():
+        if rule == "module":
+            raise UnsupportedModelError(
+                f"{name!r} would have to be run again, for which its sharded "
+                "parameters are not there: leave them out with `parameters=`, or "
+                "train with DistributedDataParallel."
+            )
