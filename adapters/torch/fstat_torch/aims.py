@@ -21,6 +21,9 @@ class Aims:
         Of the model.
     refresh : int
         Gradients are taken anew every so many recorded steps.
+    size : int
+        Points that go through the model at once. Gradients of a target of more are
+        summed, and those of other points kept as they are captured.
 
     Attributes
     ----------
@@ -29,10 +32,11 @@ class Aims:
     """
 
     def __init__(
-        self, batches: list[Points], capture: GradientCapture, refresh: int
+        self, batches: list[Points], capture: GradientCapture, refresh: int, size: int
     ) -> None:
-        self._batches, self._capture, self._refresh = batches, capture, refresh
-        self._gradients: list[Captured] = []
+        self._batches = [part for points in batches for part in points.split(size)]
+        self._capture, self._refresh, self._size = capture, refresh, size
+        self._taken: list[tuple[Points, Captured]] = []
         self.norms: np.ndarray | None = None
 
     def take(self, recorded: int) -> None:
@@ -43,15 +47,17 @@ class Aims:
         recorded : int
             How many steps were to be recorded before this one.
         """
-        if not self._batches or (self._gradients and recorded % self._refresh):
+        if not self._batches or (self._taken and recorded % self._refresh):
             return
         first = self.norms is None
         self._batches = moved(self._batches, self._capture)
-        self._gradients = [b.gradients(self._capture, first) for b in self._batches]
-        each = [
-            points.norms(here)
-            for points, here in zip(self._batches, self._gradients, strict=True)
+        self._taken = [
+            points.summed(self._capture, self._size, first)
+            if len(points) > self._size
+            else (points, points.gradients(self._capture, first))
+            for points in self._batches
         ]
+        each = [points.norms(here) for points, here in self._taken]
         norms = gathered(each, self._batches)
         self.norms = norms.masked_fill(norms.isinf(), torch.nan).cpu().numpy()
 
@@ -65,10 +71,7 @@ class Aims:
         """
         if not self._batches:
             return None
-        aligned = [
-            points.combine(batch.cross(here))
-            for points, here in zip(self._batches, self._gradients, strict=True)
-        ]
+        aligned = [points.combine(batch.cross(here)) for points, here in self._taken]
         return gathered(aligned, self._batches)
 
     def pass_on(self) -> None:
@@ -78,7 +81,7 @@ class Aims:
 
     def forget(self) -> None:
         """Let go of the gradients."""
-        self._gradients = []
+        self._taken = []
 
 
 def moved(batches: list[Points], capture: GradientCapture) -> list[Points]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -95,7 +96,36 @@ class Points:
         x, y, weights, owner = tree_map_only(Tensor, lambda t: t.to(device), parts)
         return replace(self, x=x, y=y, weights=weights, owner=owner)
 
-    def gradients(self, capture: GradientCapture, check: bool = False) -> Captured:
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def split(self, size: int) -> Iterator[Points]:
+        """Part them after at most `size` points, but no target."""
+        if len(self) <= size:
+            yield self
+            return
+        owner = torch.arange(len(self)) if self.owner is None else self.owner
+        ends = owner.bincount().cumsum(0).tolist()
+        start = first = 0
+        for k, end in enumerate(ends):
+            if k + 1 == len(ends) or ends[k + 1] - start > size:
+                yield self._some(slice(first, k + 1), slice(start, end))
+                start, first = end, k + 1
+
+    def _some(self, targets: slice, rows: slice) -> Points:
+        parts = self.x, self.y, self.weights, self.owner
+        x, y, weights, owner = tree_map_only(Tensor, itemgetter(rows), parts)
+        names, places = self.names[targets], self.places[targets]
+        if owner is not None:
+            owner = owner - owner[0]
+        return Points(names, places, x, y, self.measure, weights, owner)
+
+    def gradients(
+        self,
+        capture: GradientCapture,
+        check: bool = False,
+        factors: Tensor | None = None,
+    ) -> Captured:
         """Return the gradients of what is measured, one a point.
 
         Parameters
@@ -104,6 +134,8 @@ class Points:
             Of the model.
         check : bool, default=False
             Whether to refuse measures that are not finite.
+        factors : Tensor of shape (m,), optional
+            What the gradients are multiplied with.
 
         Raises
         ------
@@ -114,12 +146,38 @@ class Points:
         def measured(output: Any, y: Any) -> Tensor:
             values = self.measure(output, y)
             self._check(values, check)
-            return values
+            return values if factors is None else values * factors.to(values)
 
         return capture.of(measured, self.x, self.y)
 
+    def summed(
+        self, capture: GradientCapture, size: int, check: bool = False
+    ) -> tuple[Points, Captured]:
+        """Return the gradient of their one target, formed, from `size` points at once.
+
+        Returns
+        -------
+        Points
+            The target as if it were one point.
+        Captured
+            Its gradient.
+        """
+        assert self.weights is not None
+        # Half precision has no room for weights of 1/m.
+        largest = self.weights.abs().max()
+        parts = [
+            self._some(slice(1), slice(k, k + size)) for k in range(0, len(self), size)
+        ]
+        shares = torch.split(self.weights / largest, size)
+        found = Captured.summed(
+            part.gradients(capture, check, share)
+            for part, share in zip(parts, shares, strict=True)
+        )
+        whole = self._some(slice(1), slice(1))
+        return replace(whole, weights=largest[None], owner=None), found
+
     def _check(self, values: Any, finite: bool) -> None:
-        m = len(self.y)
+        m = len(self)
         if not isinstance(values, Tensor) or values.shape != (m,):
             shape = tuple(values.shape) if isinstance(values, Tensor) else type(values)
             raise ValueError(
@@ -158,7 +216,7 @@ class Points:
         """The matrix that makes targets of points, unless each point is a target."""
         if self.weights is None or self.owner is None:
             return None if self.weights is None else self.weights.diag()
-        share = self.weights.new_zeros(len(self.y), len(self.names))
+        share = self.weights.new_zeros(len(self), len(self.names))
         return share.scatter_(1, self.owner[:, None], self.weights[:, None])
 
 

@@ -80,6 +80,9 @@ class SingleRunSampler:
     refresh : int, default=1
         Take the targets' gradients anew every so many recorded steps. In between,
         alignments are with gradients of the targets at earlier parameters.
+    target_batch : int, default=64
+        Target points that go through the model at once. With fewer, that pass takes
+        less memory; what is recorded is the same, to rounding.
     reduction : {"mean", "sum"}, default="mean"
         How the *training* loss sums up its batch. Where it divides by something else
         than the number of examples, say so by the `denominator` of each step.
@@ -184,6 +187,7 @@ class SingleRunSampler:
         optimizer: torch.optim.Optimizer | None = None,
         every: int = 1,
         refresh: int = 1,
+        target_batch: int = 64,
         reduction: str = "mean",
         scaler: torch.amp.GradScaler | None = None,
         parameters: Iterable[nn.Parameter] | None = None,
@@ -197,7 +201,11 @@ class SingleRunSampler:
     ) -> None:
         if reduction not in ("mean", "sum"):
             raise ValueError(f"`reduction` must be 'mean' or 'sum', got {reduction!r}.")
-        for name, value in (("every", every), ("refresh", refresh)):
+        for name, value in (
+            ("every", every),
+            ("refresh", refresh),
+            ("target_batch", target_batch),
+        ):
             if int(value) != value or value < 1:
                 raise ValueError(
                     f"`{name}` must be an integer of at least 1, got {value!r}."
@@ -213,7 +221,7 @@ class SingleRunSampler:
         names = [*names, SELF] if self._self else names
         self._kept = self._keeping(metric, names, path)
         self._records = not isinstance(metric, Curvature) or metric.trace
-        self._aims = Aims(self._points, self._capture, int(refresh))
+        self._aims = Aims(self._points, self._capture, int(refresh), int(target_batch))
         self.trace = Trace(
             names,
             path=path if self.is_writer else None,

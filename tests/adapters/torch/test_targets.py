@@ -218,6 +218,82 @@ def test_refreshed_targets_are_those_of_the_last_refresh():
     np.testing.assert_allclose(found, np.array(expected), rtol=1e-9, atol=1e-12)
 
 
+class Text(nn.Module):
+    """Embeds, mixes and predicts tokens, by the same table if so wished."""
+
+    def __init__(self, tied):
+        super().__init__()
+        torch.manual_seed(8)
+        self.table = nn.Embedding(9, 6, padding_idx=0)
+        self.inner = nn.Sequential(nn.Linear(6, 5), nn.LayerNorm(5), nn.Linear(5, 6))
+        self.outer = nn.Linear(6, 9, bias=False)
+        if tied:
+            self.outer.weight = self.table.weight
+        self.double()
+
+    def forward(self, tokens):
+        h = self.table(tokens)
+        return self.outer(h + self.inner(h).cumsum(dim=1))
+
+
+def cnn():
+    torch.manual_seed(9)
+    return nn.Sequential(
+        nn.Unflatten(1, (2, 3)), nn.Conv1d(2, 4, 2, groups=2), nn.Tanh(), nn.Flatten(),
+        nn.Linear(8, 3),
+    ).double()  # fmt: skip
+
+
+def gpt2():
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(10)
+    config = transformers.GPT2Config(
+        vocab_size=9, n_embd=8, n_layer=1, n_head=2, bos_token_id=1, eos_token_id=2
+    )
+    return transformers.GPT2LMHeadModel(config).double().eval()
+
+
+FAMILIES = {
+    "mlp": (mlp, None),
+    "cnn": (cnn, None),
+    "text": (lambda: Text(False), measures.language_loss),
+    "tied text": (lambda: Text(True), measures.language_loss),
+    "gpt2": (gpt2, measures.language_loss),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_recorded_does_not_depend_on_how_many_points_go_at_once(family):
+    build, loss = FAMILIES[family]
+    model, (x, y) = build(), data()
+    options = {} if loss is None else {"loss": loss}
+    if loss is not None:
+        g = torch.Generator().manual_seed(11)
+        x = y = torch.randint(9, (N, 7), generator=g)
+    targets = {
+        "one": (x[10:11], y[10:11]),
+        "five": Target(x[11:16], y[11:16], weights=[1.0, -2.0, 0.0, 0.5, 3.0]),
+        "two": Target(x[14:16], y[14:16], weights=[1.0, -1.0]),
+        **{str(k): (x[k : k + 1], y[k : k + 1]) for k in range(16, 20)},
+        "seven": (x[20:27], y[20:27]),
+    }
+
+    def columns(size):
+        sampler = SingleRunSampler(model, targets=targets, target_batch=size, **options)
+        with sampler.step(range(B)):
+            (loss or cross_entropy)(model(x[:B]), y[:B]).mean().backward()
+        return sampler.trace.columns()
+
+    whole = columns(100)
+    for size in (1, 3, 5, 8):
+        parts = columns(size)
+        for name in ("alignment", "target_norm"):
+            scale = np.abs(whole[name]).max()
+            np.testing.assert_allclose(
+                parts[name], whole[name], rtol=1e-9, atol=1e-12 * scale
+            )
+
+
 def sick(output, y):
     """Not finite once the model has moved."""
     return cross_entropy(output, y, reduction="none") * output.new_tensor(sick.factor)

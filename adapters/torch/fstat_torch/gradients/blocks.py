@@ -48,6 +48,11 @@ class Dense:
     def __init__(self, gradients: dict[str, Tensor]):
         self._gradients = {k: g.flatten(1) for k, g in gradients.items()}
 
+    @property
+    def n(self) -> int:
+        """Number of examples."""
+        return len(next(iter(self._gradients.values())))
+
     def cross(self, other: Block) -> Tensor:
         """Inner products with another block of the same parameters, (n, m)."""
         others = other.materialised()
@@ -186,6 +191,8 @@ class OuterProducts:
 
     def cross(self, other: Block) -> Tensor:
         """Inner products with another block of the same parameters, (n, m)."""
+        if isinstance(other, Dense) and other.n == 1 and self._formed is None:
+            return self._times(other.materialised())
         if (
             not isinstance(other, OuterProducts)
             or other._transposed is not self._transposed
@@ -206,6 +213,20 @@ class OuterProducts:
             products = self._multiply_formed(other)
         if self._bias is not None:
             products += self._biases() @ other._biases().mT
+        return products
+
+    def _times(self, other: dict[str, Tensor]) -> Tensor:
+        """Inner products with one formed gradient, forming none, (n, 1)."""
+        self._check()
+        a, g = (x.transpose(0, 1).flatten(1, 2) for x in (self._a, self._g))
+        if self._transposed:
+            weight = other[self._weight].view(1, self._d_in, self._d_out)
+        else:
+            weight = other[self._weight].view(-1, self._d_out, self._d_in).mT
+        moved = (a @ weight).mul_(g)
+        products = moved.sum((0, 2)).view(self._n, -1).sum(1, keepdim=True)
+        if self._bias is not None:
+            products += self._biases() @ other[self._bias].mT
         return products
 
     def _ghost_is_cheaper(self, other: OuterProducts) -> bool:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
 
-from .blocks import Block
+from .blocks import Block, Dense
 from .plan import Plan, UnsupportedModelError
 from .precision import full_precision
 from .tied import inner_products
@@ -38,6 +38,39 @@ class Captured:
 
     def _fill(self, n: int, blocks: dict[str, Block], dtypes: set[torch.dtype]) -> None:
         self._n, self._blocks, self._dtypes = n, blocks, dtypes
+
+    @classmethod
+    def summed(cls, passes: Iterable[Captured]) -> Captured:
+        """Sum the gradients of all examples of some passes.
+
+        Parameters
+        ----------
+        passes : iterable of Captured
+            By the same `GradientCapture`, of which one is held at a time.
+
+        Returns
+        -------
+        Captured
+            One gradient, formed.
+        """
+        totals: dict[str, dict[str, Tensor]] = {}
+        dtypes: set[torch.dtype] = set()
+        for here in passes:
+            dtypes |= here._dtypes
+            plan = here._plan
+            with full_precision(here._device):
+                for name, block in here._blocks.items():
+                    total = totals.setdefault(name, {})
+                    for parameter, share in block.sums().items():
+                        kept = total.get(parameter)
+                        total[parameter] = share if kept is None else kept + share
+        found = cls(plan)
+        blocks: dict[str, Block] = {
+            name: Dense({k: g.unsqueeze(0) for k, g in total.items()})
+            for name, total in totals.items()
+        }
+        found._fill(1, blocks, dtypes)
+        return found
 
     @property
     def n(self) -> int:

@@ -93,7 +93,7 @@ class Lookups:
         if isinstance(other, OuterProducts):
             return self._cross_outer(other)
         if not isinstance(other, Lookups):
-            return Dense(self.materialised()).cross(other)
+            return self._times(other.materialised()[self._table])
         tokens, mine = torch.unique_consecutive(self._entries[0], return_counts=True)
         theirs_at, theirs = torch.unique_consecutive(
             other._entries[0], return_counts=True
@@ -104,6 +104,15 @@ class Lookups:
         if _GATHER * pairs < self._n * other._n * len(shared):
             return self._gather(other)
         return self._multiply(other, shared)
+
+    def _times(self, formed: Tensor) -> Tensor:
+        """Inner products with formed gradients, of which the rows in use are read."""
+        tokens, examples, h = self._entries
+        products = h.new_zeros(self._n, len(formed))
+        for k, table in enumerate(formed.view(-1, self._size, self._dim)):
+            dots = (h * table[tokens]).sum(1)
+            products[:, k].index_add_(0, examples, dots)
+        return products
 
     def _multiply(self, other: Lookups, shared: Tensor) -> Tensor:
         """Inner products in the rows that both use, a slice of them at a time."""

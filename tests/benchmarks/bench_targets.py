@@ -1,0 +1,131 @@
+"""Memory and time of many targets, each a point of its own, or all of them averaged.
+
+Bytes are those above the model and data, at the peak of some steps with the targets'
+gradients taken anew at each; "kept" is what of the gradients stays until the step is
+recorded. Each row is measured in a process of its own; on Linux.
+
+    python tests/benchmarks/bench_targets.py [targets]
+"""
+
+import ctypes
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import median
+
+import torch
+from torch import nn
+
+from fstat_torch import SingleRunSampler, Target
+from fstat_torch.measures import completion_log_likelihood, language_loss, log_odds
+
+BATCH, LENGTH, STEPS = 64, 32, 5
+ROWS = [
+    (model, kind)
+    for model in ("MLP 784-128-10", "Llama, LoRA", "Llama, all parameters")
+    for kind in ("plain", "each", "each, all at once", "mean")
+]
+
+
+def digits(n):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 10))
+    x, y = torch.randn(BATCH + n, 784), torch.randint(10, (BATCH + n,))
+
+    def backward():
+        nn.functional.cross_entropy(model(x[:BATCH]), y[:BATCH]).backward()
+
+    return model, backward, x[BATCH:], y[BATCH:], log_odds
+
+
+def texts(n, lora):
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=512, hidden_size=64, intermediate_size=172,
+            num_hidden_layers=2, num_attention_heads=4,
+        )
+    )  # fmt: skip
+    if lora:
+        from peft import LoraConfig, get_peft_model
+
+        chosen = LoraConfig(r=8, target_modules=["q_proj", "v_proj"])
+        model = get_peft_model(model, chosen)
+    ids = torch.randint(512, (BATCH + n, LENGTH))
+
+    def backward():
+        language_loss(model(ids[:BATCH]), ids[:BATCH]).mean().backward()
+
+    return model, backward, ids[BATCH:], ids[BATCH:], completion_log_likelihood
+
+
+def build(name, n):
+    return digits(n) if name.startswith("MLP") else texts(n, "LoRA" in name)
+
+
+def row(name, kind, n):
+    """Print what one row of the table is made of."""
+    torch.set_num_threads(1)
+    model, backward, x, y, measure = build(name, n)
+    options = {"measure": measure, "higher_is_better": True}
+    targets = (
+        {"mean": Target(x, y, **options)}
+        if kind == "mean"
+        else Target.each(x, y, **options)
+    )
+    more = {"target_batch": n} if "at once" in kind else {}
+    sampler = SingleRunSampler(model, targets=targets, **more)
+    clock = []
+
+    def step():
+        model.zero_grad()
+        start = time.process_time()
+        if kind == "plain":
+            backward()
+        else:
+            with sampler.step(range(BATCH)):
+                backward()
+        clock.append(time.process_time() - start)
+
+    def measured():
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")
+        before = status("VmRSS")
+        for _ in range(STEPS):
+            step()
+        return status("VmHWM") - before
+
+    if kind == "plain":
+        step()
+    else:  # what is verified once is no part of a step
+        with sampler.step(range(BATCH)):
+            backward()
+    found = measured()
+    print(f"{found / 2**20:.1f} {1e3 * median(clock[-STEPS:]):.1f}")
+
+
+def status(name):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(k.split()[1]) for k in lines if k.startswith(name))
+
+
+def main():
+    if len(sys.argv) > 2:
+        row(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+        return
+    n = sys.argv[1] if len(sys.argv) > 1 else "1000"
+    print(f"| model | {n} points | peak, MB | a step, ms |\n|---|---|---|---|")
+    for name, kind in ROWS:
+        done = subprocess.run(
+            [sys.executable, __file__, name, kind, n],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        memory, took = done.stdout.split()
+        print(f"| {name} | {kind} | {memory} | {took} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
