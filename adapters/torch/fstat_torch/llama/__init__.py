@@ -8,6 +8,7 @@ from .data import Example, Message, read_examples, write_examples
 from .encoding import collate, encode
 from .models import add_lora, load_model, tiny_llama
 from .report import write_report
+from .scoring import Scores, score
 from .targets import (
     Pair,
     complete,
@@ -23,6 +24,7 @@ __all__ = [
     "FineTuned",
     "Message",
     "Pair",
+    "Scores",
     "add_lora",
     "collate",
     "complete",
@@ -34,6 +36,7 @@ __all__ = [
     "read_examples",
     "read_pairs",
     "read_prompts",
+    "score",
     "tiny_llama",
     "write_examples",
     "write_report",

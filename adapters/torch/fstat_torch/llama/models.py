@@ -47,8 +47,19 @@ def require(package: str) -> Any:
     return import_module(package)
 
 
-def _quiet_transformers() -> Any:
-    """Return transformers, without a bar for each weight that it loads."""
+def quiet_transformers() -> Any:
+    """Import transformers, without its bars for each weight that it loads or saves.
+
+    Returns
+    -------
+    module
+        The package.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If it is not installed.
+    """
     transformers = require("transformers")
     transformers.utils.logging.disable_progress_bar()
     return transformers
@@ -92,7 +103,7 @@ def load_model(
     --------
     tiny_llama : A model made on the spot, for tests.
     """
-    transformers = _quiet_transformers()
+    transformers = quiet_transformers()
     place = _bundled() if name_or_path is None else _place(name_or_path)
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(place)
@@ -177,7 +188,7 @@ def _bundled() -> str:
 
 def _convert(source: Path, folder: Path) -> None:
     """Write a quantised model as safetensors; the folder is whole or absent."""
-    transformers = _quiet_transformers()
+    transformers = quiet_transformers()
     folder.parent.mkdir(parents=True, exist_ok=True)
     model = transformers.AutoModelForCausalLM.from_pretrained(
         source, gguf_file=_GGUF, dtype=torch.float32
@@ -240,7 +251,7 @@ def tiny_llama(
     >>> model.config.hidden_size
     16
     """
-    transformers = require("transformers")
+    transformers = quiet_transformers()
     tokenizer = _train_tokenizer(_help_texts() if texts is None else texts, vocab_size)
     heads = max(1, hidden // 16)
     config = transformers.LlamaConfig(

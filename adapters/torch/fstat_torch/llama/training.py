@@ -19,7 +19,7 @@ from fstat import Trace
 
 from ..measures import completion_log_likelihood, predicted
 from .encoding import Row, collate
-from .models import require
+from .models import quiet_transformers, require
 from .runs import describe, open_run
 
 _OPTIMIZERS = {"adamw": "adamw_torch", "sgd": "sgd"}
@@ -161,7 +161,7 @@ def finetune(
     >>> bool(run.losses[-1] < run.losses[0])
     True
     """
-    transformers = require("transformers")
+    transformers = quiet_transformers()
     require("accelerate")
     _check(rows, optimizer, targets, sampling)
     folder = None if output_dir is None else Path(output_dir)

@@ -1,0 +1,209 @@
+"""Scores of examples and groups, and the command that finds them."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+torch = pytest.importorskip("torch")
+for package in ("transformers", "peft", "accelerate"):
+    pytest.importorskip(package)
+
+from fstat import Trace  # noqa: E402
+from fstat_torch.llama import (  # noqa: E402
+    Example,
+    load_model,
+    models,
+    read_pairs,
+    score,
+    tiny_llama,
+)
+from fstat_torch.llama.__main__ import main  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
+
+
+def recorded(n, epochs, targets, batch=8, seed=0, effect=None):
+    """A run in which each example pulls by its effect, and each visit adds noise."""
+    rng = np.random.default_rng(seed)
+    effect = np.zeros(n) if effect is None else effect
+    trace = Trace([f"t{k}" for k in range(targets)])
+    step = 0
+    for _ in range(epochs):
+        for chosen in rng.permutation(n)[: n // batch * batch].reshape(-1, batch):
+            pull = effect[chosen, None] + rng.normal(size=(batch, 1))
+            pull = pull + 0.1 * rng.normal(size=(batch, targets))
+            trace.append(step, chosen, alignment=pull, target_norm=np.ones(targets))
+            step += 1
+    return trace
+
+
+def people(n, groups=None):
+    return [
+        Example.of("Who?", f"Number {k}.", source=f"d.jsonl:{k + 1}",
+                   group=groups[k] if groups else None)
+        for k in range(n)
+    ]  # fmt: skip
+
+
+def test_scores_are_means_over_targets_of_mu_for_each():
+    trace = recorded(40, 6, targets=3)
+    scores = score(trace, people(40))
+    each = scores.by_target.pivot(index="example", columns="target", values="mu")
+    np.testing.assert_allclose(scores.table["mu"], each.mean(axis=1))
+    assert (scores.table["n_Q"] == scores.by_target["n_Q"].to_numpy()[::3]).all()
+    one = score(recorded(40, 6, targets=1), people(40))
+    np.testing.assert_array_equal(one.table["mu"], one.by_target["mu"])
+    np.testing.assert_array_equal(one.table["low"], one.by_target["low"])
+
+
+def test_what_pulls_is_selected_on_either_side():
+    effect = np.zeros(640)
+    effect[:20], effect[20:40] = 8.0, -8.0
+    trace = recorded(640, 3, targets=2, effect=effect)
+    scores = score(trace, people(640))
+    assert scores.selection.null == "empirical"
+    found = scores.table["selected"]
+    assert found[:40].mean() > 0.9 and found[40:].sum() <= 12
+    only = score(trace, people(640), alternative="less").table["selected"]
+    assert only[20:40].mean() > 0.9 and not only[:20].any()
+
+
+def test_an_example_met_once_borrows_the_spread_of_all():
+    effect = np.linspace(-1, 1, 480)
+    trace = recorded(480, 1, targets=1, effect=effect)
+    scores = score(trace, people(480))
+    table = scores.table.dropna(subset="mu")
+    assert len(table) == 400 and (table["n_Q"] == 1).all()
+    assert table["quantity"].str.contains("interval from the spread of all").all()
+    assert scores.selection is None and scores.table["qvalue"].isna().all()
+    # In units of the spread of all examples, over the root of the batch.
+    unit = np.sqrt(8) * np.sqrt(1 + effect.var())
+    true = effect[table["example"]] / unit
+    covered = ((table["low"] <= true) & (true <= table["high"])).mean()
+    # Wider than needed, for effects differ: at least 95 %, less three standard errors.
+    assert covered > 0.95 - 3 * np.sqrt(0.05 * 0.95 / 400)
+    many = score(recorded(640, 1, targets=1), people(640))
+    assert many.selection.null == "empirical" and many.selection.n_tested == 560
+
+
+def test_groups_are_scored_as_wholes():
+    groups = ["a", "b"] * 20
+    effect = np.where(np.arange(40) % 2, 2.0, 0.0)
+    trace = recorded(40, 8, targets=2, effect=effect)
+    table = score(trace, people(40, groups), by_group=True).table
+    assert table["group"].tolist() == ["a", "b"]
+    assert table["n_examples"].tolist() == [20, 20]
+    assert table["mu"][1] > 0 > table["mu"][0] and table["n_Q"].min() > 20
+
+
+def jsonl(path, lines):
+    path.write_text("\n".join(map(json.dumps, lines)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("files")
+    data = [
+        {"instruction": f"{n} and 1?", "output": f"{n + 1}.", "by": "ab"[n % 2]}
+        for n in range(48)
+    ]
+    asked = [
+        {"prompt": f"{n} and 1?", "completion": f"{n + 1}.", "instead": "No."}
+        for n in (60, 70)
+    ]
+    (folder / "prompts.txt").write_text("60 and 1?\n70 and 1?\n")
+    return jsonl(folder / "data.jsonl", data), jsonl(folder / "targets.jsonl", asked)
+
+
+def command(data, targets, out, *more):
+    main(
+        ["--data", str(data), "--targets", str(targets), "--out", str(out),
+         "--model", "tiny", "--max-length", "128", *more]
+    )  # fmt: skip
+
+
+def test_the_command_writes_tables_page_model_and_trace(files, tmp_path, capsys):
+    data, targets = files
+    command(data, targets, tmp_path, "--epochs", "4")
+    said = capsys.readouterr().out
+    assert "selected at a false discovery rate" in said
+    assert str(tmp_path / "index.html") in said
+    scores = pd.read_csv(tmp_path / "scores.csv")
+    assert len(scores) == 48 and scores["mu"].is_monotonic_decreasing
+    first = scores.iloc[0]
+    n = int(first["source"].removeprefix("data.jsonl:")) - 1
+    assert first["prompt"] == f"{n} and 1?" and first["answer"] == f"{n + 1}."
+    assert scores["mean_loss"].notna().all()
+    by_target = pd.read_csv(tmp_path / "by_target.csv")
+    names = [pair.source for pair in read_pairs(targets)]
+    assert by_target["target"].tolist() == names * 48
+    page = (tmp_path / "index.html").read_text()
+    assert "60 and 1?" in page and "What training did to the targets" in page
+    trace = Trace.load(tmp_path / "run" / "trace")
+    assert trace.n_recorded == 24
+    # The same run, asked about groups: nothing is trained again.
+    command(data, targets, tmp_path, "--epochs", "4", "--group", "by")
+    groups = pd.read_csv(tmp_path / "scores.csv")
+    assert sorted(groups["group"]) == ["a", "b"] and (groups["n_examples"] == 24).all()
+    assert Trace.load(tmp_path / "run" / "trace").n_recorded == 24
+
+
+def test_prompts_are_completed_by_a_model_of_choice(files, tmp_path, capsys):
+    data, _ = files
+    model, tokenizer = tiny_llama(hidden=16, layers=1)
+    for part in (model, tokenizer):
+        part.save_pretrained(tmp_path / "other")
+    main(
+        ["score", "--data", str(data), "--prompts", str(data.parent / "prompts.txt"),
+         "--completed-by", str(tmp_path / "other"), "--model", "tiny", "--full",
+         "--max-length", "256", "--epochs", "2", "--out", str(tmp_path / "out")]
+    )  # fmt: skip
+    said = capsys.readouterr().out
+    # Two of twelve steps have ten before them, with eight examples each.
+    assert "32 examples were met in the first ten steps only" in said
+    assert "No examples are selected" in said
+    again, _ = load_model(tmp_path / "out" / "model")
+    assert again.config.hidden_size == 64
+
+
+def no_tokenizer(folder):
+    tiny_llama(hidden=16, layers=1)[0].save_pretrained(folder)
+    return ["--model", str(folder)]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"data": "{"}, r"data\.jsonl:1 must be a JSON object, got '{'"),
+        ({"data": '{"output": "a"}'}, r"jsonl:1 must have a text as `instruction`"),
+        ({"more": ["--max-length", "16"]}, r"jsonl:1 must have at most `max_leng"),
+        ({"more": no_tokenizer}, "a folder with a tokenizer beside the model"),
+        ({"targets": '{"prompt": "a", "completion": ""}'}, "a text as `completion`"),
+        ({"missing": "peft"}, r"needs peft: pip install 'fstat\[llama\]'"),
+        ({"more": ["--group", "author"]}, r"data\.jsonl:1 must have .* as `author`"),
+        ({"more": ["--batch-size", "9", "--accumulate", "2"]}, "must be a multiple"),
+        ({"more": ["--epochs", "1"]}, "more than ten steps, .* got 48 examples, 8"),
+        ({"more": ["--model", "./none"]}, "which is neither"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_said_in_one_sentence(
+    change, message, files, tmp_path, monkeypatch
+):
+    paths = dict(zip(("data", "targets"), files, strict=True))
+    for name in paths.keys() & change.keys():
+        paths[name] = tmp_path / f"{name}.jsonl"
+        paths[name].write_text(change[name])
+    if missing := change.get("missing"):
+        find = models.find_spec
+        monkeypatch.setattr(
+            models, "find_spec", lambda name: None if name == missing else find(name)
+        )
+    more = change.get("more", [])
+    more = more(tmp_path / "model") if callable(more) else more
+    with pytest.raises(SystemExit, match=message) as caught:
+        command(paths["data"], paths["targets"], tmp_path / "out", *more)
+    assert str(caught.value).startswith("fstat_torch.llama: ")
+    assert "\n" not in str(caught.value)
