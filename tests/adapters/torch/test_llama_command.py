@@ -131,7 +131,7 @@ def test_the_command_writes_tables_page_model_and_trace(files, tmp_path, capsys)
     said = capsys.readouterr().out
     assert "selected at a false discovery rate" in said
     assert str(tmp_path / "index.html") in said
-    scores = pd.read_csv(tmp_path / "scores.csv")
+    scores = pd.read_csv(tmp_path / "scores.csv", dtype={"answer": str})
     assert len(scores) == 48 and scores["mu"].is_monotonic_decreasing
     first = scores.iloc[0]
     n = int(first["source"].removeprefix("data.jsonl:")) - 1
