@@ -127,7 +127,8 @@ def command(data, targets, out, *more):
 
 def test_the_command_writes_tables_page_model_and_trace(files, tmp_path, capsys):
     data, targets = files
-    command(data, targets, tmp_path, "--epochs", "4")
+    options = ("--epochs", "4", "--metric", "plain")
+    command(data, targets, tmp_path, *options)
     said = capsys.readouterr().out
     assert "selected at a false discovery rate" in said
     assert str(tmp_path / "index.html") in said
@@ -145,7 +146,9 @@ def test_the_command_writes_tables_page_model_and_trace(files, tmp_path, capsys)
     trace = Trace.load(tmp_path / "run" / "trace")
     assert trace.n_recorded == 24
     # The same run, asked about groups: nothing is trained again.
-    command(data, targets, tmp_path, "--epochs", "4", "--group", "by")
+    command(
+        data, targets, tmp_path, "--epochs", "4", "--metric", "plain", "--group", "by"
+    )
     groups = pd.read_csv(tmp_path / "scores.csv")
     assert sorted(groups["group"]) == ["a", "b"] and (groups["n_examples"] == 24).all()
     assert Trace.load(tmp_path / "run" / "trace").n_recorded == 24
@@ -159,11 +162,11 @@ def test_prompts_are_completed_by_a_model_of_choice(files, tmp_path, capsys):
     main(
         ["score", "--data", str(data), "--prompts", str(data.parent / "prompts.txt"),
          "--completed-by", str(tmp_path / "other"), "--model", "tiny", "--full",
-         "--max-length", "256", "--epochs", "2", "--out", str(tmp_path / "out")]
+         "--max-length", "256", "--metric", "curvature", "--out", str(tmp_path / "out")]
     )  # fmt: skip
     said = capsys.readouterr().out
-    # Two of twelve steps have ten before them, with eight examples each.
-    assert "32 examples were met in the first ten steps only" in said
+    # In a metric of snapshots all are scored, and nothing is tested.
+    assert "first ten steps" not in said
     assert "No examples are selected" in said
     again, _ = load_model(tmp_path / "out" / "model")
     assert again.config.hidden_size == 64

@@ -19,6 +19,7 @@ for package in ("transformers", "peft", "accelerate"):
 from transformers import TrainerCallback  # noqa: E402
 
 from fstat import FInfluence, Trace  # noqa: E402
+from fstat_torch import Curvature  # noqa: E402
 from fstat_torch.llama import (  # noqa: E402
     Example,
     Pair,
@@ -159,6 +160,25 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(killed_at, lora, tmp_path):
     assert Trace.load(folder / "trace").n_recorded == 5
     in_memory = tuned(*built(lora), **options)
     assert_equal(in_memory, whole)
+
+
+def test_a_killed_run_goes_on_with_its_metric(tmp_path):
+    metric = Curvature(len(EXAMPLES), kind="fisher", landmarks=None)
+    options = {"checkpoint_every": 3, "metric": metric, "epochs": 3, "snapshots": 3}
+    whole = tuned(*built(lora=True), tmp_path / "whole", **options)
+    folder = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        tuned(*built(lora=True), folder, callbacks=[Stop(12)], **options)
+    again = tuned(*built(lora=True), folder, **options)
+    snapshots = again.sampler.snapshots
+    assert snapshots.steps == [8, 10, 11, 15]  # with the ends of epochs
+    np.testing.assert_array_equal(
+        snapshots.stacked(), whole.sampler.snapshots.stacked()
+    )
+    assert_equal(again, whole)
+    assert np.isfinite(again.sampler.observations().p).all()
+    with pytest.raises(ValueError, match=r"holds one that differs in metric\.$"):
+        tuned(*built(lora=True), folder, **options | {"metric": "plain"})
 
 
 def test_a_folder_with_another_run_is_refused(tmp_path):

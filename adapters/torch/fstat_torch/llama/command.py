@@ -13,6 +13,7 @@ import torch
 
 from fstat import Trace
 
+from ..metrics import Curvature
 from ..targets import Target
 from .data import Example, read_examples
 from .encoding import Row, encode
@@ -29,6 +30,7 @@ from .targets import (
 )
 from .training import FineTuned, finetune
 
+_MOST_KEPT = 20e9  # bytes of gradients on disk, unless they are asked for
 _SHOWN = 10  # rows printed from either end
 
 
@@ -87,7 +89,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--learning-rate", type=float, default=2e-4, help="largest of the run")
     add("--max-length", type=int, default=1024, help="most tokens of an example")
     add("--truncate", action="store_true", help="cut longer answers, not refuse them")
-    add("--refresh", type=int, default=5, help="steps from one gradient of a target on")
+    add(
+        "--metric",
+        choices=("auto", "curvature", "plain"),
+        default="auto",
+        help="in which gradients are compared: curvature keeps one of each example on "
+        "disk; auto takes it in one process where that is less than 20 GB",
+    )
+    add("--refresh", type=int, default=10, help="steps between gradients of targets")
     add("--fdr", type=float, default=0.1, help="false discovery rate")
     add(
         "--alternative",
@@ -124,17 +133,17 @@ def _run(options: argparse.Namespace) -> None:
     if not options.full:
         model = add_lora(model, options.lora_r, seed=options.seed)
     run = _finetune(options, model, tokenizer, rows, targets)
-    if run.trace is None:
+    if run.sampler is None:
         return
     scores = score(
-        run.trace,
+        run.sampler,
         examples,
         by_group=options.group is not None,
         fdr=options.fdr,
         alternative=options.alternative,
     )
     if options.group is None:
-        scores.table["mean_loss"] = _mean_losses(run.trace, len(examples))
+        scores.table["mean_loss"] = _mean_losses(run.sampler.trace, len(examples))
     measured = pd.DataFrame(
         {"before": before, "after": measure_targets(model, targets)}
     )
@@ -202,7 +211,18 @@ def _finetune(
         seed=options.seed,
         output_dir=options.out / "run",
         refresh=options.refresh,
+        metric=_metric(options, model, len(rows)),
     )
+
+
+def _metric(options: argparse.Namespace, model: Any, n: int) -> Curvature | str:
+    """Return the metric, in which a gradient of each example may have to be kept."""
+    numbers = n * sum(p.numel() for p in model.parameters() if p.requires_grad)
+    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
+    fits = alone and 4 * numbers <= _MOST_KEPT
+    if options.metric == "plain" or (options.metric == "auto" and not fits):
+        return "plain"
+    return Curvature(n, kind="fisher")
 
 
 def _mean_losses(trace: Trace, n_examples: int) -> np.ndarray:
@@ -285,8 +305,8 @@ def _say(options: argparse.Namespace, scores: Scores, measured: pd.DataFrame) ->
         print(f"\n{left} {things} were met in the first ten steps only: no mu.")
     if scores.selection is None:
         print(
-            f"\nNo {things} are selected: with one observation of each, and fewer than "
-            "500, no error rate can be promised. More epochs give more observations."
+            f"\nNo {things} are selected: of fewer than 500, an error rate can be "
+            "promised only for --metric plain and two observations or more of each."
         )
     else:
         print(

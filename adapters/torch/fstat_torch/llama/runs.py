@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from ..metrics import Curvature
 from ..targets import Target
 from .encoding import Row
 
@@ -19,6 +20,7 @@ _OF_A_RUN = (
     "num_train_epochs", "gradient_accumulation_steps", "learning_rate", "warmup_steps",
     "optim", "max_grad_norm", "bf16", "seed",
 )  # fmt: skip
+_SAYING = (int, float, str, Curvature)
 
 
 def describe(
@@ -44,7 +46,7 @@ def describe(
     batch_size : int
         Examples of a step.
     sampling : mapping
-        Arguments of the sampler; those that are numbers or names count.
+        Arguments of the sampler; numbers, names and metrics count.
 
     Returns
     -------
@@ -62,7 +64,7 @@ def describe(
         "targets": _hash([list(targets or {}), asked]),
         "batch_size": batch_size,
         **{name: getattr(arguments, name) for name in _OF_A_RUN},
-        **{k: v for k, v in sampling.items() if isinstance(v, int | float | str)},
+        **{k: str(v) for k, v in sampling.items() if isinstance(v, _SAYING)},
     }
 
 
@@ -117,7 +119,8 @@ def open_run(folder: Path, settings: Mapping[str, Any]) -> str | None:
         folder.mkdir(parents=True, exist_ok=True)
         if checkpoint is None:
             # Killed before there was one.
-            shutil.rmtree(folder / "trace", ignore_errors=True)
+            for name in ("trace", "gradients"):
+                shutil.rmtree(folder / name, ignore_errors=True)
         _write(file, settings)
     return None if checkpoint is None else str(checkpoint)
 

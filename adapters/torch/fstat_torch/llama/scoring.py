@@ -79,8 +79,11 @@ def score(
     over all examples, which holds what differs between them as well. Over all targets,
     mu is the mean of those for each.
 
+    In the metric `Curvature`, the interval is over the snapshots of the run, which
+    depend on each other: it is too narrow for anything but their mean.
+
     Selection is against what most scores look like, for 500 examples or more; else
-    against a mu of 0.
+    against a mu of 0, where there are independent observations to test it.
 
     Examples
     --------
@@ -112,6 +115,8 @@ def score(
         overall = each
         if n_targets > 1:
             overall, influence = _fit(_over_targets(observations, n_targets))
+    if getattr(recorded, "compares_at_snapshots", False):
+        influence = None  # snapshots are not independent, and test nothing
     selection = _select(overall["mu"].to_numpy(), influence, fdr, alternative)
     table = told.join(overall[["mu", "low", "high"]])
     table["qvalue"] = np.nan if selection is None else selection.qvalues

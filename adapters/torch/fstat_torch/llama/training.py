@@ -18,6 +18,7 @@ from torch import Tensor
 from fstat import Trace
 
 from ..measures import completion_log_likelihood, predicted
+from ..sampler import SingleRunSampler
 from .encoding import Row, collate
 from .models import quiet_transformers, require
 from .runs import describe, open_run
@@ -33,10 +34,9 @@ class FineTuned:
     ----------
     model : PreTrainedModel
         The model that was given, trained, in evaluation mode.
-    trace : Trace or None
-        What the sampler recorded, with the mean loss of each example over the tokens
-        of its answer as the column ``extra:loss``; None without targets, and on
-        processes other than the first.
+    sampler : SingleRunSampler or None
+        The sampler, whose `observations` are of the examples' influence; None without
+        targets, and on processes other than the first.
     losses : ndarray of shape (n_steps,)
         Training loss of each step.
     seconds : float
@@ -44,9 +44,14 @@ class FineTuned:
     """
 
     model: Any
-    trace: Trace | None
+    sampler: SingleRunSampler | None
     losses: NDArray[np.float64]
     seconds: float
+
+    @property
+    def trace(self) -> Trace | None:
+        """What was recorded, with the mean loss of each answer as ``extra:loss``."""
+        return None if self.sampler is None else self.sampler.trace
 
 
 def finetune(
@@ -67,6 +72,7 @@ def finetune(
     seed: int = 0,
     output_dir: str | PathLike[str] | None = None,
     checkpoint_every: int = 50,
+    snapshots: int = 4,
     callbacks: Sequence[Any] = (),
     progress: bool = True,
     **sampling: Any,
@@ -115,17 +121,20 @@ def finetune(
     checkpoint_every : int, default=50
         Steps between checkpoints, made up to a multiple of those between two
         refreshments of the targets.
+    snapshots : int, default=4
+        With ``metric=Curvature(...)``, how often examples are scored, evenly after the
+        first pass.
     callbacks : sequence of TrainerCallback, optional
         Further callbacks of the trainer.
     progress : bool, default=True
         Whether to show a progress bar.
     **sampling
-        Arguments of `SingleRunSampler`, such as `every`, `refresh` and `parameters`.
+        Arguments of `SingleRunSampler`, such as `every`, `refresh` and `metric`.
 
     Returns
     -------
     FineTuned
-        Model and trace.
+        Model and sampler.
 
     Raises
     ------
@@ -187,42 +196,47 @@ def finetune(
     if folder is not None:
         settings = describe(model, rows, targets, arguments, batch_size, sampling)
         checkpoint = open_run(folder, settings)
-    watching = _watching(targets, folder, sampling)
+    following: Any = None
+    watching: list[Any] = []
+    if targets:
+        from .watching import watch
+
+        following, watching = watch(
+            targets, folder, n_steps, epochs, snapshots, sampling
+        )
     trainer = transformers.Trainer(
         model=model,
         args=arguments,
         train_dataset=list(rows),
         data_collator=partial(
-            _batch, pad_token_id=tokenizer.pad_token_id, numbered=bool(watching)
+            _batch, pad_token_id=tokenizer.pad_token_id, numbered=bool(targets)
         ),
-        compute_loss_func=partial(_loss, watching),
+        compute_loss_func=partial(_loss, following),
     )
-    return _train(trainer, watching, callbacks, progress, checkpoint)
+    trainer.remove_callback(transformers.PrinterCallback)
+    for callback in (*watching, *_progress(progress), *callbacks):
+        trainer.add_callback(callback)
+    return _train(trainer, following, checkpoint)
 
 
-def _train(
-    trainer: Any,
-    watching: list[Any],
-    callbacks: Sequence[Any],
-    progress: bool,
-    checkpoint: str | None,
-) -> FineTuned:
+def _progress(wanted: bool) -> list[Any]:
     from .progress import Progress
 
-    trainer.remove_callback(require("transformers").PrinterCallback)
-    followers = [Progress()] if progress else []
-    for callback in (*watching, *followers, *callbacks):
-        trainer.add_callback(callback)
+    return [Progress()] if wanted else []
+
+
+def _train(trainer: Any, following: Any, checkpoint: str | None) -> FineTuned:
     try:
         done = trainer.train(resume_from_checkpoint=checkpoint)
     except BaseException:
-        for sampler in watching:
-            sampler.on_train_end(trainer.args, trainer.state, trainer.control)
+        if following is not None:
+            # So that nothing is lost, and no hook stays behind.
+            following.on_train_end(trainer.args, trainer.state, trainer.control)
         raise
-    writer = watching and watching[0].sampler.is_writer
+    writes = following is not None and following.sampler.is_writer
     return FineTuned(
         trainer.model.eval(),
-        watching[0].trace if writer else None,
+        following.sampler if writes else None,
         np.array([x["loss"] for x in trainer.state.log_history if "loss" in x]),
         float(done.metrics["train_runtime"]),
     )
@@ -293,20 +307,6 @@ def _arguments(model: Any, folder: Path | None, **options: Any) -> Any:
     )
 
 
-def _watching(
-    targets: Mapping[str, Any] | None,
-    folder: Path | None,
-    sampling: Mapping[str, Any],
-) -> list[Any]:
-    """Return the callback that samples, if there is something to sample."""
-    if not targets:
-        return []
-    from ..trainers.transformers import TransformersCallback
-
-    path = None if folder is None else folder / "trace"
-    return [TransformersCallback(targets=dict(targets), path=path, **sampling)]
-
-
 def _batch(rows: list[Row], pad_token_id: int, numbered: bool) -> dict[str, Tensor]:
     batch = collate(rows, pad_token_id)
     if not numbered:
@@ -315,7 +315,7 @@ def _batch(rows: list[Row], pad_token_id: int, numbered: bool) -> dict[str, Tens
 
 
 def _loss(
-    watching: list[Any],
+    following: Any,
     output: Any,
     labels: Tensor,
     num_items_in_batch: Tensor | int | None = None,
@@ -323,8 +323,8 @@ def _loss(
     """Return the mean over the answers' tokens, and note each example's own."""
     likelihood = completion_log_likelihood(output, labels)
     counts = predicted(labels).sum(dim=1)
-    for callback in watching:
+    if following is not None:
         each = -likelihood.detach() / counts
-        callback.note(loss=each.float().cpu().numpy())
+        following.note(loss=each.float().cpu().numpy())
     total = counts.sum() if num_items_in_batch is None else num_items_in_batch
     return -likelihood.sum() / total
