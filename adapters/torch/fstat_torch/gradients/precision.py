@@ -25,6 +25,6 @@ def precise(x: Tensor) -> Tensor:
 
 def full_precision(device: str) -> ContextManager[Any]:
     """No autocast inside."""
-    if torch.is_autocast_enabled(device):
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         return torch.autocast(device, enabled=False)
     return nullcontext()
