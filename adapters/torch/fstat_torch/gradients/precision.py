@@ -23,8 +23,14 @@ def precise(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
+def autocasts(device: str) -> bool:
+    """Whether autocast is on, where a device has it."""
+    available = torch.amp.is_autocast_available(device)
+    return available and torch.is_autocast_enabled(device)
+
+
 def full_precision(device: str) -> ContextManager[Any]:
     """No autocast inside."""
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+    if autocasts(device):
         return torch.autocast(device, enabled=False)
     return nullcontext()

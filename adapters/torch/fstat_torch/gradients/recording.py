@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 from .call import Call
 from .isolation import random_state, version
 from .plan import Plan, Unit, UnsupportedModelError
+from .precision import autocasts
 from .saved import autograd_keeps_tensors, save_for_backward
 
 
@@ -286,8 +287,7 @@ def _carries_gradient(x: object) -> bool:
 
 
 def _autocast(device: str) -> tuple[str, torch.dtype | None]:
-    enabled = torch.is_autocast_enabled(device)
-    return device, torch.get_autocast_dtype(device) if enabled else None
+    return device, torch.get_autocast_dtype(device) if autocasts(device) else None
 
 
 def _seen(unit: Unit, args: Any, kwargs: Any) -> tuple[Any, Any]:
