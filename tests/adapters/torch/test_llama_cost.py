@@ -3,7 +3,9 @@
 On the meta device and on the CPU the same code is run, of which one counts on shapes.
 """
 
+import runpy
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -35,6 +37,7 @@ from fstat_torch.llama.cost.steps import _batch, _loss_of_each
 from fstat_torch.metrics import GradientStore, LandmarkRidge
 from fstat_torch.metrics.kernel import FormedCode
 
+STUDIES = Path(__file__).parents[3] / "docs" / "studies"
 B, T, R = 3, 24, 4
 SMALL = dict(
     hidden_size=64,
@@ -339,3 +342,18 @@ def test_wrong_input_gets_one_sentence(config, tmp_path):
         model_config(tmp_path)
     with pytest.raises(ValueError, match=r"`refresh` must be at least 1, got 0"):
         estimate(config, run=Run(refresh=0))
+
+
+@pytest.mark.slow
+def test_a_step_of_twice_the_tokens_takes_as_much_longer_as_is_predicted():
+    study = runpy.run_path(str(STUDIES / "llama_cost.py"))
+    cpu = study["this_processor"]()
+    said, took = [], []
+    for name in ("384 wide, 6 layers, adapters", "the same, 128 tokens"):
+        config, step = study["SIZES"][name]
+        phases = measure(config, step).phases
+        phases.pop("update")
+        said.append(sum(cpu.seconds(phase.operations) for phase in phases.values()))
+        took.append(study["clocked"](config, step))
+    # Ratios of processor times on a shared machine repeat to about 15 %.
+    assert said[1] / said[0] == pytest.approx(took[1] / took[0], rel=0.15)
