@@ -34,8 +34,7 @@ from fstat_torch.llama.cost import (
     model_config,
 )
 from fstat_torch.llama.cost.steps import _batch, _loss_of_each
-from fstat_torch.metrics import GradientStore, LandmarkRidge
-from fstat_torch.metrics.kernel import FormedCode
+from fstat_torch.metrics import FormedCode, GradientStore, LandmarkRidge, exact_code
 
 STUDIES = Path(__file__).parents[3] / "docs" / "studies"
 B, T, R = 3, 24, 4
@@ -209,6 +208,8 @@ def test_gradients_kept_of_an_example_are_those_of_the_adapters(config):
     cost = estimate(config, step, Run(examples=100_000))
     assert cost.kept == 100_000 * 4 * cost.plain.trained
     assert cost.memory() > cost.memory(sampled=False) + cost.kept
+    steps_of_epoch = cost.n_steps / cost.run.epochs
+    assert cost._times("gradients of targets") == 1 / steps_of_epoch
 
 
 @pytest.mark.parametrize("n_targets", [1, 5])
@@ -218,7 +219,7 @@ def test_operations_of_a_snapshot_are_those_of_the_metric(config, n_targets):
     cost = estimate(config, step, Run(examples=n, landmarks=m))
     size = cost.plain.trained
     gradients = torch.randn(n, size, generator=torch.manual_seed(0))
-    store = GradientStore(n, None)
+    store = GradientStore(n, exact_code)
     store._codes, store._kept = {"all": FormedCode()}, {"all": (gradients,)}
     aims = {"all": (gradients[:n_targets],)}
     with FlopCounterMode(display=False) as counter:
@@ -340,6 +341,8 @@ def test_wrong_input_gets_one_sentence(config, tmp_path):
     transformers.GPT2Config().save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"must be that of a Llama, got one of 'gpt2'"):
         model_config(tmp_path)
+    with pytest.raises(ValueError, match=r"`devices` must be 1 where gradients"):
+        estimate(config, Step(kept=True), Run(devices=2))
     with pytest.raises(ValueError, match=r"`refresh` must be at least 1, got 0"):
         estimate(config, run=Run(refresh=0))
 

@@ -240,6 +240,8 @@ def test_groups_without_texts_are_named(tmp_path):
             "low": [-np.inf, np.nan],
             "high": [np.inf, np.nan],
             "n_Q": [1, 0],
+            "qvalue": np.nan,
+            "selected": False,
         }
     )
     parsed = Page(page_of(tmp_path, scores))

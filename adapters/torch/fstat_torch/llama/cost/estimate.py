@@ -99,7 +99,9 @@ class Cost:
         if phase == "update":
             return 1.0 / self.run.devices if self.run.sharded else 1.0
         if phase == "gradients of targets":
-            return 1.0 / self.run.refresh
+            # A curvature metric asks for them at its snapshots, one an epoch.
+            seldom = self.n_steps / self.run.epochs
+            return 1.0 / (seldom if self.step.kept else self.run.refresh)
         # Examples of all micro-batches are compared with one another.
         power = 2 if phase == "inner products of the batch" else 1
         return float(self.run.accumulate**power)
@@ -265,6 +267,11 @@ def estimate(config: Any, step: Step | None = None, run: Run | None = None) -> C
     Cost
         Seconds and bytes.
 
+    Raises
+    ------
+    ValueError
+        If a number is out of range, or gradients are to be kept on several devices.
+
     Notes
     -----
     The model is built on the meta device, and the code that trains and samples is run
@@ -296,5 +303,10 @@ def estimate(config: Any, step: Step | None = None, run: Run | None = None) -> C
     ):
         if value < 1:
             raise ValueError(f"`{name}` must be at least 1, got {value!r}.")
+    if step.kept and run.devices > 1:
+        raise ValueError(
+            "`devices` must be 1 where gradients are kept, got "
+            f"{run.devices!r}: a curvature metric needs one process."
+        )
     plain = measure(config, replace(step, sampled=False))
     return Cost(step, run, plain, measure(config, replace(step, sampled=True)))

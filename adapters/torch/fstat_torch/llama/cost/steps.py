@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...gradients import GradientCapture
-from ...metrics import GradientStore, exact_code
+from ...gradients import Captured, GradientCapture
+from ...metrics import exact_code
 from ..models import add_lora, require
 from .meter import Meter, Phase
 
@@ -50,7 +50,8 @@ class Step:
     itself : bool, default=False
         Whether each example is its own target, too.
     kept : bool, default=False
-        Whether the gradient of each example is kept, for a curvature metric.
+        Whether the gradient of each example is kept, for a curvature metric, which
+        takes inner products at its snapshots only.
     """
 
     batch_size: int = 4
@@ -215,18 +216,31 @@ def _watched(
             with meter.phase("gradients of targets"):
                 aims = capture.of(_loss_of_each, points, labels)
                 aims.norms_squared()
-            with meter.phase("inner products with targets"):
-                captured.cross(aims)
+            if not step.kept:
+                with meter.phase("inner products with targets"):
+                    captured.cross(aims)
             del aims
-        if step.itself:
+        if step.itself and not step.kept:
             with meter.phase("inner products of the batch"):
                 captured.gram()
         if not step.kept:
             return 0
-        store = GradientStore(step.batch_size, exact_code)
         with meter.phase("keeping gradients"):
-            store.put(torch.arange(step.batch_size), captured)
-    return store.nbytes // step.batch_size
+            rows = _kept(captured)
+    return sum(row.nbytes for row in rows) // step.batch_size
+
+
+def _kept(captured: Captured) -> list[Tensor]:
+    """Copy what a curvature metric keeps of the examples, once it is found finite."""
+    parts = [
+        part
+        for name, block in captured._blocks.items()
+        for part in exact_code(name, block).encode(block)
+    ]
+    copies = [part.clone() for part in parts]
+    for part in parts:
+        part.isfinite()
+    return copies
 
 
 def _pass(model: nn.Module, batch: dict[str, Any], meter: Meter) -> None:

@@ -146,6 +146,8 @@ def _checked(scores: pd.DataFrame, selection: Selection | None) -> pd.DataFrame:
                 f"{len(selection.selected)}."
             )
         table["qvalue"], table["selected"] = selection.qvalues, selection.selected
+    elif "qvalue" in table and table["qvalue"].isna().all():
+        table = table.drop(columns="qvalue")  # nothing was tested
     if not table["mu"].notna().any():
         raise ValueError("`scores` must have a row with a mu, got none.")
     if "target" not in table:
