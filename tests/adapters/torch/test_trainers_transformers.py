@@ -173,8 +173,9 @@ def test_the_callback_records_what_the_plain_loop_records(lora, accumulation, tm
 def test_clipping_schedules_evaluation_and_checkpointing(tmp_path):
     callback = TransformersCallback(targets=targets(), every=2)
     options = {
-        "max_grad_norm": 0.01, "logging_steps": 1, "lr_scheduler_type": "linear", "eval_strategy": "steps",
-        "eval_steps": 3, "activation_checkpointing": True, "optim": "adamw_torch",
+        "max_grad_norm": 0.01, "logging_steps": 1, "lr_scheduler_type": "linear",
+        "eval_strategy": "steps", "eval_steps": 3,
+        "activation_checkpointing": True, "optim": "adamw_torch",
     }  # fmt: skip
     trainer = trainer_of(build(), tmp_path, callback, **options)
     trainer.train()
