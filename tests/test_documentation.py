@@ -17,6 +17,7 @@ SHOWN = {
     "accelerate_loop": "Selection(",
     "from_samples": "Selection(",
     "ground_truth": "Agreement(",
+    "llama_score": "8 of the first 8 are from the forum",
     "own_loop": "Selection(",
     "trainer_lightning": "Selection(",
     "trainer_transformers": "Selection(",

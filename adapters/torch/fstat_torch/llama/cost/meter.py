@@ -152,8 +152,9 @@ def _operation(
     flops = float(count(*args, **kwargs, out_val=out)) if count else 0.0
     if not moved:
         return None
-    wide = any(x.dtype in (torch.float32, torch.float64) for x in inputs)
-    return Operation(flops, moved, wide and flops > 0)
+    # By the result: attention of half precision keeps its sums in single precision.
+    wide = flops > 0 and results[0].dtype in (torch.float32, torch.float64)
+    return Operation(flops, moved, wide)
 
 
 def _bytes(tensor: Tensor) -> int:
