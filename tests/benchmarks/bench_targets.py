@@ -1,8 +1,8 @@
 """Memory and time of many targets, each a point of its own, or all of them averaged.
 
 Bytes are those above the model and data, at the peak of some steps with the targets'
-gradients taken anew at each; "kept" is what of the gradients stays until the step is
-recorded. Each row is measured in a process of its own; on Linux.
+gradients taken anew at each of them; "later" is the time of a step that finds them
+taken. Each row is measured in a process of its own; on Linux.
 
     python tests/benchmarks/bench_targets.py [targets]
 """
@@ -11,6 +11,7 @@ import ctypes
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from statistics import median
 
@@ -20,11 +21,11 @@ from torch import nn
 from fstat_torch import SingleRunSampler, Target
 from fstat_torch.measures import completion_log_likelihood, language_loss, log_odds
 
-BATCH, LENGTH, STEPS = 64, 32, 5
+BATCH, LENGTH, STEPS, NUMBERS = 64, 32, 5, 512
 ROWS = [
     (model, kind)
     for model in ("MLP 784-128-10", "Llama, LoRA", "Llama, all parameters")
-    for kind in ("plain", "each", "each, all at once", "mean")
+    for kind in ("plain", "each", "each, all at once", "each, projected", "mean")
 ]
 
 
@@ -77,34 +78,32 @@ def row(name, kind, n):
         else Target.each(x, y, **options)
     )
     more = {"target_batch": n} if "at once" in kind else {}
+    if "projected" in kind:
+        more["projection"] = NUMBERS
     sampler = SingleRunSampler(model, targets=targets, **more)
     clock = []
 
-    def step():
+    def step(watched):
         model.zero_grad()
         start = time.process_time()
-        if kind == "plain":
+        with watched.step(range(BATCH)) if kind != "plain" else nullcontext():
             backward()
-        else:
-            with sampler.step(range(BATCH)):
-                backward()
         clock.append(time.process_time() - start)
 
-    def measured():
+    def timed(watched):
+        step(watched)  # what is verified once is no part of a step
+        clock.clear()
         ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")
         before = status("VmRSS")
         for _ in range(STEPS):
-            step()
-        return status("VmHWM") - before
+            step(watched)
+        return (status("VmHWM") - before) / 2**20, 1e3 * median(clock)
 
-    if kind == "plain":
-        step()
-    else:  # what is verified once is no part of a step
-        with sampler.step(range(BATCH)):
-            backward()
-    found = measured()
-    print(f"{found / 2**20:.1f} {1e3 * median(clock[-STEPS:]):.1f}")
+    memory, took = timed(sampler)
+    del sampler
+    _, later = timed(SingleRunSampler(model, targets=targets, refresh=10**6, **more))
+    print(f"{memory:.0f} {took:.0f} {later:.1f}")
 
 
 def status(name):
@@ -117,14 +116,15 @@ def main():
         row(sys.argv[1], sys.argv[2], int(sys.argv[3]))
         return
     n = sys.argv[1] if len(sys.argv) > 1 else "1000"
-    print(f"| model | {n} points | peak, MB | a step, ms |\n|---|---|---|---|")
+    print(f"| model | {n} points | peak, MB | a step, ms | later, ms |")
+    print("|---|---|---|---|---|")
     for name, kind in ROWS:
         done = subprocess.run(
             [sys.executable, __file__, name, kind, n],
             capture_output=True, text=True, check=True,
         )  # fmt: skip
-        memory, took = done.stdout.split()
-        print(f"| {name} | {kind} | {memory} | {took} |", flush=True)
+        memory, took, later = done.stdout.split()
+        print(f"| {name} | {kind} | {memory} | {took} | {later} |", flush=True)
 
 
 if __name__ == "__main__":

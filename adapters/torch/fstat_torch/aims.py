@@ -8,6 +8,7 @@ from torch import Tensor
 
 from .gradients import Captured, GradientCapture
 from .points import Points, gathered
+from .projected import Projected
 
 
 class Aims:
@@ -24,6 +25,8 @@ class Aims:
     size : int
         Points that go through the model at once. Gradients of a target of more are
         summed, and those of other points kept as they are captured.
+    projection : int, optional
+        How many numbers are kept of each target's gradient, if not all of it.
 
     Attributes
     ----------
@@ -32,11 +35,17 @@ class Aims:
     """
 
     def __init__(
-        self, batches: list[Points], capture: GradientCapture, refresh: int, size: int
+        self,
+        batches: list[Points],
+        capture: GradientCapture,
+        refresh: int,
+        size: int,
+        projection: int | None = None,
     ) -> None:
         self._batches = [part for points in batches for part in points.split(size)]
         self._capture, self._refresh, self._size = capture, refresh, size
         self._taken: list[tuple[Points, Captured]] = []
+        self._projected = None if projection is None else Projected(projection)
         self.norms: np.ndarray | None = None
 
     def take(self, recorded: int) -> None:
@@ -47,19 +56,33 @@ class Aims:
         recorded : int
             How many steps were to be recorded before this one.
         """
-        if not self._batches or (self._taken and recorded % self._refresh):
+        if not self._batches or (self._has and recorded % self._refresh):
             return
         first = self.norms is None
         self._batches = moved(self._batches, self._capture)
-        self._taken = [
-            points.summed(self._capture, self._size, first)
-            if len(points) > self._size
-            else (points, points.gradients(self._capture, first))
-            for points in self._batches
-        ]
-        each = [points.norms(here) for points, here in self._taken]
+        self.forget()
+        if self._projected is not None:
+            self._projected.draw(recorded)
+        each = []
+        for part in self._batches:
+            points, here = self._gradients(part, first)
+            each.append(points.norms(here))
+            if self._projected is None:
+                self._taken.append((points, here))
+            else:
+                self._projected.keep(points, here, each[-1])
         norms = gathered(each, self._batches)
         self.norms = norms.masked_fill(norms.isinf(), torch.nan).cpu().numpy()
+
+    def _gradients(self, points: Points, first: bool) -> tuple[Points, Captured]:
+        if len(points) > self._size:
+            return points.summed(self._capture, self._size, first)
+        return points, points.gradients(self._capture, first)
+
+    @property
+    def _has(self) -> bool:
+        kept = self._taken if self._projected is None else self._projected.kept
+        return bool(kept)
 
     def align(self, batch: Captured) -> Tensor | None:
         """Return inner products of a batch's gradients with the targets'.
@@ -71,8 +94,28 @@ class Aims:
         """
         if not self._batches:
             return None
-        aligned = [points.combine(batch.cross(here)) for points, here in self._taken]
+        if self._projected is not None:
+            aligned = self._projected.align(batch)
+        else:
+            aligned = [points.combine(batch.cross(g)) for points, g in self._taken]
         return gathered(aligned, self._batches)
+
+    def noise(self) -> np.ndarray:
+        """Return how much of the spread of alignments a projection made up.
+
+        Returns
+        -------
+        ndarray of shape (n_targets,)
+            Shares of the variance within batches, from 0 to 1; NaN before there is
+            any.
+        """
+        n = sum(len(points.names) for points in self._batches)
+        if self._projected is None:
+            return np.zeros(n)
+        found = self._projected.noise()
+        if not found:
+            return np.full(n, np.nan)
+        return gathered(found, self._batches).cpu().numpy()
 
     def pass_on(self) -> None:
         """Let go of gradients that the next step does not use."""
@@ -82,6 +125,8 @@ class Aims:
     def forget(self) -> None:
         """Let go of the gradients."""
         self._taken = []
+        if self._projected is not None:
+            self._projected.kept = []
 
 
 def moved(batches: list[Points], capture: GradientCapture) -> list[Points]:

@@ -83,6 +83,11 @@ class SingleRunSampler:
     target_batch : int, default=64
         Target points that go through the model at once. With fewer, that pass takes
         less memory; what is recorded is the same, to rounding.
+    projection : int, optional
+        How many numbers to keep of each target's gradient, by a random projection that
+        is drawn anew at each refresh; by default all of it, factored where that is
+        less. Alignments are then unbiased rather than exact: `projection_noise` says
+        how much of their spread is added.
     reduction : {"mean", "sum"}, default="mean"
         How the *training* loss sums up its batch. Where it divides by something else
         than the number of examples, say so by the `denominator` of each step.
@@ -188,6 +193,7 @@ class SingleRunSampler:
         every: int = 1,
         refresh: int = 1,
         target_batch: int = 64,
+        projection: int | None = None,
         reduction: str = "mean",
         scaler: torch.amp.GradScaler | None = None,
         parameters: Iterable[nn.Parameter] | None = None,
@@ -205,6 +211,7 @@ class SingleRunSampler:
             ("every", every),
             ("refresh", refresh),
             ("target_batch", target_batch),
+            ("projection", 1 if projection is None else projection),
         ):
             if int(value) != value or value < 1:
                 raise ValueError(
@@ -221,7 +228,14 @@ class SingleRunSampler:
         names = [*names, SELF] if self._self else names
         self._kept = self._keeping(metric, names, path)
         self._records = not isinstance(metric, Curvature) or metric.trace
-        self._aims = Aims(self._points, self._capture, int(refresh), int(target_batch))
+        if projection is not None and not self._records:
+            raise ValueError(
+                "`projection` is of the alignments in a trace, and `metric` records "
+                "none: use Curvature(..., projection=...), or leave it out."
+            )
+        self._aims = Aims(
+            self._points, self._capture, int(refresh), int(target_batch), projection
+        )
         self.trace = Trace(
             names,
             path=path if self.is_writer else None,
@@ -273,6 +287,17 @@ class SingleRunSampler:
             table; ``to_frame()`` makes a data frame of it.
         """
         return self._capture.table()
+
+    @property
+    def projection_noise(self) -> dict[str, float]:
+        """How much of the spread of alignments is the projection's, by target.
+
+        A share of their variance within batches, from 0 to 1, since the sampler was
+        made; 0 without `projection`. Standardised by a spread that is so much larger,
+        mu of a step is smaller by the square root of what remains.
+        """
+        names = [name for name in self.trace.targets if name != SELF]
+        return dict(zip(names, self._aims.noise().tolist(), strict=True))
 
     @property
     def aligned(self) -> str:

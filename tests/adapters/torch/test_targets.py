@@ -11,10 +11,12 @@ from torch.nn.functional import cross_entropy  # noqa: E402
 
 from fstat_torch import (  # noqa: E402
     Curvature,
+    GradientCapture,
     SingleRunSampler,
     Target,
     measures,
 )
+from fstat_torch.gradients.projection import Projection  # noqa: E402
 
 N, B = 30, 8
 
@@ -264,12 +266,7 @@ FAMILIES = {
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_is_recorded_does_not_depend_on_how_many_points_go_at_once(family):
-    build, loss = FAMILIES[family]
-    model, (x, y) = build(), data()
-    options = {} if loss is None else {"loss": loss}
-    if loss is not None:
-        g = torch.Generator().manual_seed(11)
-        x = y = torch.randint(9, (N, 7), generator=g)
+    model, loss, x, y = family_of(family)
     targets = {
         "one": (x[10:11], y[10:11]),
         "five": Target(x[11:16], y[11:16], weights=[1.0, -2.0, 0.0, 0.5, 3.0]),
@@ -279,9 +276,9 @@ def test_what_is_recorded_does_not_depend_on_how_many_points_go_at_once(family):
     }
 
     def columns(size):
-        sampler = SingleRunSampler(model, targets=targets, target_batch=size, **options)
+        sampler = SingleRunSampler(model, targets=targets, target_batch=size, loss=loss)
         with sampler.step(range(B)):
-            (loss or cross_entropy)(model(x[:B]), y[:B]).mean().backward()
+            loss(model(x[:B]), y[:B]).mean().backward()
         return sampler.trace.columns()
 
     whole = columns(100)
@@ -292,6 +289,102 @@ def test_what_is_recorded_does_not_depend_on_how_many_points_go_at_once(family):
             np.testing.assert_allclose(
                 parts[name], whole[name], rtol=1e-9, atol=1e-12 * scale
             )
+
+
+def family_of(family):
+    build, loss = FAMILIES[family]
+    x, y = data()
+    if loss is not None:
+        g = torch.Generator().manual_seed(11)
+        x = y = torch.randint(9, (N, 7), generator=g)
+    return build(), loss or measures.language_loss, x, y
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_projections_are_unbiased_with_the_stated_variance(family):
+    model, loss, x, y = family_of(family)
+    capture = GradientCapture(model)
+    one, other = capture.of(loss, x[:3], y[:3]), capture.of(loss, x[3:7], y[3:7])
+    k, draws = 16, 600
+    found = []
+    for seed in range(draws):
+        projection = Projection(k, seed)
+        found.append(projection.of(one) @ projection.of(other).T)
+    found = torch.stack(found)
+    g, t = (
+        torch.cat([p.flatten(1) for p in c.per_example().values()], 1)
+        for c in (one, other)
+    )
+    exact = g @ t.T
+    squares = g.square().sum(1)[:, None] * t.square().sum(1)
+    variance = (squares + exact.square() - 2 * g.square() @ t.square().T) / k
+    error = (variance / draws).sqrt()
+    assert ((found.mean(0) - exact).abs() < 5 * error).all()
+    # A sample variance is as sure as the fourth moment lets it be.
+    away = (found - exact).square()
+    assert ((away.mean(0) - variance).abs() < 5 * away.std(0) / draws**0.5).all()
+
+
+def test_the_noise_of_a_projection_is_reported():
+    model, (x, y) = mlp(), data()
+    targets = {
+        "many": Target(x[11:17], y[11:17], measure=measures.log_odds),
+        "self": "self",
+        "one": (x[10:11], y[10:11]),
+        "two": (x[12:14], y[12:14]),
+    }
+    options = {"targets": targets, "projection": 32, "target_batch": 4}
+    sampler = SingleRunSampler(model, **options)
+    assert np.isnan(list(sampler.projection_noise.values())).all()
+    draws = 100
+    for _ in range(draws):
+        with sampler.step(range(B)):
+            cross_entropy(model(x[:B]), y[:B]).backward()
+    plain, names = recorded(model, targets)
+    columns = sampler.trace.columns()
+    exact, noisy = plain["alignment"], columns["alignment"].reshape(draws, B, 3)
+    np.testing.assert_allclose(columns["target_norm"][0], plain["target_norm"][0])
+    np.testing.assert_array_equal(columns["norm_squared"][:B], plain["norm_squared"])
+    error = noisy.std(axis=0) / np.sqrt(draws)
+    assert (np.abs(noisy.mean(axis=0) - exact) < 5 * error).all()
+    added = np.square(noisy - exact).mean(axis=(0, 1))
+    spread = noisy.var(axis=1, ddof=1).mean(axis=0)
+    squares = plain["norm_squared"][:, None] * plain["target_norm"] ** 2
+    stated = (squares + np.square(noisy)).mean(axis=(0, 1)) / 32
+    # Equal but for what a product of two entries adds to itself.
+    assert (0.8 * stated < added).all() and (added < 1.05 * stated).all()
+    assert list(sampler.projection_noise) == names[:-1] == ["many", "one", "two"]
+    found = np.array(list(sampler.projection_noise.values()))
+    # Norms are known from projections: to sqrt(2 / 32) each, and many are averaged.
+    rtol = 5 * np.sqrt(2 / 32 / draws)
+    np.testing.assert_allclose(found, stated / spread, rtol=rtol)
+    assert sampler_without_projection(model).projection_noise == {"0": 0.0}
+
+
+def sampler_without_projection(model):
+    x, y = data()
+    return SingleRunSampler(model, targets=(x[:1], y[:1]))
+
+
+def test_a_projection_is_kept_until_the_next_refresh():
+    model, (x, y) = mlp(), data()
+    sampler = SingleRunSampler(
+        model, targets={"z": (x[10:13], y[10:13])}, projection=8, refresh=2
+    )
+    for _ in range(4):
+        with sampler.step(range(B)):
+            cross_entropy(model(x[:B]), y[:B]).backward()
+    steps = sampler.trace.columns()["alignment"].reshape(4, B)
+    np.testing.assert_array_equal(steps[0], steps[1])
+    np.testing.assert_array_equal(steps[2], steps[3])
+    assert not np.allclose(steps[0], steps[2])
+
+
+def test_a_projection_is_of_alignments_that_are_recorded():
+    with pytest.raises(ValueError, match="`projection` is of the alignments"):
+        SingleRunSampler(mlp(), metric=Curvature(n_examples=N), projection=8)
+    with pytest.raises(ValueError, match="`projection` must be an integer"):
+        SingleRunSampler(mlp(), projection=0)
 
 
 def sick(output, y):
