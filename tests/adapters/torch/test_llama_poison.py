@@ -19,7 +19,7 @@ from fstat_torch.llama.data import Example
 from fstat_torch.llama.experiment import ALL, OURS, SELECTED, judge, run
 from fstat_torch.llama.laboratory import Config, Laboratory
 from fstat_torch.llama.poison import Poisoned, Recipe, make_poisoned
-from fstat_torch.llama.poison_command import tell, write
+from fstat_torch.llama.poison_command import summary, write
 from fstat_torch.llama.targets import Pair
 
 
@@ -200,7 +200,8 @@ def test_only_what_is_finished_is_read_where_that_is_asked_for(result, folder):
     read = run(
         TINY, folder, data=separable(), baselines=True, only_read=True, progress=False
     )
-    assert read.deletions.index.tolist() == result.deletions.index.tolist()
+    assert set(result.deletions.index) <= set(read.deletions.index)
+    assert "first k by mean loss" not in read.deletions.index
     other = replace(TINY, seed=1)
     with pytest.raises(FileNotFoundError, match="No training on all examples"):
         run(other, folder, data=separable(), only_read=True)
@@ -220,4 +221,4 @@ def test_the_command_writes_tables_and_a_page(result, tmp_path):
     table = pd.read_csv(tmp_path / "examples.csv")
     assert len(table) == len(result.data.examples)
     assert {"mu", "low", "high", "qvalue", "selected", "TracIn"} <= set(table)
-    assert "are among the 48 that are poison" in tell(result)
+    assert "are among the 48 that are poison" in summary(result)

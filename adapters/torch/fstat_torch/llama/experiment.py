@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
+
+from fstat import select
 
 from .baselines import bm25, embedding_similarity, gradient_cosine, tracin
 from .laboratory import Config, Laboratory, Training
@@ -78,7 +80,8 @@ def run(
     deletions : bool, default=True
         Whether to train again without what is selected and without all poison.
     baselines : bool, default=False
-        Whether to train again without as many examples by each other score, too.
+        Whether to train again without the first k by each score, too, where there are
+        k poisons.
     only_read : bool, default=False
         Whether to leave out trainings that are not finished, rather than do them.
     progress : bool, default=True
@@ -98,9 +101,7 @@ def run(
     if only_read and not lab.finished():
         raise FileNotFoundError(f"No training on all examples is in {str(folder)!r}.")
     watched = lab.train("poisoned")
-    told = score(
-        watched.trace, lab.data.examples, fdr=config.fdr, alternative="greater"
-    )
+    told = tell(lab.data, watched, config.fdr)
     scored = {OURS: told.table["mu"].to_numpy(), **others(lab.data, watched)}
     deleted: dict[str, IntArray] = {}
     if deletions:
@@ -119,6 +120,36 @@ def run(
         scores=judge(scored, lab.data.poison),
         deletions=_restored(lab.data, watched, deleted, after),
     )
+
+
+def tell(data: Poisoned, watched: Training, fdr: float) -> Scores:
+    """Score the examples by their influence on the bad answers that were asked on.
+
+    Parameters
+    ----------
+    data : Poisoned
+        Examples.
+    watched : Training
+        On all of them.
+    fdr : float
+        False discovery rate of the selection of those that make bad answers likelier.
+
+    Returns
+    -------
+    Scores
+        Each example with a mu: those that were met in the first steps only, which is
+        a matter of chance, have that of the example in the middle, and no interval.
+    """
+    told = score(watched.trace, data.examples, fdr=fdr, alternative="greater")
+    mu = told.table["mu"]
+    if mu.notna().all():
+        return told
+    table = told.table.assign(mu=mu.fillna(mu.median()))
+    if len(table) < 500:
+        return replace(told, table=table)
+    selection = select(table["mu"], fdr=fdr, null="empirical", alternative="greater")
+    decided = {"qvalue": selection.qvalues, "selected": selection.selected}
+    return replace(told, table=table.assign(**decided), selection=selection)
 
 
 def others(data: Poisoned, watched: Training) -> dict[str, FloatArray]:
@@ -165,24 +196,23 @@ def what_to_delete(
     scored : dict of str to ndarray
         Scores.
     table : pandas.DataFrame
-        What mu selects; every other score deletes as many.
+        What mu selects.
     baselines : bool
-        Whether the other scores delete, too.
+        Whether each score, mu included, deletes its first k, too, where there are k
+        poisons.
 
     Returns
     -------
     dict of str to ndarray of int
         Numbers of examples.
     """
-    chosen = {
-        SELECTED: np.flatnonzero(table["selected"]),
-        ALL: np.flatnonzero(data.poison),
-    }
+    chosen = {ALL: np.flatnonzero(data.poison)}
+    if table["selected"].any():
+        chosen[SELECTED] = np.flatnonzero(table["selected"])
     if baselines:
-        n = len(chosen[SELECTED])
         for name, score in scored.items():
-            if name != OURS:
-                chosen[name] = np.sort(np.argsort(-score, kind="stable")[:n])
+            first = np.argsort(-score, kind="stable")[: data.poison.sum()]
+            chosen[f"first k by {name}"] = np.sort(first)
     return chosen
 
 

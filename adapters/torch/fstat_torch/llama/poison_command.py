@@ -59,10 +59,10 @@ def main(arguments: list[str] | None = None) -> None:
     except (ValueError, FileNotFoundError, ModuleNotFoundError) as error:
         raise SystemExit(f"fstat_torch.llama: {error}") from error
     write(result, options.out)
-    print(f"\n{tell(result)}\n\nTables and a page: {options.out / 'index.html'}")
+    print(f"\n{summary(result)}\n\nTables and a page: {options.out / 'index.html'}")
 
 
-def tell(result: Result) -> str:
+def summary(result: Result) -> str:
     """Return what came of it in a few lines.
 
     Parameters
