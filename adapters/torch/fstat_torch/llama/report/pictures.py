@@ -34,8 +34,8 @@ def distribution(table: pd.DataFrame) -> dict[str, str]:
     mu, chosen = known["mu"].to_numpy(), known["selected"].to_numpy()
     bins = np.linspace(mu.min() - 1e-9, mu.max() + 1e-9, 50).tolist()
     names = ("not selected", "selected") if "qvalue" in table else ("all", "")
-    for part, colour, name in zip(
-        (~chosen, chosen), (UNCLEAR, "black"), names, strict=True
+    for part, colour, alpha, name in zip(
+        (~chosen, chosen), (UNCLEAR, "black"), (0.35, 0.8), names, strict=True
     ):
         if part.any():
             ax.hist(
@@ -43,7 +43,7 @@ def distribution(table: pd.DataFrame) -> dict[str, str]:
                 bins=bins,
                 color=colour,
                 histtype="stepfilled",
-                alpha=0.35,
+                alpha=alpha,
                 lw=0,
             )
             ax.hist(
