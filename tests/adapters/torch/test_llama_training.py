@@ -158,8 +158,8 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(killed_at, lora, tmp_path):
     assert_equal(again, whole)
     assert_equal(tuned(*built(lora), folder, **options), whole)
     assert Trace.load(folder / "trace").n_recorded == 5
-    in_memory = tuned(*built(lora), **options)
-    assert_equal(in_memory, whole)
+    if lora:
+        assert_equal(tuned(*built(lora), **options), whole)  # in memory
 
 
 def test_a_killed_run_goes_on_with_its_metric(tmp_path):
@@ -323,7 +323,7 @@ def test_prompts_are_completed_by_the_model_itself(tmp_path):
     with pytest.raises(ValueError, match="must hold at least one prompt, got none"):
         read_prompts(tmp_path / "none.txt")
     model, tokenizer = built()
-    tuned(model, tokenizer, epochs=20)
+    tuned(model, tokenizer, epochs=10)
     found = complete(model, tokenizer, prompts, max_new_tokens=8)
     assert [pair.prompt for pair in found] == prompts
     # Each token is the likeliest, so that no other answer of one token is likelier.

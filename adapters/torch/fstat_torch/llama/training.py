@@ -301,6 +301,7 @@ def _arguments(model: Any, folder: Path | None, **options: Any) -> Any:
         disable_tqdm=True,
         remove_unused_columns=False,
         label_names=["labels"],
+        ddp_find_unused_parameters=False,
         use_cpu=on_cpu,
         dataloader_pin_memory=not on_cpu,
         **options,
