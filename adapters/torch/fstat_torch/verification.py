@@ -76,7 +76,7 @@ class Verification:
 def refuse_whole_modules(capture: GradientCapture) -> None:
     """Refuse modules that would have to be run again, where parameters are sharded."""
     for name, rule, _ in capture.plan():
-        if rule == "module":
+        if rule in ("module", "attention"):
             raise UnsupportedModelError(
                 f"{name!r} would have to be run again, for which its sharded "
                 "parameters are not there: leave them out with `parameters=`, or "

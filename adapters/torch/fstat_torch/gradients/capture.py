@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from .call import Call
 from .captured import Captured
 from .isolation import evaluating, for_autograd, undisturbed
 from .plan import UnsupportedModelError, build_plan
-from .precision import full_precision
+from .precision import all_finite, full_precision
 from .recording import Recording
+from .rowwise import (
+    Repetition,
+    can_be_checked,
+    gradients,
+    refuse_mixed_rows,
+    row_weights,
+)
 from .rules import blocks_of_calls
 from .table import PlanTable
 
@@ -73,6 +81,7 @@ class GradientCapture:
     ):
         self.model = model
         self._plan = build_plan(model, parameters)
+        self._checked = {"training": False, "targets": False}
         self.check()
 
     def plan(self) -> list[tuple[str, str, int]]:
@@ -134,21 +143,30 @@ class GradientCapture:
             At exit, if there was no backward pass or more than one, if layers disagree
             on the number of examples, or if parameters were updated inside.
         UnsupportedModelError
-            If the model cannot be captured in its mode.
+            If the model cannot be captured in its mode, or, at the first pass, if
+            rows of what a layer sees are not those of the examples.
         """
         self._plan.check()
         self._plan.check_parameters()
         captured = Captured(self._plan)
         recording = Recording(self._plan, batch_size=batch_size)
         versions = [p._version for p in self._plan.parameters.values()]
-        with recording.listening():
+        repetition = None
+        if not self._checked["training"] and can_be_checked(self._plan):
+            repetition = Repetition(self.model, self._plan, recording)
+        with (
+            recording.listening(),
+            nullcontext() if repetition is None else repetition.watching(),
+        ):
             yield captured
         if versions != [p._version for p in self._plan.parameters.values()]:
             raise RuntimeError(
                 "parameters were modified inside `with capture.training()`: take the "
                 "optimiser's step after the block."
             )
-        self._finish(captured, recording, batch_size)
+        calls = self._finish(captured, recording, batch_size)
+        if repetition is not None:
+            self._checked["training"] = repetition.check(captured, calls)
 
     def of(self, loss_fn: Callable[[Any, Any], Tensor], x: Any, y: Any) -> Captured:
         """Capture the gradients of given examples, in a separate pass.
@@ -179,7 +197,8 @@ class GradientCapture:
         RuntimeError
             If the losses do not depend on the captured parameters.
         UnsupportedModelError
-            If the model cannot be captured.
+            If the model cannot be captured, or, at the first pass, if rows of what a
+            layer sees are not those of the examples.
         """
         self._plan.check_parameters()
         recording = Recording(self._plan, edges=True, batch_size=_rows(x))
@@ -194,12 +213,26 @@ class GradientCapture:
             with recording.listening():
                 losses = loss_fn(_call(self.model, x), for_autograd(y))
                 _differentiate(losses, recording)
-            self._finish(captured, recording, losses.shape[0])
+                truth = self._weighed(losses)
+            calls = self._finish(captured, recording, losses.shape[0])
+            if truth is not None:
+                refuse_mixed_rows(captured, calls, truth)
+                self._checked["targets"] = True
         return captured
+
+    def _weighed(self, losses: Tensor) -> dict[str, Tensor] | None:
+        """Gradient with the examples weighed, until it was once compared."""
+        if self._checked["targets"] or len(losses) == 1:
+            return None
+        if not can_be_checked(self._plan):
+            return None
+        weights = row_weights(len(losses), losses)
+        found = gradients([losses], [weights], self._plan)
+        return found if all_finite(found.values()) else None
 
     def _finish(
         self, captured: Captured, recording: Recording, batch_size: int | None
-    ) -> None:
+    ) -> list[Call]:
         n, calls = recording.reached_calls(batch_size)
         gradients = [g for call in calls for g in call.gradients if g is not None]
         dtypes = {g.dtype for g in gradients}
@@ -208,6 +241,7 @@ class GradientCapture:
             captured._fill(n, blocks, dtypes)
         costs = self._plan.costs
         costs |= {k: block.cost() for k, block in blocks.items() if k not in costs}
+        return calls
 
 
 def _rows(x: Any) -> int | None:
@@ -243,7 +277,9 @@ def _differentiate(losses: Tensor, recording: Recording) -> None:
     # Checkpoints run layers again, which must then save the same tensors.
     recording.complete = True
     edges = [edge for _, _, edge in recording.edges]
-    gradients = torch.autograd.grad(losses.sum(), edges, allow_unused=True)
+    gradients = torch.autograd.grad(
+        losses.sum(), edges, allow_unused=True, retain_graph=True
+    )
     for (call, place, _), gradient in zip(recording.edges, gradients, strict=True):
         if gradient is not None:
             call.receive(place, gradient)

@@ -9,11 +9,14 @@ from torch import Tensor
 
 from .blocks import Block, Dense
 from .plan import Plan, UnsupportedModelError
-from .precision import full_precision
+from .precision import all_finite, full_precision
 from .tied import inner_products
 
 _RTOL = {torch.float64: 1e-6, torch.float32: 1e-3}
 _RTOL_HALF = 5e-2
+# How many roundings each gradient may be off: in half precision, no more than the few
+# of a deep model, since a hundred would let anything pass.
+_ROUNDINGS = {torch.float64: 100, torch.float32: 100}
 
 
 class Captured:
@@ -183,21 +186,35 @@ class Captured:
         captured = self.sum_gradients()
         # Sparse gradients, of an Embedding, are compared as dense ones.
         present = {k: g.to_dense() for k, g in grads.items() if g is not None}
-        if not all(bool(torch.isfinite(g).all()) for g in present.values()):
+        if not all_finite(present.values()):
             return False
+        name = self._disagreement(present, captured, rtol)
+        if name is not None:
+            raise UnsupportedModelError(_DISAGREES.format(name=name))
+        return True
+
+    def _disagreement(
+        self,
+        truth: Mapping[str, Tensor],
+        mine: Mapping[str, Tensor],
+        rtol: float | None = None,
+    ) -> str | None:
+        """Name a parameter of which two sums over the examples differ."""
         # Where gradients cancel, as for the bias before a normalisation, what is left
         # is rounding error: it is compared with what all examples' gradients weigh.
         weight = float((self.norms_squared().double().sum() * self.n).sqrt())
         for name, parameter in self._plan.parameters.items():
-            grad, mine = present.get(name), captured[name]
-            seen = torch.zeros_like(mine) if grad is None else grad.to(mine)
+            grad = truth.get(name)
+            own = mine[name] if name in mine else torch.zeros_like(parameter)
+            own = own.reshape(parameter.shape)
+            seen = torch.zeros_like(own) if grad is None else grad.to(own)
             dtype = self._coarsest(parameter, grad)
             tolerance = _RTOL.get(dtype, _RTOL_HALF) if rtol is None else rtol
-            largest = max(float(seen.norm()), float(mine.norm()))
-            rounding = 100 * torch.finfo(dtype).eps * weight
-            if not float((seen - mine).norm()) <= tolerance * largest + rounding:
-                raise UnsupportedModelError(_DISAGREES.format(name=name))
-        return True
+            largest = max(float(seen.norm()), float(own.norm()))
+            rounding = _ROUNDINGS.get(dtype, 4) * torch.finfo(dtype).eps * weight
+            if not float((seen - own).norm()) <= tolerance * largest + rounding:
+                return name
+        return None
 
     def _coarsest(self, parameter: Tensor, grad: Tensor | None) -> torch.dtype:
         """Find the coarsest type that was used on the way to a gradient."""

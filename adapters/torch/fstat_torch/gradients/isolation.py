@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
@@ -45,13 +47,31 @@ class _State:
                     buffer.copy_(copy)
 
 
+class Whole(_State):
+    """Attributes of modules, and Python's and NumPy's generators, too."""
+
+    def __init__(self, modules: list[nn.Module]):
+        super().__init__(modules)
+        self._attributes = [(m.__dict__, dict(m.__dict__)) for m in modules]
+        self._python = random.getstate()
+        self._numpy = np.random.get_state()  # noqa: NPY002
+
+    def restore(self) -> None:
+        """Put all of it back, except what objects hold that an attribute names."""
+        for attributes, before in self._attributes:
+            for name in attributes.keys() - before.keys():
+                del attributes[name]
+            attributes.update(before)
+        random.setstate(self._python)
+        np.random.set_state(self._numpy)  # noqa: NPY002
+        super().restore()
+
+
 def random_state(device: torch.device) -> Tensor:
     """State of the generator that layers on a device draw from."""
-    return (
-        torch.cuda.get_rng_state(device)
-        if device.type == "cuda"
-        else (torch.get_rng_state())
-    )
+    if device.type == "cuda":
+        return torch.cuda.get_rng_state(device)
+    return torch.get_rng_state()
 
 
 def set_random_state(state: Tensor, device: torch.device) -> None:

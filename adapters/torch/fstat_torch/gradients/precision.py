@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager as ContextManager
 from contextlib import nullcontext
 from typing import Any
@@ -34,3 +35,30 @@ def full_precision(device: str) -> ContextManager[Any]:
     if autocasts(device):
         return torch.autocast(device, enabled=False)
     return nullcontext()
+
+
+def autocast_of(x: Tensor) -> tuple[str, torch.dtype | None]:
+    """Device and type of autocast as it is now where a tensor is."""
+    device = x.device.type
+    return device, torch.get_autocast_dtype(device) if autocasts(device) else None
+
+
+def same_autocast(device: str, dtype: torch.dtype | None) -> ContextManager[Any]:
+    """Autocast as `autocast_of` found it."""
+    if dtype is None:
+        return full_precision(device)
+    return torch.autocast(device, dtype=dtype)
+
+
+def alike(found: Tensor, first: Tensor) -> bool:
+    """Whether a second run of an operation gave the same, up to rounding."""
+    if not first.numel():
+        return True
+    error = (found.detach().to(first) - first).abs().max()
+    # NaN where the first run has it too is not this check's business.
+    return not error > first.abs().max() * torch.finfo(first.dtype).eps ** 0.5
+
+
+def all_finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether no element is infinite or not a number."""
+    return all(bool(torch.isfinite(x).all()) for x in tensors)

@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 from .call import Call
 from .isolation import random_state, version
 from .plan import Plan, Unit, UnsupportedModelError
-from .precision import autocasts
+from .precision import autocast_of
 from .saved import autograd_keeps_tensors, save_for_backward
 
 
@@ -76,9 +76,14 @@ class Recording:
             for handle in handles:
                 handle.remove()
 
+    @property
+    def hears(self) -> bool:
+        """Whether a pass made now is the one to be recorded."""
+        return self in Recording._active
+
     def _before(self, unit: Unit) -> Any:
         def entered(module: nn.Module, args: Any, kwargs: Any) -> None:
-            if self not in Recording._active:
+            if not self.hears:
                 return
             # A unit that is differentiated as a whole may call another unit's module.
             outermost = not self._inside
@@ -102,7 +107,7 @@ class Recording:
 
     def _after(self, unit: Unit) -> Any:
         def seen(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
-            if self not in Recording._active:
+            if not self.hears:
                 return None
             if self._inside and self._inside[-1] is unit:
                 self._inside.pop()
@@ -138,7 +143,7 @@ class Recording:
             call = Call(unit, self._count, args, kwargs, kept, places)
             call.random = random
         if kept:
-            call.autocast = _autocast(kept[0].device.type)
+            call.autocast = autocast_of(kept[0])
         self._count += 1
         for k, out in enumerate(outputs):
             self._await(call, k, out)
@@ -284,10 +289,6 @@ def _counts(index: Tensor) -> bool:
 
 def _carries_gradient(x: object) -> bool:
     return isinstance(x, Tensor) and x.requires_grad
-
-
-def _autocast(device: str) -> tuple[str, torch.dtype | None]:
-    return device, torch.get_autocast_dtype(device) if autocasts(device) else None
 
 
 def _seen(unit: Unit, args: Any, kwargs: Any) -> tuple[Any, Any]:
