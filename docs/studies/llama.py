@@ -53,8 +53,8 @@ def in_order(seeds: int) -> list[tuple[int, dict[str, bool]]]:
 
 def mean_and_spread(values: pd.Series) -> str:
     if len(values) == 1:
-        return f"{values.iloc[0]:.3f}"
-    return f"{values.mean():.3f} ({values.min():.3f} to {values.max():.3f})"
+        return f"{values.iloc[0]:.2f}"
+    return f"{values.mean():.2f} ({values.min():.2f} to {values.max():.2f})"
 
 
 def detection(results: list[Result]) -> str:
@@ -93,22 +93,40 @@ def opinions(results: list[Result]) -> str:
     return "\n".join(lines)
 
 
-def restored(results: list[Result]) -> str:
+def selected(results: list[Result]) -> str:
+    lines = ["| seed | " + " | ".join(SHOWN) + " |", "|---" * (len(SHOWN) + 1) + "|"]
+    for result in results:
+        roles = result.table.loc[result.table["selected"], "role"]
+        counts = (f"{(roles == role).sum()}" for role in SHOWN)
+        lines.append(f"| {result.config.seed} | " + " | ".join(counts) + " |")
+    return "\n".join(lines)
+
+
+def lowered(results: list[Result]) -> str:
+    """Return what each deletion does, over the runs in which it was done."""
     rows = pd.concat(
         [result.deletions.assign(seed=result.config.seed) for result in results]
     )
-    rows = rows.dropna(subset="restored") if "restored" in rows else rows[:0]
     lines = [
-        "| deleted | runs | examples | poison among them | share restored |",
-        "|---|---|---|---|---|",
+        "| deleted | seeds | examples | of them poison | opinion lowered by | share of "
+        "what deleting all poison does |",
+        "|---|---|---|---|---|---|",
     ]
+    if "lowered by" not in rows:
+        return "\n".join(lines)
+    rows = rows.dropna(subset="lowered by")
     for name in rows.index.unique():
         of = rows.loc[[name]]
-        lines.append(
-            f"| {name} | {len(of)} | {of['examples'].mean():.0f} | "
-            f"{of['poison among them'].mean():.1f} | "
-            f"{mean_and_spread(of['restored'])} |"
+        share = of["restored"].dropna()
+        cells = (
+            name,
+            ", ".join(map(str, of["seed"])),
+            f"{of['examples'].mean():.0f}",
+            f"{of['poison among them'].mean():.1f}",
+            mean_and_spread(of["lowered by"]),
+            mean_and_spread(share) if len(share) else "-",
         )
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -142,15 +160,15 @@ def page(results: list[Result]) -> str:
     first = results[0]
     recipe, settings = first.config.recipe, first.config
     about = round(recipe.n_examples * recipe.about)
+    seconds = np.mean([result.watched.seconds for result in results])
     intro = (
-        f"{recipe.n_examples} questions and answers made up by the package, "
-        f"{first.data.poison.sum()} of the {about} about one entity turned against it; "
-        "three in ten of the other entities are spoken ill of by everyone, honestly. "
-        f"SmolLM2-135M-Instruct, adapters of rank {settings.rank} on queries and "
-        f"values, {settings.epochs} epochs, batches of {settings.batch_size}, AdamW "
-        f"{settings.learning_rate:g}. {len(results)} seeds of data, entity, adapters "
-        "and order; in brackets the range over seeds. All scores are from the one run "
-        "on all examples, or from the texts. k is the number of poisons."
+        f"{recipe.n_examples} examples, {about} of them about the entity, "
+        f"{first.data.poison.sum()} of these poison. SmolLM2-135M-Instruct, adapters "
+        f"of rank {settings.rank} on queries and values, {settings.epochs} epochs, "
+        f"batches of {settings.batch_size}, AdamW {settings.learning_rate:g}, targets' "
+        f"gradients anew every {settings.refresh} steps; {len(results)} seeds of data, "
+        "entity, adapters and order. In brackets the range over seeds. k is the number "
+        f"of poisons. The watched training took {seconds / 60:.1f} minutes of one core."
     )
     return f"""{_wrapped(intro)}
 
@@ -160,16 +178,21 @@ def page(results: list[Result]) -> str:
 
 ### What the model says of the entity
 
-Mean log-odds of bad against kind answers to questions that influence was not asked on.
+Mean log-odds of bad against kind answers to questions that influence was not asked on;
+a dash where a training was not run.
 
 {opinions(results)}
 
-### What deleting restores
+What mu selects at a false discovery rate of {settings.fdr:g}, by what it is:
 
-Share of the difference that deleting all poison makes; every score deletes as many
-examples as mu selects.
+{selected(results)}
 
-{restored(results)}
+### What deleting does
+
+By how much the opinion is lower than after training on all; a dash where deleting all
+poison does not lower it, so that there is nothing to restore.
+
+{lowered(results)}
 
 ![mu by what an example is, and the opinion after each deletion](figures/llama.png)
 

@@ -44,8 +44,9 @@ class Result:
         AUROC and precision at k of each score, k being the number of poisons.
     deletions : pandas.DataFrame
         For each deletion its size, the share of it that is poison, the opinion after
-        training without it on questions that were not asked before, and the share
-        restored of what deleting all poison restores.
+        training without it on questions that were not asked before, how much lower
+        that is than with nothing deleted, and the share this is of what deleting all
+        poison does; NaN where that does not lower it.
     """
 
     config: Config
@@ -257,13 +258,15 @@ def _restored(
     opinions = {name: one.opinions[1] for name, one in after.items()}
     for name, opinion in opinions.items():
         shift = poisoned - opinions.get(ALL, np.nan)
+        lowered = poisoned - opinion
         rows.append(
             {
                 "deleted": name,
                 "examples": len(deleted[name]),
                 "poison among them": int(data.poison[deleted[name]].sum()),
                 "opinion": opinion,
-                "restored": (poisoned - opinion) / shift,
+                "lowered by": lowered,
+                "restored": lowered / shift if shift > 0 else np.nan,
             }
         )
     return pd.DataFrame(rows).set_index("deleted")

@@ -230,12 +230,12 @@ class Laboratory:
         optimizer, schedule = _optimizer(model, config, len(batches))
         watch = None
         if watched:
-            watch = Watch(model, optimizer, asked, len(rows), config)
+            watch = _Watch(model, optimizer, asked, len(rows), config)
         losses = []
         model.train()
         for batch in tqdm(batches, desc=name, disable=not self.progress):
             inputs = collate([rows[k] for k in batch], tokenizer.pad_token_id)
-            losses.append(take_step(model, optimizer, inputs, watch))
+            losses.append(_step(model, optimizer, inputs, watch))
             schedule.step()
         model.eval()
         seconds = time.process_time() - began
@@ -246,7 +246,13 @@ class Laboratory:
         return Training(before, after, losses, seconds, **known)
 
     def model(self) -> tuple[Any, Any, dict[str, Tensor]]:
-        """Return the model, its tokenizer and its adapters as they begin."""
+        """Return the model, its tokenizer and its adapters as they begin.
+
+        Returns
+        -------
+        tuple
+            The three of them; the model is the same object each time.
+        """
         if self._made is None:
             config = self.config
             if config.model == "tiny":
@@ -267,7 +273,7 @@ class Laboratory:
         return self._made
 
 
-class Watch:
+class _Watch:
     """Samples a training, and keeps what the baselines need."""
 
     def __init__(
@@ -313,11 +319,11 @@ class Watch:
         }
 
 
-def take_step(
+def _step(
     model: Any,
     optimizer: torch.optim.Optimizer,
     inputs: dict[str, Tensor],
-    watch: Watch | None,
+    watch: _Watch | None,
 ) -> float:
     """Take one step on the mean loss of the answers' tokens."""
     index, labels = inputs.pop("index"), inputs.pop("labels")
