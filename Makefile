@@ -71,6 +71,8 @@ studies: $(VENV)/.installed
 	$(BIN)/python docs/studies/flipped_labels.py
 	$(BIN)/python docs/studies/noise.py
 	$(BIN)/python docs/studies/deleting.py
+	$(BIN)/python docs/studies/rivals.py --tune
+	$(BIN)/python docs/studies/rivals.py
 	$(BIN)/python docs/studies/consistency.py
 	$(BIN)/python docs/studies/error_rate.py
 	$(BIN)/python docs/studies/auditing.py
