@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -52,14 +53,17 @@ class UpdateCounter:
         Whose steps are counted.
     scaler : torch.amp.GradScaler or None
         Who may leave out a step.
+    tell : callable
+        What is called after each of them.
     """
 
     def __init__(
         self,
         optimizer: torch.optim.Optimizer | None,
         scaler: torch.amp.GradScaler | None,
+        tell: Callable[[], None],
     ) -> None:
-        self._scaler = scaler
+        self._scaler, self._tell = scaler, tell
         self._made, self._seen = 0, -1
         self._scale_seen: float | None = None
         self._silent = optimizer is None
@@ -69,6 +73,7 @@ class UpdateCounter:
 
     def _count(self, *_: Any) -> None:
         self._made += 1
+        self._tell()
 
     def look(self) -> None:
         """Warn, once, if the optimiser did not step since the last look."""

@@ -18,6 +18,7 @@ from fstat.steps import SELF
 from fstat.trace import Subsets
 
 from .aims import Aims, moved
+from .clipping import Clipping
 from .distributed import unwrapped
 from .gradients import Captured, GradientCapture, PlanTable
 from .metrics import Curvature, KeptGradients, Snapshots
@@ -148,6 +149,10 @@ class SingleRunSampler:
     `aligned`). Weights of examples in the loss and augmentation are part of their
     gradients.
 
+    Steps weigh by the learning rate, times the factor of clipping by the norm where
+    that is seen between the backward pass and the optimiser's step (`Step.clip_factor`
+    tells it otherwise).
+
     With a mean over tokens, the gradient of an example is its share of the step times
     the batch size, so that the step is the mean of its examples; longer ones weigh
     more, as they do in the step. With `denominator` it is that of the example's own
@@ -236,7 +241,7 @@ class SingleRunSampler:
         self._aims = Aims(
             self._points, self._capture, int(refresh), int(target_batch), projection
         )
-        self.trace = Trace(
+        self._trace = Trace(
             names,
             path=path if self.is_writer else None,
             resume=resume,
@@ -248,7 +253,11 @@ class SingleRunSampler:
         self._amid = False  # between two micro-batches of an update
         self._update: Update | None = None
         self._verification = Verification(self.model, self._processes)
-        self._counter = UpdateCounter(self.optimizer, scaler)
+        self._counter = UpdateCounter(self.optimizer, scaler, self._settle)
+        self._clipping = None
+        if self.optimizer is not None:
+            self._clipping = Clipping(self.optimizer, self._processes is None)
+        self._waiting: dict[str, Any] | None = None  # for the optimiser's step
         if self._processes is not None and self._processes.sharded:
             refuse_whole_modules(self._capture)
 
@@ -303,6 +312,12 @@ class SingleRunSampler:
     def aligned(self) -> str:
         """What the recorded inner products are of."""
         return aligned(self.optimizer)
+
+    @property
+    def trace(self) -> Trace:
+        """What was recorded so far; nothing, where `metric` says so."""
+        self._settle()
+        return self._trace
 
     @property
     def n_steps(self) -> int:
@@ -393,7 +408,7 @@ class SingleRunSampler:
         finally:
             self._amid = step.accumulate
             self._next = number + (not step.accumulate)
-        self.trace.n_steps = max(self.trace.n_steps, self._next)
+        self._trace.n_steps = max(self._trace.n_steps, self._next)
 
     def _watch(self, number: int, index: Any, step: Step) -> Iterator[Step]:
         """Capture what passes in the block, and record the update if it is whole."""
@@ -473,8 +488,25 @@ class SingleRunSampler:
             return
         if self._aims.norms is not None:
             columns["target_norm"] = self._aims.norms
-        rate *= float(step.clip_factor)
-        self.trace.append(number, columns.pop("index"), learning_rate=rate, **columns)
+        self._waiting = {"step": number, "learning_rate": rate, **columns}
+        if step.clip_factor is not None:
+            self._append(float(step.clip_factor))
+        elif self._clipping is None:
+            self._append(1.0)
+        else:
+            self._clipping.note(1.0 if self.scaler is None else step.loss_scale)
+
+    def _settle(self) -> None:
+        """Append what waits to see whether its gradients would be clipped."""
+        if self._waiting is not None:
+            assert self._clipping is not None
+            self._append(self._clipping.factor())
+
+    def _append(self, clip_factor: float) -> None:
+        assert self._waiting is not None
+        columns, self._waiting = self._waiting, None
+        columns["learning_rate"] *= clip_factor
+        self._trace.append(**columns)
 
     def snapshot(self) -> None:
         """Score all examples that were met, in the metric of this moment.
@@ -647,6 +679,8 @@ class SingleRunSampler:
         """Flush the trace and let go of the optimiser; the trace can still be asked."""
         self.trace.close()
         self._counter.close()
+        if self._clipping is not None:
+            self._clipping.close()
 
     def __enter__(self) -> SingleRunSampler:
         return self

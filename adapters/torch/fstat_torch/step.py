@@ -22,9 +22,12 @@ class Step:
     denominator : float or None
         What the training loss divided its sum over the batch by; None: as `reduction`
         says.
-    clip_factor : float
+    clip_factor : float or None
         What gradient clipping multiplies the gradient with, at most 1. The learning
-        rate is recorded times this factor, since it is what the step moves by.
+        rate is recorded times this factor, since it is what the step moves by. None:
+        what the gradients are multiplied with until the optimiser's step, where that
+        is one factor. Several processes, and loops without `optimizer`, must say it
+        where they clip inside the block.
     accumulate : bool
         Whether more micro-batches follow before the optimiser's step.
     extra : dict of str to array-like of shape (b,)
@@ -34,7 +37,7 @@ class Step:
     learning_rate: float | None = None
     loss_scale: float = 1.0
     denominator: float | None = None
-    clip_factor: float = 1.0
+    clip_factor: float | None = None
     accumulate: bool = False
     extra: dict[str, Any] = field(default_factory=dict)
 
@@ -53,7 +56,8 @@ class Step:
                     f"`{name}` of a step must be positive and finite, got {value!r}."
                 )
         # Not a number where the norm overflowed: then nothing of the step is.
-        if self.clip_factor < 0 or self.clip_factor > 1:
+        clip = self.clip_factor
+        if clip is not None and (clip < 0 or clip > 1):
             raise ValueError(
                 "`clip_factor` of a step must be at least 0 and at most 1, got "
                 f"{self.clip_factor!r}."

@@ -191,26 +191,70 @@ def test_augmented_examples_are_taken_as_the_model_saw_them():
 # Optimisers, schedules, clipping, scalers.
 
 
-@pytest.mark.parametrize("inside", [True, False])
-def test_alignments_are_before_clipping_and_weigh_by_what_is_left(inside):
+@pytest.mark.parametrize("where", ["told", "inside", "after"])
+def test_alignments_are_before_clipping_and_weigh_by_what_is_left(where):
     model = mlp()
     x, y = data(B)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
     sampler = SingleRunSampler(model, optimizer=optimizer)
+    own = rows(model, F.cross_entropy(model(x), y, reduction="none"))
     with sampler.step(range(B)) as step:
         F.cross_entropy(model(x), y).backward()
-        if inside:
+        if where != "after":
             norm = nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+        if where == "told":
             step.clip_factor = min(1.0, 0.1 / (float(norm) + 1e-6))
-    if not inside:
+    if where == "after":
         norm = nn.utils.clip_grad_norm_(model.parameters(), 0.1)
-    check_self(
-        sampler.trace, rows(model, F.cross_entropy(model(x), y, reduction="none"))
-    )
     assert norm > 0.1
-    expected = 0.5 * (0.1 / float(norm) if inside else 1)
+    optimizer.step()
+    check_self(sampler.trace, own)
     rate = sampler.trace.columns()["learning_rate"]
-    np.testing.assert_allclose(rate, [expected], rtol=1e-4)
+    np.testing.assert_allclose(rate, [0.5 * 0.1 / float(norm)], rtol=1e-4)
+    sampler.close()
+    assert not any(p._post_accumulate_grad_hooks for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda ps: None,
+        lambda ps: nn.utils.clip_grad_norm_(ps, 1e6),
+        lambda ps: nn.utils.clip_grad_value_(ps, 1e-3),
+        lambda ps: [p.grad.add_(torch.randn_like(p)) for p in ps],
+        lambda ps: [p.grad.mul_(3.0) for p in ps],
+    ],
+    ids=["none", "loosely", "by value", "noise", "enlarged"],
+)
+def test_what_is_no_clipping_by_the_norm_is_no_factor(change):
+    model = mlp()
+    x, y = data(B)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    sampler = SingleRunSampler(model, optimizer=optimizer)
+    with sampler.step(range(B)):
+        F.cross_entropy(model(x), y).backward()
+    change(list(model.parameters()))
+    optimizer.step()
+    assert sampler.trace.columns()["learning_rate"] == pytest.approx([0.5], rel=1e-6)
+
+
+def test_clipping_of_a_scaled_loss_in_micro_batches():
+    x, y = data(B)
+    x = x.float()
+    model = mlp().float()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    sampler = SingleRunSampler(model, optimizer=optimizer, scaler=scaler)
+    for index, more in ((range(B // 2), True), (range(B // 2, B), False)):
+        with sampler.step(index, accumulate=more):
+            scaler.scale(F.cross_entropy(model(x[index]), y[index]) / 2).backward()
+    scaler.unscale_(optimizer)
+    norm = nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+    scaler.step(optimizer)
+    scaler.update()
+    assert norm > 0.1
+    rate = sampler.trace.columns()["learning_rate"]
+    np.testing.assert_allclose(rate, [0.5 * 0.1 / float(norm)], rtol=1e-4)
 
 
 class Watched(torch.optim.SGD):

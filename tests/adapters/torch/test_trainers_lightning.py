@@ -126,7 +126,13 @@ def test_clipping_and_recording_every_other_step(tmp_path):
     module = fit(tmp_path, callback, **options)
     pairs = zip(plain.parameters(), module.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
-    assert callback.trace.columns()["step"].tolist() == [0, 2, 4, 6, 8]
+    columns = callback.trace.columns()
+    assert columns["step"].tolist() == [0, 2, 4, 6, 8]
+    rate = module.configure_optimizers().param_groups[0]["lr"]
+    assert (columns["learning_rate"] < rate / 2).all()
+    unclipped = LightningCallback(index=0, targets=targets())
+    fit(tmp_path, unclipped)
+    assert (unclipped.trace.columns()["learning_rate"] == rate).all()
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])

@@ -49,8 +49,8 @@ class LightningCallback(Callback):
     Notes
     -----
     Micro-batches that are accumulated are one step of the trace, as they are one of
-    the trainer's, under its number. The learning rate is recorded as it is, without a
-    factor for clipping. Checkpoints of the trainer carry the sampler on.
+    the trainer's, under its number. The learning rate is recorded times what clipping
+    by the norm leaves. Checkpoints of the trainer carry the sampler on.
 
     With ``metric=Curvature(...)`` a snapshot is taken at the end of each epoch but the
     first; after the first where it is the only one.

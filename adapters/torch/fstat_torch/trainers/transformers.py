@@ -62,8 +62,9 @@ class TransformersCallback(TrainerCallback):
     Micro-batches that are accumulated are one step of the trace, as they are one of
     the trainer's, under its number. The gradient of an example is its contribution to
     the step times the number of examples of the step, whether the trainer takes the
-    mean over examples or over tokens. The learning rate is recorded as it is, without
-    a factor for clipping.
+    mean over examples or over tokens. The learning rate is recorded times what clipping
+    by the norm leaves; with several processes as it is, since the trainer clips before
+    it calls back.
 
     Where the trainer resumes from a checkpoint, a trace with a `path` is resumed at
     the checkpoint's step, and so is a metric with one.

@@ -1,0 +1,100 @@
+"""By what factor gradients shrink between the backward pass and the update."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_PARAMETERS, _ENTRIES = 4, 1024
+_RTOL = {torch.float64: 1e-7, torch.float32: 1e-4}
+
+
+class Clipping:
+    """Compares a few gradients after the backward pass with what the update sees.
+
+    Parameters
+    ----------
+    optimizer : torch.optim.Optimizer
+        Whose parameters are looked at, the smallest few of them.
+    alone : bool
+        Whether gradients are whole when they arrive, rather than averaged over
+        processes after that.
+
+    Notes
+    -----
+    Clipping by the norm multiplies all gradients with one factor. Where they were
+    changed otherwise (value by value, by noise, by an average over processes that is
+    taken by hand), there is none.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, alone: bool) -> None:
+        groups = optimizer.param_groups
+        every = [p for group in groups for p in group["params"] if p.requires_grad]
+        self._watched = sorted(every, key=torch.numel)[:_PARAMETERS]
+        self._alone = alone
+        self._before: dict[int, tuple[Tensor, int, Tensor]] = {}
+        self._scale = 1.0
+        self._handles = [
+            p.register_post_accumulate_grad_hook(self._keep) for p in self._watched
+        ] * alone
+
+    def _keep(self, parameter: Tensor) -> None:
+        gradient = _local(parameter.grad)
+        if gradient is not None:
+            was = gradient.detach().reshape(-1)[:_ENTRIES].clone()
+            self._before[id(parameter)] = gradient, gradient._version, was
+
+    def note(self, scale: float) -> None:
+        """Say that the backward passes of an update are over.
+
+        Parameters
+        ----------
+        scale : float
+            What the loss was multiplied with, which the update takes out again.
+        """
+        self._scale = scale
+        if not self._alone:
+            for parameter in self._watched:
+                self._keep(parameter)
+
+    @torch.no_grad()
+    def factor(self) -> float:
+        """Return the factor, at most 1; 1 where there is none."""
+        kept, self._before = self._before, {}
+        before, after, written = [], [], False
+        for parameter in self._watched:
+            now = _local(parameter.grad)
+            if now is not None and id(parameter) in kept:
+                gradient, version, was = kept[id(parameter)]
+                written |= now is not gradient or now._version != version
+                before.append(was)
+                after.append(now.reshape(-1)[: len(was)])
+        # Gradients that nobody wrote to, as in most loops, need not be compared.
+        return min(1.0, _ratio(before, after, self._scale)) if written else 1.0
+
+    def close(self) -> None:
+        """Let go of the parameters."""
+        for handle in self._handles:
+            handle.remove()
+
+
+def _ratio(before: list[Tensor], after: list[Tensor], scale: float) -> float:
+    """Return what one is of the other, if it is one multiple; otherwise 1."""
+    old, new = torch.cat(before), torch.cat(after)
+    rtol = _RTOL.get(new.dtype, 2e-2)
+    old, new = old.double() / scale, new.double()
+    ratio = torch.dot(new, old) / torch.dot(old, old)
+    off = torch.linalg.vector_norm(new - ratio * old)
+    # False, too, where gradients are zero or overflowed.
+    one = bool(off <= rtol * torch.linalg.vector_norm(new)) and bool(ratio >= 0)
+    return float(ratio) if one else 1.0
+
+
+def _local(gradient: Any) -> Tensor | None:
+    """Return what this process holds of a gradient."""
+    if gradient is None or gradient.is_sparse:
+        return None
+    local: Tensor = getattr(gradient, "_local_tensor", gradient)
+    return local if local.numel() else None
