@@ -66,6 +66,9 @@ class Trace:
     background : bool, default=False
         Whether to write shards in a thread, so that training does not wait for it.
         An error in writing is raised by the `append` or `flush` that comes next.
+    metric : str, default="plain"
+        In what metric the alignments are that will be appended; what is formed of them
+        says so.
 
     Attributes
     ----------
@@ -118,7 +121,9 @@ class Trace:
         flush_every: int = 500,
         flush_seconds: float = 60.0,
         background: bool = False,
+        metric: str = "plain",
     ) -> None:
+        self.metric = str(metric)
         self.targets = [str(name) for name in targets]
         if not self.targets or len(set(self.targets)) != len(self.targets):
             raise ValueError(f"`targets` must be unique names, got {targets!r}.")
@@ -142,18 +147,20 @@ class Trace:
 
     def _open(self, folder: Path, resume: bool, background: bool) -> None:
         if not (folder / "trace.json").exists():
-            _write_meta(folder, self.targets)
+            _write_meta(folder, self)
         elif not resume:
             raise FileExistsError(
                 f"`path` must not hold a trace already, got {str(folder)!r}; load it "
                 "with Trace.load, go on with it with resume=True, or choose another "
                 "folder."
             )
-        elif (there := _read_meta(folder)) != self.targets:
-            raise ValueError(
-                f"`targets` must be those of the trace to resume, {there}, got "
-                f"{self.targets}."
-            )
+        else:
+            targets, metric = _read_meta(folder)
+            if targets != self.targets or metric != self.metric:
+                raise ValueError(
+                    "`targets` and `metric` must be those of the trace to resume, "
+                    f"{targets} and {metric!r}, got {self.targets} and {self.metric!r}."
+                )
         self._read(folder)
         self._writer = ShardWriter(folder, background)
         _unfinished.add(self)
@@ -416,7 +423,7 @@ class Trace:
             raise FileExistsError(
                 f"`path` must not hold a trace already, got {str(path)!r}."
             )
-        _write_meta(folder, self.targets)
+        _write_meta(folder, self)
         rest = [joined(self._buffer)] if self._buffer else []
         for number, part in enumerate([*self._parts, *rest]):
             write_shard(folder, number, part, self.n_steps, int(part["step"][0]))
@@ -443,7 +450,8 @@ class Trace:
         ValueError
             If it was written by a later version, or holds pickled objects.
         """
-        trace = cls(_read_meta(Path(path)))
+        targets, metric = _read_meta(Path(path))
+        trace = cls(targets, metric=metric)
         trace._read(Path(path))
         return trace
 
@@ -507,7 +515,7 @@ class Trace:
                 break
             found.insert(0, trailing(part, steps))
             steps -= len(part["step"])
-        other = Trace(self.targets)
+        other = Trace(self.targets, metric=self.metric)
         other._parts, other._names = [joined(found)] if found else [], self._names
         other._n_recorded = sum(len(part["step"]) for part in found)
         other._last_step, other.n_steps = self._last_step, self.n_steps
@@ -668,11 +676,14 @@ class Trace:
             paired=True,
             scale=1.0 if standardize else None,
             self_influence=chosen == [SELF],
-            quantity=(
-                "mu per step, this run"
-                if standardize
-                else "mu of unstandardised alignments, this run"
-            ),
+            quantity=self._quantity(standardize),
+        )
+
+    def _quantity(self, standardize: bool) -> str:
+        what = "mu per step" if standardize else "mu of unstandardised alignments"
+        plain = self.metric == "plain"
+        return f"{what}, this run" + (
+            "" if plain else f", in the metric {self.metric!r}"
         )
 
 
@@ -682,19 +693,18 @@ def _floating(values: ArrayLike) -> np.ndarray:
     return array if array.dtype.kind == "f" else array.astype(float)
 
 
-def _write_meta(folder: Path, targets: list[str]) -> None:
+def _write_meta(folder: Path, trace: Trace) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    meta = {"schema": SCHEMA, "targets": targets}
+    meta = {"schema": SCHEMA, "targets": trace.targets, "metric": trace.metric}
     with written_whole(folder / "trace.json") as file:
         file.write(json.dumps(meta, indent=1).encode())
 
 
-def _read_meta(folder: Path) -> list[str]:
+def _read_meta(folder: Path) -> tuple[list[str], str]:
     meta = json.loads((folder / "trace.json").read_text())
     if meta["schema"] > SCHEMA:
         raise ValueError(f"`{folder}` was written by a later version of fstat.")
-    targets: list[str] = meta["targets"]
-    return targets
+    return list(meta["targets"]), str(meta.get("metric", "plain"))
 
 
 def _close_all() -> None:

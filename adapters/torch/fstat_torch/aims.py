@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .gradients import Captured, GradientCapture
+from .metrics.second_moment import SecondMoment
 from .points import Points, gathered
 from .projected import Projected
 
@@ -27,6 +28,8 @@ class Aims:
         summed, and those of other points kept as they are captured.
     projection : int, optional
         How many numbers are kept of each target's gradient, if not all of it.
+    moment : SecondMoment or None
+        The metric in which batches are aligned, where it is not the plain one.
 
     Attributes
     ----------
@@ -41,7 +44,9 @@ class Aims:
         refresh: int,
         size: int,
         projection: int | None = None,
+        moment: SecondMoment | None = None,
     ) -> None:
+        self._moment = moment
         self._batches = [part for points in batches for part in points.split(size)]
         self._capture, self._refresh, self._size = capture, refresh, size
         self._taken: list[tuple[Points, Captured]] = []
@@ -66,7 +71,11 @@ class Aims:
         each = []
         for part in self._batches:
             points, here = self._gradients(part, first)
-            each.append(points.norms(here))
+            if self._moment is None:
+                each.append(points.norms(here))
+            else:
+                points, here, norms = self._moment.turned(points, here)
+                each.append(norms)
             if self._projected is None:
                 self._taken.append((points, here))
             else:

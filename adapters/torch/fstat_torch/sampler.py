@@ -22,6 +22,7 @@ from .clipping import Clipping
 from .distributed import unwrapped
 from .gradients import Captured, GradientCapture, PlanTable
 from .metrics import Curvature, KeptGradients, Snapshots
+from .metrics.second_moment import SecondMoment
 from .optimisers import UpdateCounter, aligned, innermost, learning_rate
 from .points import Points
 from .step import Step, numbers
@@ -30,6 +31,7 @@ from .update import MicroBatch, Update
 from .verification import Verification, refuse_whole_modules
 
 Loss = Callable[[Any, Any], Tensor]
+_OF_STEPS = ("plain", "cosine", "second-moment")
 
 
 def cross_entropy(output: Tensor, y: Tensor) -> Tensor:
@@ -109,9 +111,13 @@ class SingleRunSampler:
         One is written, too, at the first step so many seconds after the last one.
     background : bool, default=False
         Whether shards are written in a thread.
-    metric : "plain" or Curvature, default="plain"
-        In what gradients are compared. ``"plain"``: by their inner products, at each
-        step, in `trace`. `Curvature`: in a metric that the run's gradients make up, at
+    metric : {"plain", "cosine", "second-moment"} or Curvature, default="plain"
+        In what gradients are compared. Three are of each step, and are recorded in
+        `trace`. ``"plain"``: by their inner products. ``"cosine"``: by these over the
+        norms of the examples' gradients. ``"second-moment"``: in the diagonal metric by
+        which the optimiser (Adam, RMSprop, Adagrad) moves, as it was before the step;
+        the targets' gradients are then formed, one a target, and with ``"self"`` those
+        of the batch too. `Curvature`: in a metric that the run's gradients make up, at
         moments when `snapshot` is called, in `snapshots`; it agrees far better with
         retraining, keeps a gradient an example, and needs a run in one process.
         `observations` are in this metric.
@@ -146,8 +152,8 @@ class SingleRunSampler:
     when higher. What is compared are gradients of the loss as it was
     backpropagated, before clipping, weight decay, momentum or the scaling of Adam:
     with an optimiser other than plain gradient descent, not the updates (see
-    `aligned`). Weights of examples in the loss and augmentation are part of their
-    gradients.
+    `aligned`; ``"second-moment"`` counts the scaling in). Weights of examples in the
+    loss and augmentation are part of their gradients.
 
     Steps weigh by the learning rate, times the factor of clipping by the norm where
     that is seen between the backward pass and the optimiser's step (`Step.clip_factor`
@@ -238,8 +244,20 @@ class SingleRunSampler:
                 "`projection` is of the alignments in a trace, and `metric` records "
                 "none: use Curvature(..., projection=...), or leave it out."
             )
+        if projection is not None and metric == "second-moment":
+            raise ValueError(
+                "`projection` keeps less of targets' gradients than the metric "
+                "'second-moment' forms: leave it out."
+            )
+        self._metric = "plain" if isinstance(metric, Curvature) else metric
+        self._moment = self._second_moment(metric)
         self._aims = Aims(
-            self._points, self._capture, int(refresh), int(target_batch), projection
+            self._points,
+            self._capture,
+            int(refresh),
+            int(target_batch),
+            projection,
+            self._moment,
         )
         self._trace = Trace(
             names,
@@ -248,6 +266,7 @@ class SingleRunSampler:
             flush_every=flush_every,
             flush_seconds=flush_seconds,
             background=background,
+            metric=self._metric,
         )
         self._next = 0
         self._amid = False  # between two micro-batches of an update
@@ -265,11 +284,12 @@ class SingleRunSampler:
         self, metric: str | Curvature, names: list[str], path: object
     ) -> KeptGradients | None:
         """Return what keeps gradients for a metric that needs them."""
-        if metric == "plain":
+        if isinstance(metric, str) and metric in _OF_STEPS:
             return None
         if not isinstance(metric, Curvature):
+            shown = ", ".join(map(repr, _OF_STEPS))
             raise ValueError(
-                f"`metric` must be 'plain' or Curvature(...), got {metric!r}."
+                f"`metric` must be {shown} or Curvature(...), got {metric!r}."
             )
         if self._processes is not None:
             raise ValueError(
@@ -284,6 +304,16 @@ class SingleRunSampler:
                 "gradients."
             )
         return KeptGradients(metric, names, self.model)
+
+    def _second_moment(self, metric: str | Curvature) -> SecondMoment | None:
+        if metric != "second-moment":
+            return None
+        if self._processes is not None and self._processes.sharded:
+            raise ValueError(
+                "`metric` 'second-moment' needs whole parameters on each process, got "
+                "sharded ones: use 'plain', or train with DistributedDataParallel."
+            )
+        return SecondMoment(self.optimizer, self._capture)
 
     def plan(self) -> PlanTable:
         """Return by which route each layer's inner products are formed.
@@ -455,17 +485,21 @@ class SingleRunSampler:
         step: Step,
     ) -> None:
         """Add a micro-batch to the update."""
+        cosine = self._metric == "cosine"
         if self._update is None:
             mean = self.reduction == "mean" and step.denominator is None
-            self._update = Update(mean, self._processes)
+            self._update = Update(mean and not cosine, self._processes)
             if self._records:
                 self._aims.take(number // self.every)
+        captured = batch if self._self and self._records else None
+        if captured is not None and self._moment is not None:
+            captured = self._moment.halfway(batch)
         self._update.add(
             MicroBatch(
                 examples,
-                _scale(step),
+                _inverse_norms(batch) if cosine else _scale(step),
                 self._aims.align(batch) if self._records else None,
-                batch if self._self and self._records else None,
+                captured,
                 step.extra,
                 step.denominator is None,
             )
@@ -706,3 +740,9 @@ def _scale(step: Step) -> float:
     """Return what captured gradients are multiplied with, to be those of the loss."""
     own = 1.0 if step.denominator is None else step.denominator
     return own / step.loss_scale
+
+
+def _inverse_norms(batch: Captured) -> Tensor:
+    """Return 1 over the norms of gradients; 0 where there is none."""
+    norms = batch.norms_squared().clamp(min=0).sqrt()
+    return torch.where(norms == 0, 0.0, 1 / norms)

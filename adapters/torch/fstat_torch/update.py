@@ -22,9 +22,9 @@ class MicroBatch:
     ----------
     index : ndarray of int of shape (b,)
         Numbers of the examples.
-    scale : float
+    scale : float or Tensor of shape (b,)
         What the captured gradients are to be multiplied with, such as 1 over a scale
-        of the loss.
+        of the loss, or over their norms.
     alignment : Tensor of shape (b, n_targets) or None
         Inner products with the targets.
     captured : Captured or None
@@ -36,7 +36,7 @@ class MicroBatch:
     """
 
     index: np.ndarray
-    scale: float
+    scale: float | Tensor
     alignment: Tensor | None
     captured: Captured | None
     extra: Mapping[str, Any]
@@ -99,7 +99,11 @@ class Update:
         return rows if self._processes is None else self._together(rows)
 
     def _of_targets(self, own: float) -> dict[str, Tensor]:
-        found = [p.scale * p.alignment for p in self._parts if p.alignment is not None]
+        found = [
+            _column(p.scale) * p.alignment
+            for p in self._parts
+            if p.alignment is not None
+        ]
         return {"alignment": own * torch.cat(found)} if found else {}
 
     def _of_self(self, own: float) -> dict[str, Tensor]:
@@ -114,7 +118,7 @@ class Update:
         columns = {"norm_squared": gram.diagonal().clone()}
         others = gram.fill_diagonal_(0.0)
         if self._processes is not None:
-            rows = torch.cat([a * _flat(x) for x, a in parts])
+            rows = torch.cat([_column(a) * _flat(x) for x, a in parts])
             others = self._processes.gram_rows(rows, others)
         columns["gram_sum"] = others.sum(dim=1)
         columns["gram_squares"] = others.square_().sum(dim=1)
@@ -141,13 +145,22 @@ class Update:
         return {name: np.concatenate([s[name] for s in shares]) for name in rows}
 
 
-def _gram(parts: list[tuple[Captured, float]]) -> Tensor:
+Scaled = tuple[Captured, float | Tensor]
+
+
+def _gram(parts: list[Scaled]) -> Tensor:
     """Return the inner products of all examples, in a tensor that may be changed."""
     if len(parts) == 1:
         ((captured, scale),) = parts
-        return captured.gram().mul_(scale**2)
-    rows = [torch.cat([a * b * x.cross(y) for y, b in parts], 1) for x, a in parts]
+        return captured.gram().mul_(_column(scale)).mul_(scale)
+    rows = [
+        torch.cat([_column(a) * b * x.cross(y) for y, b in parts], 1) for x, a in parts
+    ]
     return torch.cat(rows)
+
+
+def _column(scale: float | Tensor) -> float | Tensor:
+    return scale[:, None] if isinstance(scale, Tensor) else scale
 
 
 def _without_infinity(column: np.ndarray) -> np.ndarray:
