@@ -57,7 +57,7 @@ class Design:
 DESIGNS = {
     ("mlp", "tuning"): Design(1, 5, 4, 3, 2, 2, 120, 40, (90001, 90002, 90003)),
     ("mlp", "report"): Design(0, 10, 8, 6, 4, 6, 192, 64, (70001, 70002, 70003)),
-    ("cnn", "report"): Design(2, 5, 4, 3, 2, 2, 96, 32, (50001, 50002, 50003)),
+    ("cnn", "report"): Design(2, 5, 4, 3, 2, 2, 72, 24, (50001, 50002, 50003)),
     ("logistic", "report"): Design(3, 5, 4, 3, 2, 2, 96, 32, (30001, 30002, 30003)),
 }
 
@@ -103,18 +103,31 @@ class Problem:
     def truth(self, n_jobs: int = 1) -> MultiRunInfluence:
         """Return mu of retraining; what was trained before is not trained again."""
         stacked = self.model == "logistic"
-        fitted = MultiRunInfluence(
-            train=StackedTrainer(self.trainer) if stacked else self.trainer,
-            n_runs=self.design.n_runs,
-            n_runs_without=self.design.n_runs_without,
-            keep="steps",
-            random_state=self.design.data_seed,
-            n_jobs=n_jobs,
-            cache=KEPT,
-            key=f"torch {torch.__version__}",
-            verbose=1,
-        )
-        return fitted.fit(self.subsets, len(self.everyone))
+        train = StackedTrainer(self.trainer) if stacked else self.trainer
+        n_examples = len(self.everyone)
+        return retrained(train, self.design, self.subsets, n_examples, n_jobs)
+
+
+def retrained(
+    train: TorchTrainer | StackedTrainer,
+    design: Design,
+    subsets: Subsets,
+    n_examples: int,
+    n_jobs: int,
+) -> MultiRunInfluence:
+    """Return mu of retraining by a design, with as many steps, through the cache."""
+    fitted = MultiRunInfluence(
+        train=train,
+        n_runs=design.n_runs,
+        n_runs_without=design.n_runs_without,
+        keep="steps",
+        random_state=design.data_seed,
+        n_jobs=n_jobs,
+        cache=KEPT,
+        key=f"torch {torch.__version__}",
+        verbose=1,
+    )
+    return fitted.fit(subsets, n_examples)
 
 
 def subsets_of(design: Design, data: Data) -> Subsets:
