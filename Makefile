@@ -79,7 +79,9 @@ studies: $(VENV)/.installed
 	$(BIN)/python docs/studies/many_pairs.py
 	$(BIN)/python docs/studies/composition.py
 	$(BIN)/python docs/studies/ground_truth.py
-	$(BIN)/python docs/studies/curvature.py --truth
+	$(BIN)/python docs/studies/curvature.py --model logistic
+	$(BIN)/python docs/studies/curvature.py --model cnn
+	$(BIN)/python docs/studies/curvature.py --model llama
 	$(BIN)/python docs/studies/curvature.py --tune
 	$(BIN)/python docs/studies/curvature.py
 

@@ -129,18 +129,6 @@ def _ratio(with_truth: FloatArray, own: FloatArray, truth: float) -> float:
         return float(np.mean(with_truth / np.sqrt(own * truth)))
 
 
-def auroc(x: FloatArray, labels: NDArray[np.bool_]) -> FloatArray:
-    """Return the area under the ROC curve of each run for each row of labels."""
-    ranks = rankdata(x, axis=-1)
-    positive = labels.sum(axis=-1)
-    negative = labels.shape[-1] - positive
-    with np.errstate(invalid="ignore", divide="ignore"):
-        above = (
-            labels.astype(float) @ ranks.T - (positive * (positive + 1) / 2)[:, None]
-        )
-        return np.asarray(above / (positive * negative)[:, None])
-
-
 Pairing = list[tuple[int, int]]
 
 

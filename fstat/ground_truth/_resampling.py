@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._validation import FloatArray
+from ._deconvolution import probability_above, soft_auroc
 from ._judged import Judged
 from ._measures import (
     Parts,
-    auroc,
     calibration_line,
     consistency,
     corrected_pearson,
@@ -59,6 +59,47 @@ class Sample(NamedTuple):
         """Return chosen subsets and targets of an array (..., n_subsets, n_targets)."""
         return table[..., self.subsets[:, None], self.targets]
 
+    def times(self, n_subsets: int, n_targets: int) -> FloatArray:
+        """Return how often each pair was drawn, of shape (n_subsets, n_targets)."""
+        rows = np.bincount(self.subsets, minlength=n_subsets).astype(float)
+        return np.outer(rows, np.bincount(self.targets, minlength=n_targets))
+
+
+class Strong(NamedTuple):
+    """Probabilities that pairs are strong, from each run's neighbours.
+
+    Parameters
+    ----------
+    known : ndarray of bool of shape (n_subsets, n_targets)
+        Pairs that all runs have estimated.
+    above, below : ndarray of shape (n_estimates, n_known)
+        That mu exceeds the threshold, or lies below minus it.
+    """
+
+    known: NDArray[np.bool_]
+    above: FloatArray
+    below: FloatArray
+
+    @classmethod
+    def of(
+        cls, estimates: FloatArray, mu: FloatArray, error: FloatArray, threshold: float
+    ) -> Strong:
+        """Learn them from mu of retraining and its standard errors."""
+        known = np.asarray(~np.isnan(estimates).any(axis=0))
+        m, s = mu[known], error[known]
+        above = [probability_above(x[known], m, s, threshold) for x in estimates]
+        below = [probability_above(-x[known], -m, s, threshold) for x in estimates]
+        return cls(known, np.stack(above), np.stack(below))
+
+    def auroc(self, estimates: FloatArray, sample: Sample) -> tuple[float, float]:
+        """Return the mean areas under the ROC curves of a sample's runs."""
+        count = sample.times(*self.known.shape)[self.known]
+        runs = sample.estimates
+        x = estimates[:, self.known]
+        above = [soft_auroc(x[k], self.above[k], count) for k in runs]
+        below = [soft_auroc(-x[k], self.below[k], count) for k in runs]
+        return float(np.mean(above)), float(np.mean(below))
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -76,6 +117,8 @@ class Comparison:
         As `covered_pairs` gives it.
     threshold : float
         From which size of mu a pair is strong.
+    strong : Strong
+        How probable that is of each pair.
     """
 
     judged: Judged
@@ -83,6 +126,7 @@ class Comparison:
     truth: FloatArray
     covered: dict[str, FloatArray]
     threshold: float
+    strong: Strong
 
     def measures(self, rng: np.random.RandomState) -> dict[str, float]:
         """Return all measures of the pairs themselves."""
@@ -101,6 +145,10 @@ class Comparison:
                 pairs = x[:, own], mu[own]
                 found[f"pearson{suffix}"] = float(correlation(*pairs).mean())
                 found[f"spearman{suffix}"] = float(rank_correlation(*pairs).mean())
+        for name, y, sign in (("above", mu, 1.0), ("below", -mu, -1.0)):
+            label, once = (y > self.threshold).astype(float), np.ones_like(mu)
+            each = [soft_auroc(sign * one, label, once) for one in x]
+            found[f"auroc_{name}"] = float(np.mean(each))
         return {**found, "coverage": _mean(self.covered["observed"])}
 
     def resampled(
@@ -133,8 +181,8 @@ class Comparison:
     def _measures(self, parts: Parts, sample: Sample) -> dict[str, float]:
         """Return all measures of a sample, whose mu of retraining `parts` are.
 
-        Pairs are labelled by all runs: resampled ones, having twice the noise, would
-        mislabel more of them, and lower every AUROC.
+        How probably a pair is strong is learnt from all runs: resampled ones have twice
+        the noise.
         """
         table = sample.of(self.judged.mu)
         flat = table.reshape(len(table), -1)
@@ -143,14 +191,12 @@ class Comparison:
             return dict.fromkeys(MEASURES, np.nan)
         every, own = flat[:, known], parts.at(known)
         x, two = every[sample.estimates], _different(sample.estimates)
-        truth = sample.of(self.truth).reshape(1, -1)[:, known]
         without = self.runs.P.mean(axis=1)[sample.subsets[:, None], sample.targets]
         values = (
             corrected_pearson(x, own),
             corrected_spearman(x, own),
             *corrected_strong(x, own, self.threshold),
-            float(auroc(x, truth > self.threshold).mean()),
-            float(auroc(-x, truth < -self.threshold).mean()),
+            *self.strong.auroc(self.judged.mu, sample),
             *calibration_line(every, two, own, self._noise(sample, known)),
             _mean(sample.of(self.covered["widened"])),
             _mean(sample.of(self.covered["calibrated"])),

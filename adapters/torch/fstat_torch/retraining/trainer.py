@@ -225,6 +225,8 @@ class TorchTrainer:
         **options
             Those of `SingleRunSampler`. Unless they say otherwise, it is asked about
             `measure` at each of the trainer's targets, and knows the optimiser.
+            `parameters` may be a function of the model, such as
+            `metrics.last_layer_parameters`.
 
         Returns
         -------
@@ -343,6 +345,8 @@ def _watching(
         "loss": trainer.loss,
         "optimizer": optimizer,
     }
+    if callable(options.get("parameters")):
+        options = options | {"parameters": options["parameters"](model)}
     return SingleRunSampler(model, **(given | options))
 
 

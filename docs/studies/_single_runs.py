@@ -1,0 +1,168 @@
+"""What single runs say of the subsets of a problem, judged by retraining."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import joblib
+import numpy as np
+from _llama_truth import Facts
+from _mnist_truth import Problem
+from numpy.typing import NDArray
+
+from fstat import FInfluence, Observations
+from fstat.ground_truth import CalibratedInfluence
+from fstat_torch import Curvature, GradientCapture, cross_entropy
+
+DOCS = Path(__file__).parents[1]
+LEVEL = 0.9  # of the intervals of single runs
+FOLDS = 8
+memory = joblib.Memory(DOCS.parent / "results" / "single_runs", verbose=0)
+Array = NDArray[np.float64]
+
+
+class Score(NamedTuple):
+    """Estimates of one run, (n_subsets, n_targets), its intervals and CPU seconds."""
+
+    mu: Array
+    half: Array | None
+    seconds: float
+
+
+def problem_of(model: str, name: str = "report") -> Any:
+    """Return a problem with its subsets, recipe and truth."""
+    return Facts() if model == "llama" else Problem(name, model)
+
+
+def plain_seconds(problem: Any) -> float:
+    """Return CPU seconds of one training that nobody watches; the best of three."""
+    runs = [_timed(lambda: problem.trainer.fit(problem.everyone, 1)) for _ in range(3)]
+    return min(seconds for _, seconds in runs)
+
+
+@memory.cache  # type: ignore[untyped-decorator]
+def plain_scores(model: str, name: str, seed: int) -> dict[str, Score]:
+    """Return what compares gradients as they are, from one run."""
+    problem = problem_of(model, name)
+    sampler, seconds = _timed(lambda: problem.trainer.sample(seed))
+    trace, subsets = sampler.trace, problem.subsets
+    columns = trace.columns()
+    dots = columns["alignment"].astype(float)
+    step = np.repeat(np.arange(trace.n_steps), columns["batch_size"])
+
+    def total(values: Array) -> Score:
+        by_example = np.zeros((len(problem.everyone), values.shape[1]))
+        np.add.at(by_example, columns["index"], values)
+        return Score(_sums(by_example, subsets), None, seconds)
+
+    observations = trace.observations(subsets)
+    return {
+        "sum of dot products (TracIn in the run)": total(dots),
+        "the same, over the target's norm": total(dots / columns["target_norm"][step]),
+        "mu per step": _per_step(observations, subsets, seconds),
+        "mu per step, composed": _composed(observations, subsets, seconds),
+    }
+
+
+@memory.cache  # type: ignore[untyped-decorator]
+def curvature_scores(
+    model: str, name: str, seed: int, **options: Any
+) -> dict[str, Score]:
+    """Return standardised and raw scores in a curvature metric, from one run."""
+    problem = problem_of(model, name)
+    parameters = options.pop("parameters", None)
+    metric = Curvature(len(problem.everyone), random_state=seed, **options)
+    sampler, seconds = _timed(
+        lambda: problem.trainer.sample(seed, metric=metric, parameters=parameters)
+    )
+    observations = sampler.observations(problem.subsets)
+    raw = sampler.observations(problem.subsets, standardize=False)
+    mean = np.bincount(raw.pair, raw.q - raw.p) / raw.n_steps
+    mean = mean.reshape(len(problem.subsets), -1)
+    return {
+        "": _per_step(observations, problem.subsets, seconds),
+        ", not standardised": Score(mean, None, seconds),
+    }
+
+
+@memory.cache  # type: ignore[untyped-decorator]
+def cosine(model: str, name: str, seed: int) -> Score:
+    """Return sums of cosines of gradients at the end of one run."""
+    problem = problem_of(model, name)
+    trained = problem.trainer.fit(problem.everyone, seed)
+    start = time.process_time()
+    capture = GradientCapture(trained)
+    everyone = capture.of(cross_entropy, problem.data.x, problem.data.y)
+    aims = capture.of(cross_entropy, *problem.targets)
+    found = everyone.cross(aims).numpy()
+    found = found / np.sqrt(everyone.norms_squared().numpy())[:, None]
+    found /= np.sqrt(aims.norms_squared().numpy())
+    seconds = time.process_time() - start
+    return Score(_sums(found, problem.subsets), None, seconds)
+
+
+class Calibrated(NamedTuple):
+    """Mu of retraining predicted for subsets that were not learnt from."""
+
+    mu: Array
+    low: Array
+    high: Array
+
+    def covers(self, truth: Array) -> tuple[float, float]:
+        """Return how often intervals cover, and the error of that over subsets."""
+        return covered((self.low <= truth) & (truth <= self.high))
+
+
+def out_of_fold(x: Array, truth: Array) -> Calibrated:
+    """Predict each eighth of the subsets by the others."""
+    found = Calibrated(*(np.empty_like(truth) for _ in range(3)))
+    fold = np.arange(len(x)) % FOLDS
+    for k in range(FOLDS):
+        own = fold == k
+        fitted = CalibratedInfluence().fit(x[~own], truth[~own])
+        found.mu[own] = fitted.predict(x[own])
+        found.low[own], found.high[own] = fitted.predict_interval(x[own], LEVEL)
+    return found
+
+
+def covered(inside: NDArray[np.bool_]) -> tuple[float, float]:
+    """Return a share of pairs, and its standard error with subsets as clusters."""
+    each = inside.mean(axis=1)
+    return float(each.mean()), float(each.std(ddof=1) / np.sqrt(len(each)))
+
+
+def fill(page: str, name: str, text: str) -> None:
+    """Put text between the marks of a page of the documentation."""
+    file = DOCS / page
+    head, mark, rest = file.read_text().partition(f"<!-- {name} -->\n")
+    end = f"<!-- end of {name} -->"
+    if not mark or end not in rest:
+        raise ValueError(f"`{page}` must have marks for {name!r}, got none.")
+    file.write_text(f"{head}{mark}\n{text}\n\n{end}{rest.partition(end)[2]}")
+
+
+def _timed(act: Callable[[], Any]) -> tuple[Any, float]:
+    start = time.process_time()
+    return act(), time.process_time() - start
+
+
+def _sums(by_example: Array, subsets: dict[str, NDArray[np.int64]]) -> Array:
+    return np.stack([by_example[s].sum(axis=0) for s in subsets.values()])
+
+
+def _per_step(observations: Observations, subsets: Any, seconds: float) -> Score:
+    fitted = FInfluence().fit(observations)
+    low, high = fitted.confidence_interval(LEVEL)
+    shape = len(subsets), -1
+    half = (high - low) / 2
+    return Score(fitted.mu_.reshape(shape), half.reshape(shape), seconds)
+
+
+def _composed(observations: Observations, subsets: Any, seconds: float) -> Score:
+    found = observations.composed()
+    shape = len(subsets), -1
+    half = 1.645 * found.stderr.reshape(shape)
+    return Score(found.mu.reshape(shape), half, seconds)
