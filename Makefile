@@ -63,6 +63,8 @@ bench: $(VENV)/.installed
 	$(BIN)/python tests/benchmarks/bench_composition.py
 	$(BIN)/python tests/benchmarks/bench_gradients.py
 	$(BIN)/python tests/benchmarks/bench_curvature.py
+	$(BIN)/python tests/benchmarks/bench_targets.py
+	$(BIN)/python tests/benchmarks/bench_llama.py
 
 validity: $(VENV)/.installed
 	$(BIN)/python docs/studies/validity.py

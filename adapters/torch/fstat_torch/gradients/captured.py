@@ -31,16 +31,18 @@ class Captured:
     ----------
     n : int
         Number of examples.
+    blocks : dict of str to Block
+        The gradients by unit of the model, in factors where those are cheaper.
     """
 
     def __init__(self, plan: Plan):
         self._plan = plan
         self._n: int | None = None
-        self._blocks: dict[str, Block] = {}
+        self.blocks: dict[str, Block] = {}
         self._dtypes: set[torch.dtype] = set()
 
     def _fill(self, n: int, blocks: dict[str, Block], dtypes: set[torch.dtype]) -> None:
-        self._n, self._blocks, self._dtypes = n, blocks, dtypes
+        self._n, self.blocks, self._dtypes = n, blocks, dtypes
 
     @classmethod
     def summed(cls, passes: Iterable[Captured]) -> Captured:
@@ -62,7 +64,7 @@ class Captured:
             dtypes |= here._dtypes
             plan = here._plan
             with full_precision(here._device):
-                for name, block in here._blocks.items():
+                for name, block in here.blocks.items():
                     total = totals.setdefault(name, {})
                     for parameter, share in block.sums().items():
                         kept = total.get(parameter)
@@ -118,9 +120,9 @@ class Captured:
         shape = self.n, other.n
         parts = []
         with full_precision(self._device):
-            for name, block in self._blocks.items():
-                if name in other._blocks:
-                    parts.append(inner_products(block, other._blocks[name]))
+            for name, block in self.blocks.items():
+                if name in other.blocks:
+                    parts.append(inner_products(block, other.blocks[name]))
         return self._add(parts, shape)
 
     def norms_squared(self) -> Tensor:
@@ -133,7 +135,7 @@ class Captured:
         """
         shape = (self.n,)
         with full_precision(self._device):
-            parts = [block.norms_squared() for block in self._blocks.values()]
+            parts = [block.norms_squared() for block in self.blocks.values()]
         return self._add(parts, shape)
 
     def sum_gradients(self) -> dict[str, Tensor]:
@@ -244,7 +246,7 @@ class Captured:
         """Give sums, or one row per example, by the parameter's name."""
         found: dict[str, Tensor] = {}
         with full_precision(self._device):
-            for block in self._blocks.values():
+            for block in self.blocks.values():
                 found |= block.materialised() if rows else block.sums()
         gradients = {}
         for name, parameter in self._plan.parameters.items():

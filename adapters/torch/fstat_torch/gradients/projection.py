@@ -60,7 +60,7 @@ class Projection:
             One row an example.
         """
         shape = captured.n, 2 * self._size
-        parts = [self._sums(block) for block in captured._blocks.values()]
+        parts = [self._sums(block) for block in captured.blocks.values()]
         sums = captured._add(parts, shape)
         return sums[:, : self._size] - sums[:, self._size :]
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..measures import IGNORED
 from .data import Example, Message, as_messages
 
-IGNORED = -100  # labels that torch's cross-entropy passes over
 PLAIN_TEMPLATE = (
     "{{ bos_token or '' }}{% for message in messages %}"
     "### {{ message['role'] }}\n{{ message['content'] }}"

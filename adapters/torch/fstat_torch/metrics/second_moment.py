@@ -108,7 +108,7 @@ class SecondMoment:
         diagonals = self.diagonals()
         blocks: dict[str, Block] = {}
         squares: list[Tensor] = []
-        for unit, block in here._blocks.items():
+        for unit, block in here.blocks.items():
             found = {}
             for name, gradients in block.materialised().items():
                 goals = points.combine(gradients.mT).mT
@@ -129,7 +129,7 @@ class SecondMoment:
                     for name, g in block.materialised().items()
                 }
             )
-            for unit, block in batch._blocks.items()
+            for unit, block in batch.blocks.items()
         }
         return _captured(batch, batch.n, blocks)
 

@@ -91,7 +91,7 @@ class GradientStore:
 
     def _encoded(self, captured: Captured) -> Rows:
         found: Rows = {}
-        for name, block in captured._blocks.items():
+        for name, block in captured.blocks.items():
             if name not in self._codes:
                 self._codes[name] = self._choose(name, block)
             found[name] = tuple(map(precise, self._codes[name].encode(block)))
@@ -149,7 +149,7 @@ class GradientStore:
                     self._codes[name].encode(block), self._kept[name], strict=True
                 )
             )
-            for name, block in captured._blocks.items()
+            for name, block in captured.blocks.items()
             if name in self._codes
         }
 

@@ -234,7 +234,7 @@ def _kept(captured: Captured) -> list[Tensor]:
     """Copy what a curvature metric keeps of the examples, once it is found finite."""
     parts = [
         part
-        for name, block in captured._blocks.items()
+        for name, block in captured.blocks.items()
         for part in exact_code(name, block).encode(block)
     ]
     copies = [part.clone() for part in parts]
