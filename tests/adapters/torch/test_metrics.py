@@ -265,7 +265,7 @@ def test_lengths_may_change_the_route_but_not_the_sketch(swapped):
             model(x)[:, :2].square().sum().backward()
         store.put(torch.arange(3), batch)
         kept.append(everything(store)[""][0].clone())
-        routes = [type(block).__name__ for block in batch._blocks.values()]
+        routes = [type(block).__name__ for block in batch.blocks.values()]
     assert routes == ["Dense"]
     torch.testing.assert_close(*kept)
 
