@@ -283,10 +283,13 @@ READING = """## What to read from it
 - In correlation the curvature metric leads all other packages, with intervals of the
   difference that exclude 0, at about a tenth of the cost, or less, of those that reach
   0.7.
-- In telling positive pairs nothing separates the good methods: they are at what the
-  truth allows. In telling negative ones it leads dot products, cosines, TracIn, and
-  EK-FAC and conjugate gradients with their defaults; its lead over the other variants
-  is within the error, and all remain below what the truth allows.
+- Costs compare methods with each other. The plain training that they are divided by may
+  have been timed while the machine was less busy: here they are up to half too large.
+- In telling positive pairs little separates the good methods: they are at what the
+  truth allows. In telling negative ones it leads dot products, cosines, TracIn,
+  TRAK of one model, and EK-FAC and conjugate gradients with their defaults; its lead
+  over the other variants is within the error, and all remain below what the truth
+  allows.
 - It is not the most consistent between runs: dot products, TracIn and tuned conjugate
   gradients are ahead of the 300 random landmarks; with all landmarks, at six times
   the cost, it is level with the last of these.
