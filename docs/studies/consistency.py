@@ -149,6 +149,7 @@ def against_accuracy(found: dict[str, dict]) -> Figure:
     figure = Figure(figsize=(8.5, 5.2), layout="constrained")
     ax = figure.add_subplot()
     shown = {k: v for k, v in found.items() if v["consistency_spearman"][0] is not None}
+    legend: list[str] = []
     for name, one in shown.items():
         x, y = (one[m] for m in ("consistency_spearman", "pearson"))
         ours = name.startswith("fstat")
@@ -164,21 +165,17 @@ def against_accuracy(found: dict[str, dict]) -> Figure:
             elinewidth=0.8,
             ms=5,
         )
-        left = x[0] > 0.8
+        number = len(legend) + 1
         ax.annotate(
-            name,
-            (x[0], y[0]),
-            xytext=(-6 if left else 6, 4),
-            textcoords="offset points",
-            ha="right" if left else "left",
-            fontsize=7,
-            color=colour,
+            str(number), (x[0], y[0]), (5, 4), textcoords="offset points", fontsize=8
         )
+        legend.append(f"{number}  {name}")
+    ax.text(1.02, 1.0, "\n".join(legend), transform=ax.transAxes, va="top", fontsize=8)
     ax.set(
         xlabel="consistency: Spearman correlation between two runs",
         ylabel="accuracy: Pearson correlation with retraining, noise-corrected",
         xlim=(0, 1),
-        ylim=(0, 1),
+        ylim=(0.25, 1),
     )
     return figure
 
