@@ -150,7 +150,7 @@ def draw(result: Result, path: Path) -> None:
     right.barh(shown.index, shown, color="tab:blue")
     right.axvline(shown["nothing"], color="black", linewidth=0.8)
     right.invert_yaxis()
-    right.set_xlabel("log-odds of a bad answer, questions not asked before")
+    right.set_xlabel("log-odds of bad answers")
     right.set_title("trained again without")
     figure.savefig(path, dpi=110)
     plt.close(figure)
