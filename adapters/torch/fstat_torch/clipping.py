@@ -68,7 +68,9 @@ class Clipping:
             now = _local(parameter.grad)
             if now is not None and id(parameter) in kept:
                 gradient, version, was = kept[id(parameter)]
-                written |= now is not gradient or now._version != version
+                # Writing to a sharded tensor leaves no trace on its local part.
+                sharded = now is not parameter.grad
+                written |= sharded or now is not gradient or now._version != version
                 before.append(was)
                 after.append(now.reshape(-1)[: len(was)])
         # Gradients that nobody wrote to, as in most loops, need not be compared.
