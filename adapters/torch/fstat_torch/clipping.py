@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_PARAMETERS, _ENTRIES = 4, 1024
+_PARAMETERS, _ENTRIES = 2, 1024
 _RTOL = {torch.float64: 1e-7, torch.float32: 1e-4}
 
 
@@ -17,7 +17,7 @@ class Clipping:
     Parameters
     ----------
     optimizer : torch.optim.Optimizer
-        Whose parameters are looked at, the smallest few of them.
+        Whose parameters are looked at, the smallest two of them.
     alone : bool
         Whether gradients are whole when they arrive, rather than averaged over
         processes after that.
@@ -43,8 +43,7 @@ class Clipping:
     def _keep(self, parameter: Tensor) -> None:
         gradient = _local(parameter.grad)
         if gradient is not None:
-            was = gradient.detach().reshape(-1)[:_ENTRIES].clone()
-            self._before[id(parameter)] = gradient, gradient._version, was
+            self._before[id(parameter)] = gradient, gradient._version, _few(gradient)
 
     def note(self, scale: float) -> None:
         """Say that the backward passes of an update are over.
@@ -72,7 +71,7 @@ class Clipping:
                 sharded = now is not parameter.grad
                 written |= sharded or now is not gradient or now._version != version
                 before.append(was)
-                after.append(now.reshape(-1)[: len(was)])
+                after.append(_few(now))
         # Gradients that nobody wrote to, as in most loops, need not be compared.
         return min(1.0, _ratio(before, after, self._scale)) if written else 1.0
 
@@ -92,6 +91,12 @@ def _ratio(before: list[Tensor], after: list[Tensor], scale: float) -> float:
     # False, too, where gradients are zero or overflowed.
     one = bool(off <= rtol * torch.linalg.vector_norm(new)) and bool(ratio >= 0)
     return float(ratio) if one else 1.0
+
+
+def _few(gradient: Tensor) -> Tensor:
+    """Return a copy of some entries, flat."""
+    few = gradient if gradient.numel() <= _ENTRIES else gradient.reshape(-1)[:_ENTRIES]
+    return few.detach().clone().flatten()
 
 
 def _local(gradient: Any) -> Tensor | None:
