@@ -71,9 +71,12 @@ class Clipping:
                 sharded = now is not parameter.grad
                 written |= sharded or now is not gradient or now._version != version
                 before.append(was)
-                after.append(_few(now))
-        # Gradients that nobody wrote to, as in most loops, need not be compared.
-        return min(1.0, _ratio(before, after, self._scale)) if written else 1.0
+                after.append(now)
+        if not written:
+            # Gradients that nobody wrote to, as in most loops, need not be compared.
+            return 1.0
+        ratio = _ratio(before, [_few(gradient) for gradient in after], self._scale)
+        return min(1.0, ratio)
 
     def close(self) -> None:
         """Let go of the parameters."""
