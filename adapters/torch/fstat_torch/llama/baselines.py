@@ -56,30 +56,8 @@ def gradient_cosine(columns: Mapping[str, np.ndarray], n_examples: int) -> Float
     norms = np.repeat(columns["target_norm"], columns["batch_size"], axis=0)
     own = np.sqrt(columns["norm_squared"].astype(float))[:, None]
     cosine = (columns["alignment"] / (own * norms)).mean(axis=1)
-    return _mean_by(columns["index"], cosine, n_examples)
-
-
-def mean_loss(columns: Mapping[str, np.ndarray], n_examples: int) -> FloatArray:
-    """Return the mean over steps of each example's loss for a token.
-
-    Parameters
-    ----------
-    columns : mapping of str to ndarray
-        What `Trace.columns` returned, with the losses.
-    n_examples : int
-        Number of training examples.
-
-    Returns
-    -------
-    ndarray of shape (n_examples,)
-        Scores; 0 for examples that were not met.
-    """
-    return _mean_by(columns["index"], columns["extra:loss"], n_examples)
-
-
-def _mean_by(index: ArrayLike, values: ArrayLike, n_examples: int) -> FloatArray:
-    count = np.bincount(np.asarray(index), minlength=n_examples)
-    total = np.bincount(np.asarray(index), np.asarray(values), n_examples)
+    count = np.bincount(columns["index"], minlength=n_examples)
+    total = np.bincount(columns["index"], cosine, n_examples)
     return np.asarray(total / np.maximum(count, 1))
 
 

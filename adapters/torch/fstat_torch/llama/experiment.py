@@ -10,12 +10,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from fstat import select
-
 from .baselines import bm25, embedding_similarity, gradient_cosine, tracin
 from .laboratory import Config, Laboratory, Training
 from .poison import Poisoned
-from .scoring import Scores, score
+from .scoring import Scores, score, select_scores
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -146,9 +144,10 @@ def tell(data: Poisoned, watched: Training, fdr: float) -> Scores:
     if mu.notna().all():
         return told
     table = told.table.assign(mu=mu.fillna(mu.median()))
-    if len(table) < 500:
+    mu = table["mu"].to_numpy()
+    selection = select_scores(mu, fdr=fdr, alternative="greater")
+    if selection is None:
         return replace(told, table=table)
-    selection = select(table["mu"], fdr=fdr, null="empirical", alternative="greater")
     decided = {"qvalue": selection.qvalues, "selected": selection.selected}
     return replace(told, table=table.assign(**decided), selection=selection)
 

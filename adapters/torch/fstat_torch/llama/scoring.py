@@ -117,7 +117,9 @@ def score(
             overall, influence = _fit(_over_targets(observations, n_targets))
     if getattr(recorded, "compares_at_snapshots", False):
         influence = None  # snapshots are not independent, and test nothing
-    selection = _select(overall["mu"].to_numpy(), influence, fdr, alternative)
+    selection = select_scores(
+        overall["mu"].to_numpy(), influence, fdr=fdr, alternative=alternative
+    )
     table = told.join(overall[["mu", "low", "high"]])
     table["qvalue"] = np.nan if selection is None else selection.qvalues
     table["selected"] = False if selection is None else selection.selected
@@ -201,9 +203,31 @@ def _over_targets(observations: Observations, n_targets: int) -> Observations:
     )
 
 
-def _select(
-    mu: FloatArray, influence: FInfluence | None, fdr: float, alternative: str
+def select_scores(
+    mu: FloatArray,
+    influence: FInfluence | None = None,
+    *,
+    fdr: float,
+    alternative: str,
 ) -> Selection | None:
+    """Select among scores, by what most of them look like if they are many.
+
+    Parameters
+    ----------
+    mu : ndarray of shape (n,)
+        Scores; NaN where there is none.
+    influence : FInfluence, optional
+        Their estimator, which a few of them are tested by.
+    fdr : float
+        False discovery rate.
+    alternative : {"two-sided", "greater", "less"}
+        Whether to select what helps or harms, or only one of the two.
+
+    Returns
+    -------
+    Selection or None
+        None where there are neither many scores nor tests of them.
+    """
     if np.isfinite(mu).sum() >= _MANY:
         return select(mu, fdr=fdr, null="empirical", alternative=alternative)
     if influence is None:
