@@ -109,6 +109,11 @@ class Aims:
             aligned = [points.combine(batch.cross(g)) for points, g in self._taken]
         return gathered(aligned, self._batches)
 
+    @property
+    def n_targets(self) -> int:
+        """How many targets there are, besides the examples themselves."""
+        return sum(len(points.names) for points in self._batches)
+
     def noise(self) -> np.ndarray:
         """Return how much of the spread of alignments a projection made up.
 
@@ -118,12 +123,11 @@ class Aims:
             Shares of the variance within batches, from 0 to 1; NaN before there is
             any.
         """
-        n = sum(len(points.names) for points in self._batches)
         if self._projected is None:
-            return np.zeros(n)
+            return np.zeros(self.n_targets)
         found = self._projected.noise()
         if not found:
-            return np.full(n, np.nan)
+            return np.full(self.n_targets, np.nan)
         return gathered(found, self._batches).cpu().numpy()
 
     def pass_on(self) -> None:

@@ -57,6 +57,12 @@ class Processes:
         dist.gather_object(rows, found, dst=first, group=self._side)
         return found
 
+    def share(self, own: Any) -> list[Any]:
+        """Return one object of each process, on all of them."""
+        found: list[Any] = [None] * self.size
+        dist.all_gather_object(found, own, group=self._side)
+        return found
+
     def agree(self, flag: bool) -> bool:
         """Return what rank 0 says."""
         said = torch.tensor([flag])

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from os import PathLike
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -19,19 +20,22 @@ from fstat.trace import Subsets
 
 from .aims import Aims, moved
 from .clipping import Clipping
+from .comparison import COMPARISONS, Comparison
 from .distributed import unwrapped
+from .fresh import FreshGradients
 from .gradients import Captured, GradientCapture, PlanTable
 from .metrics import Curvature, KeptGradients, Snapshots
-from .metrics.second_moment import SecondMoment
 from .optimisers import UpdateCounter, aligned, innermost, learning_rate
+from .passes import AlignedPass, CurvaturePass
 from .points import Points
+from .reference import Reference
 from .step import Step, numbers
 from .targets import Targets, read_targets
 from .update import MicroBatch, Update
 from .verification import Verification, refuse_whole_modules
 
 Loss = Callable[[Any, Any], Tensor]
-_OF_STEPS = ("plain", "cosine", "second-moment")
+_ANEW = "of gradients taken anew"
 
 
 def cross_entropy(output: Tensor, y: Tensor) -> Tensor:
@@ -100,7 +104,8 @@ class SingleRunSampler:
         Parameters in which gradients are compared; by default all that require one.
         Those of the last layer alone, or only its bias, cost almost nothing.
     path : path-like, optional
-        Folder to write the trace to as training goes on; kept in memory by default.
+        Folder to write the trace to as training goes on, and snapshots of a
+        `reference`; kept in memory by default.
     resume : bool, default=False
         Whether to go on with the trace that the folder `path` holds, if it holds one.
         Give `load_state_dict` what was saved with the model; without it the run starts
@@ -111,16 +116,26 @@ class SingleRunSampler:
         One is written, too, at the first step so many seconds after the last one.
     background : bool, default=False
         Whether shards are written in a thread.
-    metric : {"plain", "cosine", "second-moment"} or Curvature, default="plain"
-        In what gradients are compared. Three are of each step, and are recorded in
+    metric : str or Curvature, default="plain"
+        In what gradients are compared. Four are of each step, and are recorded in
         `trace`. ``"plain"``: by their inner products. ``"cosine"``: by these over the
         norms of the examples' gradients. ``"second-moment"``: in the diagonal metric by
         which the optimiser (Adam, RMSprop, Adagrad) moves, as it was before the step;
         the targets' gradients are then formed, one a target, and with ``"self"`` those
-        of the batch too. `Curvature`: in a metric that the run's gradients make up, at
-        moments when `snapshot` is called, in `snapshots`; it agrees far better with
+        of the batch too. ``"second-moment-cosine"``: the same over the norms, in that
+        metric, of the examples' gradients, which are formed where a layer is used more
+        than once for each. `Curvature`: in a metric that the run's gradients make up,
+        at moments when `snapshot` is called, in `snapshots`; it agrees far better with
         retraining, keeps a gradient an example, and needs a run in one process.
         `observations` are in this metric.
+    reference : iterable of (index, x, y), optional
+        Examples whose gradients are taken anew whenever `snapshot` is called, and
+        scored in any metric, in `snapshots`. It is iterated from its beginning each
+        time: numbers of the examples in the training set, each once; what the model is
+        called with, as in `Target`; and what `loss` takes. The model is in eval mode.
+        Nothing is then recorded of the steps, which need not be wrapped, but with
+        ``Curvature(trace=True)``. Let it be a loader of its own, not the one that
+        training is going through.
     distributed : bool, optional
         Whether several processes train this model, each on its share of the batch;
         needed where the model is not wrapped. All of them then need a sampler.
@@ -130,7 +145,7 @@ class SingleRunSampler:
     trace : Trace
         What was recorded so far; nothing, where `metric` says so.
     snapshots : Snapshots
-        The scores so far, in the metric `Curvature`.
+        The scores so far, in the metric `Curvature` or of a `reference`.
 
     Raises
     ------
@@ -214,6 +229,7 @@ class SingleRunSampler:
         flush_seconds: float = 60.0,
         background: bool = False,
         metric: str | Curvature = "plain",
+        reference: Iterable[Any] | None = None,
         distributed: bool | None = None,
     ) -> None:
         if reduction not in ("mean", "sum"):
@@ -237,28 +253,28 @@ class SingleRunSampler:
         given, self._self = read_targets(targets, loss)
         self._points, names = Points.of(given), list(given)
         names = [*names, SELF] if self._self else names
-        self._kept = self._keeping(metric, names, path)
-        self._records = not isinstance(metric, Curvature) or metric.trace
-        if projection is not None and not self._records:
-            raise ValueError(
-                "`projection` is of the alignments in a trace, and `metric` records "
-                "none: use Curvature(..., projection=...), or leave it out."
-            )
-        if projection is not None and metric == "second-moment":
-            raise ValueError(
-                "`projection` keeps less of targets' gradients than the metric "
-                "'second-moment' forms: leave it out."
-            )
-        self._metric = "plain" if isinstance(metric, Curvature) else metric
-        self._moment = self._second_moment(metric)
+        self._metric = _comparison(metric)
+        curved = metric if isinstance(metric, Curvature) else None
+        self._records = reference is None if curved is None else curved.trace
+        self._refuse(curved, path, projection, reference)
+        self._comparison = Comparison(
+            self._metric, self.optimizer, self._capture, self._processes
+        )
         self._aims = Aims(
             self._points,
             self._capture,
             int(refresh),
             int(target_batch),
             projection,
-            self._moment,
+            self._comparison.moment,
         )
+        self._kept: KeptGradients | None = None
+        self._fresh: FreshGradients | None = None
+        if reference is not None:
+            passes = Reference(reference, loss, self._capture, self._processes)
+            self._fresh = self._anew(passes, curved, names, path, resume)
+        elif curved is not None:
+            self._kept = KeptGradients(curved, names, self.model)
         self._trace = Trace(
             names,
             path=path if self.is_writer else None,
@@ -269,10 +285,11 @@ class SingleRunSampler:
             metric=self._metric,
         )
         self._next = 0
+        self._counted = False  # whether `step` announced the optimiser's next one
         self._amid = False  # between two micro-batches of an update
         self._update: Update | None = None
         self._verification = Verification(self.model, self._processes)
-        self._counter = UpdateCounter(self.optimizer, scaler, self._settle)
+        self._counter = UpdateCounter(self.optimizer, scaler, self._stepped)
         self._clipping = None
         if self.optimizer is not None:
             self._clipping = Clipping(self.optimizer, self._processes is None)
@@ -280,40 +297,57 @@ class SingleRunSampler:
         if self._processes is not None and self._processes.sharded:
             refuse_whole_modules(self._capture)
 
-    def _keeping(
-        self, metric: str | Curvature, names: list[str], path: object
-    ) -> KeptGradients | None:
-        """Return what keeps gradients for a metric that needs them."""
-        if isinstance(metric, str) and metric in _OF_STEPS:
-            return None
-        if not isinstance(metric, Curvature):
-            shown = ", ".join(map(repr, _OF_STEPS))
-            raise ValueError(
-                f"`metric` must be {shown} or Curvature(...), got {metric!r}."
-            )
-        if self._processes is not None:
+    def _refuse(
+        self,
+        curved: Curvature | None,
+        path: object,
+        projection: int | None,
+        reference: object,
+    ) -> None:
+        """Refuse what the metric has no use for."""
+        if curved is not None and self._processes is not None:
             raise ValueError(
                 "`metric` Curvature needs a model that is trained in one process, "
                 f"got {self._processes.size}, of which each sees a share of the "
                 "examples: use 'plain'."
             )
-        if path is not None and not metric.trace:
+        if path is not None and not self._records and reference is None:
             raise ValueError(
                 "`path` is where the trace goes, and `metric` records none: use "
                 "Curvature(..., trace=True), or Curvature(..., path=...) for the kept "
                 "gradients."
             )
-        return KeptGradients(metric, names, self.model)
-
-    def _second_moment(self, metric: str | Curvature) -> SecondMoment | None:
-        if metric != "second-moment":
-            return None
-        if self._processes is not None and self._processes.sharded:
+        if projection is not None and curved is not None and not curved.trace:
             raise ValueError(
-                "`metric` 'second-moment' needs whole parameters on each process, got "
-                "sharded ones: use 'plain', or train with DistributedDataParallel."
+                "`projection` is of the alignments in a trace, and `metric` records "
+                "none: use Curvature(..., projection=...), or leave it out."
             )
-        return SecondMoment(self.optimizer, self._capture)
+        if projection is not None and self._metric.startswith("second-moment"):
+            raise ValueError(
+                "`projection` keeps less of targets' gradients than the metric "
+                f"{self._metric!r} forms: leave it out."
+            )
+
+    def _anew(
+        self,
+        reference: Reference,
+        curved: Curvature | None,
+        names: list[str],
+        path: str | PathLike[str] | None,
+        resume: bool,
+    ) -> FreshGradients:
+        """Return what takes snapshots of a reference."""
+        score: AlignedPass | CurvaturePass
+        if curved is None:
+            score = AlignedPass(self._comparison, self._aims, self._self)
+            empty = Snapshots(names, 0, f"the metric {self._metric!r}, {_ANEW}")
+        else:
+            score = CurvaturePass(
+                curved, names, self._capture, self._points, self._self
+            )
+            empty = Snapshots(names, curved.n_examples, f"a curvature metric, {_ANEW}")
+        folder = None if path is None else Path(path) / "snapshots"
+        return FreshGradients(empty, reference, score, folder, resume, self._processes)
 
     def plan(self) -> PlanTable:
         """Return by which route each layer's inner products are formed.
@@ -357,7 +391,17 @@ class SingleRunSampler:
     @property
     def compares_at_snapshots(self) -> bool:
         """Whether the metric is one of snapshots."""
-        return self._kept is not None
+        return self._kept is not None or self._fresh is not None
+
+    @property
+    def compares_anew(self) -> bool:
+        """Whether gradients are taken anew at each snapshot, of a `reference`."""
+        return self._fresh is not None
+
+    @property
+    def watches_steps(self) -> bool:
+        """Whether `step` captures gradients, rather than count steps alone."""
+        return self._records or self._kept is not None
 
     @property
     def records(self) -> bool:
@@ -366,8 +410,8 @@ class SingleRunSampler:
 
     @property
     def snapshots(self) -> Snapshots:
-        """The scores so far, in the metric `Curvature`."""
-        return self._needs_kept("snapshots").snapshots
+        """The scores so far, in the metric `Curvature` or of a `reference`."""
+        return self._needs_snapshots("snapshots").snapshots
 
     @contextmanager
     def step(
@@ -428,7 +472,7 @@ class SingleRunSampler:
             extra=extra,
         )
         try:
-            if number % self.every:
+            if number % self.every or not self.watches_steps:
                 yield step
             else:
                 yield from self._watch(number, index, step)
@@ -438,6 +482,7 @@ class SingleRunSampler:
         finally:
             self._amid = step.accumulate
             self._next = number + (not step.accumulate)
+            self._counted = not step.accumulate
         self._trace.n_steps = max(self._trace.n_steps, self._next)
 
     def _watch(self, number: int, index: Any, step: Step) -> Iterator[Step]:
@@ -485,21 +530,18 @@ class SingleRunSampler:
         step: Step,
     ) -> None:
         """Add a micro-batch to the update."""
-        cosine = self._metric == "cosine"
+        compare = self._comparison
         if self._update is None:
             mean = self.reduction == "mean" and step.denominator is None
-            self._update = Update(mean and not cosine, self._processes)
+            self._update = Update(mean and not compare.over_norms, self._processes)
             if self._records:
                 self._aims.take(number // self.every)
-        captured = batch if self._self and self._records else None
-        if captured is not None and self._moment is not None:
-            captured = self._moment.halfway(batch)
         self._update.add(
             MicroBatch(
                 examples,
-                _inverse_norms(batch) if cosine else _scale(step),
+                compare.factor(batch, _scale(step)),
                 self._aims.align(batch) if self._records else None,
-                captured,
+                compare.own(batch) if self._self and self._records else None,
                 step.extra,
                 step.denominator is None,
             )
@@ -530,6 +572,14 @@ class SingleRunSampler:
         else:
             self._clipping.note(1.0 if self.scaler is None else step.loss_scale)
 
+    def _stepped(self) -> None:
+        """Take note of a step of the optimiser."""
+        self._settle()
+        # Where nothing is watched, steps need not be announced.
+        if self._fresh is not None and not self._counted:
+            self._next += 1
+        self._counted = False
+
     def _settle(self) -> None:
         """Append what waits to see whether its gradients would be clipped."""
         if self._waiting is not None:
@@ -542,31 +592,65 @@ class SingleRunSampler:
         columns["learning_rate"] *= clip_factor
         self._trace.append(**columns)
 
-    def snapshot(self) -> None:
-        """Score all examples that were met, in the metric of this moment.
+    def snapshot(self, step: int | None = None) -> None:
+        """Score all examples, in the metric of this moment.
 
         Call it between two updates, at the end of each epoch but the first, after which
-        gradients are still those of a model that knew nothing.
+        gradients are still those of a model that knew nothing. Without `reference`,
+        examples are scored that were met, by the gradients that were kept of them; with
+        it, those that it yields, and all processes must call.
+
+        Parameters
+        ----------
+        step : int, optional
+            Update steps made; by default as counted from the steps of the optimiser.
+            For a `reference` only, where models are loaded rather than trained.
 
         Raises
         ------
         RuntimeError
-            If `metric` is not `Curvature`, more micro-batches of an update are to
-            follow, or no step was recorded since the last snapshot.
+            If there is neither a metric `Curvature` nor a `reference`, more
+            micro-batches of an update are to follow, or no step was made since the last
+            snapshot.
+        ValueError
+            If steps are not counted, or `reference` does not yield what it should.
         """
-        kept = self._needs_kept("snapshot")
+        self._needs_snapshots("snapshot")
         if self._amid:
             raise RuntimeError(
                 "`snapshot` must be taken between updates, and more micro-batches of "
                 "this one were announced."
             )
+        if self._fresh is not None:
+            self._fresh.snapshot(self._number(step))
+            return
+        if step is not None:
+            raise ValueError(
+                "`step` is known where gradients are kept at each step: leave it out."
+            )
+        assert self._kept is not None
         self._points = moved(self._points, self._capture)
-        kept.snapshot(self._next, self._capture, self._points, self._self)
+        self._kept.snapshot(self._next, self._capture, self._points, self._self)
 
-    def _needs_kept(self, what: str) -> KeptGradients:
-        if self._kept is None:
-            raise RuntimeError(f"`{what}` needs metric=Curvature(...), got 'plain'.")
-        return self._kept
+    def _number(self, step: int | None) -> int:
+        """Return how many update steps were made, as the user or the optimiser says."""
+        if step is None and self.optimizer is None and not self._next:
+            raise ValueError(
+                "`snapshot` needs to know how many update steps were made: give the "
+                "sampler the `optimizer`, or `snapshot` the number as `step`."
+            )
+        if step is not None and (int(step) != step or step < 0):
+            raise ValueError(f"`step` must be an integer of at least 0, got {step!r}.")
+        return self._next if step is None else int(step)
+
+    def _needs_snapshots(self, what: str) -> KeptGradients | FreshGradients:
+        found = self._kept if self._fresh is None else self._fresh
+        if found is None:
+            raise RuntimeError(
+                f"`{what}` needs metric=Curvature(...) or a `reference`, got metric "
+                f"{self._metric!r} without."
+            )
+        return found
 
     def observations(
         self,
@@ -590,21 +674,20 @@ class SingleRunSampler:
             Whether to standardise.
         **options
             Further ones of `fstat.Trace.observations` (`window`), or of
-            `metrics.Snapshots.observations` (`discard`) where the metric is
-            `Curvature`.
+            `metrics.Snapshots.observations` (`discard`) where there are such.
 
         Returns
         -------
         Observations
-            Paired. Plain: one observation a step that meets the subset. `Curvature`:
-            one a snapshot. Their `quantity` says which.
+            Paired. One observation a step that meets the subset, or with `Curvature`
+            or a `reference` one a snapshot. Their `quantity` says which.
 
         Raises
         ------
         ValueError
             If nothing was recorded, or as the two methods say.
         """
-        source = self.trace if self._kept is None else self._kept.snapshots
+        source = self.snapshots if self.compares_at_snapshots else self.trace
         return source.observations(subsets, targets, standardize=standardize, **options)
 
     @property
@@ -651,6 +734,7 @@ class SingleRunSampler:
             "n_recorded": self.trace.n_recorded,
             "trace": None,
             "kept": {} if self._kept is None else self._kept.state_dict(),
+            "fresh": {} if self._fresh is None else self._fresh.state_dict(),
         }
         if self.trace.path is None and self.trace.n_recorded:
             columns = self.trace.columns()
@@ -682,6 +766,8 @@ class SingleRunSampler:
         self._go_to(int(state["step"]))
         if self._kept is not None:
             self._kept.load_state_dict(self._next, state.get("kept", {}))
+        if self._fresh is not None:
+            self._fresh.load_state_dict(self._next, state.get("fresh", {}))
         if self.is_writer and self.trace.n_recorded != state["n_recorded"]:
             raise ValueError(
                 f"`state` must be of the trace at hand, which has "
@@ -702,6 +788,8 @@ class SingleRunSampler:
         self._go_to(int(step))
         if self._kept is not None:
             self._kept.load_state_dict(self._next, {})
+        if self._fresh is not None:
+            self._fresh.load_state_dict(self._next, {})
 
     def _go_to(self, step: int) -> None:
         self._next, self._amid, self._update = step, False, None
@@ -742,7 +830,11 @@ def _scale(step: Step) -> float:
     return own / step.loss_scale
 
 
-def _inverse_norms(batch: Captured) -> Tensor:
-    """Return 1 over the norms of gradients; 0 where there is none."""
-    norms = batch.norms_squared().clamp(min=0).sqrt()
-    return torch.where(norms == 0, 0.0, 1 / norms)
+def _comparison(metric: str | Curvature) -> str:
+    """Return how alignments of steps are formed."""
+    if isinstance(metric, Curvature):
+        return "plain"
+    if metric not in COMPARISONS:
+        shown = ", ".join(map(repr, COMPARISONS))
+        raise ValueError(f"`metric` must be {shown} or Curvature(...), got {metric!r}.")
+    return metric

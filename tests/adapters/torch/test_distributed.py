@@ -17,6 +17,7 @@ from torch import nn  # noqa: E402
 
 from fstat import Trace  # noqa: E402
 from fstat_torch import SingleRunSampler, UnsupportedModelError  # noqa: E402
+from fstat_torch.metrics import Snapshots  # noqa: E402
 
 N, STEPS = 60, 14
 ROOT = Path(__file__).parents[3]
@@ -81,6 +82,25 @@ def loss_of(model, x, y, index, shares, rank, micro):
     return losses.mean() / micro
 
 
+def reference():
+    x, y = data()
+    return [(index, x[index], y[index]) for index in torch.arange(N).split(25)]
+
+
+def snapshots(model, folder):
+    """Take snapshots of a reference, the batches of which are shared."""
+    sampler = SingleRunSampler(
+        model, targets=targets(), reference=reference(), path=folder / "anew"
+    )
+    sampler.snapshot(step=STEPS)
+    assert sampler.snapshots.steps == [STEPS]
+    again = SingleRunSampler(
+        model, targets=targets(), reference=reference(), path=folder / "anew",
+        resume=True,
+    )  # fmt: skip
+    assert np.array_equal(again.snapshots.scores, sampler.snapshots.scores)
+
+
 def parameters(model):
     whole = [p.detach() for p in model.parameters()]
     return [p.full_tensor() if hasattr(p, "full_tensor") else p for p in whole]
@@ -117,6 +137,10 @@ def main(kind, share, folder):
     assert sampler.agree(rank == 0) and not sampler.agree(rank == 1)
     if kind == "fsdp":
         sharded_refusals()
+        with pytest.raises(ValueError, match="`reference` needs whole parameters"):
+            SingleRunSampler(sampled, reference=reference())
+    else:
+        snapshots(sampled, folder)
     refusals(build())
     final = parameters(sampled)
     if rank == 0:
@@ -189,6 +213,12 @@ def test_two_processes_leave_the_trace_of_one(kind, share, tmp_path):
     for name, column in one.items():
         scale = np.abs(column).max()
         np.testing.assert_allclose(column, two[name], rtol=0, atol=1e-6 * scale)
+    if kind != "fsdp":
+        sampler = SingleRunSampler(model, targets=targets(), reference=reference())
+        sampler.snapshot(step=STEPS)
+        (file,) = (tmp_path / "anew" / "snapshots").iterdir()
+        found, expected = Snapshots.load(file).scores, sampler.snapshots.scores
+        np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-8)
     final = torch.load(tmp_path / "parameters.pt", weights_only=True)
     for mine, theirs in zip(model.parameters(), final, strict=True):
         torch.testing.assert_close(mine.detach(), theirs, rtol=1e-8, atol=1e-10)

@@ -129,16 +129,24 @@ ADAM = {
 }
 
 
-@pytest.mark.parametrize(
-    ("name", "make"), [*((name, "adam") for name in NAMES), *(("mlp", m) for m in ADAM)]
-)
+CASES = [*((name, "adam") for name in NAMES), *(("mlp", m) for m in ADAM)]
+OTHERS = ["cosine", "second-moment", "second-moment-cosine"]
+
+
+def known_scaling(optimizer, model):
+    """Return the scaling; not a number before the optimiser's first step."""
+    first = next(model.parameters())
+    if not optimizer.state or optimizer.state[first]["step"] < 1:
+        size = sum(p.numel() for p in model.parameters())
+        return torch.full((size,), torch.nan, dtype=torch.float64)
+    return scaling(optimizer, model)
+
+
+@pytest.mark.parametrize(("name", "make"), CASES)
 def test_alignments_are_those_that_the_optimiser_scales(name, make):
     def reference(model, optimizer, x, y, index):
         g, z = each(model, x[index], y[index]), goals(model, x, y)
-        if not optimizer.state or optimizer.state[next(model.parameters())]["step"] < 1:
-            d = torch.full_like(z[0], torch.nan)
-        else:
-            d = scaling(optimizer, model)
+        d = known_scaling(optimizer, model)
         return g @ (d * z).T, (z * d * z).sum(1).sqrt(), *of_gram((g * d) @ g.T)
 
     check(*trained(name, "second-moment", ADAM[make], reference))
@@ -154,7 +162,22 @@ def test_cosines_are_of_the_examples_gradients(name):
     check(*trained(name, "cosine", ADAM["adam"], reference))
 
 
-@pytest.mark.parametrize("metric", ["cosine", "second-moment"])
+@pytest.mark.parametrize(("name", "make"), CASES)
+def test_cosines_in_the_second_moment_are_over_its_norms(name, make):
+    def reference(model, optimizer, x, y, index):
+        g, z = each(model, x[index], y[index]), goals(model, x, y)
+        d = known_scaling(optimizer, model)
+        unit = g / (g * d * g).sum(1).sqrt()[:, None]
+        return (
+            unit @ (d * z).T,
+            (z * d * z).sum(1).sqrt(),
+            *of_gram((unit * d) @ unit.T),
+        )
+
+    check(*trained(name, "second-moment-cosine", ADAM[make], reference))
+
+
+@pytest.mark.parametrize("metric", OTHERS)
 def test_micro_batches_make_up_one_step(metric):
     def columns(parts):
         model, x, y = scene("mlp")
@@ -189,7 +212,7 @@ def test_an_example_without_a_gradient_has_cosine_zero():
     assert alignment[1] == 0 and alignment[0] > 0
 
 
-@pytest.mark.parametrize("metric", ["cosine", "second-moment"])
+@pytest.mark.parametrize("metric", OTHERS)
 def test_observations_and_files_say_the_metric(metric, tmp_path):
     sampler, _ = trained("mlp", metric, ADAM["adam"], path=tmp_path / "trace")
     sampler.close()

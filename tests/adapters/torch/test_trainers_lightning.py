@@ -267,3 +267,19 @@ def test_training_stops_when_what_is_watched_is_decided(tmp_path):
         assert watch.decided
         # At ten steps there is a scale; after twenty more, an interval.
         assert (callback.trace.n_steps < 60) is stop
+
+
+def test_a_reference_needs_no_numbers_in_the_batches(tmp_path):
+    plain = fit(tmp_path)
+    x, y = data()
+    callback = LightningCallback(
+        index="none", targets=targets(), reference=[(range(N), x, y)]
+    )
+    module = fit(tmp_path, callback)
+    pairs = zip(plain.parameters(), module.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert callback.sampler.snapshots.steps == [5, 10]
+    sampler = SingleRunSampler(module, targets=targets(), reference=[(range(N), x, y)])
+    sampler.snapshot(step=10)
+    found = callback.sampler.snapshots.scores[1]
+    np.testing.assert_allclose(found, sampler.snapshots.scores[0])

@@ -376,3 +376,53 @@ print(sorted({"transformers", "lightning", "accelerate", "peft"} & set(sys.modul
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == ["[]"]
+
+
+def reference():
+    for index in torch.arange(N).split(10):
+        batch = batch_of(Texts(), index.tolist())
+        yield index, batch, batch.pop("labels")
+
+
+class Reference:
+    def __iter__(self):
+        return reference()
+
+
+@pytest.mark.parametrize(
+    "metric", ["second-moment-cosine", Curvature(N, kind="fisher")]
+)
+def test_a_reference_needs_no_numbers_in_the_batches(metric, tmp_path):
+    targets_only = {"one": targets()["one"]}
+    options = {"max_steps": 13, "optim": "adamw_torch"}
+    plain = trainer_of(build(True), tmp_path, **options)
+    plain.train()
+    callback = TransformersCallback(
+        targets=targets_only, metric=metric, reference=Reference()
+    )
+    trainer = trainer_of(
+        build(True), tmp_path, callback, data=Texts(numbered=False), **options
+    )
+    trainer.train()
+    pairs = zip(parameters(plain.model), parameters(trainer.model), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert callback.sampler.snapshots.steps == [6, 12, 13]
+    assert np.isfinite(callback.sampler.snapshots.stacked()).all()
+
+
+def test_snapshots_of_a_reference_go_on_with_the_trainer(tmp_path):
+    def run(name, **resume):
+        callback = TransformersCallback(
+            targets=targets(), reference=Reference(), path=tmp_path / name
+        )
+        trainer = trainer_of(
+            build(True), tmp_path / name, callback, max_steps=18, save_strategy="steps",
+            save_steps=9,
+        )  # fmt: skip
+        trainer.train(**resume)
+        return callback.sampler.snapshots
+
+    once = run("run")
+    again = run("run", resume_from_checkpoint=str(tmp_path / "run/out/checkpoint-9"))
+    assert once.steps == again.steps == [6, 12, 18]
+    np.testing.assert_allclose(again.stacked(), once.stacked(), rtol=1e-4, atol=1e-5)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fstat.shards import written_whole
@@ -162,17 +163,44 @@ class KeptGradients:
         RuntimeError
             If no gradient is kept, or no step was taken since the last snapshot.
         """
-        index = (self._met >= 0).nonzero()[:, 0]
-        if not len(index) or step in self.snapshots.steps:
+        if not (self._met >= 0).any() or step in self.snapshots.steps:
             raise RuntimeError(
                 "`snapshot` needs a step that was recorded since the last one."
             )
+        first = not len(self.snapshots)
+        self.snapshots.append(step, self.scores(step, capture, batches, itself, first))
+
+    def scores(
+        self,
+        step: int,
+        capture: GradientCapture,
+        batches: list[Points],
+        itself: bool,
+        first: bool,
+    ) -> NDArray[Any]:
+        """Score all examples that were met, as `snapshot` does.
+
+        Parameters
+        ----------
+        step, capture, batches, itself
+            As `snapshot` takes them.
+        first : bool
+            Whether to refuse targets that are not finite.
+
+        Returns
+        -------
+        ndarray of shape (n_examples, n_targets)
+            NaN for examples that were not met.
+        """
+        index = (self._met >= 0).nonzero()[:, 0]
+        if not len(index):
+            return np.full((self._metric.n_examples, len(self._targets)), np.nan)
         with full_precision(next(self._model.parameters()).device.type):
-            found = self._scores(index, step, capture, batches, itself)
+            found = self._scores(index, step, capture, batches, itself, first)
         shape = self._metric.n_examples, len(self._targets)
         scores = np.full(shape, np.nan, np.float32 if found.itemsize < 8 else float)
         scores[index.numpy()] = found.cpu().numpy()
-        self.snapshots.append(step, scores)
+        return scores
 
     def _scores(
         self,
@@ -181,10 +209,10 @@ class KeptGradients:
         capture: GradientCapture,
         batches: list[Points],
         itself: bool,
+        first: bool,
     ) -> Tensor:
         store, scale = self._store, self._scale[index]
         metric = build(self._metric, store, index, self._weight(index) * scale, step)
-        first = not len(self.snapshots)
         aligned = []
         for points in batches:
             aims = store.encode(points.gradients(capture, first))

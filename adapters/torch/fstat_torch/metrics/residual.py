@@ -29,9 +29,7 @@ def watching_outputs(model: nn.Module) -> Iterator[list[Tensor]]:
     arrived: list[Tensor] = []
 
     def watch(_: nn.Module, __: Any, output: Any) -> None:
-        rows = getattr(output, "logits", output)
-        if not isinstance(rows, Tensor) or rows.ndim != 2:
-            raise ValueError(_NEEDS.format(what="one row of outputs an example"))
+        rows = _rows(output)
         if rows.requires_grad:
             rows.register_hook(arrived.append)  # type: ignore[no-untyped-call]
 
@@ -40,6 +38,37 @@ def watching_outputs(model: nn.Module) -> Iterator[list[Tensor]]:
         yield arrived
     finally:
         handle.remove()
+
+
+def arriving(losses: Tensor, output: Any) -> Tensor:
+    """Return the gradient of losses at what the model returned.
+
+    Parameters
+    ----------
+    losses : Tensor of shape (n,)
+        One an example.
+    output : Tensor or object with `logits`
+        One row an example.
+
+    Returns
+    -------
+    Tensor of the shape of the rows
+        What `watching_outputs` would collect.
+
+    Raises
+    ------
+    ValueError
+        If `output` is anything else.
+    """
+    (found,) = torch.autograd.grad(losses.sum(), _rows(output), retain_graph=True)
+    return found
+
+
+def _rows(output: Any) -> Tensor:
+    rows = getattr(output, "logits", output)
+    if not isinstance(rows, Tensor) or rows.ndim != 2:
+        raise ValueError(_NEEDS.format(what="one row of outputs an example"))
+    return rows
 
 
 def residuals(arrived: list[Tensor], n: int) -> Tensor:

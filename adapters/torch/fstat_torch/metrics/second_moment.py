@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from ..gradients import Captured, GradientCapture
-from ..gradients.blocks import Block, Dense
+from ..gradients.blocks import Block, Dense, OuterProducts, total
+from ..gradients.precision import precise
 from ..points import Points
 
 _MOMENTS = ("max_exp_avg_sq", "exp_avg_sq", "square_avg", "sum")
@@ -119,6 +120,18 @@ class SecondMoment:
         whole = replace(points, weights=None, owner=None)
         return whole, _captured(here, n, blocks), torch.stack(squares).sum(0).sqrt()
 
+    @property
+    def begun(self) -> bool:
+        """Whether the optimiser made a step, so that there is a D."""
+        states = (self._optimizer.state.get(p) for p in self._parameters.values())
+        return any(state and int(state.get("step", 1)) > 0 for state in states)
+
+    def norms(self, batch: Captured) -> Tensor:
+        """Return the norms of examples' gradients in D, (n,)."""
+        diagonals = self.diagonals()
+        squares = [_squares(block, diagonals) for block in batch.blocks.values()]
+        return torch.stack(squares).sum(0).sqrt()
+
     def halfway(self, batch: Captured) -> Captured:
         """Return the gradients of examples times the root of D, formed."""
         diagonals = self.diagonals()
@@ -132,6 +145,24 @@ class SecondMoment:
             for unit, block in batch.blocks.items()
         }
         return _captured(batch, batch.n, blocks)
+
+
+def _squares(block: Block, diagonals: dict[str, Tensor]) -> Tensor:
+    """Return the squared norms in D of one unit's gradients, (n,)."""
+    if not isinstance(block, OuterProducts) or block.factors()[0].shape[1] != 1:
+        return _formed_squares(block, diagonals)
+    # Of a layer that was used once for each example nothing is formed.
+    (weight, outer), *rest = block.apart().items()
+    assert isinstance(outer, OuterProducts)
+    a, g = (precise(factor[:, 0]).square() for factor in outer.factors())
+    d = diagonals[weight].to(a).view(g.shape[1], a.shape[1])
+    found = ((g @ d) * a).sum(1)
+    return found + sum(_formed_squares(part, diagonals) for _, part in rest)
+
+
+def _formed_squares(block: Block, diagonals: dict[str, Tensor]) -> Tensor:
+    formed = {k: precise(g).square() for k, g in block.materialised().items()}
+    return total(square @ diagonals[k].to(square) for k, square in formed.items())
 
 
 def _captured(like: Captured, n: int, blocks: dict[str, Block]) -> Captured:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from os import PathLike
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -27,6 +27,8 @@ class Snapshots:
         Names of the targets. ``"self"``: each example is its own target.
     n_examples : int
         Number of training examples.
+    metric : str, default="a curvature metric"
+        In what scores compare gradients; what is formed of them says so.
 
     Attributes
     ----------
@@ -55,11 +57,16 @@ class Snapshots:
     True
     """
 
-    def __init__(self, targets: Sequence[str], n_examples: int) -> None:
+    def __init__(
+        self,
+        targets: Sequence[str],
+        n_examples: int,
+        metric: str = "a curvature metric",
+    ) -> None:
         self.targets = [str(name) for name in targets]
         if not self.targets or len(set(self.targets)) != len(self.targets):
             raise ValueError(f"`targets` must be unique names, got {targets!r}.")
-        self.n_examples = int(n_examples)
+        self.n_examples, self.metric = int(n_examples), str(metric)
         self.steps: list[int] = []
         self.scores: list[NDArray[Any]] = []
 
@@ -177,7 +184,16 @@ class Snapshots:
         ]
         p, q = (np.stack(x).reshape(len(found), -1) for x in zip(*found, strict=True))
         steps = np.array(self.steps[first:])
-        return _observations(p, q, steps, members, chosen, standardize)
+        kind = "mu" if standardize else "mu of unstandardised scores"
+        return _observations(
+            p,
+            q,
+            steps,
+            members,
+            chosen,
+            standardize,
+            f"{kind} in {self.metric}, mean over snapshots of this run",
+        )
 
     def _choose(self, targets: Sequence[str] | str | None) -> list[int]:
         if targets is None:
@@ -205,15 +221,20 @@ class Snapshots:
                 "itself give its examples to the sampler as a target of their own."
             )
 
-    def save(self, path: str | PathLike[str]) -> None:
+    def save(self, path: str | PathLike[str] | BinaryIO) -> None:
         """Save as an npz file without pickle.
 
         Parameters
         ----------
-        path : path-like
+        path : path-like or binary file
             File to write.
         """
-        meta = {"schema": SCHEMA, "targets": self.targets, "n": self.n_examples}
+        meta = {
+            "schema": SCHEMA,
+            "targets": self.targets,
+            "n": self.n_examples,
+            "metric": self.metric,
+        }
         np.savez(
             path,
             meta=np.array(json.dumps(meta)),
@@ -249,7 +270,9 @@ class Snapshots:
             meta = json.loads(str(file["meta"]))
             if meta["schema"] > SCHEMA:
                 raise ValueError(f"`{path}` was written by a later version of fstat.")
-            found = cls(meta["targets"], meta["n"])
+            # Files of before there was a choice say none.
+            said = {"metric": meta["metric"]} if "metric" in meta else {}
+            found = cls(meta["targets"], meta["n"], **said)
             found.steps = [int(step) for step in file["steps"]]
             found.scores = list(file["scores"])
         return found
@@ -295,12 +318,12 @@ def _observations(
     members: Members,
     targets: list[str],
     standardize: bool,
+    quantity: str,
 ) -> Observations:
     """Put the snapshots in long form."""
     keep = np.isfinite(p) & np.isfinite(q)
     at, pair = np.nonzero(keep)
     label = "example" if members.single_names else "subset"
-    kind = "mu" if standardize else "mu of unstandardised scores"
     return Observations(
         pair=pair,
         p=p[keep],
@@ -316,5 +339,5 @@ def _observations(
         paired=True,
         scale=1.0 if standardize else None,
         self_influence=targets == [SELF],
-        quantity=f"{kind} in a curvature metric, mean over snapshots of this run",
+        quantity=quantity,
     )

@@ -109,7 +109,9 @@ class Following:
             )
 
     def enter(self, index: Any, **known: Any) -> None:
-        """Open the block of a micro-batch."""
+        """Open the block of a micro-batch, where steps are watched."""
+        if not self.sampler.watches_steps:
+            return
         if self._block is not None:
             self.abandon()
             raise RuntimeError(
@@ -142,10 +144,11 @@ class Following:
         return self._watch.stop and self.sampler.agree(decided)
 
     def end_epoch(self, number: int, last: bool) -> None:
-        """Take a snapshot, where the metric is of snapshots.
+        """Take a snapshot, where gradients are compared at snapshots.
 
-        There is one at the end of each epoch but the first, when gradients are still
-        those of a model that knew nothing; after the first where it is the only one.
+        There is one at the end of each epoch. Of kept gradients there is none at the
+        end of the first, unless it is the only one: they are still those of a model
+        that knew nothing.
 
         Parameters
         ----------
@@ -155,10 +158,11 @@ class Following:
             Whether training ends.
         """
         sampler = self.sampler
-        if sampler.compares_at_snapshots and (number > 1 or last):
-            steps = sampler.snapshots.steps
-            if not steps or (number > 1 and steps[-1] < sampler.n_steps):
-                sampler.snapshot()
+        if not sampler.compares_at_snapshots or not sampler.n_steps:
+            return
+        steps, ripe = sampler.snapshots.steps, number > 1 or sampler.compares_anew
+        if (last and not steps) or (ripe and steps[-1:] < [sampler.n_steps]):
+            sampler.snapshot()
 
     def flush(self) -> None:
         """Write what a checkpoint needs to the folders that were given."""

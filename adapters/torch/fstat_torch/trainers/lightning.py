@@ -53,7 +53,8 @@ class LightningCallback(Callback):
     by the norm leaves. Checkpoints of the trainer carry the sampler on.
 
     With ``metric=Curvature(...)`` a snapshot is taken at the end of each epoch but the
-    first; after the first where it is the only one.
+    first; after the first where it is the only one. With a `reference` one is taken at
+    the end of each epoch, and batches need not say which examples they hold.
 
     Examples
     --------
@@ -103,7 +104,8 @@ class LightningCallback(Callback):
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
         """Open the step."""
-        self._following.enter(self._numbers(batch))
+        if self.sampler.watches_steps:
+            self._following.enter(self._numbers(batch))
 
     def _numbers(self, batch: Any) -> Any:
         if callable(self.index):

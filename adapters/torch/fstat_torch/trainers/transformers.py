@@ -70,7 +70,8 @@ class TransformersCallback(TrainerCallback):
     the checkpoint's step, and so is a metric with one.
 
     With ``metric=Curvature(...)`` a snapshot is taken at the end of each epoch but the
-    first; after the first where it is the only one.
+    first; after the first where it is the only one. With a `reference` one is taken at
+    the end of each epoch, and batches need not say which examples they hold.
 
     Examples
     --------
@@ -123,7 +124,8 @@ class TransformersCallback(TrainerCallback):
         """Take the examples' numbers out of the batch, and open the step."""
         rest = {name: value for name, value in kwargs.items() if name != self.index}
         # Targets are called for with a step open, evaluation without gradients.
-        if not (model.training and torch.is_grad_enabled()):
+        training = model.training and torch.is_grad_enabled()
+        if not training or not self.sampler.watches_steps:
             return args, rest
         _refuse_packed(rest)
         if self.index not in kwargs:

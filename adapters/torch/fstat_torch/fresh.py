@@ -1,0 +1,192 @@
+"""Snapshots from gradients that are taken anew, of all examples at one moment."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from .distributed import Processes
+from .metrics import Snapshots
+from .metrics.files import SnapshotFiles
+from .passes import Scores
+from .reference import Reference
+
+
+class FreshGradients:
+    """Snapshots of one run, each from a pass over the examples of a reference.
+
+    Parameters
+    ----------
+    snapshots : Snapshots
+        With nothing in it: names of the targets and metric. Its number of examples is
+        0 where the first pass is to tell.
+    reference : Reference
+        The examples.
+    score : callable
+        ``score(reference, step, first)`` returns numbers of examples and their scores,
+        of shape (m, n_targets).
+    folder : Path, optional
+        Where snapshots are written to; by default they are part of `state_dict`.
+    resume : bool, default=False
+        Whether to go on with those that are there.
+    processes : Processes or None
+        Who shares the batches. All of them have all scores, and the first one writes.
+
+    Attributes
+    ----------
+    snapshots : Snapshots
+        Scores so far.
+    """
+
+    def __init__(
+        self,
+        snapshots: Snapshots,
+        reference: Reference,
+        score: Callable[[Reference, int, bool], Scores],
+        folder: Path | None = None,
+        resume: bool = False,
+        processes: Processes | None = None,
+    ) -> None:
+        self.snapshots = snapshots
+        self._reference, self._score, self._processes = reference, score, processes
+        self._shared = folder is not None
+        writes = processes is None or processes.rank == 0
+        self._files = SnapshotFiles(folder) if folder is not None and writes else None
+        self._made: list[int] = []  # steps of those that were not gone on from
+        if self._shared and resume:
+            found = None if self._files is None else self._files.read()
+            if processes is not None:
+                found = processes.share(found)[0]
+            if found is not None:
+                self._take_over(found.steps, found.scores, found)
+
+    def snapshot(self, step: int) -> None:
+        """Score all examples at this moment.
+
+        Parameters
+        ----------
+        step : int
+            Update steps made.
+
+        Raises
+        ------
+        RuntimeError
+            If none was made since the last snapshot.
+
+        Warns
+        -----
+        UserWarning
+            If later snapshots are superseded, or nothing is finite.
+        """
+        steps = self.snapshots.steps
+        if step in self._made:
+            raise RuntimeError(
+                "`snapshot` needs an update step since the last one, got a second one "
+                f"at step {step}."
+            )
+        if steps and step < steps[-1]:
+            warnings.warn(_OVER.format(step=step), stacklevel=3)
+        with self._reference.unnoticed(), torch.no_grad():
+            index, scores = self._score(self._reference, step, not len(steps))
+        if self._processes is not None:
+            shares = zip(*self._processes.share((index, scores)), strict=True)
+            index, scores = (np.concatenate(share) for share in shares)
+        # An overflow is the user's to notice; the example is not scored.
+        scores = np.where(np.isfinite(scores), scores, np.nan)
+        if np.isnan(scores).all():
+            warnings.warn(_NOT_FINITE.format(step=step), stacklevel=3)
+            return
+        self._keep([at for at in steps if at < step])
+        self._made = [at for at in self._made if at < step] + [step]
+        self._append(step, index, scores)
+
+    def _append(self, step: int, index: NDArray[Any], found: NDArray[Any]) -> None:
+        n = self.snapshots.n_examples or int(index.max()) + 1
+        if index.max() >= n:
+            raise ValueError(
+                f"`reference` must yield numbers from 0 to {n - 1}, got {index.max()}."
+            )
+        if not self.snapshots.n_examples:
+            now = self.snapshots
+            self.snapshots = Snapshots(now.targets, n, now.metric)
+        scores = np.full((n, found.shape[1]), np.nan, found.dtype)
+        scores[index] = found
+        self.snapshots.append(step, scores)
+        if self._files is not None:
+            self._files.write(self.snapshots)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint needs; without scores where a folder has them."""
+        state = {"steps": torch.tensor(self.snapshots.steps, dtype=torch.int64)}
+        if not self._shared:
+            state["scores"] = torch.from_numpy(self.snapshots.stacked().copy())
+        return state
+
+    def load_state_dict(self, step: int, state: Mapping[str, Any]) -> None:
+        """Go back to a checkpoint.
+
+        Parameters
+        ----------
+        step : int
+            Update steps made then.
+        state : mapping
+            What `state_dict` returned; empty if it is not there.
+
+        Warns
+        -----
+        UserWarning
+            If earlier snapshots are lost.
+        """
+        self._made = []
+        if self._shared:
+            known = state["steps"].tolist() if state else self.snapshots.steps
+            self._keep([at for at in known if at <= step])
+        elif state:
+            scores = state["scores"].numpy()
+            self._take_over(state["steps"].tolist(), scores, self.snapshots)
+        elif step > 0:
+            self._keep([])
+            warnings.warn(_LOST.format(step=step), stacklevel=3)
+
+    def _take_over(
+        self, steps: Iterable[int], scores: Iterable[Any], of: Snapshots
+    ) -> None:
+        now, scores = self.snapshots, list(scores)
+        if (of.targets, of.metric) != (now.targets, now.metric):
+            raise ValueError(
+                f"The snapshots in `path` must be of targets {now.targets} in "
+                f"{now.metric}, got {of.targets} in {of.metric}."
+            )
+        n = now.n_examples or (len(scores[0]) if scores else 0)
+        self.snapshots = Snapshots(now.targets, n, now.metric)
+        for step, each in zip(steps, scores, strict=True):
+            self.snapshots.append(step, each)
+
+    def _keep(self, steps: list[int]) -> None:
+        """Let go of snapshots at other steps, which the run goes through again."""
+        now = self.snapshots
+        for place in reversed(range(len(now))):
+            if now.steps[place] not in steps:
+                if self._files is not None:
+                    self._files.remove(now.steps[place])
+                del now.steps[place], now.scores[place]
+
+
+_OVER = (
+    "A snapshot at step {step} supersedes those of later steps. To go on from a "
+    "checkpoint, give load_state_dict what state_dict returned then."
+)
+_NOT_FINITE = (
+    "No example has a finite gradient at step {step}: there is no snapshot of it."
+)
+_LOST = (
+    "Snapshots before step {step}, where the run goes on, are not known. To keep them "
+    "over a restart, give the sampler a `path`, or load_state_dict what state_dict "
+    "returned."
+)

@@ -1,0 +1,116 @@
+"""Scores of all examples for the targets, from one pass over a reference."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from .aims import Aims, moved
+from .comparison import Comparison
+from .gradients import Captured, GradientCapture
+from .gradients.precision import precise
+from .metrics import Curvature, KeptGradients
+from .points import Points
+from .reference import Reference
+
+Scores = tuple[NDArray[Any], NDArray[Any]]
+
+
+class AlignedPass:
+    """Compares gradients of examples with those of targets; none is kept.
+
+    Parameters
+    ----------
+    comparison : Comparison
+        How.
+    aims : Aims
+        The targets.
+    itself : bool
+        Whether examples are their own targets, too.
+    """
+
+    def __init__(self, comparison: Comparison, aims: Aims, itself: bool) -> None:
+        if itself and comparison.over_norms:
+            raise ValueError(
+                "`targets` must not hold 'self' where `reference` is compared over "
+                "norms, which makes it 1 for all: use 'plain' or 'second-moment'."
+            )
+        self._comparison, self._aims, self._itself = comparison, aims, itself
+
+    def __call__(self, reference: Reference, step: int, first: bool) -> Scores:
+        """Return numbers of examples and their scores, (m, n_targets).
+
+        Raises
+        ------
+        RuntimeError
+            If the optimiser has no second moment yet.
+        """
+        moment = self._comparison.moment
+        if moment is not None and not moment.begun:
+            raise RuntimeError(
+                "`snapshot` in the optimiser's second moment needs a step of it before."
+            )
+        self._aims.forget()
+        self._aims.take(step)
+        index, rows = [np.empty(0, np.int64)], []
+        for batch in reference.batches():
+            index.append(batch.index)
+            rows.append(self._rows(batch.captured))
+        self._aims.forget()
+        width = self._aims.n_targets + self._itself
+        found = np.concatenate(rows) if rows else np.empty((0, width), np.float32)
+        return np.concatenate(index), found
+
+    def _rows(self, captured: Captured) -> NDArray[Any]:
+        factor = self._comparison.factor(captured, 1.0)
+        aligned, columns = self._aims.align(captured), []
+        if aligned is not None:
+            columns.append((aligned.mT * factor).mT)
+        if self._itself:
+            columns.append(self._comparison.squares(captured)[:, None])
+        rows: NDArray[Any] = precise(torch.cat(columns, dim=1)).cpu().numpy()
+        return rows
+
+
+class CurvaturePass:
+    """Builds a curvature metric of the examples' gradients, which are then let go.
+
+    Parameters
+    ----------
+    metric : Curvature
+        What is asked for.
+    names : list of str
+        Names of the targets.
+    capture : GradientCapture
+        Of the model.
+    points : list of Points
+        Points of the targets.
+    itself : bool
+        Whether examples are their own targets, too.
+    """
+
+    def __init__(
+        self,
+        metric: Curvature,
+        names: list[str],
+        capture: GradientCapture,
+        points: list[Points],
+        itself: bool,
+    ) -> None:
+        self._metric, self._names, self._capture = metric, names, capture
+        self._points, self._itself = points, itself
+
+    def __call__(self, reference: Reference, step: int, first: bool) -> Scores:
+        """Return numbers of all examples and their scores, (n, n_targets)."""
+        kept = KeptGradients(self._metric, self._names, self._capture.model)
+        outputs = self._metric.kind == "gauss-newton"
+        for batch in reference.batches(outputs):
+            kept.check(batch.index)
+            kept.add(batch.index, batch.captured, 1.0, batch.arrived)
+        kept.finish(step, 1.0)
+        self._points = moved(self._points, self._capture)
+        scores = kept.scores(step, self._capture, self._points, self._itself, first)
+        return np.arange(len(scores)), scores
