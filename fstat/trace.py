@@ -13,7 +13,7 @@ import os
 import time
 import warnings
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -40,6 +40,10 @@ from .shards import (
 from .steps import SELF, Members, observe_self, observe_targets
 
 SCHEMA = 2
+# Steps that are put off are taken in so many at once, and at least every so often.
+_TOGETHER, _TOGETHER_SECONDS = 16, 1.0
+_OF_SELF = ("norm_squared", "gram_sum", "gram_squares")
+_OF_THE_STEP = ("step", "batch_size", "learning_rate", "index")
 
 _unfinished: weakref.WeakSet[Trace] = weakref.WeakSet()
 
@@ -138,6 +142,8 @@ class Trace:
         self._flushed_at = time.monotonic()
         self._parts: list[Part] = []
         self._buffer: list[dict[str, np.ndarray]] = []
+        self._put_off: list[Callable[[], dict[str, Any]]] = []
+        self._taken_in_at = self._flushed_at
         self._names: set[str] | None = None
         self._last_step, self._n_recorded, self._since = -1, 0, 0
         self._writer: ShardWriter | None = None
@@ -193,6 +199,7 @@ class Trace:
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy holds what was recorded, and writes to no folder.
+        self._take_in()
         if self._writer is not None:
             self._writer.wait()
         return {**self.__dict__, "_writer": None, "path": None}
@@ -200,7 +207,7 @@ class Trace:
     @property
     def n_recorded(self) -> int:
         """Number of recorded steps."""
-        return self._n_recorded
+        return self._n_recorded + len(self._put_off)
 
     def __repr__(self) -> str:
         return (
@@ -251,6 +258,7 @@ class Trace:
             If shapes do not fit, a needed column is missing, a value is infinite or
             `step` does not ascend.
         """
+        self._take_in()
         row = {
             "alignment": alignment,
             "norm_squared": norm_squared,
@@ -258,18 +266,15 @@ class Trace:
             "gram_squares": gram_squares,
             **{f"extra:{name}": column for name, column in extra.items()},
         }
-        index = np.array(index)
+        index = np.asarray(index)
         if index.ndim != 1 or not index.size or index.dtype.kind not in "iu":
             raise ValueError(
                 "`index` must hold the numbers of the batch's examples, got "
                 f"{index.dtype} of shape {index.shape}."
             )
-        small = np.iinfo(np.int32)
-        fits = small.min <= index.min() and index.max() <= small.max
-        index = index.astype(np.int32 if fits else np.int64)
         part = {"step": np.array([step]), "batch_size": np.array([len(index)])}
         part["learning_rate"] = np.array([learning_rate], dtype=float)
-        part["index"] = index
+        part["index"] = _narrow(index)
         part |= {k: _floating(v) for k, v in row.items() if v is not None}
         if target_norm is not None:
             part["target_norm"] = np.array(target_norm, dtype=float)[None]
@@ -281,6 +286,29 @@ class Trace:
         late = time.monotonic() - self._flushed_at >= self._flush_seconds
         if len(self._buffer) >= self._flush_every or (late and self._writer):
             self._hand_over()
+
+    def put_off(self, arguments: Callable[[], dict[str, Any]]) -> None:
+        """Record an update step soon: before anything is asked, and within a second.
+
+        Parameters
+        ----------
+        arguments : callable
+            Returns what `append` takes, by name. Cheap steps are cheaper to record a
+            few at once.
+        """
+        self._put_off.append(arguments)
+        late = time.monotonic() - self._taken_in_at >= _TOGETHER_SECONDS
+        if len(self._put_off) >= _TOGETHER or late:
+            self._take_in()
+
+    def _take_in(self) -> None:
+        """Append the steps that were put off."""
+        if not self._put_off:
+            return
+        waiting, self._put_off = self._put_off, []
+        self._taken_in_at = time.monotonic()
+        while waiting:
+            self.append(**waiting.pop(0)())
 
     def extend(self, columns: Mapping[str, np.ndarray]) -> None:
         """Append the steps of another trace.
@@ -305,22 +333,25 @@ class Trace:
             self.append(**{k.removeprefix("extra:"): v for k, v in step.items()})
 
     def _check(self, part: dict[str, np.ndarray]) -> None:
-        columns = [name for name in self.targets if name != SELF]
         b = len(part["index"])
+        of_self = SELF in self.targets
+        columns = len(self.targets) - of_self
         shapes: dict[str, tuple[int, ...]] = {}
         if columns:
-            shapes |= {"alignment": (b, len(columns)), "target_norm": (1, len(columns))}
-        if SELF in self.targets:
-            shapes |= dict.fromkeys(("norm_squared", "gram_sum", "gram_squares"), (b,))
+            shapes |= {"alignment": (b, columns), "target_norm": (1, columns)}
+        if of_self:
+            shapes |= dict.fromkeys(_OF_SELF, (b,))
         for name, shape in shapes.items():
             got = part[name].shape if name in part else None
             if got != shape:
                 raise ValueError(f"`{name}` must have shape {shape}, got {got}.")
         for name, column in part.items():
-            if column.dtype.kind == "f" and name != "learning_rate":
+            if name in _OF_THE_STEP:
+                continue
+            if column.dtype.kind == "f":
                 no_infinity(column, name.removeprefix("extra:"))
-            row_wise = name in ("norm_squared", "gram_sum", "gram_squares")
-            if (row_wise or name.startswith("extra:")) and column.shape != (b,):
+            row_wise = name in _OF_SELF or name.startswith("extra:")
+            if row_wise and column.shape != (b,):
                 raise ValueError(
                     f"`{name.removeprefix('extra:')}` must have shape {(b,)}, got "
                     f"{column.shape}."
@@ -338,6 +369,7 @@ class Trace:
 
     def _hand_over(self) -> None:
         """Make a part of what was recorded since the last one."""
+        self._take_in()
         if not self._buffer:
             return
         part: Part = joined(self._buffer)
@@ -367,6 +399,7 @@ class Trace:
         OSError
             If what was recorded could not be written.
         """
+        self._take_in()
         _unfinished.discard(self)
         if self._writer is not None:
             self._hand_over()
@@ -390,6 +423,7 @@ class Trace:
         """
         if step < 0:
             raise ValueError(f"`step` must not be negative, got {step}.")
+        self._take_in()
         if step >= self.n_steps:
             return
         self._buffer = [part for part in self._buffer if part["step"][0] < step]
@@ -423,6 +457,7 @@ class Trace:
             raise FileExistsError(
                 f"`path` must not hold a trace already, got {str(path)!r}."
             )
+        self._take_in()
         _write_meta(folder, self)
         rest = [joined(self._buffer)] if self._buffer else []
         for number, part in enumerate([*self._parts, *rest]):
@@ -475,6 +510,7 @@ class Trace:
         ValueError
             If nothing was recorded, or there is no such column.
         """
+        self._take_in()
         if self._names is None:
             raise ValueError("The trace holds no recorded step.")
         chosen = sorted(self._names) if names is None else names
@@ -509,6 +545,7 @@ class Trace:
         """
         if steps < 1:
             raise ValueError(f"`steps` must be at least 1, got {steps!r}.")
+        self._take_in()
         found: list[dict[str, np.ndarray]] = []
         for part in reversed([*self._parts, *self._buffer]):
             if steps <= 0:
@@ -523,6 +560,7 @@ class Trace:
 
     def _aligned(self, target: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the alignments with one target, and its norms."""
+        self._take_in()
         parts = (*self._parts, *self._buffer)
         return (
             join([part["alignment"][:, target] for part in parts]),
@@ -685,6 +723,13 @@ class Trace:
         return f"{what}, this run" + (
             "" if plain else f", in the metric {self.metric!r}"
         )
+
+
+def _narrow(index: np.ndarray) -> np.ndarray:
+    """Return a copy in 32 bits, where the numbers fit."""
+    low, high = np.minimum.reduce(index), np.maximum.reduce(index)
+    fits = low >= -(2**31) and high < 2**31
+    return index.astype(np.int32 if fits else np.int64)
 
 
 def _floating(values: ArrayLike) -> np.ndarray:

@@ -1,3 +1,4 @@
+import copy
 import json
 import pickle
 
@@ -628,3 +629,35 @@ def test_later_schemas_are_refused(tmp_path):
     meta.write_text(json.dumps({**json.loads(meta.read_text()), "schema": 99}))
     with pytest.raises(ValueError, match="later version of fstat"):
         Trace.load(tmp_path / "run")
+
+
+def test_steps_that_are_put_off_are_there_whenever_one_asks(tmp_path):
+    def row(step):
+        b = 2 + step % 3
+        names = ("norm_squared", "gram_sum", "gram_squares")
+        columns = {name: np.full(b, step + 1.0) for name in names}
+        return {"step": step, "index": np.arange(b), **columns}
+
+    asked = []
+
+    def put_off(trace, step):
+        trace.put_off(lambda: asked.append(step) or row(step))
+
+    at_once, later = Trace(["self"]), Trace(["self"], path=tmp_path / "trace")
+    for step in range(40):
+        at_once.append(**row(step))
+        put_off(later, step)
+        assert later.n_recorded == step + 1
+    assert 0 < len(asked) < 40  # some at once
+    later.flush()
+    assert asked == list(range(40))
+    for step in range(40, 43):
+        at_once.append(**row(step))
+        put_off(later, step)
+    for other in (later, copy.deepcopy(later), later.last(43)):
+        for name, column in at_once.columns().items():
+            assert_array_equal(other.columns()[name], column)
+    put_off(later, 43)
+    later.rewind(43)
+    later.close()
+    assert Trace.load(tmp_path / "trace").n_recorded == 43

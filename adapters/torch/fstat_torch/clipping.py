@@ -58,7 +58,6 @@ class Clipping:
             for parameter in self._watched:
                 self._keep(parameter)
 
-    @torch.no_grad()
     def factor(self) -> float:
         """Return the factor, at most 1; 1 where there is none."""
         kept, self._before = self._before, {}
@@ -75,7 +74,8 @@ class Clipping:
         if not written:
             # Gradients that nobody wrote to, as in most loops, need not be compared.
             return 1.0
-        ratio = _ratio(before, [_few(gradient) for gradient in after], self._scale)
+        with torch.no_grad():
+            ratio = _ratio(before, [_few(gradient) for gradient in after], self._scale)
         return min(1.0, ratio)
 
     def close(self) -> None:
@@ -86,7 +86,7 @@ class Clipping:
 
 def _ratio(before: list[Tensor], after: list[Tensor], scale: float) -> float:
     """Return what one is of the other, if it is one multiple; otherwise 1."""
-    old, new = torch.cat(before), torch.cat(after)
+    old, new = (torch.cat([x.flatten() for x in few]) for few in (before, after))
     rtol = _RTOL.get(new.dtype, 2e-2)
     old, new = old.double() / scale, new.double()
     ratio = torch.dot(new, old) / torch.dot(old, old)
@@ -97,9 +97,9 @@ def _ratio(before: list[Tensor], after: list[Tensor], scale: float) -> float:
 
 
 def _few(gradient: Tensor) -> Tensor:
-    """Return a copy of some entries, flat."""
+    """Return a copy of some entries."""
     few = gradient if gradient.numel() <= _ENTRIES else gradient.reshape(-1)[:_ENTRIES]
-    return few.detach().clone().flatten()
+    return few.detach().clone()
 
 
 def _local(gradient: Any) -> Tensor | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -31,7 +32,7 @@ from .points import Points
 from .reference import Reference
 from .step import Step, numbers
 from .targets import Targets, read_targets
-from .update import MicroBatch, Update
+from .update import Columns, MicroBatch, Update
 from .verification import Verification, refuse_whole_modules
 
 Loss = Callable[[Any, Any], Tensor]
@@ -293,7 +294,7 @@ class SingleRunSampler:
         self._clipping = None
         if self.optimizer is not None:
             self._clipping = Clipping(self.optimizer, self._processes is None)
-        self._waiting: dict[str, Any] | None = None  # for the optimiser's step
+        self._waiting: _Row | None = None  # for the optimiser's step
         if self._processes is not None and self._processes.sharded:
             refuse_whole_modules(self._capture)
 
@@ -499,18 +500,20 @@ class SingleRunSampler:
             yield step
         step.check()
         self._verification.compare(batch, added)
-        self._add(number, examples, batch, step)
-        if kept is not None:
-            kept.add(examples, batch, _scale(step), arrived)
-        if not step.accumulate:
-            self._record(number, step)
+        with torch.no_grad():
+            self._add(number, examples, batch, step)
+            if kept is not None:
+                kept.add(examples, batch, _scale(step), arrived)
+            if not step.accumulate:
+                self._record(number, step)
 
     def _begin(self) -> int:
         """Return the number of the step that a micro-batch belongs to."""
         number = self._next
         if not self._amid:
             self._counter.look()
-        if number < self.trace.n_steps:
+        self._settle()
+        if number < self._trace.n_steps:
             self._warn_of_starting_over(number)
             self.trace.rewind(number)
         return number
@@ -521,7 +524,6 @@ class SingleRunSampler:
         if self._kept is not None:
             self._kept.abandon()
 
-    @torch.no_grad()
     def _add(
         self,
         number: int,
@@ -547,7 +549,6 @@ class SingleRunSampler:
             )
         )
 
-    @torch.no_grad()
     def _record(self, number: int, step: Step) -> None:
         """Write the update to the trace, on the process that holds it."""
         assert self._update is not None
@@ -559,12 +560,12 @@ class SingleRunSampler:
         self._aims.pass_on()
         rate = step.learning_rate
         rate = learning_rate(self.optimizer) if rate is None else float(rate)
-        columns = update.columns()
-        if columns is None:
-            return
-        if self._aims.norms is not None:
-            columns["target_norm"] = self._aims.norms
-        self._waiting = {"step": number, "learning_rate": rate, **columns}
+        rows, columns = None, update.columns()
+        if not update.is_small:
+            rows = columns()
+            if rows is None:
+                return
+        self._waiting = _Row(number, rate, self._aims.norms, columns, rows)
         if step.clip_factor is not None:
             self._append(float(step.clip_factor))
         elif self._clipping is None:
@@ -588,9 +589,12 @@ class SingleRunSampler:
 
     def _append(self, clip_factor: float) -> None:
         assert self._waiting is not None
-        columns, self._waiting = self._waiting, None
-        columns["learning_rate"] *= clip_factor
-        self._trace.append(**columns)
+        row, self._waiting = self._waiting, None
+        row.learning_rate *= clip_factor
+        if row.found is None:
+            self._trace.put_off(row.arguments)
+        else:
+            self._trace.append(**row.arguments())
 
     def snapshot(self, step: int | None = None) -> None:
         """Score all examples, in the metric of this moment.
@@ -822,6 +826,26 @@ class SingleRunSampler:
             "give load_state_dict what state_dict returned then.",
             stacklevel=5,
         )
+
+
+@dataclass(slots=True)
+class _Row:
+    """An update that is to be recorded."""
+
+    step: int
+    learning_rate: float
+    target_norm: np.ndarray | None
+    columns: Columns
+    found: dict[str, Any] | None
+
+    def arguments(self) -> dict[str, Any]:
+        """Return what `Trace.append` takes."""
+        found = self.columns() if self.found is None else self.found
+        assert found is not None
+        if self.target_norm is not None:
+            found["target_norm"] = self.target_norm
+        found |= {"step": self.step, "learning_rate": self.learning_rate}
+        return found
 
 
 def _scale(step: Step) -> float:

@@ -74,7 +74,7 @@ def numbers(index: Any) -> np.ndarray:
     """
     if isinstance(index, Tensor):
         index = index.detach().cpu().numpy()
-    array = np.asarray(index)
+    array = np.array(index)  # the caller may reuse its own
     if array.ndim != 1 or array.dtype.kind not in "iu":
         raise ValueError(
             "`index` must be a 1-D array of integers, got "

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fstat._validation import is_finite
+
 from .distributed import Processes, whole
 from .gradients import Captured
 
+_OF_SELF = ("norm_squared", "gram_sum", "gram_squares")
 
-@dataclass
+_SMALL = 2**14  # inner products
+
+Gram = tuple[Tensor, Tensor | None]
+Columns = Callable[[], dict[str, Any] | None]
+
+
+@dataclass(slots=True)
 class MicroBatch:
     """Examples whose backward pass was one.
 
@@ -75,54 +85,67 @@ class Update:
             )
         self._parts.append(part)
 
-    def columns(self) -> dict[str, Any] | None:
-        """Return what `Trace.append` takes, or None where another process does.
+    def columns(self) -> Columns:
+        """Take the inner products that are still to be taken, and let gradients go.
 
         Returns
         -------
-        dict of str to ndarray or None
+        callable
+            Returns what `Trace.append` takes, or None where another process does:
             `index`, the columns of the targets, and the further ones.
         """
         own = self.own()
-        columns = self._of_targets(own) | self._of_self(own)
-        rows: dict[str, Any] = {
-            "index": np.concatenate([part.index for part in self._parts])
-        }
+        gram = self._gram(own)
+        for part in self._parts:
+            part.captured = None
+        return partial(self._rows, own, gram)
+
+    @property
+    def is_small(self) -> bool:
+        """Whether it is of no account how long its inner products are kept."""
+        (part, *more) = self._parts
+        b = len(part.index)
+        n_targets = 0 if part.alignment is None else part.alignment.shape[1]
+        alone = not more and self._processes is None
+        return alone and not part.extra and b * max(b, n_targets) <= _SMALL
+
+    def _rows(self, own: float, gram: Gram | None) -> dict[str, Any] | None:
+        rows: dict[str, Any] = {"index": _joined([p.index for p in self._parts])}
         for name in self._parts[0].extra:
-            rows[name] = np.concatenate(
-                [np.asarray(part.extra[name]) for part in self._parts]
-            )
-        # An overflow is the user's to notice; the trace passes over the step.
-        rows |= {
-            name: _without_infinity(c.cpu().numpy()) for name, c in columns.items()
-        }
+            rows[name] = _joined([np.asarray(p.extra[name]) for p in self._parts])
+        alignment = self._alignment(own)
+        if alignment is not None:
+            rows["alignment"] = _without_infinity(alignment)
+        if gram is not None:
+            columns = _without_infinity(_of_self(*gram))
+            rows |= zip(_OF_SELF, columns, strict=True)
         return rows if self._processes is None else self._together(rows)
 
-    def _of_targets(self, own: float) -> dict[str, Tensor]:
+    def _alignment(self, own: float) -> Tensor | None:
         found = [
-            _column(p.scale) * p.alignment
+            p.alignment * _column(own * p.scale)
             for p in self._parts
             if p.alignment is not None
         ]
-        return {"alignment": own * torch.cat(found)} if found else {}
+        if len(found) > 1:
+            return torch.cat(found)
+        return found[0] if found else None
 
-    def _of_self(self, own: float) -> dict[str, Tensor]:
+    def _gram(self, own: float) -> Gram | None:
+        """Inner products of examples that are targets themselves."""
         parts = [
             (part.captured, own * part.scale)
             for part in self._parts
             if part.captured is not None
         ]
         if not parts:
-            return {}
+            return None
         gram = _gram(parts)
-        columns = {"norm_squared": gram.diagonal().clone()}
-        others = gram.fill_diagonal_(0.0)
-        if self._processes is not None:
-            rows = torch.cat([_column(a) * _flat(x) for x, a in parts])
-            others = self._processes.gram_rows(rows, others)
-        columns["gram_sum"] = others.sum(dim=1)
-        columns["gram_squares"] = others.square_().sum(dim=1)
-        return columns
+        if self._processes is None:
+            return gram, None
+        rows = torch.cat([_column(a) * _flat(x) for x, a in parts])
+        norms = gram.diagonal().clone()
+        return self._processes.gram_rows(rows, gram.fill_diagonal_(0.0)), norms
 
     def own(self) -> float:
         """Return what the gradients of the examples are multiplied with.
@@ -148,10 +171,31 @@ class Update:
 Scaled = tuple[Captured, float | Tensor]
 
 
+@torch.no_grad()
+def _of_self(gram: Tensor, norms: Tensor | None) -> Tensor:
+    """Columns of examples as their own targets, one a row, (3, b).
+
+    Parameters
+    ----------
+    gram : Tensor of shape (b, B)
+        Inner products of these examples with all; it is overwritten.
+    norms : Tensor of shape (b,) or None
+        Squared norms; None: on the diagonal, which is then not zero.
+    """
+    columns = gram.new_empty(len(_OF_SELF), len(gram))
+    columns[0] = gram.diagonal() if norms is None else norms
+    others = gram.fill_diagonal_(0.0) if norms is None else gram
+    torch.sum(others, dim=1, out=columns[1])
+    torch.sum(others.square_(), dim=1, out=columns[2])
+    return columns
+
+
 def _gram(parts: list[Scaled]) -> Tensor:
     """Return the inner products of all examples, in a tensor that may be changed."""
     if len(parts) == 1:
         ((captured, scale),) = parts
+        if isinstance(scale, float):
+            return captured.gram().mul_(scale * scale)
         return captured.gram().mul_(_column(scale)).mul_(scale)
     rows = [
         torch.cat([_column(a) * b * x.cross(y) for y, b in parts], 1) for x, a in parts
@@ -163,9 +207,16 @@ def _column(scale: float | Tensor) -> float | Tensor:
     return scale[:, None] if isinstance(scale, Tensor) else scale
 
 
-def _without_infinity(column: np.ndarray) -> np.ndarray:
-    infinite = np.isinf(column)
-    return np.where(infinite, np.nan, column) if infinite.any() else column
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _without_infinity(found: Tensor) -> np.ndarray:
+    """Return an array in which what overflowed is not a number."""
+    columns: np.ndarray = found.cpu().numpy()
+    if is_finite(columns):
+        return columns
+    return np.where(np.isinf(columns), np.nan, columns)
 
 
 def _flat(captured: Captured) -> Tensor:

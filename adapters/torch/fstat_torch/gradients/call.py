@@ -17,7 +17,7 @@ from .plan import Unit, UnsupportedModelError
 from .precision import alike, same_autocast
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Call:
     """One call of a unit.
 
@@ -46,10 +46,10 @@ class Call:
 
     unit: Unit
     number: int
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    outputs: list[Tensor]
-    places: list[int]
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    outputs: list[Tensor] = field(default_factory=list)
+    places: list[int] = field(default_factory=lambda: [0])
     gradients: list[Tensor | None] = field(default_factory=list)
     shape: torch.Size | None = None
     autocast: tuple[str, torch.dtype | None] | None = None

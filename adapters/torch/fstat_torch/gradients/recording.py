@@ -58,16 +58,20 @@ class Recording:
         Recording._active = (self,) if self._collect else (*previous, self)
         try:
             for unit in self._plan.units:
-                handles.append(
-                    unit.module.register_forward_pre_hook(
-                        self._before(unit), with_kwargs=True
+                module = unit.module
+                if unit.runs_again:
+                    handles.append(
+                        module.register_forward_pre_hook(
+                            self._before(unit), with_kwargs=True
+                        )
                     )
-                )
                 # Called after an exception too (checkpointing ends its second pass
                 # with one), so that what was entered is left.
                 handles.append(
-                    unit.module.register_forward_hook(
-                        self._after(unit), with_kwargs=True, always_call=True
+                    module.register_forward_hook(
+                        self._after(unit),
+                        with_kwargs=True,
+                        always_call=unit.runs_again,
                     )
                 )
             yield
@@ -86,22 +90,19 @@ class Recording:
             if not self.hears:
                 return
             # A unit that is differentiated as a whole may call another unit's module.
-            outermost = not self._inside
-            if unit.runs_again:
-                self._inside.append(unit)
-            if outermost:
+            self._inside.append(unit)
+            if len(self._inside) == 1:
                 self._note(unit, args, kwargs)
 
         return entered
 
     def _note(self, unit: Unit, args: Any, kwargs: Any) -> None:
-        """Keep what is gone after the call."""
+        """Keep what is gone after the call of a unit that is to run again."""
         random = None
         if unit.rule == "attention" and unit.draws:
             random = random_state(next(iter(unit.parameters.values())).device)
         if not autograd_keeps_tensors():
-            seen = (*_seen(unit, args, kwargs), random)
-            self._kept[unit.name] = save_for_backward(seen)
+            self._kept[unit.name] = _kept_elsewhere(unit, args, kwargs, random)
         elif random is not None:
             self._random[unit.name] = random
 
@@ -109,12 +110,18 @@ class Recording:
         def seen(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
             if not self.hears:
                 return None
-            if self._inside and self._inside[-1] is unit:
+            if unit.runs_again and self._inside and self._inside[-1] is unit:
                 self._inside.pop()
             if self._inside:
                 return None
+            if unit.runs_again:
+                self._record_whole(unit, args, kwargs, output)
+                return None
+            if not _carries_gradient(output):
+                self.without_gradient |= not torch.is_grad_enabled()
+                return None
             shared = None
-            if unit.rule == "embedding" and _carries_gradient(output):
+            if unit.rule == "embedding":
                 index = args[0] if args else kwargs["input"]
                 output = shared = _one_row_each(unit, index, output, self._n)
             self._record(unit, args, kwargs, output)
@@ -123,27 +130,40 @@ class Recording:
         return seen
 
     def _record(self, unit: Unit, args: Any, kwargs: Any, output: Any) -> None:
+        """Take note of a call of a layer, which returns one tensor."""
+        later = None
+        if not autograd_keeps_tensors():
+            later = _kept_elsewhere(unit, args, kwargs)
+        if self.complete:
+            return
+        call = Call(unit, self._count, () if later else _input(unit, args, kwargs))
+        if later is not None:
+            call.wait_for(later, None)
+        self._count += 1
+        self._await(call, 0, output)
+
+    def _record_whole(self, unit: Unit, args: Any, kwargs: Any, output: Any) -> None:
+        """Take note of a call of a unit that is to run again."""
         later = self._kept.pop(unit.name, None)
         random = self._random.pop(unit.name, None)
-        leaves = pytree.tree_leaves(output) if unit.runs_again else [output]
+        leaves = pytree.tree_leaves(output)
         places = [k for k, out in enumerate(leaves) if _carries_gradient(out)]
         if not places:
             self.without_gradient |= not torch.is_grad_enabled()
             return
         outputs = [leaves[k] for k in places]
-        kept = [out.detach() for out in outputs] if unit.runs_again else []
-        kept_later = save_for_backward(kept) if later is not None and kept else None
+        kept = [out.detach() for out in outputs]
+        kept_later = save_for_backward(kept) if later is not None else None
         if self.complete:
             return
         if later is not None:
-            call = Call(unit, self._count, (), {}, [], places)
+            call = Call(unit, self._count, places=places)
             call.wait_for(later, kept_later)
         else:
-            args, kwargs = _seen(unit, args, kwargs)
+            args, kwargs = _arguments(unit, args, kwargs)
             call = Call(unit, self._count, args, kwargs, kept, places)
             call.random = random
-        if kept:
-            call.autocast = autocast_of(kept[0])
+        call.autocast = autocast_of(kept[0])
         self._count += 1
         for k, out in enumerate(outputs):
             self._await(call, k, out)
@@ -291,15 +311,28 @@ def _carries_gradient(x: object) -> bool:
     return isinstance(x, Tensor) and x.requires_grad
 
 
-def _seen(unit: Unit, args: Any, kwargs: Any) -> tuple[Any, Any]:
-    """Pick, and detach, what a unit's rule needs of its arguments."""
-    if unit.runs_again:
-        args, kwargs = pytree.tree_map_only(Tensor, torch.detach, (args, kwargs))
-        return args, kwargs
+def _input(unit: Unit, args: Any, kwargs: Any) -> tuple[Any, ...]:
+    """Pick, and detach, what a layer's rule needs of its arguments."""
     # Autograd, too, does without the input where the weight is frozen.
     if "weight" not in unit.parameters:
-        return (), {}
-    return ((args[0] if args else kwargs["input"]).detach(),), {}
+        return ()
+    x = args[0] if args else kwargs["input"]
+    return (x.detach() if x.requires_grad else x,)
+
+
+def _arguments(unit: Unit, args: Any, kwargs: Any) -> tuple[Any, Any]:
+    """Pick, and detach, what a unit's rule needs of its arguments."""
+    if not unit.runs_again:
+        return _input(unit, args, kwargs), {}
+    args, kwargs = pytree.tree_map_only(Tensor, torch.detach, (args, kwargs))
+    return args, kwargs
+
+
+def _kept_elsewhere(
+    unit: Unit, args: Any, kwargs: Any, random: Tensor | None = None
+) -> Callable[[], Any]:
+    """Keep arguments as autograd keeps what the unit saves."""
+    return save_for_backward((*_arguments(unit, args, kwargs), random))
 
 
 def _same_elements(view: Tensor) -> Tensor | None:
