@@ -414,6 +414,23 @@ class SingleRunSampler:
         """The scores so far, in the metric `Curvature` or of a `reference`."""
         return self._needs_snapshots("snapshots").snapshots
 
+    @property
+    def kept_as(self) -> dict[str, str]:
+        """How `Curvature` keeps each layer's gradients, and what the metric is there.
+
+        By the layer's name; nothing before the first recorded step.
+
+        Raises
+        ------
+        RuntimeError
+            If no gradients are kept.
+        """
+        if self._kept is None:
+            raise RuntimeError(
+                "`kept_as` needs metric=Curvature(...) without a `reference`."
+            )
+        return self._kept.kept_as
+
     @contextmanager
     def step(
         self,

@@ -25,6 +25,7 @@ FORMS = {
     "landmarks": {"landmarks": 12},
     "fisher": {"kind": "fisher", "landmarks": 12},
     "sketch": {"projection": 9, "landmarks": 12},
+    "ekfac": {"structure": "ekfac"},
 }
 
 

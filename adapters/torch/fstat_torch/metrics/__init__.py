@@ -7,8 +7,10 @@ which is never formed.
 """
 
 from .curvature import Curvature
+from .factored import FactoredRidge
 from .kept import KeptGradients
 from .kernel import Code, FormedCode, OuterCode, exact_code
+from .kronecker import MatrixCode, matrix_code
 from .last_layer import adapter_parameters, last_layer_parameters
 from .projected import SketchCode, sketch_code, sketch_matrix
 from .ridge import ExactRidge, LandmarkRidge
@@ -19,16 +21,19 @@ __all__ = [
     "Code",
     "Curvature",
     "ExactRidge",
+    "FactoredRidge",
     "FormedCode",
     "GradientStore",
     "KeptGradients",
     "LandmarkRidge",
+    "MatrixCode",
     "OuterCode",
     "SketchCode",
     "Snapshots",
     "adapter_parameters",
     "exact_code",
     "last_layer_parameters",
+    "matrix_code",
     "sketch_code",
     "sketch_matrix",
 ]

@@ -7,20 +7,26 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..gradients.blocks import Block
 from .curvature import Curvature
+from .factored import FactoredRidge
 from .kernel import Code, exact_code
+from .kronecker import matrix_code
 from .projected import sketch_code
 from .ridge import ExactRidge, LandmarkRidge
 from .store import GradientStore
 
+Ridge = ExactRidge | LandmarkRidge | FactoredRidge
 
-def empty_store(metric: Curvature) -> GradientStore:
-    """Return a store of gradients, as they are to be kept."""
+
+def empty_store(metric: Curvature, model: nn.Module) -> GradientStore:
+    """Return a store of gradients of a model, as they are to be kept."""
     choose: Callable[[str, Block], Code] = exact_code
-    if metric.projection is not None:
+    if metric.structure == "ekfac":
+        choose = matrix_code(model)
+    elif metric.projection is not None:
         choose = sketch_code(metric.projection, metric.random_state)
     folder = None if metric.path is None else Path(metric.path)
     return GradientStore(metric.n_examples, choose, folder)
@@ -28,7 +34,7 @@ def empty_store(metric: Curvature) -> GradientStore:
 
 def build(
     metric: Curvature, store: GradientStore, index: Tensor, weight: Tensor, step: int
-) -> ExactRidge | LandmarkRidge:
+) -> Ridge:
     """Return the metric of the kept gradients of some examples.
 
     Parameters
@@ -45,6 +51,8 @@ def build(
         Update steps made, from which landmarks are drawn.
     """
     assert metric.damping is not None
+    if metric.structure == "ekfac":
+        return FactoredRidge(store, index, weight, metric.damping)
     if metric.landmarks is None or metric.landmarks >= len(index):
         return ExactRidge(store, index, weight, metric.damping)
     rng = np.random.default_rng([metric.random_state, step])

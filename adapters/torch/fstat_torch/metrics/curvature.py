@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import KW_ONLY, dataclass
 from os import PathLike
 
 import numpy as np
 
-_DAMPING = {"gauss-newton": 3.0, "fisher": 1.0}
+_DAMPING = {
+    "full": {"gauss-newton": 3.0, "fisher": 1.0},
+    "ekfac": {"gauss-newton": 0.1, "fisher": 0.1},
+}
 
 
 @dataclass(frozen=True)
@@ -30,15 +34,20 @@ class Curvature:
         cross-entropy is 1 - p: what remains is the gradient of the margin
         log(p / (1 - p)), as in TRAK [1]_. The model must return one row of outputs an
         example.
+    structure : {"full", "ekfac"}, default="full"
+        ``"full"``: H as it is, by inner products with the landmarks. ``"ekfac"``: H is
+        taken to be diagonal within each layer, in the eigenbases of the second moments
+        of its inputs and of the gradients at its outputs (EK-FAC [2]_ [3]_); see Notes.
     damping : float, optional
         The ridge :math:`\lambda`, in units of the mean squared norm of the gradients
-        in H. By default 3 for ``"gauss-newton"`` and 1 for ``"fisher"``.
+        in H. By default 3 for ``"gauss-newton"`` and 1 for ``"fisher"``, and 0.1 for
+        the structure ``"ekfac"``.
     landmarks : int or None, default=300
         Examples whose gradients span the metric, drawn anew at each snapshot. None:
-        all of them, by an n x n matrix, which is exact.
+        all of them, by an n x n matrix, which is exact. ``"ekfac"`` has none.
     projection : int, optional
         Numbers kept of each unit's gradient, by a random two-sided sketch; by default
-        all of it, factored where that is exact.
+        all of it, factored where that is exact. Not for ``"ekfac"``.
     trace : bool, default=False
         Whether the alignments of every step are recorded too, as without a metric.
         This costs the targets' gradients at every step.
@@ -71,6 +80,11 @@ class Curvature:
     ----------
     .. [1] S. M. Park, K. Georgiev, A. Ilyas, G. Leclerc, A. Madry, "TRAK: attributing
        model behavior at scale", ICML 2023, section 3.
+    .. [2] T. George, C. Laurent, X. Bouthillier, N. Ballas, P. Vincent, "Fast
+       approximate natural gradient descent in a Kronecker-factored eigenbasis",
+       NeurIPS 2018.
+    .. [3] R. Grosse et al., "Studying large language model generalization with
+       influence functions", arXiv:2308.03296, 2023.
 
     Examples
     --------
@@ -103,6 +117,7 @@ class Curvature:
     n_examples: int
     _: KW_ONLY
     kind: str = "gauss-newton"
+    structure: str = "full"
     damping: float | None = None
     landmarks: int | None = 300
     projection: int | None = None
@@ -111,9 +126,13 @@ class Curvature:
     random_state: int = 0
 
     def __post_init__(self) -> None:
-        if self.kind not in _DAMPING:
-            shown = " or ".join(map(repr, _DAMPING))
-            raise ValueError(f"`kind` must be {shown}, got {self.kind!r}.")
+        self._check_choice("structure", _DAMPING)
+        self._check_choice("kind", _DAMPING[self.structure])
+        if self.structure == "ekfac" and self.projection is not None:
+            raise ValueError(
+                "`projection` must be None with structure='ekfac', which needs the "
+                f"gradients of layers as they are, got {self.projection!r}."
+            )
         least = {"n_examples": 1, "landmarks": 1, "projection": 1, "random_state": 0}
         for name, low in least.items():
             count = getattr(self, name)
@@ -124,8 +143,15 @@ class Curvature:
                     f"`{name}` must be an integer of at least {low}, got {count!r}."
                 )
         if self.damping is None:
-            object.__setattr__(self, "damping", _DAMPING[self.kind])
+            damping = _DAMPING[self.structure][self.kind]
+            object.__setattr__(self, "damping", damping)
         if not 0 < self.damping < float("inf"):  # type: ignore[operator]
             raise ValueError(
                 f"`damping` must be positive and finite, got {self.damping!r}."
             )
+
+    def _check_choice(self, name: str, choices: Collection[str]) -> None:
+        given = getattr(self, name)
+        if given not in choices:
+            shown = " or ".join(map(repr, choices))
+            raise ValueError(f"`{name}` must be {shown}, got {given!r}.")

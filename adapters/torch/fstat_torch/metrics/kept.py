@@ -55,13 +55,18 @@ class KeptGradients:
         """Begin anew."""
         n = self._metric.n_examples
         self.snapshots = Snapshots(self._targets, n)
-        self._store = empty_store(self._metric)
+        self._store = empty_store(self._metric, self._model)
         # At which step each was met, -1 for never; what its kept gradient is to be
         # multiplied with; the size of the loss's gradient at the model's output.
         self._met = torch.full((n,), -1)
         self._scale = torch.ones(n, dtype=torch.float64)
         self._residual = torch.ones(n, dtype=torch.float64)
         self._pending: list[Tensor] = []
+
+    @property
+    def kept_as(self) -> dict[str, str]:
+        """How the gradients of each unit are kept, and what the metric is there."""
+        return self._store.told(self._metric.structure == "ekfac")
 
     def check(self, examples: np.ndarray) -> None:
         """Refuse numbers that no example has.

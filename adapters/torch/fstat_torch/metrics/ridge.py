@@ -71,7 +71,7 @@ class ExactRidge:
             Positive where a step on the example serves the target.
         """
         weight = self._weight[:, None]
-        aligned = _averaged(self._store.inner(self._rows, aims), average)
+        aligned = averaged(self._store.inner(self._rows, aims), average)
         return torch.cholesky_solve(aligned * weight, self._factor) / weight
 
     def itself(self) -> Tensor:
@@ -147,12 +147,12 @@ class LandmarkRidge:
 
     def targets(self, aims: Rows, average: Tensor | None = None) -> Tensor:
         """Return scores for targets, as `ExactRidge.targets` does."""
-        products = _averaged(self._store.inner(self._chosen, aims), average)
+        products = averaged(self._store.inner(self._chosen, aims), average)
         goal = self._whiten(self._own[:, None] * products)
         turned = self._turned(goal)
         return torch.cat(
             [
-                _averaged(self._store.inner(rows, aims), average) / self.ridge
+                averaged(self._store.inner(rows, aims), average) / self.ridge
                 + (features.mT @ turned) / self._weight[at][:, None]
                 for rows, at, features in self._featured()
             ]
@@ -178,7 +178,7 @@ class LandmarkRidge:
         return self._whiten(products.mul_(self._own[:, None]).mul_(self._weight[at]))
 
     def _slices(self) -> Iterator[tuple[Rows, slice]]:
-        for at in _pieces(self._store, len(self._index), len(self._own)):
+        for at in pieces(self._store, len(self._index), len(self._own)):
             yield self._store.rows(self._index[at]), at
 
     def _featured(self) -> Iterator[tuple[Rows, slice, Tensor]]:
@@ -198,10 +198,10 @@ def _kernel(store: GradientStore, index: Tensor, weight: Tensor) -> Tensor:
     """Return the kernel matrix of weighted gradients, slice by slice."""
     n = len(index)
     found: Tensor | None = None
-    pieces = list(_pieces(store, n, n))
-    for k, at in enumerate(pieces):
+    slices = list(pieces(store, n, n))
+    for k, at in enumerate(slices):
         rows, own = store.rows(index[at]), weight[at]
-        for other in pieces[: k + 1]:
+        for other in slices[: k + 1]:
             theirs = rows if other is at else store.rows(index[other])
             part = store.inner(rows, theirs)
             part.mul_(own.to(part)[:, None]).mul_(weight[other].to(part))
@@ -213,12 +213,13 @@ def _kernel(store: GradientStore, index: Tensor, weight: Tensor) -> Tensor:
     return found
 
 
-def _pieces(store: GradientStore, n: int, width: int) -> Iterator[slice]:
+def pieces(store: GradientStore, n: int, width: int) -> Iterator[slice]:
     """Split n examples so that neither products nor gradients take much memory."""
     size = max(1, min(_SLICE // width, _ROWS // max(store.row_bytes, 1)))
     for start in range(0, n, size):
         yield slice(start, min(start + size, n))
 
 
-def _averaged(products: Tensor, average: Tensor | None) -> Tensor:
+def averaged(products: Tensor, average: Tensor | None) -> Tensor:
+    """Average products with points over those of each target."""
     return products if average is None else products @ average.to(products)

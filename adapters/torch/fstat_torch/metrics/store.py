@@ -12,7 +12,7 @@ from torch import Tensor
 from ..gradients import Captured
 from ..gradients.blocks import Block
 from ..gradients.precision import precise
-from .describing import describe, described
+from .describing import describe, described, told
 from .kernel import Code, Parts
 from .slots import InMemory, OnDisk, Slots
 
@@ -180,6 +180,17 @@ class GradientStore:
         return torch.stack(
             [self._codes[name].squares(parts) for name, parts in one.items()]
         ).sum(0)
+
+    @property
+    def codes(self) -> dict[str, Code]:
+        """How the gradients of each unit are kept."""
+        return self._codes
+
+    def told(self, factored: bool) -> dict[str, str]:
+        """Say how each unit's gradients are kept, as `describing.told` does."""
+        return {
+            k: told(self._codes[k], kept, factored) for k, kept in self._kept.items()
+        }
 
     @property
     def nbytes(self) -> int:
