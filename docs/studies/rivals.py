@@ -37,8 +37,8 @@ from _rival_tools import dattri_conjugate, dattri_dvemb, kronfluence_ekfac
 from joblib import Memory
 from sklearn.metrics import roc_auc_score
 
+from fstat import Observations
 from fstat.ground_truth import Agreement, agreement
-from fstat.ground_truth._runs import Runs
 
 DOCS = Path(__file__).parents[1]
 PACKAGES = ("captum", "kronfluence", "traker", "dattri")
@@ -79,10 +79,10 @@ def everything(problem: Problem) -> dict[str, list[Judged]]:
 
 
 @Memory(KEPT / "agreements", verbose=0).cache
-def set_against(estimate: np.ndarray, P: np.ndarray, Q: np.ndarray) -> Agreement:
+def set_against(estimate: np.ndarray, truth: Observations) -> Agreement:
     """Return the agreement of some runs, with the same resamples for all methods."""
     return agreement(
-        estimate, (P, Q), threshold=THRESHOLD, n_resamples=199, random_state=0
+        estimate, truth, threshold=THRESHOLD, n_resamples=199, random_state=0
     )
 
 
@@ -161,9 +161,9 @@ def page(problem: Problem) -> str:
     """Return docs/rivals.md."""
     found, truth = everything(problem), problem.truth()
     plain = plain_seconds(problem)
-    runs = Runs.of(truth)
+    retrained = truth.observations_
     raw = {
-        name: set_against(np.stack([x.raw for x in own]), runs.P, runs.Q)
+        name: set_against(np.stack([x.raw for x in own]), retrained)
         for name, own in found.items()
     }
     default = raw[DEFAULT]

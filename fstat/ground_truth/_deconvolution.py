@@ -12,7 +12,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
-from scipy.stats import rankdata
 
 from .._validation import FloatArray
 
@@ -22,7 +21,7 @@ _NODES = 41
 
 
 def probability_above(
-    x: FloatArray, m: FloatArray, s: FloatArray, threshold: float
+    x: FloatArray, m: FloatArray, s: FloatArray, threshold: float, count: FloatArray
 ) -> FloatArray:
     """Return the probability, for each pair, that its truth exceeds a threshold.
 
@@ -34,6 +33,8 @@ def probability_above(
         Mu of retraining and its standard errors.
     threshold : float
         Threshold.
+    count : ndarray of shape (n_pairs,)
+        How often each pair was drawn; more than 0.
 
     Returns
     -------
@@ -41,17 +42,42 @@ def probability_above(
         Probabilities.
     """
     theta = _grid(m, s, threshold)
-    logs = -0.5 * ((m[:, None] - theta) / s[:, None]) ** 2
+    place, near = _neighbours(x, count)
+    order = np.argsort(place, kind="stable")
+    place, count = place[order], count[order]
+    first = np.flatnonzero(np.diff(place, prepend=-1))
+    logs = -0.5 * ((m[order, None] - theta) / s[order, None]) ** 2
     likelihood = np.exp(logs - logs.max(axis=1, keepdims=True))
-    place, near = _neighbours(x)
     prior = np.broadcast_to(_flat(theta, s), (len(near), len(theta)))
     for _ in range(_ITERATIONS):
-        posterior = _posterior(likelihood, prior[place])
-        sums = np.zeros_like(prior)
-        np.add.at(sums, place, posterior)
-        prior = near @ sums
+        posterior = _posterior(likelihood, prior[place], count)
+        prior = near @ np.add.reduceat(posterior, first)
         prior = prior / prior.sum(axis=1, keepdims=True)
-    return _posterior(likelihood, prior[place])[:, theta > threshold].sum(axis=1)
+    above = np.empty(len(x))
+    last = _posterior(likelihood, prior[place], np.ones(len(x)))
+    above[order] = last[:, theta > threshold].sum(axis=1)
+    return above
+
+
+def deconvolved_aurocs(
+    x: FloatArray, m: FloatArray, s: FloatArray, threshold: float, count: FloatArray
+) -> tuple[float, float]:
+    """Return the areas under the ROC curves of one run, free of the truth's noise.
+
+    Parameters
+    ----------
+    x, m, s, threshold, count
+        As `probability_above` takes them.
+
+    Returns
+    -------
+    above, below : float
+        For pairs whose truth exceeds the threshold, and for those below minus it; NaN
+        where less than one is expected.
+    """
+    above = probability_above(x, m, s, threshold, count)
+    below = probability_above(-x, -m, s, threshold, count)
+    return soft_auroc(x, above, count), soft_auroc(-x, below, count)
 
 
 def soft_auroc(x: FloatArray, above: FloatArray, count: FloatArray) -> float:
@@ -87,17 +113,25 @@ def _flat(theta: FloatArray, s: FloatArray) -> FloatArray:
     return np.asarray(density / density.sum())
 
 
-def _posterior(likelihood: FloatArray, prior: FloatArray) -> FloatArray:
+def _posterior(
+    likelihood: FloatArray, prior: FloatArray, count: FloatArray
+) -> FloatArray:
+    """Return how often each pair has its truth at each node."""
     joint = likelihood * prior
-    total = joint.sum(axis=1, keepdims=True)
-    return joint / np.maximum(total, np.finfo(float).tiny)
+    joint *= (count / np.maximum(joint.sum(axis=1), np.finfo(float).tiny))[:, None]
+    return joint
 
 
-def _neighbours(x: FloatArray) -> tuple[NDArray[np.intp], FloatArray]:
+def _neighbours(
+    x: FloatArray, count: FloatArray
+) -> tuple[NDArray[np.intp], FloatArray]:
     """Return each pair's place in the order of x, and how much places share."""
-    normal = ndtri(rankdata(x) / (len(x) + 1))
+    _, rank = np.unique(x, return_inverse=True)
+    times = np.bincount(rank, count)
+    middle = np.cumsum(times) - (times - 1) / 2
+    normal = ndtri(middle / (times.sum() + 1))[rank]
     place = np.round(normal / (_BANDWIDTH / 2)).astype(int)
     _, place = np.unique(place, return_inverse=True)
-    centre = np.bincount(place, normal) / np.bincount(place)
+    centre = np.bincount(place, count * normal) / np.bincount(place, count)
     apart = (centre[:, None] - centre) / _BANDWIDTH
     return place, np.exp(-0.5 * apart**2)

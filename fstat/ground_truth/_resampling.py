@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._validation import FloatArray
-from ._deconvolution import probability_above, soft_auroc
+from ._deconvolution import deconvolved_aurocs, soft_auroc
 from ._judged import Judged
 from ._measures import (
     Parts,
@@ -65,42 +65,6 @@ class Sample(NamedTuple):
         return np.outer(rows, np.bincount(self.targets, minlength=n_targets))
 
 
-class Strong(NamedTuple):
-    """Probabilities that pairs are strong, from each run's neighbours.
-
-    Parameters
-    ----------
-    known : ndarray of bool of shape (n_subsets, n_targets)
-        Pairs that all runs have estimated.
-    above, below : ndarray of shape (n_estimates, n_known)
-        That mu exceeds the threshold, or lies below minus it.
-    """
-
-    known: NDArray[np.bool_]
-    above: FloatArray
-    below: FloatArray
-
-    @classmethod
-    def of(
-        cls, estimates: FloatArray, mu: FloatArray, error: FloatArray, threshold: float
-    ) -> Strong:
-        """Learn them from mu of retraining and its standard errors."""
-        known = np.asarray(~np.isnan(estimates).any(axis=0))
-        m, s = mu[known], error[known]
-        above = [probability_above(x[known], m, s, threshold) for x in estimates]
-        below = [probability_above(-x[known], -m, s, threshold) for x in estimates]
-        return cls(known, np.stack(above), np.stack(below))
-
-    def auroc(self, estimates: FloatArray, sample: Sample) -> tuple[float, float]:
-        """Return the mean areas under the ROC curves of a sample's runs."""
-        count = sample.times(*self.known.shape)[self.known]
-        runs = sample.estimates
-        x = estimates[:, self.known]
-        above = [soft_auroc(x[k], self.above[k], count) for k in runs]
-        below = [soft_auroc(-x[k], self.below[k], count) for k in runs]
-        return float(np.mean(above)), float(np.mean(below))
-
-
 @dataclass(frozen=True)
 class Comparison:
     """Estimates, the retrainings they are set against, and which pairs are covered.
@@ -111,22 +75,20 @@ class Comparison:
         The estimates.
     runs : Runs
         The retrainings.
-    truth : ndarray of shape (n_subsets, n_targets)
-        Mu of all retrainings.
+    truth, error : ndarray of shape (n_subsets, n_targets)
+        Mu of all retrainings, and its standard error.
     covered : dict of str to ndarray
         As `covered_pairs` gives it.
     threshold : float
         From which size of mu a pair is strong.
-    strong : Strong
-        How probable that is of each pair.
     """
 
     judged: Judged
     runs: Runs
     truth: FloatArray
+    error: FloatArray
     covered: dict[str, FloatArray]
     threshold: float
-    strong: Strong
 
     def measures(self, rng: np.random.RandomState) -> dict[str, float]:
         """Return all measures of the pairs themselves."""
@@ -179,11 +141,7 @@ class Comparison:
         return self._measures(parts, Sample(estimates, s, t))
 
     def _measures(self, parts: Parts, sample: Sample) -> dict[str, float]:
-        """Return all measures of a sample, whose mu of retraining `parts` are.
-
-        How probably a pair is strong is learnt from all runs: resampled ones have twice
-        the noise.
-        """
+        """Return all measures of a sample, whose mu of retraining `parts` are."""
         table = sample.of(self.judged.mu)
         flat = table.reshape(len(table), -1)
         known = np.asarray(~np.isnan(flat).any(axis=0))
@@ -196,7 +154,7 @@ class Comparison:
             corrected_pearson(x, own),
             corrected_spearman(x, own),
             *corrected_strong(x, own, self.threshold),
-            *self.strong.auroc(self.judged.mu, sample),
+            *self._aurocs(sample),
             *calibration_line(every, two, own, self._noise(sample, known)),
             _mean(sample.of(self.covered["widened"])),
             _mean(sample.of(self.covered["calibrated"])),
@@ -204,6 +162,28 @@ class Comparison:
             _subset_lds(table[sample.estimates], without),
         )
         return dict(zip(MEASURES, values, strict=True))
+
+    def _aurocs(self, sample: Sample) -> tuple[float, float]:
+        """Return the mean areas under the ROC curves of a sample's runs.
+
+        The truth is deconvolved from the pairs of the sample anew. Its runs are not
+        resampled, but come with their subsets: resampled ones have twice the noise.
+        """
+        count = sample.times(*self.truth.shape)
+        drawn = (count > 0) & ~np.isnan(self.judged.mu).any(axis=0)
+        found = [
+            deconvolved_aurocs(
+                self.judged.mu[run, drawn],
+                self.truth[drawn],
+                self.error[drawn],
+                self.threshold,
+                count[drawn],
+            )
+            for run in np.unique(sample.estimates)
+        ]
+        times = np.bincount(sample.estimates)
+        above, below = np.average(found, axis=0, weights=times[times > 0])
+        return float(above), float(below)
 
     def _noise(self, sample: Sample, known: NDArray[np.bool_]) -> FloatArray | None:
         if self.judged.variance is None:

@@ -186,6 +186,35 @@ def test_workers_and_interruptions_change_nothing(tmp_path, monkeypatch):
         assert_array_equal(getattr(resumed, name), getattr(alone, name))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("stacked", [False, True])
+def test_dask_gives_the_same(stacked, monkeypatch):
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    train = StackedTrainer(trainer()) if stacked else trainer()
+    alone = retrain(train, N, SUBSETS, 4, random_state=0)
+    with distributed.Client(n_workers=2, threads_per_worker=1, dashboard_address=None):
+        there = retrain(train, N, SUBSETS, 4, random_state=0, n_jobs=2, backend="dask")
+    assert_array_equal(alone.p, there.p)
+    assert_array_equal(alone.q, there.q)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stacked", [False, True])
+def test_ray_gives_the_same(stacked, monkeypatch):
+    ray = pytest.importorskip("ray")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    train = StackedTrainer(trainer()) if stacked else trainer()
+    alone = retrain(train, N, SUBSETS, 4, random_state=0)
+    ray.init(num_cpus=2, include_dashboard=False)
+    try:
+        there = retrain(train, N, SUBSETS, 4, random_state=0, n_jobs=2, backend="ray")
+    finally:
+        ray.shutdown()
+    assert_array_equal(alone.p, there.p)
+    assert_array_equal(alone.q, there.q)
+
+
 def test_fingerprint_is_of_values_and_of_what_is_run():
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
