@@ -15,6 +15,7 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 SHOWN = {
     "audit": "epsilon is at least",
     "accelerate_loop": "Selection(",
+    "fresh_snapshots": "wrong labels: mu -",
     "from_samples": "Selection(",
     "ground_truth": "Agreement(",
     "llama_score": "8 of the first 8 are from the forum",

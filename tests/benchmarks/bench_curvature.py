@@ -3,13 +3,15 @@
 python tests/benchmarks/bench_curvature.py [--seed 0]
 
 Steps are timed in turn with plain ones; a snapshot is timed alone and given in plain
-epochs, since one is taken an epoch. 4,000 examples, 30 targets.
+epochs, since one is taken an epoch. 4,000 examples, 30 targets. With fresh gradients,
+steps are not watched, and a snapshot goes through the examples in batches of 500.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -30,6 +32,14 @@ FORMS: dict[str, dict[str, Any]] = {
     "Fisher": {"kind": "fisher"},
     "sketch of 512 a layer": {"projection": 512},
     "last layer": {"last": True},
+}
+
+FRESH: dict[str, Any] = {
+    "300 landmarks, fresh": Curvature(N),
+    "plain, fresh": "plain",
+    "cosine, fresh": "cosine",
+    "second moment, fresh": "second-moment",
+    "second-moment cosine, fresh": "second-moment-cosine",
 }
 
 
@@ -62,18 +72,49 @@ def measure(name: str, options: dict[str, Any], seed: int) -> dict[str, float]:
     cost = measure_overhead(
         lambda: step(batches[0], False), lambda: step(batches[0], True), 100
     )
+    seconds = _snapshot_seconds(sampler, lambda: step(batches[0], True))
+    return {
+        "step": cost.ratio,
+        "snapshot": seconds / (cost.plain * len(batches)),
+        "MiB": sampler._kept._store.nbytes / 2**20,
+    }
+
+
+def measure_fresh(name: str, metric: str | Curvature, seed: int) -> dict[str, float]:
+    """Return the cost of a snapshot of fresh gradients, where steps are let be."""
+    torch.manual_seed(seed)
+    model = build_model(name)
+    x, y = torch.rand(N, 1, 28, 28), torch.randint(10, (N,))
+    optimizer = torch.optim.Adam(model.parameters())
+    sampler = SingleRunSampler(
+        model,
+        targets=(x[:TARGETS], y[:TARGETS]),
+        optimizer=optimizer,
+        metric=metric,
+        reference=[(i, x[i], y[i]) for i in torch.arange(N).split(500)],
+    )
+    index = torch.randperm(N)[:BATCH]
+
+    def step() -> None:
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x[index]), y[index]).backward()
+        optimizer.step()
+
+    cost = measure_overhead(step, step, 100)
+    seconds = _snapshot_seconds(sampler, step)
+    epoch = cost.plain * len(torch.arange(N).split(BATCH))
+    return {"step": 1.0, "snapshot": seconds / epoch, "MiB": 0.0}
+
+
+def _snapshot_seconds(sampler: SingleRunSampler, step: Callable[[], None]) -> float:
+    """Return CPU seconds of a snapshot, the least of three."""
     seconds = []
     for _ in range(3):
-        step(batches[0], True)
+        step()
         start = time.process_time()
         sampler.snapshot()
         seconds.append(time.process_time() - start)
-    epoch = cost.plain * len(batches)
-    return {
-        "step": cost.ratio,
-        "snapshot": min(seconds) / epoch,
-        "MiB": sampler._kept._store.nbytes / 2**20,
-    }
+    return min(seconds)
 
 
 def main() -> None:
@@ -84,8 +125,10 @@ def main() -> None:
     print("| model | metric | step / plain step | snapshot / plain epoch | kept MiB |")
     print("|---|---|---|---|---|")
     for model in ("mlp", "cnn"):
-        for form, options in FORMS.items():
-            found = measure(model, options, arguments.seed)
+        rows = {form: (measure, options) for form, options in FORMS.items()}
+        rows |= {form: (measure_fresh, metric) for form, metric in FRESH.items()}
+        for form, (cost_of, what) in rows.items():
+            found = cost_of(model, what, arguments.seed)
             shown = " | ".join(f"{np.round(value, 2)}" for value in found.values())
             print(f"| {model} | {form} | {shown} |", flush=True)
 

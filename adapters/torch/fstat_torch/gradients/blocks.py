@@ -8,7 +8,7 @@ no gradient is formed. With many, the gradient is smaller than its factors.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 import torch
@@ -57,6 +57,11 @@ class Dense:
         """Inner products with another block of the same parameters, (n, m)."""
         others = other.materialised()
         return total(g @ others[k].mT for k, g in self._gradients.items())
+
+    def rows(self) -> Iterator[dict[str, Tensor]]:
+        """Gradients of one example after the other, (1, size), by parameter."""
+        for i in range(self.n):
+            yield {k: g[i : i + 1] for k, g in self._gradients.items()}
 
     def norms_squared(self) -> Tensor:
         """Squared norms, (n,)."""
@@ -191,8 +196,10 @@ class OuterProducts:
 
     def cross(self, other: Block) -> Tensor:
         """Inner products with another block of the same parameters, (n, m)."""
-        if isinstance(other, Dense) and other.n == 1 and self._formed is None:
-            return self._times(other.materialised())
+        if isinstance(other, Dense) and self._formed is None:
+            # A place at a time, forming would take memory and save nothing.
+            if self._places == 1 or other.n == 1:
+                return torch.cat([self._times(row) for row in other.rows()], dim=1)
         if (
             not isinstance(other, OuterProducts)
             or other._transposed is not self._transposed
