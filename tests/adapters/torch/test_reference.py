@@ -205,6 +205,7 @@ FORMS = {
     "landmarks": {"landmarks": 9},
     "sketch": {"landmarks": None, "projection": 6},
     "fisher": {"landmarks": None, "kind": "fisher"},
+    "factored": {"structure": "ekfac"},
 }
 
 

@@ -196,10 +196,13 @@ class OuterProducts:
 
     def cross(self, other: Block) -> Tensor:
         """Inner products with another block of the same parameters, (n, m)."""
-        if isinstance(other, Dense) and self._formed is None:
-            # A place at a time, forming would take memory and save nothing.
-            if self._places == 1 or other.n == 1:
-                return torch.cat([self._times(row) for row in other.rows()], dim=1)
+        # Forming these too would take memory, and save nothing.
+        if (
+            isinstance(other, Dense)
+            and self._formed is None
+            and (self._places == 1 or other.n == 1)
+        ):
+            return torch.cat([self._times(row) for row in other.rows()], dim=1)
         if (
             not isinstance(other, OuterProducts)
             or other._transposed is not self._transposed
