@@ -300,37 +300,20 @@ READING = """## What to read from it
 
 NEGATIVE = """## What else was tried
 
-To bring the curvature metric nearer to retraining, on the tuning set, with the exact
-kernel and a truth of 240 models with all data and 80 without each subset; by
-prototypes, which the study does not remake. Mean of 1 to 3 runs. A perfect estimate
-would reach AUROCs of 0.999 and 0.992.
+What brings the curvature metric no nearer to retraining, or makes a run less noisy, is
+in [what one run misses](curvature.md), made by `docs/studies/run_noise.py`: more
+snapshots and landmarks, later ones weighing more, parameters averaged, runs averaged.
 
-| variant | corrected Pearson | AUROC + | AUROC - |
-|---|---|---|---|
-| as it is: four snapshots, damping 3 | 0.955 | 0.998 | 0.974 |
-| mean of 3 runs | 0.957 | 0.999 | 0.976 |
-| Newton step without S, by S's block of the kernel | 0.949 | 0.998 | 0.967 |
-| margin of the changed logits, not to first order | 0.955 | 0.998 | 0.979 |
-| Gauss-Newton matrix of all ten logits, ridge 100 | 0.944 | 0.998 | 0.966 |
-| the same, ridge 300 | 0.935 | 0.997 | 0.976 |
-| gradients in H over the root of 1 - p | 0.954 | 0.997 | 0.973 |
-| last two snapshots alone | 0.943 | 0.991 | 0.971 |
-| late snapshots weighing more (1, 2, 3, 4) | 0.952 | 0.997 | 0.973 |
-| no metric: the run unrolled, (I - eta H_t) step by step | 0.932 | 0.982 | 0.960 |
-| the same with Gauss-Newton H_t | 0.927 | 0.979 | 0.957 |
-| half unrolled, half as it is | 0.959 | 0.991 | 0.975 |
-
-None is clearly better. Unrolling, the exact first-order effect along one trajectory,
-costs some 30 trainings, and is worse: what it adds is particular to the run. The Newton
-step brings the slope of the truth on the estimate from 1.29 to 0.91, near the truth's
-scale, but spreads pairs the wrong way. With the best factor for each subset, fitted to
-other retrainings, the estimate would reach 0.967, with one for each test digit 0.962:
-what is missing is neither scale nor, as the mean of runs shows, noise; presumably it is
-what subsets do beyond first order.
-
-The same estimates had reached 0.975 against half as many retrainings of the same
-subsets: the correction for noise has an error of its own, and differences of 0.01
-between tuning sets of this size mean nothing."""
+Prototypes, which no script remakes and which are therefore given without figures, also
+tried, with all landmarks: a Newton step without S by S's block of the kernel; the
+margin of the changed logits rather than its first order; the Gauss-Newton matrix of all
+ten logits; gradients in H over the root of 1 - p; the run unrolled, (I - eta H_t) step
+by step, with Hessians and Gauss-Newton matrices, which costs some 30 trainings; and the
+mean of that and the metric as it is. None came clearly nearer, and unrolling, the exact
+first-order effect along one trajectory, stayed behind. The correction for the noise of
+the truth has an error of its own: the same estimates differed by 0.02 between two
+truths of the same subsets, so that differences of 0.01 on a tuning set of this size
+mean nothing."""
 
 
 def main() -> None:
