@@ -15,10 +15,10 @@ from joblib import Parallel, delayed
 from scipy.stats import t as student
 from sklearn.metrics import pairwise_distances
 
+from fstat_torch import cross_entropy
 from fstat_torch.mnist import Config, Data, Result, run
 from fstat_torch.mnist.baselines import knn_shapley, out_of_fold_confidence
 from fstat_torch.mnist.experiment import build_model, name_of_score, train
-from fstat_torch.sampler import cross_entropy
 
 PAGE = Path(__file__).parents[1] / "deleting.md"
 SCORES = (

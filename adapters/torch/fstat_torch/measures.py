@@ -1,8 +1,8 @@
 """What a target may measure of a model's output.
 
 `log_odds`, `log_likelihood` and `completion_log_likelihood` are higher where the model
-does better: give them to `Target` with ``higher_is_better=True``. `language_loss` is a
-loss.
+does better: give them to `Target` with ``higher_is_better=True``. `cross_entropy` and
+`language_loss` are losses.
 """
 
 from __future__ import annotations
@@ -112,6 +112,24 @@ def completion_log_likelihood(output: Any, labels: Tensor) -> Tensor:
     tensor([0.0100])
     """
     return _sums_over_tokens(output, labels)[0]
+
+
+def cross_entropy(output: Tensor, y: Tensor) -> Tensor:
+    """Return the cross-entropy of each example.
+
+    Parameters
+    ----------
+    output : Tensor of shape (m, n_classes)
+        Logits.
+    y : Tensor of shape (m,)
+        Classes.
+
+    Returns
+    -------
+    Tensor of shape (m,)
+        One loss an example.
+    """
+    return nn.functional.cross_entropy(output, y, reduction="none")
 
 
 def language_loss(output: Any, labels: Tensor) -> Tensor:

@@ -20,11 +20,13 @@ from fstat.steps import SELF
 from fstat.trace import Subsets
 
 from .aims import Aims, moved
+from .arguments import check_choices, compared, refuse_idle
 from .clipping import Clipping
-from .comparison import COMPARISONS, Comparison
+from .comparison import Comparison
 from .distributed import unwrapped
 from .fresh import FreshGradients
 from .gradients import Captured, GradientCapture, PlanTable
+from .measures import cross_entropy
 from .metrics import Curvature, KeptGradients, Snapshots
 from .optimisers import UpdateCounter, aligned, innermost, learning_rate
 from .passes import AlignedPass, CurvaturePass
@@ -37,24 +39,6 @@ from .verification import Verification, refuse_whole_modules
 
 Loss = Callable[[Any, Any], Tensor]
 _ANEW = "of gradients taken anew"
-
-
-def cross_entropy(output: Tensor, y: Tensor) -> Tensor:
-    """Return the cross-entropy of each example.
-
-    Parameters
-    ----------
-    output : Tensor of shape (m, n_classes)
-        Logits.
-    y : Tensor of shape (m,)
-        Classes.
-
-    Returns
-    -------
-    Tensor of shape (m,)
-        One loss an example.
-    """
-    return nn.functional.cross_entropy(output, y, reduction="none")
 
 
 class SingleRunSampler:
@@ -233,18 +217,7 @@ class SingleRunSampler:
         reference: Iterable[Any] | None = None,
         distributed: bool | None = None,
     ) -> None:
-        if reduction not in ("mean", "sum"):
-            raise ValueError(f"`reduction` must be 'mean' or 'sum', got {reduction!r}.")
-        for name, value in (
-            ("every", every),
-            ("refresh", refresh),
-            ("target_batch", target_batch),
-            ("projection", 1 if projection is None else projection),
-        ):
-            if int(value) != value or value < 1:
-                raise ValueError(
-                    f"`{name}` must be an integer of at least 1, got {value!r}."
-                )
+        check_choices(reduction, every, refresh, target_batch, projection)
         self.model, self._processes = unwrapped(model, distributed)
         self.optimizer = innermost(optimizer)
         self.every = int(every)
@@ -254,10 +227,16 @@ class SingleRunSampler:
         given, self._self = read_targets(targets, loss)
         self._points, names = Points.of(given), list(given)
         names = [*names, SELF] if self._self else names
-        self._metric = _comparison(metric)
+        self._metric = compared(metric)
         curved = metric if isinstance(metric, Curvature) else None
         self._records = reference is None if curved is None else curved.trace
-        self._refuse(curved, path, projection, reference)
+        refuse_idle(
+            self._metric,
+            curved,
+            projection,
+            None if reference is not None else path,
+            None if self._processes is None else self._processes.size,
+        )
         self._comparison = Comparison(
             self._metric, self.optimizer, self._capture, self._processes
         )
@@ -297,37 +276,6 @@ class SingleRunSampler:
         self._waiting: _Row | None = None  # for the optimiser's step
         if self._processes is not None and self._processes.sharded:
             refuse_whole_modules(self._capture)
-
-    def _refuse(
-        self,
-        curved: Curvature | None,
-        path: object,
-        projection: int | None,
-        reference: object,
-    ) -> None:
-        """Refuse what the metric has no use for."""
-        if curved is not None and self._processes is not None:
-            raise ValueError(
-                "`metric` Curvature needs a model that is trained in one process, "
-                f"got {self._processes.size}, of which each sees a share of the "
-                "examples: use 'plain'."
-            )
-        if path is not None and not self._records and reference is None:
-            raise ValueError(
-                "`path` is where the trace goes, and `metric` records none: use "
-                "Curvature(..., trace=True), or Curvature(..., path=...) for the kept "
-                "gradients."
-            )
-        if projection is not None and curved is not None and not curved.trace:
-            raise ValueError(
-                "`projection` is of the alignments in a trace, and `metric` records "
-                "none: use Curvature(..., projection=...), or leave it out."
-            )
-        if projection is not None and self._metric.startswith("second-moment"):
-            raise ValueError(
-                "`projection` keeps less of targets' gradients than the metric "
-                f"{self._metric!r} forms: leave it out."
-            )
 
     def _anew(
         self,
@@ -869,13 +817,3 @@ def _scale(step: Step) -> float:
     """Return what captured gradients are multiplied with, to be those of the loss."""
     own = 1.0 if step.denominator is None else step.denominator
     return own / step.loss_scale
-
-
-def _comparison(metric: str | Curvature) -> str:
-    """Return how alignments of steps are formed."""
-    if isinstance(metric, Curvature):
-        return "plain"
-    if metric not in COMPARISONS:
-        shown = ", ".join(map(repr, COMPARISONS))
-        raise ValueError(f"`metric` must be {shown} or Curvature(...), got {metric!r}.")
-    return metric

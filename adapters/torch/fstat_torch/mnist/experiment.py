@@ -20,8 +20,9 @@ from tqdm.auto import tqdm
 from fstat import FInfluence, Selection, Trace, select
 from fstat.datasets import Digits, load_digits_5k
 
+from ..measures import cross_entropy
 from ..overhead import Overhead, measure_overhead
-from ..sampler import SingleRunSampler, cross_entropy
+from ..sampler import SingleRunSampler
 from .data import Config, Data, prepare
 
 FloatArray = NDArray[np.float64]

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from fstat._validation import option
 
-from ..measures import log_odds
-from ..sampler import SingleRunSampler, cross_entropy
+from ..measures import cross_entropy, log_odds
+from ..sampler import SingleRunSampler
 from ..targets import Target
 
 Array = NDArray[Any]

@@ -1,0 +1,97 @@
+"""Arguments of the sampler that cannot be, or that nothing would come of."""
+
+from __future__ import annotations
+
+from .comparison import COMPARISONS
+from .metrics import Curvature
+
+
+def check_choices(
+    reduction: str, every: int, refresh: int, target_batch: int, projection: int | None
+) -> None:
+    """Refuse what is no choice or no count.
+
+    Raises
+    ------
+    ValueError
+        If something is not.
+    """
+    if reduction not in ("mean", "sum"):
+        raise ValueError(f"`reduction` must be 'mean' or 'sum', got {reduction!r}.")
+    for name, value in (
+        ("every", every),
+        ("refresh", refresh),
+        ("target_batch", target_batch),
+        ("projection", 1 if projection is None else projection),
+    ):
+        if int(value) != value or value < 1:
+            raise ValueError(
+                f"`{name}` must be an integer of at least 1, got {value!r}."
+            )
+
+
+def compared(metric: str | Curvature) -> str:
+    """Return how alignments of steps are formed.
+
+    Raises
+    ------
+    ValueError
+        If there is no such metric.
+    """
+    if isinstance(metric, Curvature):
+        return "plain"
+    if metric not in COMPARISONS:
+        shown = ", ".join(map(repr, COMPARISONS))
+        raise ValueError(f"`metric` must be {shown} or Curvature(...), got {metric!r}.")
+    return metric
+
+
+def refuse_idle(
+    metric: str,
+    curved: Curvature | None,
+    projection: int | None,
+    path: object,
+    n_processes: int | None,
+) -> None:
+    """Refuse what the metric has no use for.
+
+    Parameters
+    ----------
+    metric : str
+        How alignments are formed.
+    curved : Curvature or None
+        The metric of snapshots, if it is one.
+    projection : int or None
+        How much is kept of targets' gradients.
+    path : path-like or None
+        Where a trace would go, and nothing else.
+    n_processes : int or None
+        How many train the model, where they are said to be several.
+
+    Raises
+    ------
+    ValueError
+        If there is such an argument.
+    """
+    if curved is not None and n_processes is not None:
+        raise ValueError(
+            "`metric` Curvature needs a model that is trained in one process, got "
+            f"{n_processes}, of which each sees a share of the examples: use 'plain'."
+        )
+    traced = curved is None or curved.trace
+    if path is not None and not traced:
+        raise ValueError(
+            "`path` is where the trace goes, and `metric` records none: use "
+            "Curvature(..., trace=True), or Curvature(..., path=...) for the kept "
+            "gradients."
+        )
+    if projection is not None and not traced:
+        raise ValueError(
+            "`projection` is of the alignments in a trace, and `metric` records none: "
+            "use Curvature(..., projection=...), or leave it out."
+        )
+    if projection is not None and metric.startswith("second-moment"):
+        raise ValueError(
+            "`projection` keeps less of targets' gradients than the metric "
+            f"{metric!r} forms: leave it out."
+        )
