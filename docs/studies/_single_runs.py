@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import joblib
 import numpy as np
+import torch
 from _llama_truth import Facts
 from _mnist_truth import Problem
 from numpy.typing import NDArray
@@ -73,11 +74,13 @@ def curvature_scores(
 ) -> dict[str, Score]:
     """Return standardised and raw scores in a curvature metric, from one run."""
     problem = problem_of(model, name)
-    parameters = options.pop("parameters", None)
-    metric = Curvature(len(problem.everyone), random_state=seed, **options)
-    sampler, seconds = _timed(
-        lambda: problem.trainer.sample(seed, metric=metric, parameters=parameters)
-    )
+    more: dict[str, Any] = {"parameters": options.pop("parameters", None)}
+    if options.pop("gradients", "kept") == "fresh":
+        x, y = problem.data.x, problem.data.y
+        parts = torch.arange(len(y)).split(500)
+        more["reference"] = [(part, x[part], y[part]) for part in parts]
+    more["metric"] = Curvature(len(problem.everyone), random_state=seed, **options)
+    sampler, seconds = _timed(lambda: problem.trainer.sample(seed, **more))
     observations = sampler.observations(problem.subsets)
     raw = sampler.observations(problem.subsets, standardize=False)
     mean = np.bincount(raw.pair, raw.q - raw.p) / raw.n_steps

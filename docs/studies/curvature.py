@@ -54,11 +54,15 @@ FORMS: dict[str, dict[str, Any]] = {
     "curvature, sketch of 4,096 a layer": {"projection": 4096},
     "curvature, last layer": {"parameters": last_layer_parameters},
 }
-TRIED: list[dict[str, Any]] = [
-    {"kind": kind, "damping": damping}
-    for kind in ("gauss-newton", "fisher")
-    for damping in (0.3, 1.0, 3.0, 10.0, 30.0)
-] + [{"landmarks": m} for m in (75, 150, 300, 600)]
+TRIED: list[dict[str, Any]] = (
+    [
+        {"kind": kind, "damping": damping}
+        for kind in ("gauss-newton", "fisher")
+        for damping in (0.3, 1.0, 3.0, 10.0, 30.0)
+    ]
+    + [{"landmarks": m} for m in (75, 150, 300, 600)]
+    + [{"gradients": "fresh"}]
+)
 
 
 def all_scores(seed: int) -> dict[str, Score]:
