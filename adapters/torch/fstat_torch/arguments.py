@@ -51,7 +51,7 @@ def refuse_idle(
     curved: Curvature | None,
     projection: int | None,
     path: object,
-    n_processes: int | None,
+    sharded: bool,
 ) -> None:
     """Refuse what the metric has no use for.
 
@@ -65,18 +65,18 @@ def refuse_idle(
         How much is kept of targets' gradients.
     path : path-like or None
         Where a trace would go, and nothing else.
-    n_processes : int or None
-        How many train the model, where they are said to be several.
+    sharded : bool
+        Whether several processes train the model, and share its parameters.
 
     Raises
     ------
     ValueError
         If there is such an argument.
     """
-    if curved is not None and n_processes is not None:
+    if curved is not None and sharded:
         raise ValueError(
-            "`metric` Curvature needs a model that is trained in one process, got "
-            f"{n_processes}, of which each sees a share of the examples: use 'plain'."
+            "`metric` Curvature needs whole parameters on each process, got sharded "
+            "ones: use 'plain', or train with DistributedDataParallel."
         )
     traced = curved is None or curved.trace
     if path is not None and not traced:

@@ -69,6 +69,25 @@ class Processes:
         dist.broadcast(said, dist.get_global_rank(self._side, 0), group=self._side)
         return bool(said)
 
+    def summed(self, own: Tensor) -> Tensor:
+        """Return the sum of a tensor of each process, which is not changed."""
+        return self._reduced(own, dist.ReduceOp.SUM)
+
+    def largest(self, own: Tensor) -> Tensor:
+        """Return the largest of each entry of a tensor of each process."""
+        return self._reduced(own, dist.ReduceOp.MAX)
+
+    def _reduced(self, own: Tensor, how: Any) -> Tensor:
+        found = own.detach().to("cpu", copy=True).contiguous()
+        dist.all_reduce(found, how, group=self._side)
+        return found.to(own.device)
+
+    def spread(self, own: Tensor) -> Tensor:
+        """Return the tensor that rank 0 has."""
+        found = own.detach().to("cpu", copy=True).contiguous()
+        dist.broadcast(found, dist.get_global_rank(self._side, 0), group=self._side)
+        return found.to(own.device)
+
     def sizes(self, size: int) -> list[int]:
         """Return the shares' numbers of examples, by rank."""
         found = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from .aims import Aims, moved
 from .comparison import Comparison
+from .distributed import Processes
 from .gradients import Captured, GradientCapture
 from .gradients.precision import precise
 from .metrics import Curvature, KeptGradients
@@ -90,6 +91,8 @@ class CurvaturePass:
         Points of the targets.
     itself : bool
         Whether examples are their own targets, too.
+    processes : Processes, optional
+        Who shares the examples. The first one returns all scores, the others none.
     """
 
     def __init__(
@@ -99,13 +102,17 @@ class CurvaturePass:
         capture: GradientCapture,
         points: list[Points],
         itself: bool,
+        processes: Processes | None = None,
     ) -> None:
+        self._processes = processes
         self._metric, self._names, self._capture = metric, names, capture
         self._points, self._itself = points, itself
 
     def __call__(self, reference: Reference, step: int, first: bool) -> Scores:
         """Return numbers of all examples and their scores, (n, n_targets)."""
-        kept = KeptGradients(self._metric, self._names, self._capture.model)
+        kept = KeptGradients(
+            self._metric, self._names, self._capture.model, self._processes
+        )
         outputs = self._metric.kind == "gauss-newton"
         for batch in reference.batches(outputs):
             kept.check(batch.index)
@@ -113,4 +120,6 @@ class CurvaturePass:
         kept.finish(step, 1.0)
         self._points = moved(self._points, self._capture)
         scores = kept.scores(step, self._capture, self._points, self._itself, first)
+        if self._processes is not None and self._processes.rank > 0:
+            scores = scores[:0]
         return np.arange(len(scores)), scores

@@ -111,7 +111,8 @@ class SingleRunSampler:
         metric, of the examples' gradients, which are formed where a layer is used more
         than once for each. `Curvature`: in a metric that the run's gradients make up,
         at moments when `snapshot` is called, in `snapshots`; it agrees far better with
-        retraining, keeps a gradient an example, and needs a run in one process.
+        retraining, and keeps a gradient an example; with several processes, each keeps
+        those of its share, and parameters must not be sharded.
         `observations` are in this metric.
     reference : iterable of (index, x, y), optional
         Examples whose gradients are taken anew whenever `snapshot` is called, and
@@ -235,7 +236,7 @@ class SingleRunSampler:
             curved,
             projection,
             None if reference is not None else path,
-            None if self._processes is None else self._processes.size,
+            self._processes is not None and self._processes.sharded,
         )
         self._comparison = Comparison(
             self._metric, self.optimizer, self._capture, self._processes
@@ -254,7 +255,7 @@ class SingleRunSampler:
             passes = Reference(reference, loss, self._capture, self._processes)
             self._fresh = self._anew(passes, curved, names, path, resume)
         elif curved is not None:
-            self._kept = KeptGradients(curved, names, self.model)
+            self._kept = KeptGradients(curved, names, self.model, self._processes)
         self._trace = Trace(
             names,
             path=path if self.is_writer else None,
@@ -292,7 +293,12 @@ class SingleRunSampler:
             empty = Snapshots(names, 0, f"the metric {self._metric!r}, {_ANEW}")
         else:
             score = CurvaturePass(
-                curved, names, self._capture, self._points, self._self
+                curved,
+                names,
+                self._capture,
+                self._points,
+                self._self,
+                self._processes,
             )
             empty = Snapshots(names, curved.n_examples, f"a curvature metric, {_ANEW}")
         folder = None if path is None else Path(path) / "snapshots"
@@ -567,7 +573,7 @@ class SingleRunSampler:
         Call it between two updates, at the end of each epoch but the first, after which
         gradients are still those of a model that knew nothing. Without `reference`,
         examples are scored that were met, by the gradients that were kept of them; with
-        it, those that it yields, and all processes must call.
+        it, those that it yields. Where there are several processes, all must call.
 
         Parameters
         ----------

@@ -512,11 +512,11 @@ def test_what_a_sampler_says_of_its_metric(tmp_path):
             ask()
 
 
-def test_a_run_of_several_processes_is_refused(monkeypatch):
+def test_sharded_parameters_are_refused(monkeypatch):
     model = mlp()
-    shared = model, SimpleNamespace(size=2, rank=0, sharded=False)
+    shared = model, SimpleNamespace(size=2, rank=0, sharded=True)
     monkeypatch.setattr("fstat_torch.sampler.unwrapped", lambda *_: shared)
-    with pytest.raises(ValueError, match="trained in one process, got 2"):
+    with pytest.raises(ValueError, match="needs whole parameters on each process"):
         SingleRunSampler(model, metric=Curvature(N))
 
 

@@ -8,6 +8,7 @@ which is never formed.
 
 from .curvature import Curvature
 from .factored import FactoredRidge
+from .holders import Holders
 from .kept import KeptGradients
 from .kernel import Code, FormedCode, OuterCode, exact_code
 from .kronecker import MatrixCode, matrix_code
@@ -24,6 +25,7 @@ __all__ = [
     "FactoredRidge",
     "FormedCode",
     "GradientStore",
+    "Holders",
     "KeptGradients",
     "LandmarkRidge",
     "MatrixCode",

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..gradients.blocks import Block
 from .curvature import Curvature
 from .factored import FactoredRidge
+from .holders import Holders
 from .kernel import Code, exact_code
 from .kronecker import matrix_code
 from .projected import sketch_code
@@ -21,19 +22,25 @@ from .store import GradientStore
 Ridge = ExactRidge | LandmarkRidge | FactoredRidge
 
 
-def empty_store(metric: Curvature, model: nn.Module) -> GradientStore:
+def empty_store(
+    metric: Curvature, model: nn.Module, folder: Path | None
+) -> GradientStore:
     """Return a store of gradients of a model, as they are to be kept."""
     choose: Callable[[str, Block], Code] = exact_code
     if metric.structure == "ekfac":
         choose = matrix_code(model)
     elif metric.projection is not None:
         choose = sketch_code(metric.projection, metric.random_state)
-    folder = None if metric.path is None else Path(metric.path)
     return GradientStore(metric.n_examples, choose, folder)
 
 
 def build(
-    metric: Curvature, store: GradientStore, index: Tensor, weight: Tensor, step: int
+    metric: Curvature,
+    store: GradientStore,
+    index: Tensor,
+    weight: Tensor,
+    step: int,
+    holders: Holders,
 ) -> Ridge:
     """Return the metric of the kept gradients of some examples.
 
@@ -49,13 +56,15 @@ def build(
         Weights of their gradients.
     step : int
         Update steps made, from which landmarks are drawn.
+    holders : Holders
+        Which processes hold the gradients.
     """
     assert metric.damping is not None
     if metric.structure == "ekfac":
-        return FactoredRidge(store, index, weight, metric.damping)
+        return FactoredRidge(store, index, weight, metric.damping, holders)
     if metric.landmarks is None or metric.landmarks >= len(index):
-        return ExactRidge(store, index, weight, metric.damping)
+        return ExactRidge(store, index, weight, metric.damping, holders)
     rng = np.random.default_rng([metric.random_state, step])
     chosen = rng.choice(len(index), metric.landmarks, replace=False)
     landmarks = torch.from_numpy(np.sort(chosen))
-    return LandmarkRidge(store, index, weight, metric.damping, landmarks)
+    return LandmarkRidge(store, index, weight, metric.damping, landmarks, holders)

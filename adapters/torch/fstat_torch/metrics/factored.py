@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from .holders import Holders
 from .kernel import Parts
 from .kronecker import Bases, MatrixForm, Moments, OuterForm, form_of
 from .ridge import pieces
@@ -39,6 +40,9 @@ class FactoredRidge:
         Weights c of their gradients in the metric.
     damping : float
         The ridge, in units of the mean squared norm of the weighted gradients.
+    holders : Holders, optional
+        Which processes hold the gradients; this one by default. Moments are summed
+        over the processes, and each scores its own examples.
 
     Notes
     -----
@@ -57,21 +61,37 @@ class FactoredRidge:
     """
 
     def __init__(
-        self, store: GradientStore, index: Tensor, weight: Tensor, damping: float
+        self,
+        store: GradientStore,
+        index: Tensor,
+        weight: Tensor,
+        damping: float,
+        holders: Holders | None = None,
     ) -> None:
         self._store, self._index, self._weight = store, index, weight
+        self._holders = holders or Holders()
+        self._places = self._holders.places(index)
         self._forms = {name: form_of(code) for name, code in store.codes.items()}
         moments: dict[str, Moments] = {}
         for name, form, parts, own in self._units():
             moments[name] = _added(moments.get(name), form.moments(parts, own))
-        self._bases = {name: Bases.of(pair) for name, pair in moments.items()}
+        self._bases = {name: self._of_both(moments[name]) for name in sorted(moments)}
         squares: dict[str, Tensor] = {}
         for name, form, parts, own in self._units():
             found = form.turned_squares(parts, own, self._bases[name])
             squares[name] = squares[name] + found if name in squares else found
+        squares = {name: self._holders.total(squares[name]) for name in sorted(squares)}
         total = sum(float(found.sum()) for found in squares.values())
         self.ridge = damping * total / len(index)
         self._inverse = {k: (s + self.ridge).reciprocal() for k, s in squares.items()}
+
+    def _of_both(self, moments: Moments) -> Bases:
+        return Bases(*(None if m is None else self._eigenvectors(m) for m in moments))
+
+    def _eigenvectors(self, moment: Tensor) -> Tensor:
+        whole = self._holders.total(moment)
+        # Those of equal eigenvalues are not unique: processes must share them.
+        return self._holders.once(lambda: torch.linalg.eigh(whole).eigenvectors, whole)
 
     def targets(self, aims: Rows, average: Tensor | None = None) -> Tensor:
         """Return scores for targets, as `ExactRidge.targets` does."""
@@ -92,7 +112,7 @@ class FactoredRidge:
                 for name, goal in goals.items()
             ]
             scores.append(torch.stack(products).sum(0))
-        return torch.cat(scores)
+        return self._holders.together(torch.cat(scores), self._index)
 
     def _goals(self, name: str, parts: Parts, shares: Tensor) -> Tensor:
         """Return targets' gradients times the inverse of the metric, (m, p, q)."""
@@ -111,7 +131,7 @@ class FactoredRidge:
                 for name, parts in rows.items()
             ]
             scores.append(torch.stack(own).sum(0))
-        return torch.cat(scores)
+        return self._holders.together(torch.cat(scores), self._index)
 
     def _units(self) -> Iterator[tuple[str, OuterForm | MatrixForm, Parts, Tensor]]:
         """Go through slices of the examples, and in each through the units."""
@@ -119,8 +139,9 @@ class FactoredRidge:
             for name, parts in rows.items():
                 yield name, self._forms[name], parts, self._weight[at].to(parts[-1])
 
-    def _slices(self, width: int = 1) -> Iterator[tuple[Rows, slice]]:
-        for at in pieces(self._store, len(self._index), width):
+    def _slices(self, width: int = 1) -> Iterator[tuple[Rows, Tensor]]:
+        for piece in pieces(self._store, len(self._places), width):
+            at = self._places[piece]
             yield self._store.rows(self._index[at]), at
 
 

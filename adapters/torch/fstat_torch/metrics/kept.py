@@ -16,11 +16,13 @@ from torch import Tensor, nn
 
 from fstat.shards import written_whole
 
+from ..distributed import Processes
 from ..gradients import Captured, GradientCapture
 from ..gradients.precision import full_precision
 from ..points import Points, gathered
-from .building import build, empty_store
+from .building import Ridge, build, empty_store
 from .curvature import Curvature
+from .holders import Holders
 from .residual import residuals, watching_outputs
 from .statistic import Snapshots
 
@@ -39,29 +41,47 @@ class KeptGradients:
         Names of the targets.
     model : nn.Module
         The model in training.
+    processes : Processes, optional
+        Who else trains it, each on its share of the batch. Each keeps the gradients
+        of the examples that it sees, and all must take snapshots together.
 
     Attributes
     ----------
     snapshots : Snapshots
-        Scores so far.
+        Scores so far, of all examples on all processes.
     """
 
-    def __init__(self, metric: Curvature, targets: list[str], model: nn.Module) -> None:
+    def __init__(
+        self,
+        metric: Curvature,
+        targets: list[str],
+        model: nn.Module,
+        processes: Processes | None = None,
+    ) -> None:
         self._metric, self._model, self._targets = metric, model, targets
+        self._processes = processes
         self._folder = None if metric.path is None else Path(metric.path)
+        if self._folder is not None and processes is not None:
+            self._folder /= f"process-{processes.rank}"
         self.forget()
 
     def forget(self) -> None:
         """Begin anew."""
         n = self._metric.n_examples
         self.snapshots = Snapshots(self._targets, n)
-        self._store = empty_store(self._metric, self._model)
+        self._store = empty_store(self._metric, self._model, self._folder)
         # At which step each was met, -1 for never; what its kept gradient is to be
         # multiplied with; the size of the loss's gradient at the model's output.
         self._met = torch.full((n,), -1)
         self._scale = torch.ones(n, dtype=torch.float64)
         self._residual = torch.ones(n, dtype=torch.float64)
         self._pending: list[Tensor] = []
+
+    @property
+    def _process(self) -> tuple[int, int]:
+        """Which process this is, and of how many."""
+        there = self._processes
+        return (0, 1) if there is None else (there.rank, there.size)
 
     @property
     def kept_as(self) -> dict[str, str]:
@@ -137,6 +157,8 @@ class KeptGradients:
         own : float
             What the gradients of its examples are to be multiplied with, too.
         """
+        if not self._pending:
+            return
         index, self._pending = torch.unique(torch.cat(self._pending)), []
         self._scale[index] *= own
         self._met[index] = step
@@ -168,7 +190,8 @@ class KeptGradients:
         RuntimeError
             If no gradient is kept, or no step was taken since the last snapshot.
         """
-        if not (self._met >= 0).any() or step in self.snapshots.steps:
+        _, index = Holders.latest(self._met, self._processes)
+        if not len(index) or step in self.snapshots.steps:
             raise RuntimeError(
                 "`snapshot` needs a step that was recorded since the last one."
             )
@@ -197,30 +220,43 @@ class KeptGradients:
         ndarray of shape (n_examples, n_targets)
             NaN for examples that were not met.
         """
-        index = (self._met >= 0).nonzero()[:, 0]
+        holders, index = Holders.latest(self._met, self._processes)
         if not len(index):
             return np.full((self._metric.n_examples, len(self._targets)), np.nan)
         with full_precision(next(self._model.parameters()).device.type):
-            found = self._scores(index, step, capture, batches, itself, first)
+            metric, scale = self._built(holders, index, step)
+            found = self._scores(metric, scale, capture, batches, itself, first)
         shape = self._metric.n_examples, len(self._targets)
         scores = np.full(shape, np.nan, np.float32 if found.itemsize < 8 else float)
         scores[index.numpy()] = found.cpu().numpy()
         return scores
 
+    def _built(
+        self, holders: Holders, index: Tensor, step: int
+    ) -> tuple[Ridge, Tensor]:
+        """Return the metric, and what gradients are to be multiplied with."""
+        holders.check(self._store)
+        scale = holders.numbers(self._scale)[index]
+        weight = scale
+        if self._metric.kind == "gauss-newton":
+            size = holders.numbers(self._residual)[index] * scale
+            # Below this, what is left of 1 - p is rounding.
+            least = torch.finfo(self._store.dtype).eps ** 0.5
+            weight = size.clamp(min=least).reciprocal() * scale
+        return build(self._metric, self._store, index, weight, step, holders), scale
+
     def _scores(
         self,
-        index: Tensor,
-        step: int,
+        metric: Ridge,
+        scale: Tensor,
         capture: GradientCapture,
         batches: list[Points],
         itself: bool,
         first: bool,
     ) -> Tensor:
-        store, scale = self._store, self._scale[index]
-        metric = build(self._metric, store, index, self._weight(index) * scale, step)
         aligned = []
         for points in batches:
-            aims = store.encode(points.gradients(capture, first))
+            aims = self._store.encode(points.gradients(capture, first))
             aligned.append(metric.targets(aims, points.average))
         columns = [gathered(aligned, batches)] if aligned else []
         columns = [scores * scale.to(scores)[:, None] for scores in columns]
@@ -228,14 +264,6 @@ class KeptGradients:
             own = metric.itself()
             columns.append((own * scale.to(own) ** 2)[:, None])
         return torch.cat(columns, dim=1)
-
-    def _weight(self, index: Tensor) -> Tensor:
-        """Return what gradients are multiplied with in the metric."""
-        if self._metric.kind != "gauss-newton":
-            return torch.ones(len(index), dtype=torch.float64)
-        # Below this, what is left of 1 - p is rounding.
-        least = torch.finfo(self._store.dtype).eps ** 0.5
-        return (self._residual * self._scale)[index].clamp(min=least).reciprocal()
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint needs; empty where it is kept in a folder."""
@@ -265,6 +293,7 @@ class KeptGradients:
             "met": self._met.clone(),
             "scale": self._scale.clone(),
             "residual": self._residual.clone(),
+            "process": torch.tensor(self._process),
             "steps": torch.tensor(self.snapshots.steps, dtype=torch.int64),
             "scores": torch.from_numpy(self.snapshots.stacked()),
             **self._store.dump(),
@@ -292,13 +321,17 @@ class KeptGradients:
                 warnings.warn(_NOTHING.format(step=step), stacklevel=4)
             return
         self._check(found)
-        self._scale.copy_(found.pop("scale"))
-        self._residual.copy_(found.pop("residual"))
+        scale, residual = found.pop("scale"), found.pop("residual")
+        process = tuple(found.pop("process", torch.tensor([0, 1])).tolist())
         met, words = found.pop("met"), json.loads(found.pop("kept_as"))
         for at, scores in zip(found.pop("steps"), found.pop("scores"), strict=True):
             self.snapshots.append(int(at), scores.numpy())
-        if not words:
+        if process != self._process:
+            warnings.warn(_OTHERS.format(step=step), stacklevel=4)
+        if not words or process[0] != self._process[0]:
             return
+        self._scale.copy_(scale)
+        self._residual.copy_(residual)
         device = next(self._model.parameters()).device
         there = self._store.load(words, met, found, device)
         lost = int(((met >= 0) & ~there).sum())
@@ -347,6 +380,11 @@ _NOTHING = (
     "No kept gradients belong to step {step}, where the run goes on: they are kept "
     "from now on, and examples are scored once they were met again. To keep them over "
     "a restart, give `Curvature` a `path`, or load_state_dict what state_dict returned."
+)
+_OTHERS = (
+    "Gradients that other processes kept are not in the checkpoint at step {step}: "
+    "their examples are scored once they were met again. Save the state_dict of each "
+    "process and give it back to the same one of as many, or give `Curvature` a `path`."
 )
 _LOST = (
     "The gradients of {lost} examples were written over since the checkpoint at step "

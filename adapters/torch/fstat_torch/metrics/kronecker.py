@@ -102,15 +102,6 @@ class Bases:
     u: Tensor | None
     v: Tensor | None
 
-    @classmethod
-    def of(cls, moments: Moments) -> Bases:
-        """Return the eigenvectors of both second moments."""
-        u, v = (
-            None if moment is None else torch.linalg.eigh(moment).eigenvectors
-            for moment in moments
-        )
-        return cls(u, v)
-
     def left(self, g: Tensor) -> Tensor:
         """Return rows (n, p) in the basis of the outputs."""
         return g if self.u is None else g @ self.u

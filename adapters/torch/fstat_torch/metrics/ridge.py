@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from .holders import Holders
 from .store import GradientStore, Rows
 
 # Entries of a slice of a kernel: 64 MiB in float32.
@@ -38,6 +39,9 @@ class ExactRidge:
         Weights c of their gradients in the metric.
     damping : float
         The ridge, in units of the mean squared norm of the weighted gradients.
+    holders : Holders, optional
+        Which processes hold the gradients; this one by default. Each of them then
+        computes all scores, from the gradients of all.
 
     References
     ----------
@@ -46,10 +50,16 @@ class ExactRidge:
     """
 
     def __init__(
-        self, store: GradientStore, index: Tensor, weight: Tensor, damping: float
+        self,
+        store: GradientStore,
+        index: Tensor,
+        weight: Tensor,
+        damping: float,
+        holders: Holders | None = None,
     ) -> None:
-        self._store, self._rows = store, store.rows(index)
-        kernel = _kernel(store, index, weight)
+        self._store = store
+        self._rows = (holders or Holders()).rows(store, index)
+        kernel = _kernel(store, self._rows, weight)
         self._weight = weight.to(kernel)
         self.ridge = damping * float(kernel.diagonal().mean())
         kernel.diagonal().add_(self.ridge)
@@ -106,6 +116,9 @@ class LandmarkRidge:
         The ridge, in units of the mean squared norm of the weighted gradients.
     landmarks : Tensor of int of shape (m,)
         Places in `index` of the landmarks.
+    holders : Holders, optional
+        Which processes hold the gradients; this one by default. The gradients of the
+        landmarks are exchanged, and each process scores its own examples.
 
     References
     ----------
@@ -122,9 +135,12 @@ class LandmarkRidge:
         weight: Tensor,
         damping: float,
         landmarks: Tensor,
+        holders: Holders | None = None,
     ) -> None:
         self._store, self._index = store, index
-        self._chosen = store.rows(index[landmarks])
+        self._holders = holders or Holders()
+        self._places = self._holders.places(index)
+        self._chosen = self._holders.rows(store, index[landmarks])
         kernel = store.inner(self._chosen, self._chosen)
         self._weight = weight.to(kernel)
         own = self._weight[landmarks]
@@ -134,7 +150,7 @@ class LandmarkRidge:
         self.ridge = damping * mean
         kernel.diagonal().add_(torch.finfo(kernel.dtype).eps ** 0.5 * mean)
         self._factor = torch.linalg.cholesky(kernel)
-        keep = len(index) * len(landmarks) <= _KEPT
+        keep = len(self._places) * len(landmarks) <= _KEPT
         self._features: list[Tensor] | None = [] if keep else None
         gram = torch.zeros_like(kernel)
         for rows, at in self._slices():
@@ -142,6 +158,7 @@ class LandmarkRidge:
             gram.addmm_(features, features.mT)
             if self._features is not None:
                 self._features.append(features)
+        gram = self._holders.total(gram)
         gram.diagonal().add_(self.ridge)
         self._metric = torch.linalg.cholesky(gram)
 
@@ -150,13 +167,14 @@ class LandmarkRidge:
         products = averaged(self._store.inner(self._chosen, aims), average)
         goal = self._whiten(self._own[:, None] * products)
         turned = self._turned(goal)
-        return torch.cat(
+        scores = torch.cat(
             [
                 averaged(self._store.inner(rows, aims), average) / self.ridge
                 + (features.mT @ turned) / self._weight[at][:, None]
                 for rows, at, features in self._featured()
             ]
         )
+        return self._holders.together(scores, self._index)
 
     def itself(self) -> Tensor:
         """Return the score of each example for itself, (n,)."""
@@ -164,7 +182,7 @@ class LandmarkRidge:
         for rows, at, features in self._featured():
             own = (features * self._turned(features)).sum(0) / self._weight[at] ** 2
             scores.append(self._store.squares(rows) / self.ridge + own)
-        return torch.cat(scores)
+        return self._holders.together(torch.cat(scores), self._index)
 
     def _turned(self, goal: Tensor) -> Tensor:
         """Multiply features with ``(B B' + lambda)^-1 - 1 / lambda``."""
@@ -173,15 +191,16 @@ class LandmarkRidge:
     def _whiten(self, products: Tensor) -> Tensor:
         return torch.linalg.solve_triangular(self._factor, products, upper=False)
 
-    def _form(self, rows: Rows, at: slice) -> Tensor:
+    def _form(self, rows: Rows, at: Tensor) -> Tensor:
         products = self._store.inner(self._chosen, rows)
         return self._whiten(products.mul_(self._own[:, None]).mul_(self._weight[at]))
 
-    def _slices(self) -> Iterator[tuple[Rows, slice]]:
-        for at in pieces(self._store, len(self._index), len(self._own)):
+    def _slices(self) -> Iterator[tuple[Rows, Tensor]]:
+        for piece in pieces(self._store, len(self._places), len(self._own)):
+            at = self._places[piece]
             yield self._store.rows(self._index[at]), at
 
-    def _featured(self) -> Iterator[tuple[Rows, slice, Tensor]]:
+    def _featured(self) -> Iterator[tuple[Rows, Tensor, Tensor]]:
         for k, (rows, at) in enumerate(self._slices()):
             kept = self._features
             yield rows, at, self._form(rows, at) if kept is None else kept[k]
@@ -191,18 +210,19 @@ class LandmarkRidge:
             float((self._store.squares(rows) * self._weight[at] ** 2).sum())
             for rows, at in self._slices()
         )
-        return total / len(self._index)
+        found = self._holders.total(torch.tensor(total, dtype=torch.float64))
+        return float(found) / len(self._index)
 
 
-def _kernel(store: GradientStore, index: Tensor, weight: Tensor) -> Tensor:
+def _kernel(store: GradientStore, everyone: Rows, weight: Tensor) -> Tensor:
     """Return the kernel matrix of weighted gradients, slice by slice."""
-    n = len(index)
+    n = len(weight)
     found: Tensor | None = None
     slices = list(pieces(store, n, n))
     for k, at in enumerate(slices):
-        rows, own = store.rows(index[at]), weight[at]
+        rows, own = _some(everyone, at), weight[at]
         for other in slices[: k + 1]:
-            theirs = rows if other is at else store.rows(index[other])
+            theirs = rows if other is at else _some(everyone, other)
             part = store.inner(rows, theirs)
             part.mul_(own.to(part)[:, None]).mul_(weight[other].to(part))
             if found is None:
@@ -213,10 +233,17 @@ def _kernel(store: GradientStore, index: Tensor, weight: Tensor) -> Tensor:
     return found
 
 
+def _some(rows: Rows, at: slice) -> Rows:
+    return {name: tuple(part[at] for part in parts) for name, parts in rows.items()}
+
+
 def pieces(store: GradientStore, n: int, width: int) -> Iterator[slice]:
-    """Split n examples so that neither products nor gradients take much memory."""
+    """Split n examples so that neither products nor gradients take much memory.
+
+    There is one piece of none, where there is no example.
+    """
     size = max(1, min(_SLICE // width, _ROWS // max(store.row_bytes, 1)))
-    for start in range(0, n, size):
+    for start in range(0, max(n, 1), size):
         yield slice(start, min(start + size, n))
 
 
