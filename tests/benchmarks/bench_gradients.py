@@ -1,15 +1,16 @@
 """CPU time and memory of a sampled training step, against a plain one.
 
 Plain and sampled steps alternate; a ratio is the median over pairs of neighbouring
-steps, with its 95 % interval. "products" is what the inner products alone must cost:
-their floating-point operations over those of a plain step.
+steps, with its 95 % interval. "bound" is the ratio that is left if nothing but the
+inner products and plain passes of the targets took time, timed in the same run.
 
-    python tests/benchmarks/bench_gradients.py [pairs]
+    python tests/benchmarks/bench_gradients.py [seconds a row]
 """
 
 import ctypes
 import sys
 import time
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -20,12 +21,15 @@ from torch import nn
 from fstat_torch import SingleRunSampler
 from fstat_torch.overhead import measure_overhead
 
-BATCH, POINTS = 64, 16
-WATCHED = {
-    "self": {},
-    "16 targets": {"targets": True},
-    "16 targets, refresh 10": {"targets": True, "refresh": 10},
-}
+SELF, SELDOM = "self", "16 targets, refresh 10"
+OF_LAYERS = {SELF: {}, "16 targets": {"points": 16}}
+OF_LAYERS |= {SELDOM: {"points": 16, "refresh": 10}}
+OF_ADAPTERS = {SELF: {}, SELDOM: OF_LAYERS[SELDOM]}
+OF_ALL = {"4 targets, refresh 10": {"points": 4, "refresh": 10}}
+
+
+HEAD = ("model", "watched", "ratio", "bound", "plain step", "capture", "products")
+HEAD += ("targets", "rest", "memory, MB")
 
 
 def mlp(*sizes):
@@ -50,35 +54,85 @@ def small_cnn():
     )
 
 
+class Llama(nn.Module):
+    """A small Llama that gives its logits, with adapters or without."""
+
+    def __init__(self, rank=None):
+        super().__init__()
+        from transformers import LlamaConfig, LlamaForCausalLM
+
+        from fstat_torch.llama.models import add_lora
+
+        self.model = LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=2048,
+                hidden_size=128,
+                intermediate_size=384,
+                num_hidden_layers=4,
+                num_attention_heads=4,
+                use_cache=False,
+            )
+        )
+        if rank is not None:
+            self.model = add_lora(self.model, rank)
+
+    def forward(self, x):
+        return self.model(input_ids=x).logits
+
+
+def images():
+    return torch.randn(2000, 1, 28, 28), torch.randint(10, (2000,))
+
+
+def tokens():
+    x = torch.randint(2048, (200, 64))
+    return x, x
+
+
+def of_image(output, y):
+    return nn.functional.cross_entropy(output, y, reduction="none")
+
+
+def of_text(output, y):
+    logits, y = output[:, :-1].transpose(1, 2), y[:, 1:]
+    return nn.functional.cross_entropy(logits, y, reduction="none").mean(1)
+
+
+# What is trained, on what, in batches of how many, and what is asked of it.
 MODELS = {
-    "MLP 784-128-10": lambda: mlp(784, 128, 10),
-    "MLP 784-512-256-10": lambda: mlp(784, 512, 256, 10),
-    "MLP 784-1024-1024-10": lambda: mlp(784, 1024, 1024, 10),
-    "small CNN": small_cnn,
+    "MLP 784-128-10": (partial(mlp, 784, 128, 10), images, 64, OF_LAYERS),
+    "MLP 784-512-256-10": (partial(mlp, 784, 512, 256, 10), images, 64, OF_LAYERS),
+    "MLP 784-1024-1024-10": (partial(mlp, 784, 1024, 1024, 10), images, 64, OF_LAYERS),
+    "small CNN": (small_cnn, images, 64, OF_LAYERS),
+    "small Llama, adapters": (partial(Llama, 8), tokens, 16, OF_ADAPTERS),
+    "small Llama, all": (Llama, tokens, 8, OF_ALL),
 }
 
 
 class Run:
     """A model in training, sampled or not."""
 
-    def __init__(self, make, watched=None):
+    def __init__(self, name, watched=None):
+        make, data, self.batch, _ = MODELS[name]
         torch.manual_seed(0)
-        self.x = torch.randn(2000, 1, 28, 28)
-        self.y = torch.randint(10, (2000,))
+        self.x, self.y = data()
+        self.each = of_text if data is tokens else of_image
         self.model = make()
-        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.01)
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.SGD(trained, lr=0.01)
         self.draw = torch.Generator().manual_seed(1)
         self.sampler = None
         if watched is not None:
             options = dict(watched)
-            if options.pop("targets", False):
-                options["targets"] = self.x[:POINTS], self.y[:POINTS]
+            points = options.pop("points", 0)
+            if points:
+                options["targets"] = self.x[:points], self.y[:points]
             self.sampler = SingleRunSampler(
-                self.model, optimizer=self.optimizer, **options
+                self.model, optimizer=self.optimizer, loss=self.each, **options
             )
 
     def step(self):
-        index = torch.randint(len(self.x), (BATCH,), generator=self.draw)
+        index = torch.randint(len(self.x), (self.batch,), generator=self.draw)
         self.optimizer.zero_grad()
         if self.sampler is None:
             self.backward(index)
@@ -88,17 +142,24 @@ class Run:
         self.optimizer.step()
 
     def backward(self, index):
-        nn.functional.cross_entropy(self.model(self.x[index]), self.y[index]).backward()
+        self.each(self.model(self.x[index]), self.y[index]).mean().backward()
 
 
-def parts(make, steps):
-    """Median milliseconds of what a sampled step is made of."""
-    run = Run(make, {})
-    capture = run.sampler._capture
-    each = nn.CrossEntropyLoss(reduction="none")
+def parts(name, watched, steps):
+    """Median milliseconds of what a sampled step is made of.
+
+    Returns
+    -------
+    tuple of float
+        Capturing, beyond a plain pass; inner products; a pass of the targets, watched
+        and plain.
+    """
+    run = Run(name, watched)
+    run.step()
+    capture, points = run.sampler._capture, slice(watched.get("points", 0))
     found = []
     for _ in range(steps):
-        index = torch.randint(len(run.x), (BATCH,), generator=run.draw)
+        index = torch.randint(len(run.x), (run.batch,), generator=run.draw)
         clock = [time.process_time()]
 
         def tick(clock=clock):
@@ -106,34 +167,26 @@ def parts(make, steps):
 
         run.backward(index)
         tick()
-        run.optimizer.step(), run.optimizer.zero_grad()
-        tick()
-        with capture.training(BATCH) as batch:
+        with capture.training(run.batch) as batch:
             run.backward(index)
         tick()
-        batch.gram()
-        tick()
-        targets = capture.of(each, run.x[:POINTS], run.y[:POINTS])
-        tick()
-        batch.cross(targets)
+        if points.stop:
+            targets = capture.of(run.each, run.x[points], run.y[points])
+            tick()
+            batch.cross(targets)
+            tick()
+            run.backward(points)
+        else:
+            tick()
+            batch.gram()
+            tick()
         tick()
         run.optimizer.step(), run.optimizer.zero_grad()
         found.append([1e3 * (b - a) for a, b in pairwise(clock)])
-    plain, _, captured, gram, of, cross = (median(p) for p in zip(*found, strict=True))
-    return captured - plain, gram, of, cross
-
-
-def flops(make):
-    """Operations of a plain step and of the Gram matrix, by torch's own count."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    run = Run(make, {})
-    with FlopCounterMode(display=False) as counter:
-        run.backward(torch.arange(BATCH))
-    with run.sampler.step(range(BATCH)):
-        run.backward(torch.arange(BATCH))
-    gram = sum(row.flops for row in run.sampler.plan())
-    return counter.get_total_flops(), gram
+    plain, captured, aims, products, passed = (
+        median(p) for p in zip(*found, strict=True)
+    )
+    return captured - plain, products, aims, passed
 
 
 def peak(run, steps=10):
@@ -152,28 +205,40 @@ def _status(name):
     return next(1024 * int(k.split()[1]) for k in lines if k.startswith(name))
 
 
+def row(name, what, watched, seconds):
+    """Measure one case; return its line of the table."""
+    plain, sampled = Run(name), Run(name, watched)
+    for run in (plain, sampled):
+        run.step()
+    began = time.process_time()
+    plain.step(), sampled.step()
+    pairs = max(30, min(1000, int(seconds / (time.process_time() - began))))
+    cost = measure_overhead(plain.step, sampled.step, pairs)
+    captured, products, aims, passed = parts(name, watched, min(pairs, 200))
+    refresh = watched.get("refresh", 1)
+    ms = 1e3 * cost.plain
+    # The ratio, and not the difference of two medians, is what contention spares.
+    rest = (cost.ratio - 1) * ms - captured - products - aims / refresh
+    bound = 1 + (products + passed / refresh) / ms
+    memory = peak(Run(name)), peak(Run(name, watched))
+    return (
+        f"| {name} | {what} | {cost.ratio:.2f} ({cost.low:.2f}-{cost.high:.2f}) "
+        f"| {bound:.2f} | {ms:.2f} | {captured:.2f} | {products:.2f} "
+        f"| {aims / refresh:.2f} | {rest:.2f} "
+        f"| {memory[0] / 2**20:.0f} to {memory[1] / 2**20:.0f} |"
+    )
+
+
 def main():
     torch.set_num_threads(1)
-    pairs = int(sys.argv[1]) if len(sys.argv) > 1 else 200
-    print("| model | watched | ratio | 95 % interval | plain ms | peak memory, MB |")
-    print("|---|---|---|---|---|---|")
-    for name, make in MODELS.items():
-        plain_peak = peak(Run(make))
-        for what, watched in WATCHED.items():
-            plain, sampled = Run(make), Run(make, watched)
-            cost = measure_overhead(plain.step, sampled.step, pairs)
-            grown = peak(Run(make, watched))
-            print(
-                f"| {name} | {what} | {cost.ratio:.2f} | {cost.low:.2f}-{cost.high:.2f}"
-                f" | {1e3 * cost.plain:.2f} | {plain_peak / 2**20:.1f} to "
-                f"{grown / 2**20:.1f} |"
-            )
-    print("\n| model | hooks ms | gram ms | target pass ms | cross ms | products |")
-    print("|---|---|---|---|---|---|")
-    for name, make in MODELS.items():
-        step, gram = flops(make)
-        times = " | ".join(f"{t:.2f}" for t in parts(make, pairs))
-        print(f"| {name} | {times} | {gram / step:.2f} |")
+    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 4.0
+    print(
+        "| model | watched | ratio | bound | plain step | capture | products | ", end=""
+    )
+    print("targets | rest | memory, MB |\n|" + "---|" * 10)
+    for name, (*_, asked) in MODELS.items():
+        for what, watched in asked.items():
+            print(row(name, what, watched, seconds), flush=True)
 
 
 if __name__ == "__main__":

@@ -114,6 +114,22 @@ class Aims:
         """How many targets there are, besides the examples themselves."""
         return sum(len(points.names) for points in self._batches)
 
+    @property
+    def lasting(self) -> bool:
+        """Whether gradients outlast a step, as they are, so that they may come first.
+
+        If they are taken anew at each step, they and a training pass together would
+        take more memory than one after the other.
+        """
+        if not self._batches:
+            return True
+        return self._projected is None and self._moment is None and self._refresh > 1
+
+    @property
+    def gradients(self) -> list[Captured]:
+        """What batches are aligned with."""
+        return [here for _, here in self._taken]
+
     def noise(self) -> np.ndarray:
         """Return how much of the spread of alignments a projection made up.
 

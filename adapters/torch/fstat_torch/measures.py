@@ -88,7 +88,8 @@ def completion_log_likelihood(output: Any, labels: Tensor) -> Tensor:
     Parameters
     ----------
     output : Tensor of shape (m, length, vocabulary), or an object with such `logits`
-        Logits, of which those at one position predict the label at the next.
+        Logits, of which those at one position predict the label at the next; of all
+        positions, or of those alone that predict a label of any row.
     labels : Tensor of int of shape (m, length)
         Tokens of the completion; -100 at the prompt, at padding, and wherever else
         none is to be predicted.
@@ -139,7 +140,8 @@ def language_loss(output: Any, labels: Tensor) -> Tensor:
     ----------
     output : Tensor or object with `logits`
         Logits of shape (m, length, vocabulary), where those at one position predict
-        the label at the next; or of shape (m, n_classes).
+        the label at the next, of all positions or of those alone that predict a label
+        of any row; or of shape (m, n_classes).
     labels : Tensor of shape (m, length) or (m,)
         Tokens, -100 where none is to be predicted; or classes.
 
@@ -176,18 +178,39 @@ def predicted(labels: Tensor) -> Tensor:
     return labels[:, 1:] != IGNORED
 
 
+def predicting(labels: Tensor) -> Tensor:
+    """Return the positions at which a language model predicts a label of any row.
+
+    Parameters
+    ----------
+    labels : Tensor of int of shape (m, length)
+        Tokens, -100 where none is to be predicted.
+
+    Returns
+    -------
+    Tensor of int of shape (n_positions,)
+        In order, as causal models of transformers take them for `logits_to_keep`.
+    """
+    return predicted(labels).any(dim=0).nonzero()[:, 0]
+
+
 def _sums_over_tokens(output: Any, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Sum log-probabilities over the predicted tokens of each row, and count these."""
     logits = _logits(output)
-    if logits.ndim != 3 or logits.shape[:2] != labels.shape:
+    counted, tokens = predicted(labels), labels[:, 1:]
+    if logits.ndim == 3 and logits.shape[:2] == labels.shape:
+        logits = logits[:, :-1]
+    elif labels.ndim == 2:
+        some = predicting(labels)
+        counted, tokens = counted[:, some], tokens[:, some]
+    if logits.ndim != 3 or logits.shape[:2] != tokens.shape:
         raise ValueError(
             "`labels` must be of shape (m, length) for logits of shape (m, length, "
             f"vocabulary), got {tuple(labels.shape)} and {tuple(logits.shape)}."
         )
-    counted = predicted(labels)
     # Logits of prompts and padding are left alone: the vocabulary is large.
     each = -nn.functional.cross_entropy(
-        _precise(logits[:, :-1][counted]), labels[:, 1:][counted], reduction="none"
+        _precise(logits[counted]), tokens[counted], reduction="none"
     )
     rows = counted.nonzero()[:, 0]
     sums = each.new_zeros(len(labels)).index_add(0, rows, each)

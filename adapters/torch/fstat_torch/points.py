@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from inspect import signature
 from operator import itemgetter
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import (
     tree_flatten,
     tree_leaves,
@@ -17,7 +18,10 @@ from torch.utils._pytree import (
 )
 
 from .gradients import Captured, GradientCapture
+from .measures import completion_log_likelihood, language_loss, predicting
 from .targets import Inputs, Measure, Target
+
+_LOGITS = "logits_to_keep"
 
 
 @dataclass(frozen=True)
@@ -148,7 +152,20 @@ class Points:
             self._check(values, check)
             return values if factors is None else values * factors.to(values)
 
-        return capture.of(measured, self.x, self.y)
+        return capture.of(measured, self._asked(capture.model), self.y)
+
+    def _asked(self, model: nn.Module) -> Inputs:
+        """Return what the model is called with.
+
+        Causal models of transformers are asked for the logits that are measured, and
+        no others: their vocabulary is large.
+        """
+        of_tokens = self.measure in (completion_log_likelihood, language_loss)
+        if not of_tokens or self.y.ndim != 2 or not isinstance(self.x, dict):
+            return self.x
+        if _LOGITS in self.x or not _leaves_out_logits(model):
+            return self.x
+        return {**self.x, _LOGITS: predicting(self.y)}
 
     def summed(
         self, capture: GradientCapture, size: int, check: bool = False
@@ -227,6 +244,13 @@ def gathered(parts: list[Tensor], batches: list[Points]) -> Tensor:
     if bool((places.diff() > 0).all()):
         return found
     return found[..., places.argsort()]
+
+
+def _leaves_out_logits(model: nn.Module) -> bool:
+    """Whether a model, or the one inside of an adapter's, can leave out logits."""
+    inner = getattr(model, "get_base_model", None)
+    model = inner() if callable(inner) else model
+    return _LOGITS in signature(type(model).forward).parameters
 
 
 def _kind(target: Target) -> Hashable:

@@ -25,7 +25,7 @@ from .clipping import Clipping
 from .comparison import Comparison
 from .distributed import unwrapped
 from .fresh import FreshGradients
-from .gradients import Captured, GradientCapture, PlanTable
+from .gradients import Captured, GradientCapture, PlanTable, Wanted
 from .measures import cross_entropy
 from .metrics import Curvature, KeptGradients, Snapshots
 from .optimisers import UpdateCounter, aligned, innermost, learning_rate
@@ -268,6 +268,7 @@ class SingleRunSampler:
         self._next = 0
         self._counted = False  # whether `step` announced the optimiser's next one
         self._amid = False  # between two micro-batches of an update
+        self._several = False  # an update had several micro-batches
         self._update: Update | None = None
         self._verification = Verification(self.model, self._processes)
         self._counter = UpdateCounter(self.optimizer, scaler, self._stepped)
@@ -462,9 +463,10 @@ class SingleRunSampler:
         examples, kept = numbers(index), self._kept
         if kept is not None:
             kept.check(examples)
+        wanted = self._wanted(number, step)
         # Parameters' hooks come off before the capture ends, which may differentiate.
         with (
-            self._capture.training(len(examples)) as batch,
+            self._capture.training(len(examples), wanted) as batch,
             self._verification.seeing() as added,
             kept.watching() if kept is not None else nullcontext([]) as arrived,
         ):
@@ -472,11 +474,30 @@ class SingleRunSampler:
         step.check()
         self._verification.compare(batch, added)
         with torch.no_grad():
-            self._add(number, examples, batch, step)
+            self._add(number, examples, batch, step, taken=wanted is not None)
             if kept is not None:
                 kept.add(examples, batch, _scale(step), arrived)
             if not step.accumulate:
                 self._record(number, step)
+
+    def _wanted(self, number: int, step: Step) -> Wanted | None:
+        """Return what layers' gradients are let go for, if that can be told before."""
+        plain = self._comparison.moment is None
+        if not (self._records and self._kept is None and plain):
+            return None
+        # Examples of several micro-batches, or processes, have yet to meet.
+        meet = self._several or step.accumulate or self._processes is not None
+        if (self._self and meet) or not self._aims.lasting:
+            return None
+        if self._update is None:
+            self._aims.take(number // self.every)
+        known = self._verification.done and not self._capture.compares
+        return Wanted(
+            self._aims.gradients,
+            gram=self._self,
+            norms=self._comparison.over_norms,
+            sums=not known,
+        )
 
     def _begin(self) -> int:
         """Return the number of the step that a micro-batch belongs to."""
@@ -501,14 +522,16 @@ class SingleRunSampler:
         examples: np.ndarray,
         batch: Captured,
         step: Step,
+        taken: bool,
     ) -> None:
         """Add a micro-batch to the update."""
         compare = self._comparison
         if self._update is None:
             mean = self.reduction == "mean" and step.denominator is None
             self._update = Update(mean and not compare.over_norms, self._processes)
-            if self._records:
+            if self._records and not taken:
                 self._aims.take(number // self.every)
+        self._several |= step.accumulate
         self._update.add(
             MicroBatch(
                 examples,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -192,6 +193,8 @@ def _of_self(gram: Tensor, norms: Tensor | None) -> Tensor:
 
 def _gram(parts: list[Scaled]) -> Tensor:
     """Return the inner products of all examples, in a tensor that may be changed."""
+    if len(parts) > 1 and not all(captured.is_whole for captured, _ in parts):
+        return _lost(parts)
     if len(parts) == 1:
         ((captured, scale),) = parts
         if isinstance(scale, float):
@@ -201,6 +204,18 @@ def _gram(parts: list[Scaled]) -> Tensor:
         torch.cat([_column(a) * b * x.cross(y) for y, b in parts], 1) for x, a in parts
     ]
     return torch.cat(rows)
+
+
+def _lost(parts: list[Scaled]) -> Tensor:
+    """Return what stands for inner products that can no longer be taken."""
+    warnings.warn(
+        "An update of several micro-batches came unannounced, when their gradients had "
+        "been let go: it is passed over for examples as targets of themselves, and "
+        "later ones are not.",
+        stacklevel=2,
+    )
+    n, device = sum(captured.n for captured, _ in parts), parts[0][0].device
+    return torch.full((n, n), torch.nan, device=device)
 
 
 def _column(scale: float | Tensor) -> float | Tensor:

@@ -28,6 +28,11 @@ class Verification:
         self._processes = processes
         self._done = False
 
+    @property
+    def done(self) -> bool:
+        """Whether they were compared."""
+        return self._done
+
     @contextmanager
     def seeing(self) -> Iterator[dict[str, Tensor]]:
         """Collect, until they were once compared, the gradients that arrive.

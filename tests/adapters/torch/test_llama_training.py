@@ -220,6 +220,21 @@ def test_bfloat16_stays_close():
     )
 
 
+def test_short_targets_are_not_padded_to_the_length_of_long_ones():
+    _, tokenizer = built()
+    long = Pair("50 and 1?", "That is 51. " * 40, name="long")
+    targets = encode_pairs([*PAIRS, long], tokenizer, max_length=512)
+    lengths = [target.x["input_ids"].shape[1] for target in targets.values()]
+    masks = [target.x["attention_mask"] for target in targets.values()]
+    needed = [int(mask.sum(dim=1).max()) for mask in masks]
+    assert lengths[-1] == needed[-1] > 2 * max(lengths[:-1])
+    for length, tokens in zip(lengths[:-1], needed[:-1], strict=True):
+        assert tokens <= length < tokens + 32
+    for target, length in zip(targets.values(), lengths, strict=True):
+        assert target.y.shape == target.x["attention_mask"].shape
+        assert target.y.shape[1] == length
+
+
 def test_it_learns_and_says_from_what():
     model, tokenizer = built()
     talk = [Example.of("Say it.", f"Never {n}.") for n in range(20)]

@@ -17,6 +17,7 @@ from fstat_torch import (  # noqa: E402
     measures,
 )
 from fstat_torch.gradients.projection import Projection  # noqa: E402
+from fstat_torch.points import Points  # noqa: E402
 
 N, B = 30, 8
 
@@ -750,3 +751,58 @@ def test_lightnings_callback_takes_targets(tmp_path):
     np.testing.assert_allclose(
         callback.trace.columns()["alignment"], expected, rtol=1e-8
     )
+
+
+@pytest.mark.filterwarnings("ignore")  # of peft
+@pytest.mark.parametrize("adapters", [False, True])
+def test_language_models_are_asked_for_the_logits_that_are_measured(adapters):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.LlamaConfig(
+        vocab_size=13,
+        hidden_size=8,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        tie_word_embeddings=True,
+    )
+    torch.manual_seed(0)
+    model = transformers.LlamaForCausalLM(config)
+    if adapters:
+        peft = pytest.importorskip("peft")
+        options = {"r": 2, "target_modules": ["q_proj"], "init_lora_weights": False}
+        model = peft.get_peft_model(model, peft.LoraConfig(**options))
+    model.double()
+    tokens = torch.randint(13, (3, 9))
+    labels = tokens.clone()
+    labels[:, :5] = -100
+    labels[1, 7:] = -100
+    shapes = []
+    model.get_output_embeddings().register_forward_hook(
+        lambda module, args, output: shapes.append(tuple(output.shape))
+    )
+    capture = GradientCapture(model)
+    for measure in (measures.completion_log_likelihood, measures.language_loss):
+        shapes.clear()
+
+        def everywhere(output, y, measure=measure):
+            return measure(output, y)
+
+        few, every = (
+            Points.of(
+                {
+                    str(k): Target(
+                        {"input_ids": tokens[k : k + 1]},
+                        labels[k : k + 1],
+                        measure=each,
+                        weights=torch.ones(1, dtype=torch.float64),
+                    )
+                    for k in range(3)
+                }
+            )[0].gradients(capture)
+            for each in (measure, everywhere)
+        )
+        assert shapes == [(3, 4, 13), (3, 9, 13)]
+        torch.testing.assert_close(few.gram(), every.gram(), rtol=1e-10, atol=0)
+        torch.testing.assert_close(
+            few.cross(every), every.gram(), rtol=1e-10, atol=1e-15
+        )

@@ -4,6 +4,7 @@
 `UnsupportedModelError` says why a model's gradients cannot be split by example.
 """
 
+from .arriving import Wanted
 from .capture import GradientCapture
 from .captured import Captured
 from .plan import UnsupportedModelError
@@ -15,4 +16,5 @@ __all__ = [
     "LayerRoute",
     "PlanTable",
     "UnsupportedModelError",
+    "Wanted",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager as ContextManager
 from contextlib import nullcontext
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,9 +13,21 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from .blocks import Block
 from .isolation import version
 from .plan import Unit, UnsupportedModelError
 from .precision import alike, same_autocast
+
+
+def row_weights(n: int, like: Tensor) -> Tensor:
+    """Weights of the examples: powers of two, by which products are exact."""
+    golden = torch.arange(1, n + 1, dtype=torch.float64) * (5**0.5 - 1) / 2
+    return torch.exp2(-(3 * (golden % 1)).floor()).to(like)
+
+
+def rows_times(x: Tensor, weights: Tensor) -> Tensor:
+    """Multiply the rows of a tensor, one number each."""
+    return x * weights.view(-1, *[1] * (x.ndim - 1))
 
 
 @dataclass(eq=False, slots=True)
@@ -42,6 +55,10 @@ class Call:
         Device and type of autocast during the call, if the unit is to run again.
     random : Tensor or None
         State of the random generator before the call, if it draws random numbers.
+    block : Block or None
+        What was formed of it already, after which the rest was let go.
+    dtypes : set of dtype
+        Types of gradients that were let go.
     """
 
     unit: Unit
@@ -54,6 +71,8 @@ class Call:
     shape: torch.Size | None = None
     autocast: tuple[str, torch.dtype | None] | None = None
     random: Tensor | None = None
+    block: Block | None = None
+    dtypes: set[torch.dtype] = field(default_factory=set)
     backwards: int = 0
     _later: tuple[Callable[[], Any], Callable[[], Any] | None] | None = None
     _versions: list[list[tuple[Tensor, int]]] = field(default_factory=list)
@@ -93,10 +112,20 @@ class Call:
         # gradient that nobody else holds.
         self.gradients[place] = gradient
 
+    def let_go(self, block: Block) -> None:
+        """Keep what was formed of the call, and nothing that it was formed of."""
+        self.block, self.dtypes = block, self.arrived_dtypes
+        self.args, self.gradients, self._versions = (), [None], [[], []]
+
+    @property
+    def arrived_dtypes(self) -> set[torch.dtype]:
+        """Types of the gradients that arrived, also of those that were let go."""
+        return self.dtypes | {g.dtype for g in self.gradients if g is not None}
+
     @property
     def reached(self) -> bool:
         """Whether the loss depends on this call."""
-        return any(g is not None for g in self.gradients)
+        return self.block is not None or any(g is not None for g in self.gradients)
 
     def same_autocast(self) -> ContextManager[Any]:
         """Autocast as it was during the call."""
@@ -120,9 +149,35 @@ class Call:
                 return False
         return True
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what it was given and of what arrived."""
+        held = (*self.args, *self.gradients)
+        return sum(x.nbytes for x in held if isinstance(x, Tensor))
+
+    def weighed(self) -> Call:
+        """Return the call with gradients of the examples weighed by `row_weights`."""
+        other = copy(self)
+        other.gradients = [
+            None if g is None else rows_times(g, row_weights(len(g), g))
+            for g in self.gradients
+        ]
+        return other
+
+    @property
+    def rows(self) -> int:
+        """Length of the first dimension of its first output."""
+        (gradient, *_) = self.gradients
+        return 0 if gradient is None else len(gradient)
+
+    @property
+    def is_untouched(self) -> bool:
+        """Whether its inputs still hold what the module saw."""
+        return all(version(x) == before for x, before in self._versions[0])
+
     def check(self) -> None:
         """Refuse inputs that no longer hold what the module saw."""
-        if any(version(x) != before for x, before in self._versions[0]):
+        if not self.is_untouched:
             raise UnsupportedModelError(
                 f"an input of {self.unit.label} was modified in place after use: "
                 "use the out-of-place operation."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -10,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from .call import Call
+from .arriving import Wanted
+from .call import Call, row_weights
 from .captured import Captured
 from .isolation import evaluating, for_autograd, undisturbed
 from .plan import UnsupportedModelError, build_plan
@@ -21,7 +23,6 @@ from .rowwise import (
     can_be_checked,
     gradients,
     refuse_mixed_rows,
-    row_weights,
 )
 from .rules import blocks_of_calls
 from .table import PlanTable
@@ -121,7 +122,9 @@ class GradientCapture:
         self._plan.check()
 
     @contextmanager
-    def training(self, batch_size: int | None = None) -> Iterator[Captured]:
+    def training(
+        self, batch_size: int | None = None, wanted: Wanted | None = None
+    ) -> Iterator[Captured]:
         """Capture the forward and backward pass inside the ``with`` block.
 
         Gradients are those of the loss as it was backpropagated: 1/b of the example's
@@ -131,6 +134,10 @@ class GradientCapture:
         ----------
         batch_size : int, default=None
             Number of examples, to be checked. By default, what the layers agree on.
+        wanted : Wanted, default=None
+            What is wanted of the gradients, each thing once. Large layers that are
+            used once are then let go as soon as that is formed, which takes less
+            memory. By default, all are kept.
 
         Yields
         ------
@@ -149,10 +156,12 @@ class GradientCapture:
         self._plan.check()
         self._plan.check_parameters()
         captured = Captured(self._plan)
-        recording = Recording(self._plan, batch_size=batch_size)
+        recording = Recording(self._plan, batch_size=batch_size, wanted=wanted)
         versions = [p._version for p in self._plan.parameters.values()]
         repetition = None
-        if not self._checked["training"] and can_be_checked(self._plan):
+        if wanted is not None and not wanted.sums and self.compares:
+            raise ValueError("`wanted` must include sums until they were compared.")
+        if self.compares:
             repetition = Repetition(self.model, self._plan, recording)
         with (
             recording.listening(),
@@ -165,8 +174,24 @@ class GradientCapture:
                 "optimiser's step after the block."
             )
         calls = self._finish(captured, recording, batch_size)
+        if not self._plan.once:
+            self._learn(calls)
         if repetition is not None:
             self._checked["training"] = repetition.check(captured, calls)
+
+    @property
+    def compares(self) -> bool:
+        """Whether rows are still to be compared with examples in `training`."""
+        return not self._checked["training"] and can_be_checked(self._plan)
+
+    def _learn(self, calls: list[Call]) -> None:
+        """Note which layers a pass uses once."""
+        uses = Counter(call.unit.name for call in calls)
+        self._plan.once = {
+            unit.name
+            for unit in self._plan.units
+            if uses[unit.name] == 1 and not unit.runs_again and not unit.tied
+        }
 
     def of(self, loss_fn: Callable[[Any, Any], Tensor], x: Any, y: Any) -> Captured:
         """Capture the gradients of given examples, in a separate pass.
@@ -212,20 +237,22 @@ class GradientCapture:
             self._plan.check()
             with recording.listening():
                 losses = loss_fn(_call(self.model, x), for_autograd(y))
-                _differentiate(losses, recording)
-                truth = self._weighed(losses)
+                again = self._weighs(losses)
+                _differentiate(losses, recording, retain_graph=again)
+                truth = self._weighed(losses) if again else None
             calls = self._finish(captured, recording, losses.shape[0])
             if truth is not None:
                 refuse_mixed_rows(captured, calls, truth)
                 self._checked["targets"] = True
         return captured
 
+    def _weighs(self, losses: Any) -> bool:
+        """Whether rows are still to be compared with examples."""
+        several = isinstance(losses, Tensor) and losses.ndim == 1 and len(losses) > 1
+        return several and not self._checked["targets"] and can_be_checked(self._plan)
+
     def _weighed(self, losses: Tensor) -> dict[str, Tensor] | None:
-        """Gradient with the examples weighed, until it was once compared."""
-        if self._checked["targets"] or len(losses) == 1:
-            return None
-        if not can_be_checked(self._plan):
-            return None
+        """Gradient with the examples weighed, if it is finite."""
         weights = row_weights(len(losses), losses)
         found = gradients([losses], [weights], self._plan)
         return found if all_finite(found.values()) else None
@@ -234,9 +261,8 @@ class GradientCapture:
         self, captured: Captured, recording: Recording, batch_size: int | None
     ) -> list[Call]:
         n, calls = recording.reached_calls(batch_size)
-        gradients = [g for call in calls for g in call.gradients if g is not None]
-        dtypes = {g.dtype for g in gradients}
-        with full_precision(gradients[0].device.type):
+        dtypes = {dtype for call in calls for dtype in call.arrived_dtypes}
+        with full_precision(captured._device):
             blocks = blocks_of_calls(calls, n)
             captured._fill(n, blocks, dtypes)
         costs = self._plan.costs
@@ -258,7 +284,7 @@ def _call(model: nn.Module, x: Any) -> Any:
     return model(for_autograd(x))
 
 
-def _differentiate(losses: Tensor, recording: Recording) -> None:
+def _differentiate(losses: Tensor, recording: Recording, retain_graph: bool) -> None:
     """Bring the gradient of each example's loss to where the units put their output."""
     if not isinstance(losses, Tensor) or losses.ndim != 1:
         shape = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses)
@@ -278,7 +304,7 @@ def _differentiate(losses: Tensor, recording: Recording) -> None:
     recording.complete = True
     edges = [edge for _, _, edge in recording.edges]
     gradients = torch.autograd.grad(
-        losses.sum(), edges, allow_unused=True, retain_graph=True
+        losses.sum(), edges, allow_unused=True, retain_graph=retain_graph
     )
     for (call, place, _), gradient in zip(recording.edges, gradients, strict=True):
         if gradient is not None:

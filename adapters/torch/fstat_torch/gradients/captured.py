@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
+from .arriving import Taken
 from .blocks import Block, Dense
 from .plan import Plan, UnsupportedModelError
 from .precision import all_finite, full_precision
@@ -76,6 +77,11 @@ class Captured:
         }
         found._fill(1, blocks, dtypes)
         return found
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no layer's gradients were let go."""
+        return not any(isinstance(block, Taken) for block in self.blocks.values())
 
     @property
     def n(self) -> int:
@@ -226,8 +232,13 @@ class Captured:
         return max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
 
     @property
+    def device(self) -> torch.device:
+        """Where the first of the parameters is."""
+        return next(iter(self._plan.parameters.values())).device
+
+    @property
     def _device(self) -> str:
-        return next(iter(self._plan.parameters.values())).device.type
+        return self.device.type
 
     def _add(self, parts: list[Tensor], shape: tuple[int, ...]) -> Tensor:
         """Sum the units' shares, which may be on several devices."""

@@ -77,6 +77,9 @@ class Plan:
     batch_norms: list[tuple[str, _BatchNorm]]
     random: list[tuple[str, str, nn.Module]]  # in units that are differentiated again
     costs: dict[str, tuple[str, float, float]] = field(default_factory=dict)
+    once: set[str] = field(
+        default_factory=set
+    )  # layers that a pass was seen to use once
 
     def check(self) -> None:
         """Refuse modes in which a gradient does not belong to one example."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,10 @@ from .call import Call
 from .isolation import random_state, version
 from .plan import Plan, Unit, UnsupportedModelError
 from .precision import autocast_of
-from .saved import autograd_keeps_tensors, save_for_backward
+from .saved import autograd_keeps_tensors, in_backward_pass, save_for_backward
+
+if TYPE_CHECKING:
+    from .arriving import Wanted
 
 
 class Recording:
@@ -30,15 +34,27 @@ class Recording:
         waiting for a backward pass with tensor hooks.
     batch_size : int, default=None
         Number of examples, where it is known before the pass.
+    wanted : Wanted, default=None
+        What is wanted of layers that are called once, if not all of their gradients.
     """
 
     # The recordings that listen now. Several may watch the user's pass; a pass of our
     # own inside of it is for one alone.
     _active: tuple[Recording, ...] = ()
 
-    def __init__(self, plan: Plan, edges: bool = False, batch_size: int | None = None):
+    def __init__(
+        self,
+        plan: Plan,
+        edges: bool = False,
+        batch_size: int | None = None,
+        wanted: Wanted | None = None,
+    ):
         self._plan = plan
         self._n = batch_size
+        self._wanted = wanted
+        self._uses: Counter[str] = Counter()
+        self._taken: set[str] = set()
+        self._repeated: Unit | None = None
         self._collect = edges
         self._inside: list[Unit] = []
         self._count = 0
@@ -140,6 +156,8 @@ class Recording:
         if later is not None:
             call.wait_for(later, None)
         self._count += 1
+        # Checkpoints run layers again in the backward pass, which is no other use.
+        self._uses[unit.name] += not in_backward_pass()
         self._await(call, 0, output)
 
     def _record_whole(self, unit: Unit, args: Any, kwargs: Any, output: Any) -> None:
@@ -179,7 +197,35 @@ class Recording:
         if self._collect:
             self.edges.append((call, place, get_gradient_edge(output)))
         else:
-            output.register_hook(_Receiver(self.calls, call, place))
+            output.register_hook(_Receiver(self, call, place))
+
+    def arrived(self, call: Call, place: int, gradient: Tensor) -> None:
+        """Keep a gradient, or form what is wanted of it."""
+        unit = call.unit
+        if unit.name in self._taken:
+            self._repeated = unit
+            return
+        if not call.reached:
+            self.calls.append(call)
+        call.receive(place, gradient)
+        # What is not as it should be is kept, to be refused when the pass is over.
+        if (
+            self._wanted is not None
+            and self._is_only_use(unit)
+            and call.rows == self._n
+            and call.is_untouched
+            and self._wanted.takes(call)
+        ):
+            self._taken.add(unit.name)
+            self._wanted.take(call)
+
+    def _is_only_use(self, unit: Unit) -> bool:
+        """Whether no other call of a layer will get a gradient in this pass."""
+        if unit.runs_again or unit.tied:
+            return False
+        # Reentrant checkpoints hide layers until it is their turn.
+        uses = self._uses[unit.name]
+        return uses == 1 or (uses == 0 and unit.name in self._plan.once)
 
     def reached_calls(self, batch_size: int | None = None) -> tuple[int, list[Call]]:
         """Find the batch size, and the calls that the loss depends on.
@@ -201,6 +247,8 @@ class Recording:
                     "hides its gradient: use the out-of-place operation, such as "
                     "nn.ReLU(inplace=False)."
                 )
+        if self._repeated is not None:
+            _refuse_twice(self._repeated)
         reached = self.calls or [call for call, *_ in self.edges if call.reached]
         reached = sorted(dict.fromkeys(reached), key=lambda call: call.number)
         if not reached:
@@ -212,10 +260,7 @@ class Recording:
         for call in reached:
             call.check()
             if call.backwards:
-                raise RuntimeError(
-                    f"more than one backward pass went through {call.unit.label}: "
-                    "capture one forward and one backward at a time."
-                )
+                _refuse_twice(call.unit)
         return _common_batch_size(reached, batch_size), reached
 
 
@@ -226,17 +271,22 @@ class _Receiver:
     pass of a checkpoint leaves behind is freed with that pass.
     """
 
-    __slots__ = ("_call", "_calls", "_place")
+    __slots__ = ("_call", "_place", "_recording")
 
-    def __init__(self, calls: list[Call], call: Call, place: int):
-        self._calls, self._call, self._place = calls, call, place
+    def __init__(self, recording: Recording, call: Call, place: int):
+        self._recording, self._call, self._place = recording, call, place
 
     def __call__(self, gradient: Tensor) -> None:
-        if not self._call.reached:
-            self._calls.append(self._call)
-        self._call.receive(
-            self._place, gradient.detach() if gradient.requires_grad else gradient
-        )
+        if gradient.requires_grad:
+            gradient = gradient.detach()
+        self._recording.arrived(self._call, self._place, gradient)
+
+
+def _refuse_twice(unit: Unit) -> None:
+    raise RuntimeError(
+        f"more than one backward pass went through {unit.label}: capture one forward "
+        "and one backward at a time."
+    )
 
 
 @contextmanager

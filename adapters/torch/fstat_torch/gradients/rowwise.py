@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from .call import Call
+from .arriving import Taken
+from .call import Call, row_weights, rows_times
 from .captured import Captured
 from .isolation import Whole, undisturbed, version
 from .plan import Plan, UnsupportedModelError
@@ -34,12 +35,6 @@ def can_be_checked(plan: Plan) -> bool:
         p._backward_hooks or p.is_meta or hasattr(p, "full_tensor")
         for p in plan.parameters.values()
     )
-
-
-def row_weights(n: int, like: Tensor) -> Tensor:
-    """Weights of the examples: powers of two, by which products are exact."""
-    golden = torch.arange(1, n + 1, dtype=torch.float64) * (5**0.5 - 1) / 2
-    return torch.exp2(-(3 * (golden % 1)).floor()).to(like)
 
 
 def refuse_mixed_rows(captured: Captured, calls: list[Call], truth: Gradients) -> None:
@@ -59,7 +54,7 @@ def refuse_mixed_rows(captured: Captured, calls: list[Call], truth: Gradients) -
     UnsupportedModelError
         If a parameter's gradient differs.
     """
-    weighed = [_weigh(call, captured.n) for call in calls]
+    weighed = [_weigh(call) for call in calls]
     mine: Gradients = {}
     with full_precision(captured._device):
         for block in blocks_of_calls(weighed, captured.n).values():
@@ -69,16 +64,12 @@ def refuse_mixed_rows(captured: Captured, calls: list[Call], truth: Gradients) -
         raise UnsupportedModelError(_MIXES.format(name=name))
 
 
-def _weigh(call: Call, n: int) -> Call:
+def _weigh(call: Call) -> Call:
+    if not isinstance(call.block, Taken):
+        return call.weighed()
     weighed = copy(call)
-    weighed.gradients = [
-        None if g is None else _rows_times(g, row_weights(n, g)) for g in call.gradients
-    ]
+    weighed.block = call.block.weighed
     return weighed
-
-
-def _rows_times(x: Tensor, weights: Tensor) -> Tensor:
-    return x * weights.view(-1, *[1] * (x.ndim - 1))
 
 
 class Repetition:
@@ -189,7 +180,7 @@ class Repetition:
                 if not all(alike(leaves[k], self._outputs[k]) for k in arrived):
                     return None
                 outputs = [leaves[k] for k in arrived]
-                weighed = [_rows_times(g, row_weights(n, g)) for g in arrived.values()]
+                weighed = [rows_times(g, row_weights(n, g)) for g in arrived.values()]
                 # A checkpoint may draw random numbers in the backward pass.
                 with undisturbed(self._plan.modules):
                     whole = gradients(outputs, list(arrived.values()), self._plan)

@@ -52,9 +52,16 @@ def blocks_of_calls(calls: list[Call], n: int) -> dict[str, Block]:
     return blocks | {f"parameter {name}": tie(found) for name, found in shares.items()}
 
 
+def block_of_layer(call: Call) -> Block:
+    """Form the per-example gradients of a layer with a rule, which was called once."""
+    return _RULES[call.unit.rule]([call])
+
+
 def _parts(calls: list[Call], n: int) -> dict[str, Block]:
     """Gradients of a unit, apart where its parameters are used apart."""
     rule = calls[0].unit.rule
+    if calls[0].block is not None:
+        return {"": calls[0].block}
     if rule == "attention":
         return attention_blocks(calls)
     return {"": _module(calls, n) if rule == "module" else _RULES[rule](calls)}

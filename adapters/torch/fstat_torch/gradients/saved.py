@@ -19,6 +19,16 @@ _hooks: Callable[[bool], Any] = getattr(
 )
 
 
+_backward_pass: Callable[[], int] = getattr(
+    torch._C, "_current_graph_task_id", lambda: -1
+)
+
+
+def in_backward_pass() -> bool:
+    """Whether autograd runs backwards now, as far as it says."""
+    return _backward_pass() != -1
+
+
 def autograd_keeps_tensors() -> bool:
     """Whether autograd now keeps what layers save as it is."""
     return _hooks(True) is None or not torch.is_grad_enabled()

@@ -15,6 +15,9 @@ from ..targets import Target
 from .data import Example, Message, read_json_lines, text_of
 from .encoding import collate, encode, write_prompt
 
+_INPUTS = ("input_ids", "attention_mask")
+_STEP = 32  # tokens
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -215,20 +218,33 @@ def encode_pairs(
         tokenizer,
         max_length=max_length,
     )
-    # Of one length, so that they go through the model in one batch.
     batch = collate(rows, tokenizer.pad_token_id)
     owners = [pair.name or at for pair, _, _, at in answers]
     signs = torch.tensor([sign for _, _, sign, _ in answers], dtype=torch.float64)
     return {
         name: _target(
             name,
-            {key: batch[key][chosen] for key in ("input_ids", "attention_mask")},
-            batch["labels"][chosen],
+            {
+                key: batch[key][chosen, :width]
+                for key in ("input_ids", "attention_mask")
+            },
+            batch["labels"][chosen, :width],
             signs[chosen],
         )
         for name in dict.fromkeys(owners)
         for chosen in [torch.tensor([owner == name for owner in owners])]
+        for width in [_width(batch["attention_mask"][chosen])]
     }
+
+
+def _width(mask: torch.Tensor) -> int:
+    """Return the length of a target, up to a few steps of padding.
+
+    Targets of one length go through the model together, and padding costs as much as
+    tokens do.
+    """
+    longest = int(mask.sum(dim=1).max())
+    return min(-(-longest // _STEP) * _STEP, mask.shape[1])
 
 
 def _target(

@@ -309,4 +309,8 @@ def estimate(config: Any, step: Step | None = None, run: Run | None = None) -> C
             f"{run.devices!r}: a curvature metric needs one process."
         )
     plain = measure(config, replace(step, sampled=False))
-    return Cost(step, run, plain, measure(config, replace(step, sampled=True)))
+    # Examples of several micro-batches or devices have yet to meet one another.
+    meet = step.itself and (run.accumulate > 1 or run.devices > 1)
+    lasting = (run.refresh > 1 or not step.targets) and not meet
+    watched = replace(step, sampled=True, lasting=lasting)
+    return Cost(step, run, plain, measure(config, watched))

@@ -5,18 +5,20 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ...gradients import Captured, GradientCapture
+from ...gradients import Captured, GradientCapture, Wanted
 from ...metrics import exact_code
 from ..models import add_lora, require
 from .meter import Meter, Phase
 
 _FUSED = "fstat_fused"
+_WITH_TARGETS = "inner products with targets"
+_OF_BATCH = "inner products of the batch"
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,9 @@ class Step:
     kept : bool, default=False
         Whether the gradient of each example is kept, for a curvature metric, which
         takes inner products at its snapshots only.
+    lasting : bool, default=False
+        Whether gradients of targets outlast a step, so that they come before it, and
+        layers' gradients are let go as they arrive.
     """
 
     batch_size: int = 4
@@ -66,6 +71,7 @@ class Step:
     target_length: int | None = None
     itself: bool = False
     kept: bool = False
+    lasting: bool = False
 
 
 @dataclass(frozen=True)
@@ -203,31 +209,60 @@ def _watched(
     if capture is None:
         _pass(model, batch, meter)
         return 0
+    aims = wanted = None
+    if step.lasting and not step.kept:
+        aims = _aims(model, step, meter, capture, batch["labels"].device)
+        wanted = _Wanted(
+            [aims] if aims else [], gram=step.itself, sums=capture.compares
+        )
+        wanted.meter.append(meter)
     with (
         meter.phase("forming gradients"),
-        capture.training(step.batch_size) as captured,
+        capture.training(step.batch_size, wanted) as captured,
     ):
         _pass(model, batch, meter)
     with torch.no_grad():
-        if step.targets:
-            length = step.target_length or step.length
-            points = _batch(model.config, step.targets, length, batch["labels"].device)
-            labels = points.pop("labels")
-            with meter.phase("gradients of targets"):
-                aims = capture.of(_loss_of_each, points, labels)
-                aims.norms_squared()
-            if not step.kept:
-                with meter.phase("inner products with targets"):
-                    captured.cross(aims)
+        if wanted is None:
+            aims = _aims(model, step, meter, capture, batch["labels"].device)
+        if step.kept:
+            with meter.phase("keeping gradients"):
+                rows = _kept(captured)
+            return sum(row.nbytes for row in rows) // step.batch_size
+        if aims is not None:
+            with meter.phase(_WITH_TARGETS):
+                captured.cross(aims)
+        if step.itself:
             del aims
-        if step.itself and not step.kept:
-            with meter.phase("inner products of the batch"):
+            with meter.phase(_OF_BATCH):
                 captured.gram()
-        if not step.kept:
-            return 0
-        with meter.phase("keeping gradients"):
-            rows = _kept(captured)
-    return sum(row.nbytes for row in rows) // step.batch_size
+    return 0
+
+
+def _aims(
+    model: nn.Module, step: Step, meter: Meter, capture: GradientCapture, device: Any
+) -> Captured | None:
+    """Take the gradients of targets, and their norms."""
+    if not step.targets:
+        return None
+    length = step.target_length or step.length
+    points = _batch(model.config, step.targets, length, device)
+    labels = points.pop("labels")
+    with torch.no_grad(), meter.phase("gradients of targets"):
+        aims = capture.of(_loss_of_each, points, labels)
+        aims.norms_squared()
+    return aims
+
+
+@dataclass(frozen=True)
+class _Wanted(Wanted):
+    """What is wanted of layers' gradients, counted apart from the backward pass."""
+
+    meter: list[Meter] = field(default_factory=list)
+
+    def take(self, call: Any) -> None:
+        """Form the share of a layer."""
+        with self.meter[0].phase(_WITH_TARGETS if self.targets else _OF_BATCH):
+            super().take(call)
 
 
 def _kept(captured: Captured) -> list[Tensor]:
