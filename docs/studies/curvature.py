@@ -50,6 +50,8 @@ FORMS: dict[str, dict[str, Any]] = {
     DEFAULT: {},
     "curvature, 150 landmarks": {"landmarks": 150},
     "curvature, Fisher, 300 landmarks": {"kind": "fisher"},
+    "curvature, EK-FAC": {"structure": "ekfac"},
+    "curvature, EK-FAC, Fisher": {"structure": "ekfac", "kind": "fisher"},
     "curvature, sketch of 512 a layer": {"projection": 512},
     "curvature, sketch of 4,096 a layer": {"projection": 4096},
     "curvature, last layer": {"parameters": last_layer_parameters},
@@ -62,6 +64,11 @@ TRIED: list[dict[str, Any]] = (
     ]
     + [{"landmarks": m} for m in (75, 150, 300, 600)]
     + [{"gradients": "fresh"}]
+    + [
+        {"structure": "ekfac", "kind": kind, "damping": damping}
+        for kind in ("gauss-newton", "fisher")
+        for damping in (0.01, 0.03, 0.1, 0.3, 1.0)
+    ]
 )
 
 
