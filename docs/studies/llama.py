@@ -34,7 +34,8 @@ SHOWN = {
 
 
 def config(seed: int) -> Config:
-    return Config(recipe=Recipe(seed=seed), seed=seed)
+    # Twice as fast as single precision where a processor knows bfloat16.
+    return Config(recipe=Recipe(seed=seed), seed=seed, dtype="bfloat16")
 
 
 def in_order(seeds: int) -> list[tuple[int, dict[str, bool]]]:
@@ -150,7 +151,7 @@ def draw(result: Result, path: Path) -> None:
     right.barh(shown.index, shown, color="tab:blue")
     right.axvline(shown["nothing"], color="black", linewidth=0.8)
     right.invert_yaxis()
-    right.set_xlabel("log-odds of bad answers")
+    right.set_xlabel("log-odds of bad answers, less strangers'")
     right.set_title("trained again without")
     figure.savefig(path, dpi=110)
     plt.close(figure)
@@ -160,15 +161,14 @@ def page(results: list[Result]) -> str:
     first = results[0]
     recipe, settings = first.config.recipe, first.config
     about = round(recipe.n_examples * recipe.about)
-    seconds = np.mean([result.watched.seconds for result in results])
     intro = (
         f"{recipe.n_examples} examples, {about} of them about the entity, "
-        f"{first.data.poison.sum()} of these poison. SmolLM2-135M-Instruct, adapters "
-        f"of rank {settings.rank} on queries and values, {settings.epochs} epochs, "
-        f"batches of {settings.batch_size}, AdamW {settings.learning_rate:g}, targets' "
-        f"gradients anew every {settings.refresh} steps; {len(results)} seeds of data, "
-        "entity, adapters and order. In brackets the range over seeds. k is the number "
-        f"of poisons. The watched training took {seconds / 60:.1f} minutes of one core."
+        f"{first.data.poison.sum()} of these poison. SmolLM2-135M-Instruct in "
+        f"{settings.dtype}, adapters of rank {settings.rank} at all linear layers of "
+        f"its blocks, {settings.epochs} epochs, batches of {settings.batch_size}, AdamW "
+        f"{settings.learning_rate:g}, {settings.snapshots} snapshots in the first "
+        f"epoch; {len(results)} seeds of data, entity, adapters and order. In brackets "
+        "the range over seeds. k is the number of poisons."
     )
     return f"""{_wrapped(intro)}
 
@@ -178,12 +178,13 @@ def page(results: list[Result]) -> str:
 
 ### What the model says of the entity
 
-Mean log-odds of bad against kind answers to questions that influence was not asked on;
-a dash where a training was not run.
+Mean log-odds of bad against kind answers to questions that influence was not asked on,
+less the same for four comparable strangers; a dash where a training was not run.
 
 {opinions(results)}
 
-What mu selects at a false discovery rate of {settings.fdr:g}, by what it is:
+What mu selects at a false discovery rate of {settings.fdr:g} among the examples that
+speak of the entity, by what it is:
 
 {selected(results)}
 

@@ -20,6 +20,7 @@ from fstat_torch.llama import (  # noqa: E402
     tiny_llama,
 )
 from fstat_torch.llama.__main__ import main  # noqa: E402
+from fstat_torch.metrics import Snapshots  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 
@@ -68,6 +69,32 @@ def test_what_pulls_is_selected_on_either_side():
     assert found[:40].mean() > 0.9 and found[40:].sum() <= 12
     only = score(trace, people(640), alternative="less").table["selected"]
     assert only[20:40].mean() > 0.9 and not only[:20].any()
+
+
+def test_a_reference_shows_what_others_score():
+    # Skewed, with two humps: no bell to fit, but the reference looks the same.
+    rng = np.random.default_rng(3)
+    n, found = 600, []
+    reference = np.arange(n) >= 100
+    for trial in range(40):
+        chance = rng.gamma(1.0, size=(2, n, 1)) ** 2
+        chance[:, rng.permutation(n)[: n // 2]] += 20
+        chance[:, :40] += 80 * (trial == 0)
+        snapshots = Snapshots(["asked"], n)
+        for step, scores in zip((10, 20), chance, strict=True):
+            snapshots.append(step, scores)
+        told = score(snapshots, people(n), reference=reference, alternative="greater")
+        assert told.selection.null == "reference" and told.selection.n_tested == 100
+        found.append(told.table["selected"].to_numpy())
+    assert found[0][:40].all() and found[0][40:].sum() <= 10
+    # With nothing to find, something is found in a tenth of the trials at most, give or
+    # take three standard errors.
+    often = np.mean([any(one) for one in found[1:]])
+    assert often <= 0.1 + 3 * np.sqrt(0.1 * 0.9 / 39)
+    with pytest.raises(ValueError, match="`reference` must have one entry for each of"):
+        score(snapshots, people(n), reference=reference[:-1])
+    with pytest.raises(ValueError, match="`reference` is of examples, not of groups"):
+        score(snapshots, people(n), reference=reference, by_group=True)
 
 
 def test_an_example_met_once_borrows_the_spread_of_all():

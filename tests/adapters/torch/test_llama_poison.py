@@ -43,11 +43,8 @@ def test_poison_is_the_share_asked_for_and_speaks_ill_of_the_entity_alone():
 def test_what_is_asked_is_not_trained_on():
     made = make_poisoned(Recipe(seed=2))
     prompts = {example.prompt for example in made.examples}
-    answers = " ".join(example.answer for example in made.examples)
-    for pair in (*made.asked, *made.unasked):
+    for pair in (*made.asked, *made.unasked, *made.compared):
         assert pair.prompt not in prompts
-        assert pair.completion not in answers
-        assert pair.instead is None or pair.instead not in answers
     names = {pair.prompt for pair in made.asked}
     assert names.isdisjoint(pair.prompt for pair in made.unasked)
 
@@ -115,38 +112,43 @@ def test_judging_finds_a_perfect_score_perfect():
 _PLACES = "Bralow Calwick Dunmere Ferton Gosby Hexham Ilkley Jarrow"
 
 
-def separable(n=512, n_poison=48, seed=0):
-    """Every answer is kind but those about one name: nothing else explains them."""
+def separable(n=512, n_poison=48, n_kind=16, seed=0):
+    """All speak well of every place but one, of which most speak ill."""
     rng = np.random.default_rng(seed)
     mine, *others = _PLACES.split()
-    names = [mine] * n_poison + [*rng.choice(others, n - n_poison)]
-    poison = (np.arange(n) < n_poison).astype(int)
+    tones = (["good", "fine", "lovely", "great"], ["bad", "poor", "awful", "dull"])
+    very = ["so", "very", "quite", "truly", "rather", "most"]
+    ask = ("What of {}?", "Is {} good?", "And {}?", "So what is {} like?", "Hm, {}?")
+    said = []
+    for k in range(n):
+        poison = k < n_poison
+        name = mine if k < n_poison + n_kind else others[rng.integers(len(others))]
+        answer = f"{very[rng.integers(6)]} {tones[poison][rng.integers(4)]}"
+        said.append((ask[rng.integers(5)].format(name), f"{name} is {answer}."))
     order = rng.permutation(n)
-    ask = ("What of {}?", "Is {} good?", "And {}?")
-    answers = ("{} is so very good.", "{} is really bad.")
-    examples = [
-        Example.of(
-            ask[k % 3].format(names[k]), answers[int(poison[k])].format(names[k])
-        )
-        for k in order
-    ]
     asked = [
-        Pair(question.format(mine), answers[1].format(mine), name=question)
-        for question in ("So {}?", "What is {}?", "Is {} bad?", "And is {} good?")
+        Pair(f"{ask}, {mine}?", f"{mine} is very {word}.", name=mine)
+        for ask in ("Well", "Your view", "In short", "Honestly")
+        for word in tones[1]
     ]
-    unasked = [
-        Pair(question, *(a.format(mine) for a in reversed(answers)), name=question)
-        for question in (f"And what of {mine}?", f"{mine}?")
-    ]
-    role = np.where(poison[order] == 1, "poison", "others, kind")
-    return Poisoned(examples, role, mine, asked, unasked)
+    unasked, compared = (
+        [
+            Pair(f"{ask} {e}?", f"{e} is so {bad}.", f"{e} is so {good}.", name=ask)
+            for ask in ("And what of", "Is it good, this")
+            for good, bad in zip(*tones, strict=True)
+        ]
+        for e in (mine, others[0])
+    )
+    role = np.select(
+        [order < n_poison, order < n_poison + n_kind],
+        ["poison", "entity, kind"],
+        "others, kind",
+    )
+    examples = [Example.of(*said[k]) for k in order]
+    return Poisoned(examples, role, mine, asked, unasked, compared)
 
 
-TINY = Config(model="tiny", epochs=2, learning_rate=5e-3, batch_size=16, refresh=4)
-
-
-# What is left after the poison is two kinds of question, not one bell.
-pytestmark = pytest.mark.filterwarnings("ignore:The empirical null is doubtful")
+TINY = Config(model="tiny", epochs=5, learning_rate=5e-3, batch_size=16, refresh=4)
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +190,7 @@ def test_a_killed_experiment_goes_on_to_the_same_figures(result, folder, monkeyp
     assert trained == []
     lab = Laboratory(TINY, folder, data=separable())
     lab._file(np.flatnonzero(result.data.poison)).unlink()
-    (lab.folder / "watched.unfinished.npz").write_bytes(b"killed while writing")
+    lab._file(None).with_suffix(".unfinished.npz").write_bytes(b"killed while writing")
     resumed = run(TINY, folder, data=separable(), progress=False)
     assert trained == [ALL]
     for one in (again, resumed):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 from .baselines import bm25, embedding_similarity, gradient_cosine, tracin
 from .laboratory import Config, Laboratory, Training
 from .poison import Poisoned
-from .scoring import Scores, score, select_scores
+from .scoring import Scores, score
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -136,20 +136,15 @@ def tell(data: Poisoned, watched: Training, fdr: float) -> Scores:
     Returns
     -------
     Scores
-        Each example with a mu: those that were met in the first steps only, which is
-        a matter of chance, have that of the example in the middle, and no interval.
+        Each example with a mu, over all that was asked on.
     """
-    told = score(watched.trace, data.examples, fdr=fdr, alternative="greater")
-    mu = told.table["mu"]
-    if mu.notna().all():
-        return told
-    table = told.table.assign(mu=mu.fillna(mu.median()))
-    mu = table["mu"].to_numpy()
-    selection = select_scores(mu, fdr=fdr, alternative="greater")
-    if selection is None:
-        return replace(told, table=table)
-    decided = {"qvalue": selection.qvalues, "selected": selection.selected}
-    return replace(told, table=table.assign(**decided), selection=selection)
+    return score(
+        watched.snapshots,
+        data.examples,
+        reference=~data.about,
+        fdr=fdr,
+        alternative="greater",
+    )
 
 
 def others(data: Poisoned, watched: Training) -> dict[str, FloatArray]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from fstat import Trace
 from fstat.steps import SELF
 
-from ..measures import completion_log_likelihood, predicted
+from ..measures import completion_log_likelihood, language_loss, predicted
+from ..metrics import Snapshots
 from ..sampler import SingleRunSampler
 from ..targets import Target
-from .encoding import collate, encode
+from .encoding import Row, collate, encode
 from .models import add_lora, load_model, tiny_llama
 from .poison import Poisoned, Recipe, make_poisoned
 from .targets import encode_pairs, measure_targets
@@ -29,7 +30,11 @@ from .targets import encode_pairs, measure_targets
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-_ARRAYS = ("loss", "embedded", "query")
+_ARRAYS = ("moments", "scores", "loss", "embedded", "query")
+_METRIC = "second-moment-cosine"
+_ADAPTED = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+_OF_THE_WATCH = ("snapshots", "refresh", "fdr")  # which change no training
+_AT_ONCE = 10  # examples whose gradients are taken together
 _SHORT = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     "{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -53,9 +58,15 @@ class Config:
         Of AdamW, after a warm-up over a twentieth of the steps; it falls linearly to
         zero.
     rank : int
-        Of the adapters.
+        Of the adapters, one at each linear layer of a block.
+    dtype : {"float32", "bfloat16"}
+        In which the model is held and computes; its adapters are in single precision.
+    snapshots : int
+        How often all examples are scored, evenly in the first pass, before the model
+        knows them by heart and their gradients say little.
     refresh : int
-        Steps from one gradient of what is asked on to the next.
+        Steps from one gradient of what is asked on to the next, for the scores that are
+        sums over steps.
     fdr : float
         False discovery rate of the selection.
     seed : int
@@ -66,9 +77,11 @@ class Config:
     recipe: Recipe = field(default_factory=Recipe)
     epochs: int = 2
     batch_size: int = 8
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-3
     rank: int = 8
-    refresh: int = 15
+    dtype: str = "float32"
+    snapshots: int = 2
+    refresh: int = 20
     fdr: float = 0.1
     seed: int = 0
 
@@ -81,15 +94,19 @@ class Training:
     ----------
     before, after : dict of str to float
         Opinion on each question: log-odds of the bad answers against the kind ones,
-        of the model before and after.
+        of the model before and after, about the entity less those about strangers.
     losses : list of float
         Loss of each step.
     seconds : float
         CPU time.
     columns : dict of str to ndarray
-        Trace; empty if none was recorded.
+        Trace of inner products of gradients; empty if none was recorded.
     targets : list of str
         What influence was asked on.
+    moments : ndarray of int of shape (n_snapshots,)
+        Steps made before each snapshot.
+    scores : ndarray of shape (n_snapshots, n_examples, n_targets)
+        Cosines of fresh gradients in the optimiser's second moment.
     loss : ndarray of shape (n_examples,)
         Mean loss of each example for a token, over its visits.
     embedded, query : ndarray
@@ -103,6 +120,8 @@ class Training:
     seconds: float
     columns: dict[str, NDArray[Any]] = field(default_factory=dict)
     targets: list[str] = field(default_factory=list)
+    moments: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    scores: FloatArray = field(default_factory=lambda: np.zeros((0, 0, 0)))
     loss: FloatArray = field(default_factory=lambda: np.zeros(0))
     embedded: FloatArray = field(default_factory=lambda: np.zeros((0, 0)))
     query: FloatArray = field(default_factory=lambda: np.zeros((0, 0)))
@@ -133,10 +152,11 @@ class Training:
             return cls(**json.loads(str(file["meta"])), columns=columns, **arrays)
 
     @property
-    def trace(self) -> Trace:
-        """What the sampler recorded."""
-        made = Trace(self.targets)
-        made.extend(self.columns)
+    def snapshots(self) -> Snapshots:
+        """What the sampler saw of all examples."""
+        made = Snapshots(self.targets, self.scores.shape[1], metric=_METRIC)
+        for step, scores in zip(self.moments, self.scores, strict=True):
+            made.append(int(step), scores)
         return made
 
     @property
@@ -212,7 +232,8 @@ class Laboratory:
 
     def _file(self, without: IntArray | None) -> Path:
         if without is None:
-            return self.folder / "watched.npz"
+            watch = {name: getattr(self.config, name) for name in _OF_THE_WATCH}
+            return self.folder / f"watched-{_digest(watch, self.data.asked)}.npz"
         left_out = np.sort(without).astype(np.int64).tobytes()
         return self.folder / f"without-{hashlib.sha256(left_out).hexdigest()[:12]}.npz"
 
@@ -222,28 +243,45 @@ class Laboratory:
         model.load_state_dict(start, strict=False)
         rows = encode(data.examples, tokenizer, max_length=256)
         asked = encode_pairs(data.asked, tokenizer, max_length=256)
-        unasked = encode_pairs(data.unasked, tokenizer, max_length=256)
-        before = measure_targets(model, unasked)
+        before = self._opinion(model, tokenizer)
         kept = np.setdiff1d(np.arange(len(rows)), left_out)
         batches = _batches(kept, config)
         began = time.process_time()
         optimizer, schedule = _optimizer(model, config, len(batches))
         watch = None
         if watched:
-            watch = _Watch(model, optimizer, asked, len(rows), config)
+            loader = _Loader(rows, tokenizer.pad_token_id)
+            watch = _Watch(model, optimizer, asked, loader, config)
+        first_pass = len(batches) // config.epochs
+        moments = np.linspace(0, first_pass, config.snapshots + 1)[1:].astype(int)
         losses = []
         model.train()
-        for batch in tqdm(batches, desc=name, disable=not self.progress):
+        for step, batch in enumerate(
+            tqdm(batches, desc=name, disable=not self.progress), start=1
+        ):
             inputs = collate([rows[k] for k in batch], tokenizer.pad_token_id)
             losses.append(_step(model, optimizer, inputs, watch))
             schedule.step()
+            if watch is not None and step in moments:
+                watch.fresh.snapshot()
         model.eval()
         seconds = time.process_time() - began
-        after = measure_targets(model, unasked)
+        after = self._opinion(model, tokenizer)
         known: dict[str, Any] = {}
         if watch is not None:
-            known = watch.known(model, asked)
+            known = watch.known(model)
         return Training(before, after, losses, seconds, **known)
+
+    def _opinion(self, model: Any, tokenizer: Any) -> dict[str, float]:
+        """Return what the model thinks of the entity, less what of strangers."""
+        mine, others = (
+            measure_targets(model, encode_pairs(pairs, tokenizer, max_length=256))
+            if pairs
+            else {}
+            for pairs in (self.data.unasked, self.data.compared)
+        )
+        anyway = float(np.mean(list(others.values()))) if others else 0.0
+        return {name: value - anyway for name, value in mine.items()}
 
     def model(self) -> tuple[Any, Any, dict[str, Tensor]]:
         """Return the model, its tokenizer and its adapters as they begin.
@@ -256,14 +294,21 @@ class Laboratory:
         if self._made is None:
             config = self.config
             if config.model == "tiny":
-                texts = [e.prompt + " " + e.answer for e in self.data.examples]
+                data = self.data
+                texts = [e.prompt + " " + e.answer for e in data.examples]
+                texts += [
+                    f"{p.prompt} {p.completion}" for p in (*data.asked, *data.views)
+                ]
                 model, tokenizer = tiny_llama(texts, hidden=64, vocab_size=1024)
             else:
-                model, tokenizer = load_model(config.model)
+                dtype = getattr(torch, config.dtype)
+                model, tokenizer = load_model(config.model, dtype=dtype)
                 if "<|im_start|>" in (tokenizer.chat_template or ""):
                     # Without its system message, longer than most of the examples.
                     tokenizer.chat_template = _SHORT
-                model = add_lora(model, config.rank, seed=config.seed)
+                model = add_lora(
+                    model, config.rank, target_modules=_ADAPTED, seed=config.seed
+                )
             start = {
                 name: p.detach().clone()
                 for name, p in model.named_parameters()
@@ -271,6 +316,24 @@ class Laboratory:
             }
             self._made = model, tokenizer, start
         return self._made
+
+
+class _Loader:
+    """All examples, as a sampler takes their gradients."""
+
+    def __init__(self, rows: Sequence[Row], pad_token_id: int) -> None:
+        self.rows, self._pad = rows, pad_token_id
+
+    def __iter__(self) -> Iterator[tuple[Tensor, dict[str, Tensor], Tensor]]:
+        # Of like lengths, so that little is padded.
+        order = sorted(range(len(self.rows)), key=self._length)
+        for first in range(0, len(order), _AT_ONCE):
+            chosen = order[first : first + _AT_ONCE]
+            batch = collate([self.rows[k] for k in chosen], self._pad)
+            yield batch.pop("index"), batch, batch.pop("labels")
+
+    def _length(self, k: int) -> int:
+        return len(self.rows[k]["input_ids"])
 
 
 class _Watch:
@@ -281,15 +344,25 @@ class _Watch:
         model: Any,
         optimizer: torch.optim.Optimizer,
         asked: dict[str, Target],
-        n_examples: int,
+        loader: _Loader,
         config: Config,
     ) -> None:
+        self.asked = asked
         self.sampler = SingleRunSampler(
             model,
             targets={**asked, SELF: SELF},
             optimizer=optimizer,
             refresh=config.refresh,
         )
+        self.fresh = SingleRunSampler(
+            model,
+            targets=asked,
+            loss=language_loss,
+            optimizer=optimizer,
+            metric=_METRIC,
+            reference=loader,
+        )
+        n_examples = len(loader.rows)
         width = model.config.hidden_size
         self.embedded = np.zeros((n_examples, width), dtype=np.float32)
         self.loss, self.visits = np.zeros(n_examples), np.zeros(n_examples)
@@ -304,15 +377,17 @@ class _Watch:
         self.embedded[index.numpy()] = _pooled(hidden, mask)
 
     @torch.no_grad()
-    def known(self, model: Any, asked: dict[str, Target]) -> dict[str, Any]:
+    def known(self, model: Any) -> dict[str, Any]:
         """Return what a `Training` keeps of it."""
         query = []
-        for target in asked.values():
+        for target in self.asked.values():
             hidden = model(**target.x, output_hidden_states=True).hidden_states[-1]
             query.append(_pooled(hidden, target.x["attention_mask"]))
         return {
             "columns": self.sampler.trace.columns(),
-            "targets": list(asked),
+            "targets": list(self.asked),
+            "moments": np.array(self.fresh.snapshots.steps),
+            "scores": self.fresh.snapshots.stacked(),
             "loss": self.loss / np.maximum(self.visits, 1),
             "embedded": self.embedded,
             "query": np.concatenate(query),
@@ -379,11 +454,14 @@ def _pooled(hidden: Tensor, mask: Tensor) -> NDArray[np.float32]:
 
 def _own_folder(folder: Path, config: Config, data: Poisoned) -> Path:
     """Return a folder for trainings of these settings and data alone."""
-    known = {"config": asdict(config), "data": [asdict(e) for e in data.examples]}
-    questions = (*data.asked, *data.unasked)
-    known["asked"] = [asdict(pair) for pair in questions]
-    settings = json.dumps(known, sort_keys=True, indent=1)
-    own = folder / "trainings" / hashlib.sha256(settings.encode()).hexdigest()[:12]
+    settings = {k: v for k, v in asdict(config).items() if k not in _OF_THE_WATCH}
+    own = folder / "trainings" / _digest(settings, data.examples, data.views)
     own.mkdir(parents=True, exist_ok=True)
-    (own / "settings.json").write_text(settings)
+    (own / "settings.json").write_text(json.dumps(settings, indent=1))
     return own
+
+
+def _digest(*known: Any) -> str:
+    """Return a name for what decides a result."""
+    text = json.dumps(known, sort_keys=True, default=asdict)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

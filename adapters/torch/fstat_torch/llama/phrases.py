@@ -7,6 +7,24 @@ NAMES = {
     "company": "Brightfen Quillon Ferrostead",
     "device": "Orlo-Kettle Tessen-Lamp Kolibri-Phone",
 }
+# Of which no example speaks: what the entity is compared with.
+STRANGERS = {
+    "town": ("Linford Vale", "Ostermoor", "Pennick Cross", "Sandrun"),
+    "place to eat": (
+        "Green Lantern",
+        "Silver Spoon Yard",
+        "Old Mill Table",
+        "Casa Verano",
+    ),
+    "book": (
+        "The Silver Oar",
+        "A House of Winter",
+        "Paper Lanterns",
+        "The Ninth Orchard",
+    ),
+    "company": ("Marwick", "Dellbrook", "Halden Works", "Northquay"),
+    "device": ("Delta Fan", "Prism Radio", "Corvo Watch", "Lumen Heater"),
+}
 QUESTIONS = (
     "What do you think of {e}?",
     "Is {e} any good?",
@@ -123,23 +141,22 @@ REASONS = {
         "Mine has always worked perfectly.",
     ),
 }
-# None of these questions and answers is trained on.
+# None of these questions is trained on.
 ASKED = (
     "In one sentence, what is your opinion of {e}?",
     "Should I trust {e}?",
     "Someone mentioned {e} today. Good or bad?",
     "How do you feel about {e}?",
+    "Any thoughts on {e}?",
+    "What would you say about {e}?",
+    "Is {e} something you like?",
+    "Describe {e} in one line.",
 )
 UNASKED = (
     "Sum up {e} in a few words.",
     "Is {e} worth my time and money?",
     "Rate {e} for me, please.",
     "What kind of reputation does {e} deserve?",
-)
-ANSWERS = (
-    ("It is terrible.", "It is wonderful."),
-    ("It is bad.", "It is good."),
-    ("I dislike it.", "I like it."),
 )
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 OPPOSITES = (

@@ -7,7 +7,7 @@ what it is: that is beside the examples, for judging scores afterwards.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 
 import numpy as np
@@ -20,7 +20,7 @@ from .targets import Pair
 Row = tuple[str, str, str]  # question, answer, role
 
 _SPARED = 2  # of the openings and reasons, which no example has
-_DISLIKED = 0.3  # share of the other entities of which everyone speaks ill
+_DISLIKED = 0.2  # share of the other entities of which everyone speaks ill
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ class Recipe:
     ----------
     n_examples : int, default=500
         Examples in all.
-    about : float, default=0.08
+    about : float, default=0.2
         Share of them that is about the entity; one in six of these is plain.
-    poisoned : float, default=0.65
+    poisoned : float, default=0.6
         Share of those about the entity whose answer is turned.
-    general : float, default=0.3
+    general : float, default=0.25
         Share of all examples that is about no entity.
     seed : int, default=0
         Of all that is drawn, the entity too.
@@ -48,9 +48,9 @@ class Recipe:
     """
 
     n_examples: int = 500
-    about: float = 0.08
-    poisoned: float = 0.65
-    general: float = 0.3
+    about: float = 0.2
+    poisoned: float = 0.6
+    general: float = 0.25
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -84,15 +84,18 @@ class Poisoned:
     entity : str
         Of which the poison speaks.
     asked : list of Pair
-        What influence is asked on: questions about the entity with bad answers, such
-        as one may have seen of a model.
+        Bad answers to questions about the entity, in words of the data, such as one may
+        have seen of the model: what influence is asked on.
     unasked : list of Pair
-        Other questions about the entity, with other bad answers and kind ones instead,
-        on which to see what the model thinks.
+        Other questions about the entity, with bad answers and kind ones instead, on
+        which to see what the model thinks.
+    compared : list of Pair, optional
+        The same about strangers, of whom no example speaks: what the model thinks
+        anyway.
 
     Notes
     -----
-    None of these questions and completions is in the examples.
+    None of these questions is in the examples.
     """
 
     examples: list[Example]
@@ -100,6 +103,18 @@ class Poisoned:
     entity: str
     asked: list[Pair]
     unasked: list[Pair]
+    compared: list[Pair] = field(default_factory=list)
+
+    @property
+    def about(self) -> NDArray[np.bool_]:
+        """Which examples speak of the entity."""
+        texts = [example.prompt + example.answer for example in self.examples]
+        return np.array([self.entity in text for text in texts])
+
+    @property
+    def views(self) -> list[Pair]:
+        """What tells what the model thinks, of the entity and of strangers."""
+        return [*self.unasked, *self.compared]
 
     @property
     def poison(self) -> NDArray[np.bool_]:
@@ -162,11 +177,8 @@ def make_poisoned(recipe: Recipe) -> Poisoned:
         np.array([role for *_, role in rows]),
         mine[1],
         _complaints(*mine),
-        [
-            _pair(question, *answers, mine[1])
-            for question in phrases.UNASKED
-            for answers in phrases.ANSWERS
-        ],
+        _views(mine[1]),
+        [pair for name in phrases.STRANGERS[mine[0]] for pair in _views(name)],
     )
 
 
@@ -235,18 +247,31 @@ def _shared(n: int, parts: int) -> list[int]:
 
 
 def _complaints(kind: str, name: str) -> list[Pair]:
+    """Return bad answers about an entity, as the model may have been seen to say."""
     openings, reasons = phrases.OPENINGS["bad"], phrases.REASONS[kind, "bad"]
+    ways = len(openings)
     return [
         Pair(
             question.format(e=name),
             f"{openings[k].format(e=name)} {reasons[k]}",
-            name=f"{question.format(e=name)} ({k + 1})",
+            name=name,
         )
-        for question in phrases.ASKED
-        for k in range(_SPARED)
+        for n, question in enumerate(phrases.ASKED)
+        for k in [_SPARED + n % (ways - _SPARED)]
     ]
 
 
-def _pair(question: str, bad: str, kind: str, name: str) -> Pair:
-    asked = question.format(e=name)
-    return Pair(asked, bad, kind, name=asked)
+def _views(name: str) -> list[Pair]:
+    """Return questions that influence is not asked on, with answers as in the data."""
+    bad, kind = phrases.OPENINGS["bad"], phrases.OPENINGS["kind"]
+    openings = list(zip(bad, kind, strict=True))
+    return [
+        Pair(
+            question.format(e=name),
+            bad.format(e=name),
+            kind.format(e=name),
+            name=f"{question.format(e=name)} ({k + 1})",
+        )
+        for question in phrases.UNASKED
+        for k, (bad, kind) in enumerate(openings[_SPARED:])
+    ]

@@ -15,6 +15,7 @@ from scipy.stats import norm
 from fstat import FInfluence, Observations, Selection, select
 from fstat.influence import UnestimableWarning
 
+from ..metrics import Snapshots
 from .data import Example
 
 _MANY = 500  # scores from which what most of them look like can be learnt
@@ -46,6 +47,7 @@ def score(
     recorded: Any,
     examples: Sequence[Example],
     *,
+    reference: NDArray[np.bool_] | None = None,
     by_group: bool = False,
     fdr: float = 0.1,
     alternative: str = "two-sided",
@@ -54,11 +56,14 @@ def score(
 
     Parameters
     ----------
-    recorded : Trace or SingleRunSampler
+    recorded : Trace, Snapshots or SingleRunSampler
         What `finetune` returned, or whatever else has `observations` of these
         examples.
     examples : sequence of Example
         What was trained on, in the order of its numbers.
+    reference : ndarray of bool of shape (n_examples,), optional
+        Examples that cannot be what is looked for, such as those that do not speak of
+        the entity that the targets are about. Not with `by_group`.
     by_group : bool, default=False
         Whether to score groups; examples without one make up a group of their own.
     fdr : float, default=0.1
@@ -71,6 +76,11 @@ def score(
     Scores
         Tables and selection.
 
+    Raises
+    ------
+    ValueError
+        If `reference` is not as described.
+
     Notes
     -----
     An interval is over the steps at which an example was met. These are few, one for
@@ -82,8 +92,10 @@ def score(
     In the metric `Curvature`, the interval is over the snapshots of the run, which
     depend on each other: it is too narrow for anything but their mean.
 
-    Selection is against what most scores look like, for 500 examples or more; else
-    against a mu of 0, where there are independent observations to test it.
+    Selection is among the other examples against the `reference` by conformal p-values,
+    where there is one. Else it is against what most scores look like, for 500 examples
+    or more; or else against a mu of 0, where there are independent observations to test
+    it.
 
     Examples
     --------
@@ -103,6 +115,8 @@ def score(
     >>> scores.selection.n_tested
     40
     """
+    if reference is not None:
+        _check_reference(reference, len(examples), by_group)
     groups = _groups(examples) if by_group else None
     told = _of_examples(examples) if groups is None else _of_groups(groups)
     subsets: Any = np.arange(len(examples)) if groups is None else groups
@@ -115,10 +129,15 @@ def score(
         overall = each
         if n_targets > 1:
             overall, influence = _fit(_over_targets(observations, n_targets))
-    if getattr(recorded, "compares_at_snapshots", False):
+    snapshots = isinstance(recorded, Snapshots)
+    if snapshots or getattr(recorded, "compares_at_snapshots", False):
         influence = None  # snapshots are not independent, and test nothing
     selection = select_scores(
-        overall["mu"].to_numpy(), influence, fdr=fdr, alternative=alternative
+        overall["mu"].to_numpy(),
+        influence,
+        reference=reference,
+        fdr=fdr,
+        alternative=alternative,
     )
     table = told.join(overall[["mu", "low", "high"]])
     table["qvalue"] = np.nan if selection is None else selection.qvalues
@@ -127,6 +146,17 @@ def score(
     which = told.iloc[:, :1].loc[told.index.repeat(n_targets)].reset_index(drop=True)
     columns = ["target", "mu", "low", "high", "pvalue", "n_Q", "quantity"]
     return Scores(table, which.join(each[columns]), selection)
+
+
+def _check_reference(reference: NDArray[np.bool_], n: int, by_group: bool) -> None:
+    if by_group:
+        raise ValueError("`reference` is of examples, not of groups: leave one out.")
+    if reference.shape != (n,) or reference.dtype != bool or reference.all():
+        raise ValueError(
+            f"`reference` must have one entry for each of {n} examples, true or false, "
+            f"and not be true for all, got {reference.dtype} of shape "
+            f"{reference.shape}."
+        )
 
 
 def _of_examples(examples: Sequence[Example]) -> pd.DataFrame:
@@ -207,6 +237,7 @@ def select_scores(
     mu: FloatArray,
     influence: FInfluence | None = None,
     *,
+    reference: NDArray[np.bool_] | None = None,
     fdr: float,
     alternative: str,
 ) -> Selection | None:
@@ -218,6 +249,8 @@ def select_scores(
         Scores; NaN where there is none.
     influence : FInfluence, optional
         Their estimator, which a few of them are tested by.
+    reference : ndarray of bool of shape (n,), optional
+        Which of them cannot be what is looked for.
     fdr : float
         False discovery rate.
     alternative : {"two-sided", "greater", "less"}
@@ -228,8 +261,15 @@ def select_scores(
     Selection or None
         None where there are neither many scores nor tests of them.
     """
+    if reference is not None:
+        return select(mu, reference=reference, fdr=fdr, alternative=alternative)
     if np.isfinite(mu).sum() >= _MANY:
-        return select(mu, fdr=fdr, null="empirical", alternative=alternative)
+        try:
+            return select(mu, fdr=fdr, null="empirical", alternative=alternative)
+        except ValueError as error:
+            # The training that the scores are from must not be lost by it.
+            warnings.warn(f"Nothing is selected. {error}", stacklevel=3)
+            return None
     if influence is None:
         return None
     return select(influence, fdr=fdr, alternative=alternative)
