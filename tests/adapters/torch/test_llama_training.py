@@ -181,6 +181,96 @@ def test_a_killed_run_goes_on_with_its_metric(tmp_path):
         tuned(*built(lora=True), folder, **options | {"metric": "plain"})
 
 
+class ByHand(TrainerCallback):
+    """Scores all examples as the definition says, at some steps."""
+
+    def __init__(self, tokenizer, at):
+        self.tokenizer, self.at, self.scores = tokenizer, at, []
+
+    def on_step_end(self, args, state, control, model, optimizer, **kwargs):
+        if state.global_step not in self.at:
+            return
+        model.eval()
+        trained = [p for p in model.parameters() if p.requires_grad]
+        turn = []
+        for p in trained:
+            kept = optimizer.state[p]
+            moment = kept["exp_avg_sq"] / (1 - 0.999 ** float(kept["step"]))
+            turn.append((1 / (moment.sqrt() + 1e-8)).flatten())
+        turn = torch.cat(turn)
+
+        def of(prompt, answer):
+            return log_probability(model, self.tokenizer, prompt, answer)
+
+        goods = [
+            of(pair.prompt, pair.completion)[0]
+            - (of(pair.prompt, pair.instead)[0] if pair.instead else 0)
+            for pair in PAIRS
+        ]
+        goods = [gradient(good, model) for good in goods]
+        aims = torch.stack([goods[0], (goods[1] + goods[2]) / 2])
+        rows = []
+        for example in EXAMPLES:
+            value, n_tokens = of(example.prompt, example.answer)
+            own = gradient(value / n_tokens, model)
+            rows.append(aims @ (turn * own) / (own @ (turn * own)).sqrt())
+        self.scores.append(torch.stack(rows).numpy())
+        model.train()
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_fresh_gradients_are_those_by_hand(lora):
+    model, tokenizer = built(lora)
+    by_hand = ByHand(tokenizer, at=(2, 5))
+    run = tuned(
+        model.double(), tokenizer, metric="fresh", epochs=2, callbacks=[by_hand]
+    )
+    snapshots = run.sampler.snapshots
+    assert snapshots.steps == [2, 5] and run.trace.n_recorded == 0
+    # Scores are kept in single precision.
+    np.testing.assert_allclose(
+        snapshots.stacked(), by_hand.scores, rtol=1e-4, atol=1e-5
+    )
+    observations = run.sampler.observations()
+    assert "second-moment-cosine" in observations.quantity
+    assert observations.n_pairs == 2 * len(EXAMPLES)
+
+
+@pytest.mark.parametrize("killed_at", [1, 5])
+def test_a_killed_run_neither_loses_nor_doubles_snapshots(killed_at, tmp_path):
+    # Before any checkpoint, and after a snapshot that none holds yet.
+    options = {"checkpoint_every": 3, "metric": "fresh", "snapshots": 3}
+    whole = tuned(*built(lora=True), **options)  # in memory
+    plain = tuned(*built(lora=True))
+    np.testing.assert_array_equal(plain.losses, whole.losses)
+    assert whole.sampler.snapshots.steps == [1, 3, 5]
+    folder = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        tuned(*built(lora=True), folder, callbacks=[Stop(killed_at)], **options)
+    for _ in range(2):  # the second time with nothing left to train
+        again = tuned(*built(lora=True), folder, **options)
+        assert again.sampler.snapshots.steps == [1, 3, 5]
+        np.testing.assert_array_equal(
+            again.sampler.snapshots.stacked(), whole.sampler.snapshots.stacked()
+        )
+        np.testing.assert_array_equal(again.losses, whole.losses)
+    with pytest.raises(ValueError, match=r"holds one that differs in snapshots\.$"):
+        tuned(*built(lora=True), folder, **options | {"snapshots": 2})
+
+
+def test_fresh_gradients_are_the_same_in_micro_batches_and_close_in_half_precision():
+    options = {"epochs": 1, "metric": "fresh"}
+    one = tuned(*built(lora=True), **options).sampler.snapshots.stacked()
+    two = tuned(
+        *built(lora=True), accumulate=2, gradient_checkpointing=True, **options
+    ).sampler.snapshots.stacked()
+    half = tuned(*built(lora=True), bf16=True, **options).sampler.snapshots.stacked()
+    scale = np.abs(one).max()
+    np.testing.assert_allclose(two, one, rtol=0, atol=1e-3 * scale)
+    # Eight bits of mantissa, as for steps.
+    np.testing.assert_allclose(half, one, rtol=0, atol=0.1 * scale)
+
+
 def test_a_folder_with_another_run_is_refused(tmp_path):
     tuned(*built(), tmp_path, epochs=1)
     with pytest.raises(ValueError, match=r"holds one that differs in learning_rate, s"):
@@ -272,6 +362,18 @@ def test_without_targets_nothing_watches():
         ({"optimizer": "lion"}, "`optimizer` must be one of adamw, sgd, got 'lion'"),
         ({"accumulate": 3}, "`batch_size` must be a multiple of the 3 micro-batches"),
         ({"targets": None, "every": 2}, "`targets` must be given where every is"),
+        (
+            {"metric": "fresh", "optimizer": "sgd"},
+            "`metric` 'fresh' compares .* of `optimizer` 'adamw', got 'sgd'",
+        ),
+        (
+            {"metric": "fresh", "snapshots": 6},
+            "`snapshots` must be an integer from 1 to 5, the steps of a pass, got 6",
+        ),
+        (
+            {"metric": "fresh", "reference": []},
+            "`reference` must be left out with `metric` 'fresh', .* got list",
+        ),
         ({"rows": []}, "`rows` must be what `encode` returns, .* got none"),
         (
             {"rows": [{"input_ids": [1], "labels": [1], "position_ids": [0]}]},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from ..metrics import Curvature
 from ..targets import Target
 from .data import Example, read_examples
 from .encoding import Row, encode
-from .models import add_lora, load_model, tiny_llama
+from .models import ALL_LINEAR, add_lora, load_model, tiny_llama
+from .moments import FRESH
 from .report import write_report
 from .scoring import Scores, score
 from .targets import (
@@ -82,6 +84,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--completed-by", help="model that completes --prompts; by default --model")
     add("--group", help="field of --data to group examples by, and to score groups")
     add("--lora-r", type=int, default=8, help="rank of the adapters")
+    add(
+        "--target-modules",
+        default="q_proj,v_proj",
+        help="linear layers that get adapters, comma separated; all for those of "
+        "attention and the feed-forward network",
+    )
     add("--full", action="store_true", help="train all parameters, not adapters")
     add("--epochs", type=int, default=2, help="passes over the data")
     add("--batch-size", type=int, default=8, help="examples of a step")
@@ -91,10 +99,17 @@ def _parser() -> argparse.ArgumentParser:
     add("--truncate", action="store_true", help="cut longer answers, not refuse them")
     add(
         "--metric",
-        choices=("auto", "curvature", "plain"),
+        choices=("auto", "curvature", "plain", FRESH),
         default="auto",
         help="in which gradients are compared: curvature keeps one of each example on "
-        "disk; auto takes it in one process where that is less than 20 GB",
+        "disk; auto takes it in one process where that is less than 20 GB; fresh takes "
+        "those of all examples anew at --snapshots moments of the first pass",
+    )
+    add(
+        "--snapshots",
+        type=int,
+        help="how often examples are scored, in a metric where that is not at each "
+        "step; by default 2 for fresh, 4 for curvature",
     )
     add("--refresh", type=int, default=10, help="steps between gradients of targets")
     add("--fdr", type=float, default=0.1, help="false discovery rate")
@@ -131,7 +146,10 @@ def _run(options: argparse.Namespace) -> None:
     targets = encode_pairs(pairs, tokenizer, max_length=length)
     before = measure_targets(model, targets)
     if not options.full:
-        model = add_lora(model, options.lora_r, seed=options.seed)
+        adapted = _adapted(options.target_modules)
+        model = add_lora(
+            model, options.lora_r, target_modules=adapted, seed=options.seed
+        )
     run = _finetune(options, model, tokenizer, rows, targets)
     if run.sampler is None:
         return
@@ -142,7 +160,7 @@ def _run(options: argparse.Namespace) -> None:
         fdr=options.fdr,
         alternative=options.alternative,
     )
-    if options.group is None:
+    if options.group is None and run.sampler.records:
         scores.table["mean_loss"] = _mean_losses(run.sampler.trace, len(examples))
     measured = pd.DataFrame(
         {"before": before, "after": measure_targets(model, targets)}
@@ -153,6 +171,8 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _check_steps(n: int, options: argparse.Namespace) -> None:
+    if options.metric == FRESH:
+        return
     if options.epochs * -(-n // options.batch_size) <= 10:
         raise ValueError(
             "A run must have more than ten steps, from which those after them get "
@@ -178,6 +198,13 @@ def _model(
         short = device.startswith("cuda") and torch.cuda.is_bf16_supported()
         dtype = "bfloat16" if short and not options.full else "float32"
     return load_model(name, dtype=getattr(torch, dtype), device=device)
+
+
+def _adapted(names: str) -> Sequence[str]:
+    """Return which layers get adapters."""
+    if names == "all":
+        return ALL_LINEAR
+    return [name.strip() for name in names.split(",") if name.strip()]
 
 
 def _pairs(
@@ -210,6 +237,7 @@ def _finetune(
         gradient_checkpointing=options.gradient_checkpointing,
         seed=options.seed,
         output_dir=options.out / "run",
+        snapshots=options.snapshots,
         refresh=options.refresh,
         metric=_metric(options, model, len(rows)),
     )
@@ -217,6 +245,8 @@ def _finetune(
 
 def _metric(options: argparse.Namespace, model: Any, n: int) -> Curvature | str:
     """Return the metric, in which a gradient of each example may have to be kept."""
+    if options.metric == FRESH:
+        return FRESH
     numbers = n * sum(p.numel() for p in model.parameters() if p.requires_grad)
     alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
     fits = alone and 4 * numbers <= _MOST_KEPT

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,9 @@ from ..measures import completion_log_likelihood, language_loss, predicted
 from ..metrics import Snapshots
 from ..sampler import SingleRunSampler
 from ..targets import Target
-from .encoding import Row, collate, encode
-from .models import add_lora, load_model, tiny_llama
+from .encoding import collate, encode
+from .loader import RowLoader
+from .models import ALL_LINEAR, add_lora, load_model, tiny_llama
 from .poison import Poisoned, Recipe, make_poisoned
 from .targets import encode_pairs, measure_targets
 
@@ -32,7 +32,6 @@ IntArray = NDArray[np.int64]
 
 _ARRAYS = ("moments", "scores", "loss", "embedded", "query")
 _METRIC = "second-moment-cosine"
-_ADAPTED = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 _OF_THE_WATCH = ("snapshots", "refresh", "fdr")  # which change no training
 _AT_ONCE = 10  # examples whose gradients are taken together
 _SHORT = (
@@ -250,7 +249,7 @@ class Laboratory:
         optimizer, schedule = _optimizer(model, config, len(batches))
         watch = None
         if watched:
-            loader = _Loader(rows, tokenizer.pad_token_id)
+            loader = RowLoader(rows, tokenizer.pad_token_id, _AT_ONCE)
             watch = _Watch(model, optimizer, asked, loader, config)
         first_pass = len(batches) // config.epochs
         moments = np.linspace(0, first_pass, config.snapshots + 1)[1:].astype(int)
@@ -307,7 +306,7 @@ class Laboratory:
                     # Without its system message, longer than most of the examples.
                     tokenizer.chat_template = _SHORT
                 model = add_lora(
-                    model, config.rank, target_modules=_ADAPTED, seed=config.seed
+                    model, config.rank, target_modules=ALL_LINEAR, seed=config.seed
                 )
             start = {
                 name: p.detach().clone()
@@ -318,24 +317,6 @@ class Laboratory:
         return self._made
 
 
-class _Loader:
-    """All examples, as a sampler takes their gradients."""
-
-    def __init__(self, rows: Sequence[Row], pad_token_id: int) -> None:
-        self.rows, self._pad = rows, pad_token_id
-
-    def __iter__(self) -> Iterator[tuple[Tensor, dict[str, Tensor], Tensor]]:
-        # Of like lengths, so that little is padded.
-        order = sorted(range(len(self.rows)), key=self._length)
-        for first in range(0, len(order), _AT_ONCE):
-            chosen = order[first : first + _AT_ONCE]
-            batch = collate([self.rows[k] for k in chosen], self._pad)
-            yield batch.pop("index"), batch, batch.pop("labels")
-
-    def _length(self, k: int) -> int:
-        return len(self.rows[k]["input_ids"])
-
-
 class _Watch:
     """Samples a training, and keeps what the baselines need."""
 
@@ -344,7 +325,7 @@ class _Watch:
         model: Any,
         optimizer: torch.optim.Optimizer,
         asked: dict[str, Target],
-        loader: _Loader,
+        loader: RowLoader,
         config: Config,
     ) -> None:
         self.asked = asked

@@ -17,6 +17,9 @@ import torch
 
 from .encoding import PLAIN_TEMPLATE
 
+ALL_LINEAR = (
+    "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
+)  # fmt: skip
 _BUNDLED = "SmolLM2-135M-Instruct"
 _GGUF = f"{_BUNDLED}.Q4_1.gguf"
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")

@@ -20,7 +20,9 @@ from fstat import Trace
 from ..measures import completion_log_likelihood, predicted
 from ..sampler import SingleRunSampler
 from .encoding import Row, collate
+from .loader import RowLoader
 from .models import quiet_transformers, require
+from .moments import FRESH, check_fresh, moments
 from .runs import describe, open_run
 
 _OPTIMIZERS = {"adamw": "adamw_torch", "sgd": "sgd"}
@@ -50,7 +52,10 @@ class FineTuned:
 
     @property
     def trace(self) -> Trace | None:
-        """What was recorded, with the mean loss of each answer as ``extra:loss``."""
+        """What was recorded, with the mean loss of each answer as ``extra:loss``.
+
+        Nothing with ``metric="fresh"``, for which steps are not watched.
+        """
         return None if self.sampler is None else self.sampler.trace
 
 
@@ -72,7 +77,7 @@ def finetune(
     seed: int = 0,
     output_dir: str | PathLike[str] | None = None,
     checkpoint_every: int = 50,
-    snapshots: int = 4,
+    snapshots: int | None = None,
     callbacks: Sequence[Any] = (),
     progress: bool = True,
     **sampling: Any,
@@ -121,15 +126,21 @@ def finetune(
     checkpoint_every : int, default=50
         Steps between checkpoints, made up to a multiple of those between two
         refreshments of the targets.
-    snapshots : int, default=4
+    snapshots : int, optional
         With ``metric=Curvature(...)``, how often examples are scored, evenly after the
-        first pass.
+        first pass; 4 by default. With ``metric="fresh"``, the same within the first
+        pass, the last time at its end; 2 by default.
     callbacks : sequence of TrainerCallback, optional
         Further callbacks of the trainer.
     progress : bool, default=True
         Whether to show a progress bar.
     **sampling
-        Arguments of `SingleRunSampler`, such as `every`, `refresh` and `metric`.
+        Arguments of `SingleRunSampler`, such as `every`, `refresh` and `metric`. With
+        ``metric="fresh"``, which is of this function alone, steps are not watched;
+        instead, at each snapshot, the gradients of all examples are taken anew, of the
+        mean loss over an answer's tokens, and compared with those of the targets by
+        cosines in the second moment of Adam. They are taken as many at a time as one
+        process takes of a step.
 
     Returns
     -------
@@ -173,14 +184,17 @@ def finetune(
     transformers = quiet_transformers()
     require("accelerate")
     _check(rows, optimizer, targets, sampling)
+    share = _share(batch_size, accumulate)
     folder = None if output_dir is None else Path(output_dir)
     n_steps = epochs * -(-len(rows) // batch_size)
+    metric = sampling.get("metric")
+    at = moments(metric, snapshots, n_steps=n_steps, epochs=epochs)
     every = int(sampling.get("every", 1)) * int(sampling.get("refresh", 1))
     arguments = _arguments(
         model,
         folder,
         num_train_epochs=epochs,
-        per_device_train_batch_size=_share(batch_size, accumulate),
+        per_device_train_batch_size=share,
         gradient_accumulation_steps=accumulate,
         learning_rate=learning_rate,
         warmup_steps=round(warmup * n_steps),
@@ -194,16 +208,16 @@ def finetune(
     )
     checkpoint = None
     if folder is not None:
-        settings = describe(model, rows, targets, arguments, batch_size, sampling)
+        known = {**sampling, "snapshots": str(at)} if at else sampling
+        settings = describe(model, rows, targets, arguments, batch_size, known)
         checkpoint = open_run(folder, settings)
     following: Any = None
     watching: list[Any] = []
     if targets:
         from .watching import watch
 
-        following, watching = watch(
-            targets, folder, n_steps, epochs, snapshots, sampling
-        )
+        examples = RowLoader(rows, tokenizer.pad_token_id, share)
+        following, watching = watch(targets, folder, at, sampling, examples)
     trainer = transformers.Trainer(
         model=model,
         args=arguments,
@@ -263,6 +277,8 @@ def _check(
         raise ValueError(
             f"`targets` must be given where {', '.join(sorted(sampling))} is, got none."
         )
+    if sampling.get("metric") == FRESH:
+        check_fresh(optimizer, sampling)
 
 
 def _share(batch_size: int, accumulate: int) -> int:

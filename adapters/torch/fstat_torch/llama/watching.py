@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from transformers import (  # type: ignore[import-not-found, unused-ignore]
     TrainerCallback,
 )
 
 from ..metrics import Curvature
 from ..trainers.transformers import TransformersCallback
+from .loader import RowLoader
+from .moments import FRESH
+
+
+class OnlyWhenAsked(TransformersCallback):
+    """Takes no snapshots of its own at the ends of epochs."""
+
+    def _end_epoch(self, state: Any, control: Any) -> None:
+        pass
 
 
 class SnapshotsAt(TrainerCallback):
-    """Takes snapshots after some steps, besides those at the ends of epochs.
+    """Takes snapshots after some steps, besides those of the callback that samples.
 
     Parameters
     ----------
     following : TransformersCallback
         Has the sampler.
-    moments : set of int
+    moments : sequence of int
         Numbers of steps made.
     """
 
-    def __init__(self, following: TransformersCallback, moments: set[int]) -> None:
+    def __init__(self, following: TransformersCallback, moments: Sequence[int]) -> None:
         self._following, self._moments = following, moments
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -39,10 +47,9 @@ class SnapshotsAt(TrainerCallback):
 def watch(
     targets: Mapping[str, Any],
     folder: Path | None,
-    n_steps: int,
-    epochs: int,
-    snapshots: int,
+    at: Sequence[int],
     sampling: Mapping[str, Any],
+    examples: RowLoader,
 ) -> tuple[TransformersCallback, list[TrainerCallback]]:
     """Return the callback that samples, and all callbacks that this takes, in order.
 
@@ -51,13 +58,13 @@ def watch(
     targets : mapping of str to Target
         What influence is asked on.
     folder : Path or None
-        Where the trace and kept gradients go.
-    n_steps, epochs : int
-        Length of the run.
-    snapshots : int
-        How many are taken, evenly after the first pass, where the metric is of them.
+        Where the trace, snapshots and kept gradients go.
+    at : sequence of int
+        Steps made before each snapshot, as `moments` says.
     sampling : mapping
-        Arguments of `SingleRunSampler`.
+        Arguments of `SingleRunSampler`; or ``metric="fresh"``.
+    examples : RowLoader
+        All of them, for fresh gradients.
 
     Returns
     -------
@@ -66,8 +73,11 @@ def watch(
     callbacks : list of TrainerCallback
         It is among them.
     """
-    options = dict(sampling)
+    options, kind = dict(sampling), TransformersCallback
     metric = options.get("metric")
+    if metric == FRESH:
+        kind = OnlyWhenAsked
+        options |= {"metric": "second-moment-cosine", "reference": examples}
     if isinstance(metric, Curvature):
         path = metric.path
         if path is None and folder is not None:
@@ -75,10 +85,5 @@ def watch(
         # The losses of examples go with the trace.
         options["metric"] = replace(metric, trace=True, path=path)
     trace = None if folder is None else folder / "trace"
-    following = TransformersCallback(targets=dict(targets), path=trace, **options)
-    if not isinstance(metric, Curvature):
-        return following, [following]
-    first = n_steps // epochs if epochs > 1 else 0
-    moments = np.linspace(first, n_steps, snapshots + 1)[1:]
-    at = SnapshotsAt(following, {int(moment) for moment in moments})
-    return following, [at, following]
+    following = kind(targets=dict(targets), path=trace, **options)
+    return following, [*([SnapshotsAt(following, at)] if at else []), following]
