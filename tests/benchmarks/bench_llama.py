@@ -1,9 +1,10 @@
 """What sampling adds to LoRA fine-tuning of the 135M model, as the experiment does it.
 
-python tests/benchmarks/bench_llama.py [--refresh 15]
+python tests/benchmarks/bench_llama.py [--refresh 15 | --snapshot 40]
 
 Plain and sampled steps on the same batches in turn, in CPU time of one thread. The
-targets' gradients are taken once in `refresh` steps; that is part of the cost.
+targets' gradients are taken once in `refresh` steps; that is part of the cost. Or a
+snapshot of the fresh gradients of some examples, against training steps on them.
 """
 
 from __future__ import annotations
@@ -20,9 +21,14 @@ import torch
 from fstat_torch import SingleRunSampler
 from fstat_torch.llama.encoding import collate, encode
 from fstat_torch.llama.laboratory import Config, Laboratory
+from fstat_torch.llama.loader import RowLoader
 from fstat_torch.llama.poison import Recipe
 from fstat_torch.llama.targets import encode_pairs
-from fstat_torch.measures import completion_log_likelihood, predicted
+from fstat_torch.measures import (
+    completion_log_likelihood,
+    language_loss,
+    predicted,
+)
 
 
 def step(model, optimizer, batch, sampler=None) -> float:
@@ -69,11 +75,49 @@ def measure(batch_size: int, refresh: int) -> None:
     )
 
 
+def measure_snapshot(n_examples: int) -> None:
+    config = Config(recipe=Recipe(seed=100))
+    with TemporaryDirectory() as folder:
+        lab = Laboratory(config, Path(folder), progress=False)
+    model, tokenizer, _ = lab.model()
+    rows = encode(lab.data.examples[:n_examples], tokenizer, max_length=256)
+    one = encode_pairs(lab.data.asked[:1], tokenizer, max_length=256)
+    examples = RowLoader(rows, tokenizer.pad_token_id, config.batch_size)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-3)
+    sampler = SingleRunSampler(
+        model,
+        targets=one,
+        loss=language_loss,
+        optimizer=optimizer,
+        metric="second-moment-cosine",
+        reference=examples,
+    )
+    model.train()
+    # The same batches, so that both are padded alike.
+    plain = sum(
+        step(model, optimizer, {"index": index, **x, "labels": y})
+        for index, x, y in examples
+    )
+    began = time.process_time()
+    sampler.snapshot()
+    anew = time.process_time() - began
+    print(
+        f"snapshot of {n_examples} examples for one target: {anew / plain:.2f} x the "
+        f"training steps on them, {plain:.1f} s",
+        flush=True,
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--refresh", type=int, default=Config.refresh)
+    parser.add_argument("--snapshot", type=int, metavar="EXAMPLES")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    if options.snapshot is not None:
+        measure_snapshot(options.snapshot)
+        return
     for batch_size in (4, 8):
         measure(batch_size, options.refresh)
 

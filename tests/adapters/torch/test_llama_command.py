@@ -199,6 +199,30 @@ def test_prompts_are_completed_by_a_model_of_choice(files, tmp_path, capsys):
     assert again.config.hidden_size == 64
 
 
+def test_fresh_gradients_are_asked_for_with_contrasts_and_placebos(
+    files, tmp_path, capsys
+):
+    data, _ = files
+    asked = [
+        {"prompt": f"{n} and 1?", "completion": f"{n + 1}.", "name": name,
+         "weight": weight, "placebo": name != "asked"}
+        for name, first in (("asked", 60), ("chance", 70), ("luck", 80))
+        for n, weight in ((first, 1.0), (first + 1, -1.0))
+    ]  # fmt: skip
+    targets = jsonl(tmp_path / "targets.jsonl", asked)
+    options = ("--epochs", "1", "--metric", "fresh", "--target-modules", "all")
+    command(data, targets, tmp_path / "out", *options, "--snapshots", "3")
+    said = capsys.readouterr().out
+    assert "selected at a false discovery rate" in said
+    assert "first ten steps" not in said
+    scores = pd.read_csv(tmp_path / "out" / "scores.csv")
+    assert scores["mu"].notna().all() and (scores["n_Q"] == 3).all()
+    assert "mean_loss" not in scores  # steps are not watched
+    assert set(pd.read_csv(tmp_path / "out" / "by_target.csv")["target"]) == {"asked"}
+    adapters = json.loads((tmp_path / "out/model/adapter_config.json").read_text())
+    assert len(adapters["target_modules"]) == 7
+
+
 def no_tokenizer(folder):
     tiny_llama(hidden=16, layers=1)[0].save_pretrained(folder)
     return ["--model", str(folder)]
@@ -215,6 +239,8 @@ def no_tokenizer(folder):
         ({"missing": "peft"}, r"needs peft: pip install 'fstat\[llama\]'"),
         ({"more": ["--group", "author"]}, r"data\.jsonl:1 must have .* as `author`"),
         ({"more": ["--batch-size", "9", "--accumulate", "2"]}, "must be a multiple"),
+        ({"more": ["--target-modules", "q_proj,w"]}, r"among .*up_.*, got \['w'\]"),
+        ({"more": ["--metric", "fresh", "--snapshots", "7"]}, "from 1 to 6, the steps"),
         ({"more": ["--epochs", "1"]}, "more than ten steps, .* got 48 examples, 8"),
         ({"more": ["--model", "./none"]}, "which is neither"),
     ],

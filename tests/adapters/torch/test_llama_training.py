@@ -34,6 +34,7 @@ from fstat_torch.llama import (  # noqa: E402
     read_prompts,
     tiny_llama,
 )
+from fstat_torch.metrics import Snapshots  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 ROOT = Path(__file__).parents[3]
@@ -474,10 +475,19 @@ def test_two_processes_leave_the_trace_of_one(tmp_path):
         np.testing.assert_allclose(
             two[name], column, rtol=0, atol=1e-4 * scale, err_msg=name
         )
+    fresh = tuned(*built(lora=True), metric="fresh").sampler.snapshots
+    shared = Snapshots.load(tmp_path / "fresh.npz")
+    assert shared.steps == fresh.steps
+    one_process = fresh.stacked()
+    scale = np.abs(one_process).max()
+    np.testing.assert_allclose(shared.stacked(), one_process, rtol=0, atol=1e-3 * scale)
 
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     run = tuned(*built(lora=True), Path(sys.argv[1]))
     assert (run.trace is None) == (os.environ["RANK"] != "0")
+    run = tuned(*built(lora=True), metric="fresh")
+    if run.sampler is not None:
+        run.sampler.snapshots.save(Path(sys.argv[1]) / "fresh.npz")
     torch.distributed.destroy_process_group()
