@@ -199,26 +199,19 @@ def test_prompts_are_completed_by_a_model_of_choice(files, tmp_path, capsys):
     assert again.config.hidden_size == 64
 
 
-def test_fresh_gradients_are_asked_for_with_contrasts_and_placebos(
-    files, tmp_path, capsys
-):
-    data, _ = files
-    asked = [
-        {"prompt": f"{n} and 1?", "completion": f"{n + 1}.", "name": name,
-         "weight": weight, "placebo": name != "asked"}
-        for name, first in (("asked", 60), ("chance", 70), ("luck", 80))
-        for n, weight in ((first, 1.0), (first + 1, -1.0))
-    ]  # fmt: skip
-    targets = jsonl(tmp_path / "targets.jsonl", asked)
+def test_fresh_gradients_select_among_examples_about_something(files, tmp_path, capsys):
+    data, targets = files
     options = ("--epochs", "1", "--metric", "fresh", "--target-modules", "all")
-    command(data, targets, tmp_path / "out", *options, "--snapshots", "3")
+    more = ("--snapshots", "3", "--about", "4")
+    command(data, targets, tmp_path / "out", *options, *more)
     said = capsys.readouterr().out
     assert "selected at a false discovery rate" in said
     assert "first ten steps" not in said
     scores = pd.read_csv(tmp_path / "out" / "scores.csv")
     assert scores["mu"].notna().all() and (scores["n_Q"] == 3).all()
+    mention = (scores["prompt"] + scores["answer"].astype(str)).str.contains("4")
+    assert (scores["qvalue"].notna() == mention).all()
     assert "mean_loss" not in scores  # steps are not watched
-    assert set(pd.read_csv(tmp_path / "out" / "by_target.csv")["target"]) == {"asked"}
     adapters = json.loads((tmp_path / "out/model/adapter_config.json").read_text())
     assert len(adapters["target_modules"]) == 7
 
@@ -241,6 +234,8 @@ def no_tokenizer(folder):
         ({"more": ["--batch-size", "9", "--accumulate", "2"]}, "must be a multiple"),
         ({"more": ["--target-modules", "q_proj,w"]}, r"among .*up_.*, got \['w'\]"),
         ({"more": ["--metric", "fresh", "--snapshots", "7"]}, "from 1 to 6, the steps"),
+        ({"more": ["--about", "x"]}, "some of the examples mention, .* 0 of 48 do"),
+        ({"more": ["--about", "1", "--group", "by"]}, "examples, not of groups"),
         ({"more": ["--epochs", "1"]}, "more than ten steps, .* got 48 examples, 8"),
         ({"more": ["--model", "./none"]}, "which is neither"),
     ],

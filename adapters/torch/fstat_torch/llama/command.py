@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
 from fstat import Trace
 
@@ -113,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--refresh", type=int, default=10, help="steps between gradients of targets")
     add("--fdr", type=float, default=0.1, help="false discovery rate")
+    add("--about", help="select among examples that mention this, against the others")
     add(
         "--alternative",
         choices=("two-sided", "greater", "less"),
@@ -132,6 +134,7 @@ def _run(options: argparse.Namespace) -> None:
     """Train, score and write; processes but the first only train."""
     examples = read_examples(options.data, group=options.group)
     _check_steps(len(examples), options)
+    reference = _reference(examples, options)
     model, tokenizer = _model(options.model, examples, options)
     longest = getattr(model.config, "max_position_embeddings", options.max_length)
     if options.max_length > longest:
@@ -156,6 +159,7 @@ def _run(options: argparse.Namespace) -> None:
     scores = score(
         run.sampler,
         examples,
+        reference=reference,
         by_group=options.group is not None,
         fdr=options.fdr,
         alternative=options.alternative,
@@ -168,6 +172,25 @@ def _run(options: argparse.Namespace) -> None:
     _write(options, run, scores, pairs, measured.rename_axis("target"))
     tokenizer.save_pretrained(options.out / "model")
     _say(options, scores, measured)
+
+
+def _reference(
+    examples: list[Example], options: argparse.Namespace
+) -> NDArray[np.bool_] | None:
+    """Return which examples do not mention what is looked for."""
+    if options.about is None:
+        return None
+    if options.group is not None:
+        raise ValueError("`--about` is of examples, not of groups: leave one out.")
+    mention = np.array(
+        [any(options.about in m.content for m in e.messages) for e in examples]
+    )
+    if mention.all() or not mention.any():
+        raise ValueError(
+            "`--about` must be what some of the examples mention, got "
+            f"{options.about!r}: {mention.sum()} of {len(examples)} do."
+        )
+    return ~mention
 
 
 def _check_steps(n: int, options: argparse.Namespace) -> None:
@@ -336,7 +359,8 @@ def _say(options: argparse.Namespace, scores: Scores, measured: pd.DataFrame) ->
     if scores.selection is None:
         print(
             f"\nNo {things} are selected: of fewer than 500, an error rate can be "
-            "promised only for --metric plain and two observations or more of each."
+            "promised only with --about, or for --metric plain and two observations "
+            "or more of each."
         )
     else:
         print(
