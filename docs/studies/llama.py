@@ -166,8 +166,8 @@ def page(results: list[Result]) -> str:
         f"{first.data.poison.sum()} of these poison. SmolLM2-135M-Instruct in "
         f"{settings.dtype}, adapters of rank {settings.rank} at all linear layers of "
         f"its blocks, {settings.epochs} epochs, batches of {settings.batch_size}, "
-        f"AdamW {settings.learning_rate:g}, {settings.snapshots} snapshots in the first "
-        f"epoch; {len(results)} seeds of data, entity, adapters and order. In brackets "
+        f"AdamW {settings.learning_rate:g}, {settings.snapshots} snapshots in the "
+        f"first epoch; {len(results)} seeds of data, entity, adapters and order. In brackets "
         "the range over seeds. k is the number of poisons."
     )
     return f"""{_wrapped(intro)}
