@@ -167,8 +167,8 @@ def page(results: list[Result]) -> str:
         f"{settings.dtype}, adapters of rank {settings.rank} at all linear layers of "
         f"its blocks, {settings.epochs} epochs, batches of {settings.batch_size}, "
         f"AdamW {settings.learning_rate:g}, {settings.snapshots} snapshots in the "
-        f"first epoch; {len(results)} seeds of data, entity, adapters and order. In brackets "
-        "the range over seeds. k is the number of poisons."
+        f"first epoch; {len(results)} seeds of data, entity, adapters and order. In "
+        "brackets the range over seeds. k is the number of poisons."
     )
     return f"""{_wrapped(intro)}
 
