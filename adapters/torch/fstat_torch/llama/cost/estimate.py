@@ -306,7 +306,7 @@ def estimate(config: Any, step: Step | None = None, run: Run | None = None) -> C
     if step.kept and run.devices > 1:
         raise ValueError(
             "`devices` must be 1 where gradients are kept, got "
-            f"{run.devices!r}: a curvature metric needs one process."
+            f"{run.devices!r}: a curvature metric is estimated for one."
         )
     plain = measure(config, replace(step, sampled=False))
     # Examples of several micro-batches or devices have yet to meet one another.
