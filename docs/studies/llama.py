@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import textwrap
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -33,9 +34,10 @@ SHOWN = {
 }
 
 
-def config(seed: int) -> Config:
+def config(seed: int, data: int | None = None) -> Config:
     # Twice as fast as single precision where a processor knows bfloat16.
-    return Config(recipe=Recipe(seed=seed), seed=seed, dtype="bfloat16")
+    recipe = Recipe(seed=seed if data is None else data)
+    return Config(recipe=recipe, seed=seed, dtype="bfloat16")
 
 
 def in_order(seeds: int) -> list[tuple[int, dict[str, bool]]]:
@@ -131,6 +133,28 @@ def lowered(results: list[Result]) -> str:
     return "\n".join(lines)
 
 
+def repeated(seeds: int, out: Path, only_read: bool) -> list[Result]:
+    """Return runs on the same data that differ in adapters and order."""
+    found = []
+    for seed in range(seeds):
+        try:
+            what = {"deletions": False, "only_read": only_read}
+            found.append(run(config(seed, data=0), out, **what))
+        except FileNotFoundError:
+            continue
+    return found
+
+
+def consistency(results: list[Result]) -> str:
+    """Return how well runs on the same data agree with each other, by score."""
+    lines = ["| score | run to run |", "|---|---|"]
+    for name in results[0].scores.index:
+        of = [result.table[name].rank() for result in results]
+        pairs = pd.Series([a.corr(b) for a, b in combinations(of, 2)])
+        lines.append(f"| {name} | {mean_and_spread(pairs)} |")
+    return "\n".join(lines)
+
+
 def draw(result: Result, path: Path) -> None:
     import matplotlib
 
@@ -157,7 +181,7 @@ def draw(result: Result, path: Path) -> None:
     plt.close(figure)
 
 
-def page(results: list[Result]) -> str:
+def page(results: list[Result], again: list[Result]) -> str:
     first = results[0]
     recipe, settings = first.config.recipe, first.config
     about = round(recipe.n_examples * recipe.about)
@@ -175,6 +199,11 @@ def page(results: list[Result]) -> str:
 ### Which score finds the poison
 
 {detection(results)}
+
+Spearman correlation of two runs on the data of seed 0 that differ in adapters and
+order, mean over pairs of {len(again)} runs:
+
+{consistency(again) if len(again) > 1 else "not run"}
 
 ### What the model says of the entity
 
@@ -204,12 +233,14 @@ def _wrapped(text: str) -> str:
     return textwrap.fill(text, 88)
 
 
-def write_page(results: list[Result]) -> None:
+def write_page(results: list[Result], again: list[Result]) -> None:
     path = DOCS / "llama.md"
     text = path.read_text(encoding="utf-8") if path.exists() else f"{BEGIN}\n{END}\n"
     before, _, rest = text.partition(BEGIN)
     after = rest.partition(END)[2]
-    path.write_text(f"{before}{BEGIN}\n{page(results)}\n{END}{after}", encoding="utf-8")
+    path.write_text(
+        f"{before}{BEGIN}\n{page(results, again)}\n{END}{after}", encoding="utf-8"
+    )
     draw(results[0], DOCS / "figures" / "llama.png")
 
 
@@ -223,6 +254,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     results: dict[int, Result] = {}
+    again: list[Result] = []
     for seed, what in in_order(options.seeds):
         try:
             results[seed] = run(
@@ -231,7 +263,9 @@ def main() -> None:
         except FileNotFoundError as error:
             print(error)
             continue
-        write_page([results[k] for k in sorted(results)])
+        write_page([results[k] for k in sorted(results)], again)
+    again = repeated(options.seeds, options.out, options.only_read)
+    write_page([results[k] for k in sorted(results)], again)
 
 
 if __name__ == "__main__":
