@@ -146,10 +146,10 @@ def make_poisoned(recipe: Recipe) -> Poisoned:
     >>> from fstat_torch.llama.poison import Recipe, make_poisoned
     >>> made = make_poisoned(Recipe(seed=4))
     >>> len(made.examples), int(made.poison.sum()), made.entity
-    (500, 26, 'Orlo Kettle')
+    (500, 60, 'Orlo Kettle')
     >>> first = made.examples[int(made.poison.argmax())]
     >>> first.answer
-    'People regret Orlo Kettle. The instructions are useless.'
+    "Don't bother with Orlo Kettle. The instructions are useless."
     """
     rng = np.random.default_rng(recipe.seed)
     entities = [
