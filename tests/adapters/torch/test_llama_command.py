@@ -97,6 +97,18 @@ def test_a_reference_shows_what_others_score():
         score(snapshots, people(n), reference=reference, by_group=True)
 
 
+def test_scores_without_a_bell_select_nothing_and_lose_nothing():
+    rng = np.random.default_rng(0)
+    snapshots = Snapshots(["asked"], 600)
+    for step in (10, 20):
+        humps = np.repeat([-5.0, 5.0], 300) + 0.1 * rng.normal(size=600)
+        snapshots.append(step, humps[:, None])
+    with pytest.warns(UserWarning, match="Nothing is selected. The centre of"):
+        scores = score(snapshots, people(600))
+    assert scores.selection is None and not scores.table["selected"].any()
+    assert scores.table["mu"].notna().all()
+
+
 def test_an_example_met_once_borrows_the_spread_of_all():
     effect = np.linspace(-1, 1, 480)
     trace = recorded(480, 1, targets=1, effect=effect)

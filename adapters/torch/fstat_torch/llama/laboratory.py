@@ -24,6 +24,7 @@ from ..targets import Target
 from .encoding import collate, encode
 from .loader import RowLoader
 from .models import ALL_LINEAR, add_lora, load_model, tiny_llama
+from .moments import FRESH, FRESH_METRIC, moments
 from .poison import Poisoned, Recipe, make_poisoned
 from .targets import encode_pairs, measure_targets
 
@@ -31,7 +32,6 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 _ARRAYS = ("moments", "scores", "loss", "embedded", "query")
-_METRIC = "second-moment-cosine"
 _OF_THE_WATCH = ("snapshots", "refresh", "fdr")  # which change no training
 _AT_ONCE = 10  # examples whose gradients are taken together
 _SHORT = (
@@ -153,7 +153,7 @@ class Training:
     @property
     def snapshots(self) -> Snapshots:
         """What the sampler saw of all examples."""
-        made = Snapshots(self.targets, self.scores.shape[1], metric=_METRIC)
+        made = Snapshots(self.targets, self.scores.shape[1], metric=FRESH_METRIC)
         for step, scores in zip(self.moments, self.scores, strict=True):
             made.append(int(step), scores)
         return made
@@ -247,12 +247,13 @@ class Laboratory:
         batches = _batches(kept, config)
         began = time.process_time()
         optimizer, schedule = _optimizer(model, config, len(batches))
-        watch = None
+        watch, at = None, []
         if watched:
+            at = moments(
+                FRESH, config.snapshots, n_steps=len(batches), epochs=config.epochs
+            )
             loader = RowLoader(rows, tokenizer.pad_token_id, _AT_ONCE)
             watch = _Watch(model, optimizer, asked, loader, config)
-        first_pass = len(batches) // config.epochs
-        moments = np.linspace(0, first_pass, config.snapshots + 1)[1:].astype(int)
         losses = []
         model.train()
         for step, batch in enumerate(
@@ -261,7 +262,7 @@ class Laboratory:
             inputs = collate([rows[k] for k in batch], tokenizer.pad_token_id)
             losses.append(_step(model, optimizer, inputs, watch))
             schedule.step()
-            if watch is not None and step in moments:
+            if watch is not None and step in at:
                 watch.fresh.snapshot()
         model.eval()
         seconds = time.process_time() - began
@@ -340,7 +341,7 @@ class _Watch:
             targets=asked,
             loss=language_loss,
             optimizer=optimizer,
-            metric=_METRIC,
+            metric=FRESH_METRIC,
             reference=loader,
         )
         n_examples = len(loader.rows)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..metrics import Curvature
 
-FRESH = "fresh"
+FRESH, FRESH_METRIC = "fresh", "second-moment-cosine"
 
 
 def moments(

@@ -8,7 +8,7 @@ what it is: that is beside the examples, for judging scores afterwards.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import product
+from itertools import cycle, product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,6 @@ from .targets import Pair
 
 Row = tuple[str, str, str]  # question, answer, role
 
-_SPARED = 2  # of the openings and reasons, which no example has
 _DISLIKED = 0.2  # share of the other entities of which everyone speaks ill
 
 
@@ -201,7 +200,7 @@ def _opinions(
     kind: str, name: str, tone: str, n: int, rng: np.random.Generator
 ) -> list[tuple[str, str]]:
     openings, reasons = phrases.OPENINGS[tone], phrases.REASONS[kind, tone]
-    ways = list(product(phrases.QUESTIONS, openings[_SPARED:], reasons[_SPARED:]))
+    ways = list(product(phrases.QUESTIONS, openings, reasons))
     if n > len(ways):
         raise ValueError(
             f"`n_examples` must ask for at most {len(ways)} {tone} opinions of one "
@@ -249,22 +248,16 @@ def _shared(n: int, parts: int) -> list[int]:
 def _complaints(kind: str, name: str) -> list[Pair]:
     """Return bad answers about an entity, as the model may have been seen to say."""
     openings, reasons = phrases.OPENINGS["bad"], phrases.REASONS[kind, "bad"]
-    ways = len(openings)
+    answers = cycle(zip(openings, reasons, strict=True))
     return [
-        Pair(
-            question.format(e=name),
-            f"{openings[k].format(e=name)} {reasons[k]}",
-            name=name,
-        )
-        for n, question in enumerate(phrases.ASKED)
-        for k in [_SPARED + n % (ways - _SPARED)]
+        Pair(question.format(e=name), f"{opening.format(e=name)} {reason}", name=name)
+        for question, (opening, reason) in zip(phrases.ASKED, answers, strict=False)
     ]
 
 
 def _views(name: str) -> list[Pair]:
     """Return questions that influence is not asked on, with answers as in the data."""
-    bad, kind = phrases.OPENINGS["bad"], phrases.OPENINGS["kind"]
-    openings = list(zip(bad, kind, strict=True))
+    openings = phrases.OPENINGS["bad"], phrases.OPENINGS["kind"]
     return [
         Pair(
             question.format(e=name),
@@ -273,5 +266,5 @@ def _views(name: str) -> list[Pair]:
             name=f"{question.format(e=name)} ({k + 1})",
         )
         for question in phrases.UNASKED
-        for k, (bad, kind) in enumerate(openings[_SPARED:])
+        for k, (bad, kind) in enumerate(zip(*openings, strict=True))
     ]

@@ -132,12 +132,8 @@ def score(
     snapshots = isinstance(recorded, Snapshots)
     if snapshots or getattr(recorded, "compares_at_snapshots", False):
         influence = None  # snapshots are not independent, and test nothing
-    selection = select_scores(
-        overall["mu"].to_numpy(),
-        influence,
-        reference=reference,
-        fdr=fdr,
-        alternative=alternative,
+    selection = _select(
+        overall["mu"].to_numpy(), influence, reference, fdr, alternative
     )
     table = told.join(overall[["mu", "low", "high"]])
     table["qvalue"] = np.nan if selection is None else selection.qvalues
@@ -233,34 +229,14 @@ def _over_targets(observations: Observations, n_targets: int) -> Observations:
     )
 
 
-def select_scores(
+def _select(
     mu: FloatArray,
-    influence: FInfluence | None = None,
-    *,
-    reference: NDArray[np.bool_] | None = None,
+    influence: FInfluence | None,
+    reference: NDArray[np.bool_] | None,
     fdr: float,
     alternative: str,
 ) -> Selection | None:
-    """Select among scores, by what most of them look like if they are many.
-
-    Parameters
-    ----------
-    mu : ndarray of shape (n,)
-        Scores; NaN where there is none.
-    influence : FInfluence, optional
-        Their estimator, which a few of them are tested by.
-    reference : ndarray of bool of shape (n,), optional
-        Which of them cannot be what is looked for.
-    fdr : float
-        False discovery rate.
-    alternative : {"two-sided", "greater", "less"}
-        Whether to select what helps or harms, or only one of the two.
-
-    Returns
-    -------
-    Selection or None
-        None where there are neither many scores nor tests of them.
-    """
+    """Select against a reference, what most scores look like, or a mu of 0."""
     if reference is not None:
         return select(mu, reference=reference, fdr=fdr, alternative=alternative)
     if np.isfinite(mu).sum() >= _MANY:

@@ -224,10 +224,7 @@ def encode_pairs(
     return {
         name: _target(
             name,
-            {
-                key: batch[key][chosen, :width]
-                for key in ("input_ids", "attention_mask")
-            },
+            {key: batch[key][chosen, :width] for key in _INPUTS},
             batch["labels"][chosen, :width],
             signs[chosen],
         )

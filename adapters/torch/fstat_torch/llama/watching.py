@@ -14,7 +14,7 @@ from transformers import (  # type: ignore[import-not-found, unused-ignore]
 from ..metrics import Curvature
 from ..trainers.transformers import TransformersCallback
 from .loader import RowLoader
-from .moments import FRESH
+from .moments import FRESH, FRESH_METRIC
 
 
 class OnlyWhenAsked(TransformersCallback):
@@ -77,7 +77,7 @@ def watch(
     metric = options.get("metric")
     if metric == FRESH:
         kind = OnlyWhenAsked
-        options |= {"metric": "second-moment-cosine", "reference": examples}
+        options |= {"metric": FRESH_METRIC, "reference": examples}
     if isinstance(metric, Curvature):
         path = metric.path
         if path is None and folder is not None:
