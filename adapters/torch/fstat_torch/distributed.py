@@ -128,17 +128,18 @@ class Processes:
         UnsupportedModelError
             If a parameter's gradient is not what was captured.
         """
+        own_weight = torch.tensor(batch.weight(), dtype=torch.float64)
+        weight = float(self.summed(own_weight)) / self.size
         for name, mine in batch.sum_gradients().items():
             gradient = added.get(name)
             if gradient is None:
                 return False
             mine = whole(mine).contiguous()
             dist.all_reduce(mine, group=self._group)
-            seen, mine = whole(gradient).to(mine), mine / self.size
+            seen, mine = whole(gradient), mine / self.size
             finite = bool(torch.isfinite(seen).all())
-            if finite and not torch.allclose(
-                seen, mine, rtol=0, atol=1e-3 * float(seen.abs().max() + 1e-6)
-            ):
+            mine = mine.reshape(seen.shape)
+            if finite and not batch.alike(name, seen, mine, weight):
                 raise UnsupportedModelError(
                     f"the per-example gradients captured for {name!r} do not add up to "
                     "the gradient that the processes accumulated: zero the gradients "

@@ -29,6 +29,10 @@ class Verification:
         self._done = False
 
     @property
+    def _sharded(self) -> bool:
+        return self._processes is not None and self._processes.sharded
+
+    @property
     def done(self) -> bool:
         """Whether they were compared."""
         return self._done
@@ -37,24 +41,23 @@ class Verification:
     def seeing(self) -> Iterator[dict[str, Tensor]]:
         """Collect, until they were once compared, the gradients that arrive.
 
-        They are seen before they are averaged over processes, unscaled or clipped.
+        They are seen before they are unscaled or clipped; and before they are averaged
+        over processes, but where parameters are sharded.
         """
         added: dict[str, Tensor] = {}
         if self._done:
             yield added
             return
-
-        def keep(name: str) -> Callable[[Tensor], None]:
-            def arrived(gradient: Tensor) -> None:
-                seen = gradient.detach()
-                added[name] = added[name] + seen if name in added else seen.clone()
-
-            return arrived
-
         parameters: Iterable[tuple[str, Any]] = self._model.named_parameters()
-        handles = [
-            p.register_hook(keep(name)) for name, p in parameters if p.requires_grad
-        ]
+        trained = [(name, p) for name, p in parameters if p.requires_grad]
+        if self._sharded:
+            handles = [
+                p.register_post_accumulate_grad_hook(_keep_averaged(added, name))
+                for name, p in trained
+                if hasattr(p, "full_tensor")
+            ]
+        else:
+            handles = [p.register_hook(_keep(added, name)) for name, p in trained]
         try:
             yield added
         finally:
@@ -71,11 +74,28 @@ class Verification:
         """
         if self._done:
             return
-        if self._processes is not None and self._processes.sharded:
-            grads = {name: p.grad for name, p in self._model.named_parameters()}
-            self._done = self._processes.verify(batch, grads)
+        if self._processes is not None and self._sharded:
+            # Of what was gathered when the step began, nothing was seen.
+            left = {name: p.grad for name, p in self._model.named_parameters()}
+            self._done = self._processes.verify(batch, {**left, **added})
         else:
             self._done = batch.verify(added)
+
+
+def _keep(added: dict[str, Tensor], name: str) -> Callable[[Tensor], None]:
+    def arrived(gradient: Tensor) -> None:
+        seen = gradient.detach()
+        added[name] = added[name] + seen if name in added else seen.clone()
+
+    return arrived
+
+
+def _keep_averaged(added: dict[str, Tensor], name: str) -> Callable[[Tensor], None]:
+    def arrived(parameter: Tensor) -> None:
+        assert parameter.grad is not None
+        added[name] = parameter.grad.detach().clone()
+
+    return arrived
 
 
 def refuse_whole_modules(capture: GradientCapture) -> None:

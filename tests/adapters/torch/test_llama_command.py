@@ -1,6 +1,9 @@
 """Scores of examples and groups, and the command that finds them."""
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -9,6 +12,8 @@ import pytest
 torch = pytest.importorskip("torch")
 for package in ("transformers", "peft", "accelerate"):
     pytest.importorskip(package)
+
+from safetensors.torch import load_file  # noqa: E402
 
 from fstat import Trace  # noqa: E402
 from fstat_torch.llama import (  # noqa: E402
@@ -228,6 +233,34 @@ def test_fresh_gradients_select_among_examples_about_something(files, tmp_path, 
     assert len(adapters["target_modules"]) == 7
 
 
+def test_a_model_shared_by_processes_gives_the_scores_of_one(files, tmp_path):
+    data, targets = files
+    options = ("--metric", "plain", "--epochs", "3", "--batch-size", "12")
+    command(data, targets, tmp_path / "one", *options)
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone",
+         "--nproc-per-node", "2", "-m", "fstat_torch.llama", "--fsdp", "--data",
+         str(data), "--targets", str(targets), "--out", str(tmp_path / "two"),
+         "--model", "tiny", "--max-length", "128", *options],
+        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert str(tmp_path / "two") in done.stdout
+    keys = ["example", "target"]
+    one, two = (
+        pd.read_csv(tmp_path / n / "by_target.csv").sort_values(keys)
+        for n in ("one", "two")
+    )
+    pd.testing.assert_frame_equal(
+        one.reset_index(drop=True), two.reset_index(drop=True), rtol=1e-3, atol=1e-4
+    )
+    one, two = (
+        load_file(tmp_path / n / "model" / "adapter_model.safetensors")
+        for n in ("one", "two")
+    )
+    torch.testing.assert_close(one, two, rtol=0, atol=1e-6)
+
+
 def no_tokenizer(folder):
     tiny_llama(hidden=16, layers=1)[0].save_pretrained(folder)
     return ["--model", str(folder)]
@@ -250,6 +283,9 @@ def no_tokenizer(folder):
         ({"more": ["--about", "1", "--group", "by"]}, "examples, not of groups"),
         ({"more": ["--epochs", "1"]}, "more than ten steps, .* got 48 examples, 8"),
         ({"more": ["--model", "./none"]}, "which is neither"),
+        ({"more": ["--fsdp"]}, "processes of torchrun: start it with two or more, got"),
+        ({"more": ["--full", "--target-modules", "w"]}, r"among .*, got \['w'\]"),
+        ({"more": ["--fsdp", "--metric", "fresh"], "processes": "2"}, "be plain with"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_in_one_sentence(
@@ -264,6 +300,7 @@ def test_what_is_wrong_is_said_in_one_sentence(
         monkeypatch.setattr(
             models, "find_spec", lambda name: None if name == missing else find(name)
         )
+    monkeypatch.setenv("WORLD_SIZE", change.get("processes", "1"))
     more = change.get("more", [])
     more = more(tmp_path / "model") if callable(more) else more
     with pytest.raises(SystemExit, match=message) as caught:

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ import pytest
 torch = pytest.importorskip("torch")
 for package in ("transformers", "peft", "accelerate"):
     pytest.importorskip(package)
+import peft  # noqa: E402
+from torch.distributed.tensor import DTensor  # noqa: E402
 from transformers import TrainerCallback  # noqa: E402
 
 from fstat import FInfluence, Trace  # noqa: E402
@@ -29,11 +32,13 @@ from fstat_torch.llama import (  # noqa: E402
     encode,
     encode_pairs,
     finetune,
+    load_model,
     measure_targets,
     read_pairs,
     read_prompts,
     tiny_llama,
 )
+from fstat_torch.llama.sharding import processes, save_model, shard  # noqa: E402
 from fstat_torch.metrics import Snapshots  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
@@ -60,13 +65,17 @@ def tuned(model, tokenizer, folder=None, **options):
     )
 
 
+def own_share(parameter):
+    return parameter.to_local() if hasattr(parameter, "to_local") else parameter
+
+
 def assert_equal(one, other):
     mine, theirs = one.trace.columns(), other.trace.columns()
     assert mine.keys() == theirs.keys()
     for name, column in mine.items():
         np.testing.assert_array_equal(column, theirs[name], err_msg=name)
     pairs = zip(one.model.parameters(), other.model.parameters(), strict=True)
-    assert all(torch.equal(a, b) for a, b in pairs)
+    assert all(torch.equal(own_share(a), own_share(b)) for a, b in pairs)
     np.testing.assert_array_equal(one.losses, other.losses)
 
 
@@ -459,22 +468,44 @@ def test_padding_of_targets_changes_nothing():
     assert batch["index"].tolist() == [0, 1]
 
 
-@pytest.mark.slow
-def test_two_processes_leave_the_trace_of_one(tmp_path):
+def torchrun(kind, folder):
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone",
-         "--nproc-per-node", "2", __file__, str(tmp_path)],
+         "--nproc-per-node", "2", __file__, kind, str(folder)],
         capture_output=True, text=True, cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    one = tuned(*built(lora=True)).trace.columns()
-    two = Trace.load(tmp_path / "trace").columns()
+
+
+def by_example(trace):
+    """Return columns whose rows of a step are in the examples' order."""
+    columns = trace.columns()
+    index, steps = columns["index"], np.arange(len(columns["batch_size"]))
+    order = np.lexsort((index, np.repeat(steps, columns["batch_size"])))
+    return {
+        name: column[order] if len(column) == len(index) else column
+        for name, column in columns.items()
+    }
+
+
+def assert_close(one, two, clipped=False):
+    """Compare the traces of one process and of several."""
+    one, two = by_example(one), by_example(two)
+    if clipped:
+        # The trainer clips before it calls back, which one process alone can see.
+        assert (one.pop("learning_rate") < 0.9 * two["learning_rate"]).all()
     for name, column in one.items():
         scale = np.abs(column).max()
         np.testing.assert_allclose(
             two[name], column, rtol=0, atol=1e-4 * scale, err_msg=name
         )
+
+
+@pytest.mark.slow
+def test_two_processes_leave_the_trace_of_one(tmp_path):
+    torchrun("wrapped", tmp_path)
+    assert_close(tuned(*built(lora=True)).trace, Trace.load(tmp_path / "trace"))
     fresh = tuned(*built(lora=True), metric="fresh").sampler.snapshots
     shared = Snapshots.load(tmp_path / "fresh.npz")
     assert shared.steps == fresh.steps
@@ -483,11 +514,93 @@ def test_two_processes_leave_the_trace_of_one(tmp_path):
     np.testing.assert_allclose(shared.stacked(), one_process, rtol=0, atol=1e-3 * scale)
 
 
-if __name__ == "__main__":
-    warnings.simplefilter("ignore")
-    run = tuned(*built(lora=True), Path(sys.argv[1]))
+def wrapped(folder):
+    """Train with DistributedDataParallel."""
+    run = tuned(*built(lora=True), folder)
     assert (run.trace is None) == (os.environ["RANK"] != "0")
     run = tuned(*built(lora=True), metric="fresh")
     if run.sampler is not None:
-        run.sampler.snapshots.save(Path(sys.argv[1]) / "fresh.npz")
-    torch.distributed.destroy_process_group()
+        run.sampler.snapshots.save(folder / "fresh.npz")
+
+
+def untied():
+    """A model whose embeddings and last layer are apart, as in the larger Llamas."""
+    model, tokenizer = built()
+    model.config.tie_word_embeddings = False
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
+    return model, tokenizer
+
+
+def half():
+    model, tokenizer = untied()
+    return model.to(torch.bfloat16), tokenizer
+
+
+SHARDED = {
+    "adapters": (partial(built, lora=True), {}),
+    "tied": (built, {"accumulate": 2, "gradient_checkpointing": True}),
+    "untied": (untied, {"max_grad_norm": 0.1}),
+    "half": (half, {}),
+}
+
+
+@pytest.mark.slow
+def test_two_processes_that_share_a_model_leave_the_trace_of_one(tmp_path):
+    torchrun("sharded", tmp_path)
+    for kind, (build, options) in SHARDED.items():
+        folder = tmp_path / kind
+        model, tokenizer = build()
+        tokenizer.save_pretrained(folder / "model")
+        if kind == "half":
+            # What rounds otherwise trains otherwise: that it trains is all.
+            saved, _ = load_model(folder / "model", dtype="auto")
+            assert {p.dtype for p in saved.parameters()} == {torch.bfloat16}
+            assert Trace.load(folder / "whole" / "trace").n_recorded == 10
+            continue
+        one = tuned(model, tokenizer, **options)
+        trace = Trace.load(folder / "whole" / "trace")
+        assert_close(one.trace, trace, clipped=kind != "adapters")
+        losses = np.load(folder / "losses.npy")
+        np.testing.assert_allclose(losses, one.losses, rtol=1e-4)
+        if kind == "adapters":
+            saved = peft.PeftModel.from_pretrained(built()[0], folder / "model")
+        else:
+            saved, _ = load_model(folder / "model")
+        for a, b in zip(one.model.parameters(), saved.parameters(), strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-4)
+
+
+def sharded(folder):
+    """Train with `fully_shard`, once as a whole and once killed."""
+    for kind, (build, options) in SHARDED.items():
+        whole = tuned_sharded(build, folder / kind / "whole", **options)
+        assert all(isinstance(p, DTensor) for p in whole.model.parameters())
+        assert (whole.trace is None) == (os.environ["RANK"] != "0")
+        save_model(whole.model, folder / kind / "model")
+        np.save(folder / kind / "losses.npy", whole.losses)
+        place = folder / kind / "killed"
+        with pytest.raises(KeyboardInterrupt):
+            tuned_sharded(build, place, callbacks=[Stop(5)], **options)
+        again = tuned_sharded(build, place, **options)
+        if whole.trace is not None:
+            assert_equal(again, whole)
+        with pytest.raises(ValueError, match=r"one that differs in sharded\.$"):
+            tuned(*build(), place, **options)
+
+
+def tuned_sharded(build, place, **options):
+    """Train a model that says the same, before, as it did as a whole."""
+    model, tokenizer = build()
+    targets = encode_pairs(PAIRS, tokenizer, max_length=64)
+    answer = partial(complete, prompts=["50 and 1?"], max_new_tokens=4)
+    before, said = measure_targets(model, targets), answer(model, tokenizer)
+    model = shard(model, "cpu")
+    assert measure_targets(model, targets) == pytest.approx(before, rel=1e-5)
+    assert answer(model, tokenizer) == said
+    return tuned(model, tokenizer, place, checkpoint_every=3, **options)
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    with processes():
+        globals()[sys.argv[1]](Path(sys.argv[2]))

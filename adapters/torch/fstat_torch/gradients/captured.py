@@ -208,27 +208,57 @@ class Captured:
         rtol: float | None = None,
     ) -> str | None:
         """Name a parameter of which two sums over the examples differ."""
-        # Where gradients cancel, as for the bias before a normalisation, what is left
-        # is rounding error: it is compared with what all examples' gradients weigh.
-        weight = float((self.norms_squared().double().sum() * self.n).sqrt())
+        weight = self.weight()
         for name, parameter in self._plan.parameters.items():
             grad = truth.get(name)
             own = mine[name] if name in mine else torch.zeros_like(parameter)
             own = own.reshape(parameter.shape)
-            seen = torch.zeros_like(own) if grad is None else grad.to(own)
-            dtype = self._coarsest(parameter, grad)
-            tolerance = _RTOL.get(dtype, _RTOL_HALF) if rtol is None else rtol
-            largest = max(float(seen.norm()), float(own.norm()))
-            rounding = _ROUNDINGS.get(dtype, 4) * torch.finfo(dtype).eps * weight
-            if not float((seen - own).norm()) <= tolerance * largest + rounding:
+            seen = torch.zeros_like(own) if grad is None else grad
+            if not self.alike(name, seen, own, weight, rtol):
                 return name
         return None
 
-    def _coarsest(self, parameter: Tensor, grad: Tensor | None) -> torch.dtype:
+    def weight(self) -> float:
+        """Return what all examples' gradients weigh, were none to cancel another."""
+        return float((self.norms_squared().double().sum() * self.n).sqrt())
+
+    def alike(
+        self,
+        name: str,
+        seen: Tensor,
+        own: Tensor,
+        weight: float,
+        rtol: float | None = None,
+    ) -> bool:
+        """Compare two sums over the examples of a parameter's gradients.
+
+        Parameters
+        ----------
+        name : str
+            The parameter's name in the model.
+        seen, own : Tensor
+            What the backward pass accumulated, and what was captured.
+        weight : float
+            What all examples' gradients weigh. Where they cancel, as for the bias
+            before a normalisation, what is left is rounding error, in proportion.
+        rtol : float, default=None
+            As in `verify`.
+
+        Returns
+        -------
+        bool
+            Whether they are the same, up to the roundings on the way.
+        """
+        dtype = self._coarsest(self._plan.parameters[name], seen)
+        tolerance = _RTOL.get(dtype, _RTOL_HALF) if rtol is None else rtol
+        seen = seen.to(own)
+        largest = max(float(seen.norm()), float(own.norm()))
+        rounding = _ROUNDINGS.get(dtype, 4) * torch.finfo(dtype).eps * weight
+        return float((seen - own).norm()) <= tolerance * largest + rounding
+
+    def _coarsest(self, parameter: Tensor, grad: Tensor) -> torch.dtype:
         """Find the coarsest type that was used on the way to a gradient."""
-        dtypes = {parameter.dtype, *self._dtypes}
-        if grad is not None:
-            dtypes.add(grad.dtype)
+        dtypes = {parameter.dtype, grad.dtype, *self._dtypes}
         return max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
 
     @property

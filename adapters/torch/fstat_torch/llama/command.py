@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,13 @@ from fstat import Trace
 
 from ..metrics import Curvature
 from ..targets import Target
+from .chosen import check_sharding, choose_model, compared, device_of, made_ready
 from .data import Example, read_examples
 from .encoding import Row, encode
-from .models import ALL_LINEAR, add_lora, load_model, tiny_llama
 from .moments import FRESH
 from .report import write_report
 from .scoring import Scores, score
+from .sharding import processes, save_model, shard
 from .targets import (
     Pair,
     complete,
@@ -53,7 +53,8 @@ def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     torch.set_num_threads(options.threads)
     try:
-        _run(options)
+        with processes():
+            _run(options)
     except (ValueError, FileNotFoundError, ModuleNotFoundError) as error:
         raise SystemExit(f"fstat_torch.llama: {error}") from error
 
@@ -87,11 +88,17 @@ def _parser() -> argparse.ArgumentParser:
     add("--lora-r", type=int, default=8, help="rank of the adapters")
     add(
         "--target-modules",
-        default="q_proj,v_proj",
-        help="linear layers that get adapters, comma separated; all for those of "
-        "attention and the feed-forward network",
+        help="linear layers that get adapters, comma separated, or all for those of "
+        "attention and the feed-forward network; by default q_proj,v_proj. With "
+        "--full, those in which gradients are compared; by default all parameters",
     )
     add("--full", action="store_true", help="train all parameters, not adapters")
+    add(
+        "--fsdp",
+        action="store_true",
+        help="shard the model over the processes of torchrun, block by block, rather "
+        "than have it whole on each; gradients are compared in the metric plain",
+    )
     add("--epochs", type=int, default=2, help="passes over the data")
     add("--batch-size", type=int, default=8, help="examples of a step")
     add("--accumulate", type=int, default=1, help="micro-batches of a step")
@@ -132,28 +139,19 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> None:
     """Train, score and write; processes but the first only train."""
+    check_sharding(options)
     examples = read_examples(options.data, group=options.group)
     _check_steps(len(examples), options)
     reference = _reference(examples, options)
-    model, tokenizer = _model(options.model, examples, options)
-    longest = getattr(model.config, "max_position_embeddings", options.max_length)
-    if options.max_length > longest:
-        raise ValueError(
-            f"`--max-length` must be at most {longest}, the model's context, got "
-            f"{options.max_length}."
-        )
-    truncate = "answer" if options.truncate else None
-    length = options.max_length
-    rows = encode(examples, tokenizer, max_length=length, truncate=truncate)
+    model, tokenizer = choose_model(options.model, examples, options)
+    rows = _encoded(options, model, tokenizer, examples)
+    model = made_ready(model, options)
     pairs = _pairs(options, model, tokenizer, examples)
-    targets = encode_pairs(pairs, tokenizer, max_length=length)
+    targets = encode_pairs(pairs, tokenizer, max_length=options.max_length)
     before = measure_targets(model, targets)
-    if not options.full:
-        adapted = _adapted(options.target_modules)
-        model = add_lora(
-            model, options.lora_r, target_modules=adapted, seed=options.seed
-        )
     run = _finetune(options, model, tokenizer, rows, targets)
+    after = measure_targets(model, targets)
+    save_model(model, options.out / "model")
     if run.sampler is None:
         return
     scores = score(
@@ -166,9 +164,7 @@ def _run(options: argparse.Namespace) -> None:
     )
     if options.group is None and run.sampler.records:
         scores.table["mean_loss"] = _mean_losses(run.sampler.trace, len(examples))
-    measured = pd.DataFrame(
-        {"before": before, "after": measure_targets(model, targets)}
-    )
+    measured = pd.DataFrame({"before": before, "after": after})
     _write(options, run, scores, pairs, measured.rename_axis("target"))
     tokenizer.save_pretrained(options.out / "model")
     _say(options, scores, measured)
@@ -204,30 +200,18 @@ def _check_steps(n: int, options: argparse.Namespace) -> None:
         )
 
 
-def _model(
-    name: str | None, examples: list[Example], options: argparse.Namespace
-) -> tuple[Any, Any]:
-    if name == "tiny":
-        texts = [message.content for e in examples for message in e.messages]
-        return tiny_llama(texts, hidden=64, max_length=options.max_length)
-    device = options.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda":
-        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-    dtype = options.dtype
-    if dtype == "auto":
-        # Adapters stay in single precision; where all is trained, so must all.
-        short = device.startswith("cuda") and torch.cuda.is_bf16_supported()
-        dtype = "bfloat16" if short and not options.full else "float32"
-    return load_model(name, dtype=getattr(torch, dtype), device=device)
-
-
-def _adapted(names: str) -> Sequence[str]:
-    """Return which layers get adapters."""
-    if names == "all":
-        return ALL_LINEAR
-    return [name.strip() for name in names.split(",") if name.strip()]
+def _encoded(
+    options: argparse.Namespace, model: Any, tokenizer: Any, examples: list[Example]
+) -> list[Row]:
+    longest = getattr(model.config, "max_position_embeddings", options.max_length)
+    if options.max_length > longest:
+        raise ValueError(
+            f"`--max-length` must be at most {longest}, the model's context, got "
+            f"{options.max_length}."
+        )
+    truncate = "answer" if options.truncate else None
+    length = options.max_length
+    return encode(examples, tokenizer, max_length=length, truncate=truncate)
 
 
 def _pairs(
@@ -237,7 +221,8 @@ def _pairs(
         return read_pairs(options.targets)
     prompts = read_prompts(options.prompts)
     if options.completed_by is not None:
-        model, tokenizer = _model(options.completed_by, examples, options)
+        model, tokenizer = choose_model(options.completed_by, examples, options)
+        model = shard(model, device_of(options)) if options.fsdp else model
     return complete(model, tokenizer, prompts)
 
 
@@ -263,6 +248,7 @@ def _finetune(
         snapshots=options.snapshots,
         refresh=options.refresh,
         metric=_metric(options, model, len(rows)),
+        **compared(model, options),
     )
 
 
@@ -299,7 +285,6 @@ def _write(
     ranked = scores.table.sort_values("mu", ascending=False)
     ranked.to_csv(out / "scores.csv", index=False)
     scores.by_target.to_csv(out / "by_target.csv", index=False)
-    run.model.save_pretrained(out / "model")
     asked: dict[str, list[tuple[str, str]]] = {}
     for number, pair in enumerate(pairs, start=1):
         instead = f"\n\nrather than\n\n{pair.instead}" if pair.instead else ""

@@ -360,17 +360,7 @@ def add_lora(
     [2, 2, 16, 16]
     """
     peft = require("peft")
-    linear = {
-        name.rpartition(".")[2]
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear)
-    }
-    missing = set(target_modules) - linear
-    if missing or not target_modules:
-        raise ValueError(
-            f"`target_modules` must be linear layers of the model, among "
-            f"{', '.join(sorted(linear))}, got {sorted(missing)}."
-        )
+    check_linear(model, target_modules)
     config = peft.LoraConfig(
         r=r,
         lora_alpha=2 * r if alpha is None else alpha,
@@ -383,3 +373,31 @@ def add_lora(
         warnings.simplefilter("ignore", FutureWarning)
         torch.manual_seed(seed)
         return peft.get_peft_model(model, config)
+
+
+def check_linear(model: Any, target_modules: Sequence[str]) -> None:
+    """Refuse names that no linear layer of a model has.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        The model.
+    target_modules : sequence of str
+        Last parts of the layers' names.
+
+    Raises
+    ------
+    ValueError
+        If there is one, or no name at all.
+    """
+    linear = {
+        name.rpartition(".")[2]
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear)
+    }
+    missing = set(target_modules) - linear
+    if missing or not target_modules:
+        raise ValueError(
+            f"`target_modules` must be linear layers of the model, among "
+            f"{', '.join(sorted(linear))}, got {sorted(missing)}."
+        )

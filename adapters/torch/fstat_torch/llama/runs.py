@@ -12,9 +12,11 @@ from typing import Any
 
 import torch
 
+from ..distributed import whole
 from ..metrics import Curvature
 from ..targets import Target
 from .encoding import Row
+from .sharding import is_sharded
 
 _OF_A_RUN = (
     "num_train_epochs", "gradient_accumulation_steps", "learning_rate", "warmup_steps",
@@ -64,6 +66,8 @@ def describe(
         "targets": _hash([list(targets or {}), asked]),
         "batch_size": batch_size,
         **{name: getattr(arguments, name) for name in _OF_A_RUN},
+        "sharded": is_sharded(model),
+        "compared": sum(p.numel() for p in sampling.get("parameters") or ()),
         **{k: str(v) for k, v in sampling.items() if isinstance(v, _SAYING)},
     }
 
@@ -75,7 +79,7 @@ def _hash(content: Any) -> str:
 @torch.no_grad()
 def _digest(model: Any) -> str:
     """Return the size of a model and of its weights, the same on any device."""
-    norms = [float(p.norm(dtype=torch.float32)) for p in model.parameters()]
+    norms = [float(whole(p.norm(dtype=torch.float32))) for p in model.parameters()]
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return f"{trained} parameters trained, weights {sum(norms):.5g}"
 
@@ -108,7 +112,8 @@ def open_run(folder: Path, settings: Mapping[str, Any]) -> str | None:
             f"`output_dir` must be new or hold the run to go on with, got "
             f"{str(folder)!r}, which holds another."
         )
-    differ = [name for name in settings if there and there.get(name) != settings[name]]
+    known = settings if there is None else there
+    differ = [name for name in settings if known.get(name, False) != settings[name]]
     if differ:
         raise ValueError(
             f"`output_dir` must be new or hold the run to go on with, got "

@@ -14,6 +14,7 @@ from ..measures import completion_log_likelihood
 from ..targets import Target
 from .data import Example, Message, read_json_lines, text_of
 from .encoding import collate, encode, write_prompt
+from .sharding import agreed, is_sharded, reshard
 
 _INPUTS = ("input_ids", "attention_mask")
 _STEP = 32  # tokens
@@ -172,12 +173,14 @@ def complete(
             do_sample=False,
             max_new_tokens=max_new_tokens,
             pad_token_id=tokenizer.pad_token_id,
+            synced_gpus=is_sharded(model),
         )
         answer = said[0, asked["input_ids"].shape[1] :]
         answer = tokenizer.decode(answer, skip_special_tokens=True)
         pairs.append(Pair(prompt, answer, source=f"prompt {number}"))
+    reshard(model)
     model.train(was_training)
-    return pairs
+    return agreed(model, pairs)
 
 
 def encode_pairs(
@@ -286,5 +289,6 @@ def measure_targets(model: Any, targets: Mapping[str, Target]) -> dict[str, floa
         output = model(**{key: column.to(device) for key, column in target.x.items()})
         measured = completion_log_likelihood(output, target.y.to(device))
         values[name] = float(measured.double().cpu() @ target.weights.double())
+    reshard(model)
     model.train(was_training)
     return values

@@ -24,6 +24,7 @@ from .loader import RowLoader
 from .models import quiet_transformers, require
 from .moments import FRESH, check_fresh, moments
 from .runs import describe, open_run
+from .sharding import is_sharded
 
 _OPTIMIZERS = {"adamw": "adamw_torch", "sgd": "sgd"}
 
@@ -91,7 +92,8 @@ def finetune(
     ----------
     model : PreTrainedModel or PeftModel
         Model to train; its parameters that require gradients are, so that `add_lora`
-        before makes it low-rank adaptation.
+        before makes it low-rank adaptation. One that `fully_shard` was applied to
+        stays sharded, and each process keeps its share in a checkpoint.
     rows : sequence of dict
         What `encode` returned.
     tokenizer : PreTrainedTokenizerBase
@@ -218,7 +220,7 @@ def finetune(
 
         examples = RowLoader(rows, tokenizer.pad_token_id, share)
         following, watching = watch(targets, folder, at, sampling, examples)
-    trainer = transformers.Trainer(
+    trainer = _trainer(model)(
         model=model,
         args=arguments,
         train_dataset=list(rows),
@@ -231,6 +233,14 @@ def finetune(
     for callback in (*watching, *_progress(progress), *callbacks):
         trainer.add_callback(callback)
     return _train(trainer, following, checkpoint)
+
+
+def _trainer(model: Any) -> Any:
+    if is_sharded(model):
+        from .sharded_trainer import ShardedTrainer
+
+        return ShardedTrainer
+    return require("transformers").Trainer
 
 
 def _progress(wanted: bool) -> list[Any]:

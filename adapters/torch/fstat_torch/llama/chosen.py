@@ -1,0 +1,162 @@
+"""The model that a command line asks for, and what of it is trained and compared."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from .data import Example
+from .models import ALL_LINEAR, add_lora, check_linear, load_model, tiny_llama
+from .sharding import shard
+
+_QUERIES_AND_VALUES = "q_proj,v_proj"
+
+
+def check_sharding(options: argparse.Namespace) -> None:
+    """Refuse to shard where there is one process, or in a metric that cannot.
+
+    Parameters
+    ----------
+    options : Namespace
+        What was asked for.
+
+    Raises
+    ------
+    ValueError
+        If so.
+    """
+    if not options.fsdp:
+        return
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        raise ValueError(
+            "`--fsdp` shards a model over the processes of torchrun: start it with two "
+            "or more, got one."
+        )
+    if options.metric not in ("auto", "plain"):
+        raise ValueError(
+            "`--metric` must be plain with --fsdp, for others need whole parameters on "
+            f"each process, got {options.metric}."
+        )
+
+
+def choose_model(
+    name: str | None, examples: list[Example], options: argparse.Namespace
+) -> tuple[Any, Any]:
+    """Load a model and its tokenizer, or make them on the spot.
+
+    Parameters
+    ----------
+    name : str or None
+        As the command line takes it.
+    examples : list of Example
+        What the tokenizer of a tiny model is trained on.
+    options : Namespace
+        What was asked for.
+
+    Returns
+    -------
+    model : PreTrainedModel
+        On its device, or on the CPU if it is to be sharded.
+    tokenizer : PreTrainedTokenizerBase
+        Its tokenizer.
+    """
+    device, dtype = device_of(options), options.dtype
+    if dtype == "auto":
+        # Adapters stay in single precision; where all is trained, so must all.
+        short = device.startswith("cuda") and torch.cuda.is_bf16_supported()
+        dtype = "bfloat16" if short and not options.full else "float32"
+    wanted = getattr(torch, dtype)
+    if name == "tiny":
+        texts = [message.content for e in examples for message in e.messages]
+        model, tokenizer = tiny_llama(texts, hidden=64, max_length=options.max_length)
+        return model.to("cpu" if options.fsdp else device, wanted), tokenizer
+    return load_model(name, dtype=wanted, device="cpu" if options.fsdp else device)
+
+
+def device_of(options: argparse.Namespace) -> str:
+    """Return the device of this process.
+
+    Parameters
+    ----------
+    options : Namespace
+        What was asked for.
+
+    Returns
+    -------
+    str
+        As torch names it.
+    """
+    device: str = options.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda":
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    return device
+
+
+def made_ready(model: Any, options: argparse.Namespace) -> Any:
+    """Add the adapters, if they are what is trained, and shard the model, if asked.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        What `choose_model` returned.
+    options : Namespace
+        What was asked for.
+
+    Returns
+    -------
+    PreTrainedModel or PeftModel
+        Which says what the model said, since adapters add nothing until they learn.
+
+    Raises
+    ------
+    ValueError
+        If the model has no such layers.
+    """
+    if not options.full:
+        layers = _layers(options.target_modules or _QUERIES_AND_VALUES)
+        model = add_lora(
+            model, options.lora_r, target_modules=layers, seed=options.seed
+        )
+    return shard(model, device_of(options)) if options.fsdp else model
+
+
+def _layers(names: str) -> Sequence[str]:
+    if names == "all":
+        return ALL_LINEAR
+    return [name.strip() for name in names.split(",") if name.strip()]
+
+
+def compared(model: Any, options: argparse.Namespace) -> dict[str, Any]:
+    """Return what the sampler is told of the parameters to compare gradients in.
+
+    Parameters
+    ----------
+    model : PreTrainedModel or PeftModel
+        What `made_ready` returned.
+    options : Namespace
+        What was asked for.
+
+    Returns
+    -------
+    dict
+        Nothing, for all that are trained; or `parameters`.
+
+    Raises
+    ------
+    ValueError
+        If the model has no such layers.
+    """
+    if not options.full or options.target_modules is None:
+        return {}
+    layers = _layers(options.target_modules)
+    check_linear(model, layers)
+    named: dict[str, nn.Module] = dict(model.named_modules())
+    chosen = [m for name, m in named.items() if name.rpartition(".")[2] in layers]
+    return {"parameters": [p for m in chosen for p in m.parameters()]}
