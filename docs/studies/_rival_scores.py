@@ -13,6 +13,7 @@ from typing import Any
 import _rival_tools as tools
 import numpy as np
 from _mnist_truth import TARGETS, Problem
+from _run_noise import in_the_middle
 
 from fstat_torch import Curvature, GradientCapture, cross_entropy
 from fstat_torch.metrics import Snapshots
@@ -20,6 +21,8 @@ from fstat_torch.metrics import Snapshots
 KEPT = Path(__file__).parents[2] / "results" / "rivals"
 DEFAULT = "fstat, curvature"
 EXACT = "fstat, curvature, all landmarks"
+OFTEN = "fstat, curvature, all landmarks, 8 snapshots"
+EKFAC = "fstat, EK-FAC"
 PLAIN = "fstat, plain metric"
 Array = np.ndarray
 
@@ -53,12 +56,18 @@ def judged(problem: Problem, scores: Array, seconds: float) -> Judged:
 
 
 def curvature(problem: Problem, seed: int) -> dict[str, Judged]:
-    """Return mu in the curvature metric, snapshots taken within the run."""
+    """Return mu in curvature metrics, snapshots taken within the run."""
     found = {}
-    for name, options in ((DEFAULT, {}), (EXACT, {"landmarks": None})):
+    exact = {"landmarks": None}
+    for name, options, after in (
+        (DEFAULT, {}, None),
+        (EXACT, exact, None),
+        (OFTEN, exact, in_the_middle),
+        (EKFAC, {"structure": "ekfac"}, None),
+    ):
         metric = Curvature(len(problem.everyone), random_state=seed, **options)
         start = time.process_time()
-        sampler = problem.trainer.sample(seed, metric=metric)
+        sampler = problem.trainer.sample(seed, metric=metric, after=after)
         seconds = time.process_time() - start
         mu = sampler.observations(problem.subsets).composed().mu
         mu = mu.reshape(len(problem.subsets), TARGETS)

@@ -113,7 +113,7 @@ class CurvaturePass:
         kept = KeptGradients(
             self._metric, self._names, self._capture.model, self._processes
         )
-        outputs = self._metric.kind == "gauss-newton"
+        outputs = self._metric.power > 0
         for batch in reference.batches(outputs):
             kept.check(batch.index)
             kept.add(batch.index, batch.captured, 1.0, batch.arrived)

@@ -23,6 +23,8 @@ from fstat_torch.metrics import (  # noqa: E402
     sketch_code,
     sketch_matrix,
 )
+from fstat_torch.metrics.building import drawn  # noqa: E402
+from fstat_torch.metrics.ridge import squared_norms  # noqa: E402
 
 N = 12
 
@@ -393,6 +395,33 @@ def test_landmarks_give_the_metric_on_their_span(monkeypatch, kept):
     torch.testing.assert_close(found.targets(aims), expected, **close)
     own = (g * torch.linalg.solve(metric, g.T).T).sum(1)
     torch.testing.assert_close(found.itself(), own, **close)
+
+
+def test_landmarks_are_drawn_in_proportion_to_squared_norms():
+    squares = np.array([0.0, 1.0, 2.0, 5.0])
+    rng = np.random.default_rng(0)
+    draws = np.array([int(drawn(squares, 1, rng)) for _ in range(4000)])
+    share = np.bincount(draws, minlength=4) / len(draws)
+    error = 4 * np.sqrt(0.25 / len(draws))
+    np.testing.assert_allclose(share, squares / 8, atol=error)
+    assert share[0] == 0
+
+
+@pytest.mark.parametrize("squares", [np.zeros(5), np.array([0, 0, 3.0, 0, 0])])
+def test_examples_without_gradients_fill_up_the_landmarks(squares):
+    found = drawn(squares, 4, np.random.default_rng(0)).tolist()
+    assert found == sorted(set(found)) and len(found) == 4
+    assert 2 in found or not squares.any()
+
+
+def test_squared_norms_are_of_weighted_gradients(monkeypatch):
+    monkeypatch.setattr("fstat_torch.metrics.ridge._SLICE", 4)
+    model, x, y, g = scene("mlp")
+    store, _ = stored(model, x, y)
+    weight = torch.linspace(0.5, 3.0, 7).double()
+    index = torch.tensor([0, 2, 3, 5, 6, 7, 10])
+    found = squared_norms(store, index, weight)
+    torch.testing.assert_close(found, (weight[:, None] * g[index]).square().sum(1))
 
 
 def test_all_examples_as_landmarks_are_exact():

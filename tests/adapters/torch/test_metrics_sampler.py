@@ -75,34 +75,28 @@ def margin(output, y):
     return torch.log(p / (1 - p))
 
 
-def test_scores_are_traks_formula_with_margins():
+@pytest.mark.parametrize(
+    ("kind", "damping", "weigh"),
+    [
+        ("residual", 3.0, lambda p: (1 - p).sqrt()),
+        ("gauss-newton", 3.0, torch.ones_like),
+        ("fisher", 1.0, lambda p: 1 - p),
+    ],
+)
+def test_scores_are_those_of_margins_gradients_that_are_weighed(kind, damping, weigh):
     model = mlp()
-    sampler = sampled(model, epochs=1, rate=0.0, damping=2.0)
+    sampler = sampled(model, epochs=1, rate=0.0, kind=kind)
     x, y = data()
-    phi = torch.stack(
+    margins = torch.stack(
         [explicit(model, margin(model(x[[k]]), y[[k]]).sum()) for k in range(N)]
     )
-    p = model(x).softmax(1).gather(1, y[:, None])[:, 0]
-    ridge = 2.0 * phi.square().sum(1).mean()
+    p = model(x).softmax(1).gather(1, y[:, None]).detach()
+    phi = weigh(p) * margins
+    ridge = damping * phi.square().sum(1).mean()
     metric = phi.T @ phi + ridge * torch.eye(phi.shape[1]).double()
     # A gradient of the loss is -(1 - p) times that of the margin.
-    expected = (1 - p)[:, None] * (phi @ torch.linalg.solve(metric, phi[:4].T))
-    expected = expected * (1 - p)[:4]
-    torch.testing.assert_close(
-        torch.from_numpy(sampler.snapshots.scores[0]), expected.detach()
-    )
-
-
-def test_fisher_scores_are_those_of_the_formed_metric():
-    model = mlp()
-    sampler = sampled(model, epochs=1, rate=0.0, kind="fisher", damping=0.5)
-    x, y = data()
-    g = torch.stack(
-        [explicit(model, cross_entropy(model(x[[k]]), y[[k]]).sum()) for k in range(N)]
-    )
-    ridge = 0.5 * g.square().sum(1).mean()
-    metric = g.T @ g + ridge * torch.eye(g.shape[1]).double()
-    expected = g @ torch.linalg.solve(metric, g[:4].T)
+    losses = -(1 - p) * margins
+    expected = losses @ torch.linalg.solve(metric, losses[:4].T)
     torch.testing.assert_close(torch.from_numpy(sampler.snapshots.scores[0]), expected)
 
 
@@ -114,6 +108,7 @@ def test_one_output_and_squared_loss_are_gauss_and_newtons():
         model,
         targets=(x[:3], target[:3]),
         loss=lambda output, y: (output - y).square()[:, 0],
+        kind="gauss-newton",
         damping=1.0,
         landmarks=None,
     )
@@ -142,7 +137,7 @@ def test_averaged_targets_are_averages_and_self_is_the_diagonal():
     np.testing.assert_allclose(alone.scores[-1][:, 0], everyone.diagonal())
 
 
-@pytest.mark.parametrize("kind", ["gauss-newton", "fisher"])
+@pytest.mark.parametrize("kind", ["residual", "gauss-newton", "fisher"])
 def test_how_the_loss_is_scaled_makes_no_difference(kind):
     def scores(loss, **options):
         return sampled(kind=kind, rate=0.0, loss=loss, **options).snapshots.scores
@@ -183,7 +178,7 @@ def test_kept_gradients_on_disk_make_no_difference(tmp_path):
     assert list((tmp_path / "kept").iterdir())
 
 
-@pytest.mark.parametrize("kind", ["gauss-newton", "fisher"])
+@pytest.mark.parametrize("kind", ["residual", "gauss-newton", "fisher"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_training_is_the_same_to_the_last_bit(kind, dtype):
     def build():
@@ -201,7 +196,7 @@ def test_training_is_the_same_to_the_last_bit(kind, dtype):
     assert not any(m._forward_hooks for m in watched.modules())
 
 
-@pytest.mark.parametrize("kind", ["gauss-newton", "fisher"])
+@pytest.mark.parametrize("kind", ["residual", "gauss-newton", "fisher"])
 def test_the_trace_of_every_step_may_be_recorded_too(kind):
     def trained(**options):
         model = mlp()
@@ -235,7 +230,7 @@ def test_one_door_gives_observations_in_the_metric_that_was_asked_for():
     assert np.array_equal(found.q, expected.q) and "curvature" in found.quantity
 
 
-@pytest.mark.parametrize("kind", ["gauss-newton", "fisher"])
+@pytest.mark.parametrize("kind", ["residual", "gauss-newton", "fisher"])
 @pytest.mark.parametrize("told", [False, True], ids=["mean", "denominator"])
 def test_micro_batches_are_parts_of_one_step(kind, told):
     x, y = data()
@@ -291,7 +286,7 @@ def test_an_overflow_leaves_the_gradient_that_was_kept():
     np.testing.assert_array_equal(once.snapshots.scores, twice.snapshots.scores)
 
 
-@pytest.mark.parametrize("kind", ["gauss-newton", "fisher"])
+@pytest.mark.parametrize("kind", ["residual", "gauss-newton", "fisher"])
 def test_the_scalers_scale_is_taken_out(kind):
     def scores(enabled):
         x, y = data(torch.float32)
@@ -308,7 +303,7 @@ def test_the_scalers_scale_is_taken_out(kind):
     np.testing.assert_allclose(scores(True), scores(False), rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize("kind", ["gauss-newton", "fisher"])
+@pytest.mark.parametrize("kind", ["residual", "gauss-newton", "fisher"])
 @pytest.mark.parametrize("projection", [None, 30])
 def test_bfloat16_is_kept_in_single_precision(kind, projection):
     def scores(enabled):
@@ -486,7 +481,7 @@ def test_saved_snapshots_are_the_same(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kind": "plain"}, "`kind` must be 'gauss-newton' or 'fisher'"),
+        ({"kind": "plain"}, "`kind` must be 'residual' or 'gauss-newton' or"),
         ({"damping": 0.0}, "`damping` must be positive"),
         ({"n_examples": 0}, "`n_examples` must be an integer of at least 1"),
         ({"landmarks": 0}, "`landmarks` must be an integer of at least 1"),

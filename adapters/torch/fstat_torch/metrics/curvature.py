@@ -9,9 +9,11 @@ from os import PathLike
 import numpy as np
 
 _DAMPING = {
-    "full": {"gauss-newton": 3.0, "fisher": 1.0},
-    "ekfac": {"gauss-newton": 0.1, "fisher": 0.1},
+    "full": {"residual": 3.0, "gauss-newton": 3.0, "fisher": 1.0},
+    "ekfac": {"residual": 0.1, "gauss-newton": 0.1, "fisher": 0.1},
 }
+# Which power of the size of the loss's gradient at the outputs divides gradients in H.
+_POWER = {"residual": 0.5, "gauss-newton": 1.0, "fisher": 0.0}
 
 
 @dataclass(frozen=True)
@@ -27,24 +29,25 @@ class Curvature:
     ----------
     n_examples : int
         Number of training examples; they are numbered from 0.
-    kind : {"gauss-newton", "fisher"}, default="gauss-newton"
-        ``"fisher"``: H is the sum of outer products of the examples' gradients; any
-        loss, language models included. ``"gauss-newton"``: each gradient is divided by
-        the size of the loss's own gradient at the model's output, which for
-        cross-entropy is 1 - p: what remains is the gradient of the margin
-        log(p / (1 - p)), as in TRAK [1]_. The model must return one row of outputs an
-        example.
+    kind : {"residual", "gauss-newton", "fisher"}, default="residual"
+        What gradients H is the sum of outer products of; see Notes. ``"fisher"``:
+        those of the losses; any loss, language models included. ``"gauss-newton"``:
+        the same over r, the size of the loss's own gradient at the model's output,
+        which for cross-entropy is 1 - p: what remains is the gradient of the margin
+        log(p / (1 - p)), as in TRAK [1]_. ``"residual"``: over the root of r. For the
+        last two the model must return one row of outputs an example.
     structure : {"full", "ekfac"}, default="full"
         ``"full"``: H as it is, by inner products with the landmarks. ``"ekfac"``: H is
         taken to be diagonal within each layer, in the eigenbases of the second moments
         of its inputs and of the gradients at its outputs (EK-FAC [2]_ [3]_); see Notes.
     damping : float, optional
         The ridge :math:`\lambda`, in units of the mean squared norm of the gradients
-        in H. By default 3 for ``"gauss-newton"`` and 1 for ``"fisher"``, and 0.1 for
-        the structure ``"ekfac"``.
+        in H. By default 3, but 1 for ``"fisher"``, and 0.1 for the structure
+        ``"ekfac"``.
     landmarks : int or None, default=300
-        Examples whose gradients span the metric, drawn anew at each snapshot. None:
-        all of them, by an n x n matrix, which is exact. ``"ekfac"`` has none.
+        Examples whose gradients span the metric, drawn anew at each snapshot in
+        proportion to the gradients' squared norms. None: all of them, by an n x n
+        matrix, which is exact. ``"ekfac"`` has none.
     projection : int, optional
         Numbers kept of each unit's gradient, by a random two-sided sketch; by default
         all of it, factored where that is exact. Not for ``"ekfac"``.
@@ -72,9 +75,15 @@ class Curvature:
     A statistic is one of many: influence that another one shows and this one does not
     is there all the same.
 
-    The defaults of `damping` and `landmarks` were chosen on digits, against retraining,
-    with other subsets, test digits, flipped labels and seeds than the figures in the
-    documentation are from.
+    The curvature of cross-entropy weighs outer products of margins' gradients by
+    p (1 - p), which leaves out examples that the model gets wrong as well as those it
+    is sure of. ``"residual"`` weighs them by 1 - p, which is as much where the model is
+    sure and keeps the wrong ones, such as mislabelled examples; ``"gauss-newton"`` by
+    1; ``"fisher"`` by (1 - p)^2.
+
+    The defaults of `kind`, `damping` and `landmarks` were chosen on digits, against
+    retraining, with other subsets, test digits, flipped labels and seeds than the
+    figures in the documentation are from.
 
     References
     ----------
@@ -116,7 +125,7 @@ class Curvature:
 
     n_examples: int
     _: KW_ONLY
-    kind: str = "gauss-newton"
+    kind: str = "residual"
     structure: str = "full"
     damping: float | None = None
     landmarks: int | None = 300
@@ -124,6 +133,11 @@ class Curvature:
     trace: bool = False
     path: str | PathLike[str] | None = None
     random_state: int = 0
+
+    @property
+    def power(self) -> float:
+        """Which power of r divides the losses' gradients in H."""
+        return _POWER[self.kind]
 
     def __post_init__(self) -> None:
         self._check_choice("structure", _DAMPING)

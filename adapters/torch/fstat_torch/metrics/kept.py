@@ -105,7 +105,7 @@ class KeptGradients:
 
     def watching(self) -> AbstractContextManager[list[Tensor]]:
         """Collect what arrives at the model's output, where the metric needs it."""
-        if self._metric.kind == "gauss-newton":
+        if self._metric.power:
             return watching_outputs(self._model)
         return nullcontext([])
 
@@ -133,7 +133,7 @@ class KeptGradients:
         if not self._met.max() >= 0 and not self._pending:
             self._warn_of_starting_over()
         index = torch.from_numpy(examples.astype(np.int64))
-        if self._metric.kind == "gauss-newton":
+        if self._metric.power:
             size = residuals(arrived, len(index))
         before = self._met[index]
         self._met[index] = -1  # until the update is whole
@@ -143,7 +143,7 @@ class KeptGradients:
         self._met[index[passed]] = before[passed]
         index = index[kept]
         self._scale[index] = scale
-        if self._metric.kind == "gauss-newton":
+        if self._metric.power:
             self._residual[index] = size[kept]
         self._pending.append(index)
 
@@ -238,11 +238,11 @@ class KeptGradients:
         holders.check(self._store)
         scale = holders.numbers(self._scale)[index]
         weight = scale
-        if self._metric.kind == "gauss-newton":
+        if self._metric.power:
             size = holders.numbers(self._residual)[index] * scale
             # Below this, what is left of 1 - p is rounding.
             least = torch.finfo(self._store.dtype).eps ** 0.5
-            weight = size.clamp(min=least).reciprocal() * scale
+            weight = size.clamp(min=least) ** -self._metric.power * scale
         return build(self._metric, self._store, index, weight, step, holders), scale
 
     def _scores(

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_NEEDS = "`kind` 'gauss-newton' needs {what}: use Curvature(..., kind='fisher')."
+_NEEDS = "Any `kind` but 'fisher' needs {what}: use Curvature(..., kind='fisher')."
 
 
 @contextmanager

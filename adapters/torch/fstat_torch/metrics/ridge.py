@@ -146,7 +146,7 @@ class LandmarkRidge:
         own = self._weight[landmarks]
         kernel.mul_(own).mul_(own[:, None])
         self._own = own
-        mean = self._mean_square()
+        mean = float(squared_norms(store, index, weight, self._holders).mean())
         self.ridge = damping * mean
         kernel.diagonal().add_(torch.finfo(kernel.dtype).eps ** 0.5 * mean)
         self._factor = torch.linalg.cholesky(kernel)
@@ -205,13 +205,39 @@ class LandmarkRidge:
             kept = self._features
             yield rows, at, self._form(rows, at) if kept is None else kept[k]
 
-    def _mean_square(self) -> float:
-        total = sum(
-            float((self._store.squares(rows) * self._weight[at] ** 2).sum())
-            for rows, at in self._slices()
-        )
-        found = self._holders.total(torch.tensor(total, dtype=torch.float64))
-        return float(found) / len(self._index)
+
+def squared_norms(
+    store: GradientStore,
+    index: Tensor,
+    weight: Tensor,
+    holders: Holders | None = None,
+) -> Tensor:
+    """Return squared norms of weighted gradients.
+
+    Parameters
+    ----------
+    store : GradientStore
+        The gradients.
+    index : Tensor of int of shape (n,)
+        Of which examples.
+    weight : Tensor of shape (n,)
+        Their weights.
+    holders : Holders, optional
+        Which processes hold the gradients; this one by default.
+
+    Returns
+    -------
+    Tensor of float64 of shape (n,)
+        The same on all processes.
+    """
+    holders = holders or Holders()
+    places = holders.places(index)
+    own = []
+    for piece in pieces(store, len(places), 1):
+        at = places[piece]
+        squares = store.squares(store.rows(index[at])).double()
+        own.append(squares * weight[at].to(squares) ** 2)
+    return holders.together(torch.cat(own), index)
 
 
 def _kernel(store: GradientStore, everyone: Rows, weight: Tensor) -> Tensor:
