@@ -301,19 +301,7 @@ READING = """## What to read from it
 NEGATIVE = """## What else was tried
 
 What brings the curvature metric no nearer to retraining, or makes a run less noisy, is
-in [what one run misses](curvature.md), made by `docs/studies/run_noise.py`: more
-snapshots and landmarks, later ones weighing more, parameters averaged, runs averaged.
-
-Prototypes, which no script remakes and which are therefore given without figures, also
-tried, with all landmarks: a Newton step without S by S's block of the kernel; the
-margin of the changed logits rather than its first order; the Gauss-Newton matrix of all
-ten logits; gradients in H over the root of 1 - p; the run unrolled, (I - eta H_t) step
-by step, with Hessians and Gauss-Newton matrices, which costs some 30 trainings; and the
-mean of that and the metric as it is. None came clearly nearer, and unrolling, the exact
-first-order effect along one trajectory, stayed behind. The correction for the noise of
-the truth has an error of its own: the same estimates differed by 0.02 between two
-truths of the same subsets, so that differences of 0.01 on a tuning set of this size
-mean nothing."""
+in [what one run misses](curvature.md) and in [forms that were tried](forms.md)."""
 
 
 def main() -> None:
