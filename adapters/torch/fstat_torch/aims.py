@@ -72,6 +72,7 @@ class Aims:
         for part in self._batches:
             points, here = self._gradients(part, first)
             if self._moment is None:
+                points, here = points.together(here)
                 each.append(points.norms(here))
             else:
                 points, here, norms = self._moment.turned(points, here)

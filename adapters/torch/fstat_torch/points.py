@@ -220,6 +220,21 @@ class Points:
         found = products.new_zeros(len(products), len(self.names))
         return found.index_add_(1, self.owner, weighted)
 
+    def together(self, here: Captured) -> tuple[Points, Captured]:
+        """Sum the gradients of points that make up a target, if that takes no more.
+
+        Returns
+        -------
+        Points
+            The targets as if each were one point.
+        Captured
+            Their gradients; or both as they were.
+        """
+        if self.owner is None or not here.is_formed:
+            return self, here
+        whole = replace(self, weights=None, owner=None)
+        return whole, here.mixed(lambda rows: self.combine(rows.mT).mT)
+
     def norms(self, here: Captured) -> Tensor:
         """Return the norm of each target's gradient, ``(n_targets,)``."""
         if self.owner is None:

@@ -76,7 +76,7 @@ def letting_go(monkeypatch):
 
     def counted(wanted, call):
         taken.append(call.unit.name)
-        take(wanted, call)
+        return take(wanted, call)
 
     monkeypatch.setattr(arriving, "_MUCH", 0)
     monkeypatch.setattr(Wanted, "take", counted)

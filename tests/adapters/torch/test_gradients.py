@@ -430,6 +430,22 @@ def test_every_way_to_multiply_gives_the_same(budget, ghost, monkeypatch):
     check_against_loop(nn.Conv2d(30, 28, 4, groups=2).double(), rows(30, 5, 5))
 
 
+def test_gradients_that_were_formed_are_multiplied_in_slices_too(monkeypatch):
+    monkeypatch.setattr(blocks_module, "_BUDGET", 50)
+    monkeypatch.setattr(
+        blocks_module.OuterProducts, "_ghost_is_cheaper", lambda self, other: False
+    )
+    model = nn.Linear(9, 8).double()
+    capture, names = GradientCapture(model), ["weight", "bias"]
+    x, z, y, w = rows(2, 9)(B), rows(2, 9)(M), rows()(B), rows()(M)
+    with capture.training() as batch:
+        each_loss(model(x), y).sum().backward()
+    targets = capture.of(each_loss, z, w)
+    targets.per_example()
+    expected = one_by_one(model, x, y, names) @ one_by_one(model, z, w, names).mT
+    torch.testing.assert_close(batch.cross(targets), expected, rtol=1e-10, atol=1e-10)
+
+
 def test_targets_may_have_other_lengths_than_the_batch():
     model = nn.Sequential(nn.Linear(9, 8)).double()
     capture = GradientCapture(model)

@@ -153,6 +153,14 @@ def test_transposed_linear_layers(length):
     check(model, rows(length, 9), rules=["transposed linear"])
 
 
+@pytest.mark.parametrize("length", [1, 2, 40])
+def test_layers_of_few_inputs_and_many_outputs(length):
+    check(nn.Linear(2, 24).double(), rows(length, 2), rules=["linear"])
+    transposed = nn.Sequential(Conv1D(24, 2)).double()
+    check(transposed, rows(length, 2), rules=["transposed linear"])
+    check(nn.Conv1d(4, 32, 1, groups=2).double(), rows(4, length), rules=["conv1d"])
+
+
 def test_what_only_looks_like_a_transposed_linear_layer_is_run_again():
     class Scaled(Conv1D):
         def forward(self, x):

@@ -393,6 +393,64 @@ def sick(output, y):
     return cross_entropy(output, y, reduction="none") * output.new_tensor(sick.factor)
 
 
+def sequences():
+    torch.manual_seed(12)
+    model = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2)).double()
+    x = torch.randn(N, 9, 4, dtype=torch.float64)
+    return model, x, x.flatten(1).sum(1)
+
+
+def of_sequences(output, y):
+    return (output.sum((1, 2)) - y).square()
+
+
+WEIGHTS = [[1.0, -1.0], [0.5, 2.0, -3.0]]
+
+
+def sampled_sequences(model, x, y):
+    said = {"measure": of_sequences, "higher_is_better": True}
+    targets = {
+        "two": Target(x[20:22], y[20:22], weights=WEIGHTS[0], **said),
+        "three": Target(x[22:25], y[22:25], weights=WEIGHTS[1], **said),
+    }
+    return SingleRunSampler(model, targets=targets, refresh=2)
+
+
+def test_of_points_that_make_up_a_target_the_sum_is_kept_where_it_is_smaller():
+    model, x, y = sequences()
+    sampler = sampled_sequences(model, x, y)
+    with sampler.step(range(B)):
+        of_sequences(model(x[:B]), y[:B]).mean().backward()
+    assert [g.n for g in sampler._aims.gradients] == [2]
+    expected, norms = expected_alignment(
+        model,
+        lambda: (of_sequences(model(x[[k]]), y[[k]]).sum() for k in range(B)),
+        [
+            lambda: of_sequences(model(x[20:22]), y[20:22]) @ y.new_tensor(WEIGHTS[0]),
+            lambda: of_sequences(model(x[22:25]), y[22:25]) @ y.new_tensor(WEIGHTS[1]),
+        ],
+    )
+    found = sampler.trace.columns()
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(
+        found["alignment"], expected, rtol=1e-6, atol=1e-6 * scale
+    )
+    np.testing.assert_allclose(found["target_norm"][0], norms, rtol=1e-6)
+
+
+def test_a_sum_of_points_that_overflows_costs_its_own_target_only():
+    model, x, y = sequences()
+    sampler = sampled_sequences(model, x.clone(), y)
+    for step in range(3):
+        with sampler.step(range(B)):
+            of_sequences(model(x[:B]), y[:B]).mean().backward()
+        if step == 0:
+            sampler._aims._batches[0].x[0, 0] = float("inf")
+    found = sampler.trace.columns()["alignment"].reshape(3, B, 2)
+    assert np.isnan(found[2, :, 0]).all()
+    np.testing.assert_array_equal(found[0, :, 1], found[2, :, 1])
+
+
 def test_a_measure_that_overflows_later_costs_its_own_target_only():
     model, (x, y) = mlp(), data()
     targets = {

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from .blocks import Block
@@ -53,9 +52,19 @@ class Wanted:
         """Whether it is worth while to let go of a call's tensors."""
         return call.nbytes >= _MUCH
 
-    @torch.no_grad()
-    def take(self, call: Call) -> None:
-        """Form the share of a layer that was called once, and let go of its tensors."""
+    def take(self, call: Call) -> Block:
+        """Form the share of a layer that was called once, and let go of its tensors.
+
+        Parameters
+        ----------
+        call : Call
+            The call.
+
+        Returns
+        -------
+        Block
+            The gradients, to say what they cost.
+        """
         name, (gradient,) = call.unit.name, call.gradients
         assert gradient is not None
         with full_precision(gradient.device.type):
@@ -68,12 +77,13 @@ class Wanted:
                 if other is not None
             ]
             gram = block.cross(block) if self.gram else None
-            taken = Taken(found, gram, norms, block.cost())
+            taken = Taken(found, gram, norms)
             if self.sums:
                 taken.summed = block.sums()
-                taken.weighed = Taken([], None, None, block.cost())
+                taken.weighed = Taken([], None, None)
                 taken.weighed.summed = block_of_layer(call.weighed()).sums()
         call.let_go(taken)
+        return block
 
 
 class Taken:
@@ -94,8 +104,6 @@ class Taken:
         Inner products with one another.
     norms : Tensor of shape (n,) or None
         Squared norms.
-    cost : tuple of (str, float, float)
-        What the layer's block says.
     """
 
     def __init__(
@@ -103,12 +111,10 @@ class Taken:
         found: list[tuple[Block, Tensor]],
         gram: Tensor | None,
         norms: Tensor | None,
-        cost: tuple[str, float, float],
     ) -> None:
         self._others = [other for other, _ in found]  # so that they stay who they are
         self._found: dict[int, Tensor | None] = {id(b): x for b, x in found}
         self._found[id(self)], self._norms = gram, norms
-        self._cost = cost
         self.summed: dict[str, Tensor] | None = None
         self.weighed: Taken | None = None
 
@@ -136,8 +142,8 @@ class Taken:
         raise RuntimeError(_GONE)
 
     def cost(self) -> tuple[str, float, float]:
-        """Route, and operations and bytes of the inner products of the batch."""
-        return self._cost
+        """Route, operations and bytes, which were noted when there was a block."""
+        raise RuntimeError(_GONE)
 
 
 _GONE = "gradients were let go as they arrived: what is wanted of them must be said."

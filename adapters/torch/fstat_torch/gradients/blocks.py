@@ -18,6 +18,8 @@ from torch import Tensor
 _BUDGET = 2**23
 # A product of two T x T matrices is bound by memory: about this many flops an entry.
 _GHOST_OVERHEAD = 16
+# A product that is so many times as wide as it is long is formed in its wide form.
+_SKINNY = 8
 
 
 class Block(Protocol):
@@ -98,15 +100,38 @@ def outer_products(
 
     Takes the parameters of `OuterProducts`.
     """
-    block = OuterProducts(inputs, outputs, weight, bias, transposed)
-    if inputs.ndim == 2:
-        return block
-    places, d_in = inputs.shape[2:]
-    d_out = outputs.shape[3]
+    places = 1 if inputs.ndim == 2 else inputs.shape[-2]
+    d_in, d_out = inputs.shape[-1], outputs.shape[-1]
     # A formed gradient that is no larger than its factors is also no slower to use.
-    if places > 1 and d_in * d_out <= places * (d_in + d_out):
-        return Dense(block.materialised())
-    return block
+    if places == 1 or d_in * d_out > places * (d_in + d_out):
+        return OuterProducts(inputs, outputs, weight, bias, transposed)
+    gradients = formed(inputs, outputs)
+    found = {weight: gradients.mT if transposed else gradients}
+    if bias is not None:
+        found[bias] = outputs.sum(-2)
+    return Dense(found)
+
+
+def formed(a: Tensor, g: Tensor) -> Tensor:
+    """Sum outer products over the places of use.
+
+    Parameters
+    ----------
+    a : Tensor of shape (n, ..., places, d_in)
+        What a weight was multiplied with.
+    g : Tensor of shape (n, ..., places, d_out)
+        The gradient of the loss at what came out.
+
+    Returns
+    -------
+    Tensor of shape (n, ..., d_out, d_in)
+        ``sum_t g_t a_t^T``.
+    """
+    multiply = torch.bmm if a.ndim == 3 else torch.matmul  # by far less to be said
+    # A product of few rows is faster than one of few columns.
+    if a.shape[-1] * _SKINNY <= g.shape[-1]:
+        return multiply(a.mT, g).mT
+    return multiply(g.mT, a)
 
 
 class OuterProducts:
@@ -114,9 +139,9 @@ class OuterProducts:
 
     Parameters
     ----------
-    inputs : Tensor of shape (n, groups, places, d_in) or (n, d_in)
+    inputs : Tensor of shape (n, groups, places, d_in), (n, places, d_in) or (n, d_in)
         What the weight was multiplied with.
-    outputs : Tensor of shape (n, groups, places, d_out) or (n, d_out)
+    outputs : Tensor of the same shape but for the last dimension, d_out
         The gradient of the loss at what came out.
     weight : str
         Name of the weight.
@@ -139,7 +164,7 @@ class OuterProducts:
         self._transposed = transposed
         self._formed: Tensor | None = None
         self._n, *places, self._d_in = inputs.shape
-        self._groups, self._places = places or (1, 1)
+        self._groups, self._places = [1, 1, *places][-2:]
         self._d_out = outputs.shape[-1]
         self._versions = inputs._version, outputs._version
 
@@ -157,18 +182,18 @@ class OuterProducts:
 
     @property
     def _a(self) -> Tensor:
-        a = self._inputs
-        return a if a.ndim == 4 else a.reshape(self._n, 1, 1, self._d_in)
+        a, shape = self._inputs, (self._n, self._groups, self._places, self._d_in)
+        return a if a.ndim == 4 else a.reshape(shape)
 
     @property
     def _g(self) -> Tensor:
-        g = self._outputs
-        return g if g.ndim == 4 else g.reshape(self._n, 1, 1, self._d_out)
+        g, shape = self._outputs, (self._n, self._groups, self._places, self._d_out)
+        return g if g.ndim == 4 else g.reshape(shape)
 
     def _rows(self) -> tuple[Tensor, Tensor]:
         """Give the factors of a weight that was used once."""
         a, g = self._inputs, self._outputs
-        return (a, g) if a.ndim == 2 else (a[:, 0, 0], g[:, 0, 0])
+        return (a, g) if a.ndim == 2 else (a.flatten(1), g.flatten(1))
 
     @property
     def _size(self) -> int:
@@ -176,20 +201,24 @@ class OuterProducts:
 
     def _form(self, start: int = 0, stop: int | None = None) -> Tensor:
         """Form the weight's gradients (of a slice of the outputs), (n, size)."""
+        whole = stop is None or stop - start >= self._d_out
         if self._formed is None:
             self._check()
-            whole = stop is None or stop - start >= self._d_out
-            part = (self._g[..., start:stop].mT @ self._a).flatten(1)
+            part = formed(self._a, self._g[..., start:stop]).flatten(1)
             if not whole:
                 return part
             self._formed = part
-        return self._formed
+        if whole:
+            return self._formed
+        shape = self._n, self._groups, self._d_out, self._d_in
+        return self._formed.view(shape)[:, :, start:stop].flatten(1)
 
-    def _as_stored(self, formed: Tensor) -> Tensor:
+    def _as_stored(self, gradients: Tensor) -> Tensor:
         """Put the elements of ``(..., d_out * d_in)`` in the weight's own order."""
         if not self._transposed:
-            return formed
-        return formed.view(*formed.shape[:-1], self._d_out, self._d_in).mT.flatten(-2)
+            return gradients
+        shape = *gradients.shape[:-1], self._d_out, self._d_in
+        return gradients.view(shape).mT.flatten(-2)
 
     def _biases(self) -> Tensor:
         return self._g.sum(2).flatten(1)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager as ContextManager
 from contextlib import nullcontext
 from copy import copy
@@ -30,6 +31,9 @@ def rows_times(x: Tensor, weights: Tensor) -> Tensor:
     return x * weights.view(-1, *[1] * (x.ndim - 1))
 
 
+Versions = tuple[tuple[Tensor, int], ...]
+
+
 @dataclass(eq=False, slots=True)
 class Call:
     """One call of a unit.
@@ -42,10 +46,10 @@ class Call:
         How many calls were before it.
     args, kwargs
         Its arguments, detached but not copied.
-    outputs : list of Tensor
+    outputs : sequence of Tensor
         The outputs that carry a gradient, detached but not copied; empty unless the
         unit is to run again.
-    places : list of int
+    places : sequence of int
         Where those are among the leaves of the output.
     gradients : list of Tensor or None
         The gradient at each of them, None where none arrived.
@@ -59,36 +63,39 @@ class Call:
         What was formed of it already, after which the rest was let go.
     dtypes : set of dtype
         Types of gradients that were let go.
+    reached : bool
+        Whether the loss depends on this call.
     """
 
     unit: Unit
     number: int
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
-    outputs: list[Tensor] = field(default_factory=list)
-    places: list[int] = field(default_factory=lambda: [0])
-    gradients: list[Tensor | None] = field(default_factory=list)
+    outputs: Sequence[Tensor] = ()
+    places: Sequence[int] = (0,)
+    gradients: Sequence[Tensor | None] = (None,)
     shape: torch.Size | None = None
     autocast: tuple[str, torch.dtype | None] | None = None
     random: Tensor | None = None
     block: Block | None = None
-    dtypes: set[torch.dtype] = field(default_factory=set)
+    dtypes: AbstractSet[torch.dtype] = frozenset()
+    reached: bool = False
     backwards: int = 0
     _later: tuple[Callable[[], Any], Callable[[], Any] | None] | None = None
-    _versions: list[list[tuple[Tensor, int]]] = field(default_factory=list)
+    _given: Versions = ()
+    _gave: Versions = ()
 
+    # Of a large model there are many calls: they hold little that has to be made.
     def __post_init__(self) -> None:
-        self.gradients = [None] * len(self.places)
+        if len(self.places) > 1:
+            self.gradients = (None,) * len(self.places)
         self._note_versions()
 
     def _note_versions(self) -> None:
-        inputs: Iterable[Any] = self.args
+        inputs: Sequence[Any] = self.args
         if self.unit.runs_again:
             inputs = pytree.tree_leaves((self.args, self.kwargs))
-        self._versions = [
-            [(x, version(x)) for x in tensors if isinstance(x, Tensor)]
-            for tensors in (inputs, self.outputs)
-        ]
+        self._given, self._gave = _versions(inputs), _versions(self.outputs)
 
     def wait_for(
         self, arguments: Callable[[], Any], outputs: Callable[[], Any] | None
@@ -102,7 +109,7 @@ class Call:
             arguments, outputs = self._later
             self._later = None
             self.args, self.kwargs, self.random = arguments()
-            self.outputs = outputs() if outputs is not None else []
+            self.outputs = outputs() if outputs is not None else ()
             self._note_versions()
         if self.gradients[place] is not None:
             self.backwards += 1
@@ -110,22 +117,25 @@ class Call:
             gradient = gradient.reshape(self.shape)
         # Kept itself rather than detached: autograd may only reuse the memory of a
         # gradient that nobody else holds.
-        self.gradients[place] = gradient
+        if len(self.places) == 1:
+            self.gradients = (gradient,)
+        else:
+            self.gradients = (
+                *self.gradients[:place],
+                gradient,
+                *self.gradients[place + 1 :],
+            )
+        self.reached = True
 
     def let_go(self, block: Block) -> None:
         """Keep what was formed of the call, and nothing that it was formed of."""
         self.block, self.dtypes = block, self.arrived_dtypes
-        self.args, self.gradients, self._versions = (), [None], [[], []]
+        self.args, self.gradients, self._given, self._gave = (), (None,), (), ()
 
     @property
-    def arrived_dtypes(self) -> set[torch.dtype]:
+    def arrived_dtypes(self) -> AbstractSet[torch.dtype]:
         """Types of the gradients that arrived, also of those that were let go."""
         return self.dtypes | {g.dtype for g in self.gradients if g is not None}
-
-    @property
-    def reached(self) -> bool:
-        """Whether the loss depends on this call."""
-        return self.block is not None or any(g is not None for g in self.gradients)
 
     def same_autocast(self) -> ContextManager[Any]:
         """Autocast as it was during the call."""
@@ -144,7 +154,7 @@ class Call:
         """
         reached = [k for k, g in enumerate(self.gradients) if g is not None]
         for k, found in zip(reached, again, strict=True):
-            first, before = self._versions[1][k]
+            first, before = self._gave[k]
             if version(first) == before and not alike(found, first):
                 return False
         return True
@@ -158,10 +168,10 @@ class Call:
     def weighed(self) -> Call:
         """Return the call with gradients of the examples weighed by `row_weights`."""
         other = copy(self)
-        other.gradients = [
+        other.gradients = tuple(
             None if g is None else rows_times(g, row_weights(len(g), g))
             for g in self.gradients
-        ]
+        )
         return other
 
     @property
@@ -173,7 +183,7 @@ class Call:
     @property
     def is_untouched(self) -> bool:
         """Whether its inputs still hold what the module saw."""
-        return all(version(x) == before for x, before in self._versions[0])
+        return all(version(x) == before for x, before in self._given)
 
     def check(self) -> None:
         """Refuse inputs that no longer hold what the module saw."""
@@ -182,3 +192,9 @@ class Call:
                 f"an input of {self.unit.label} was modified in place after use: "
                 "use the out-of-place operation."
             )
+
+
+def _versions(values: Sequence[Any]) -> Versions:
+    if len(values) == 1 and isinstance(values[0], Tensor):
+        return ((values[0], version(values[0])),)
+    return tuple((x, version(x)) for x in values if isinstance(x, Tensor))

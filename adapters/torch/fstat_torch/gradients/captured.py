@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -77,6 +77,33 @@ class Captured:
         }
         found._fill(1, blocks, dtypes)
         return found
+
+    def mixed(self, mix: Callable[[Tensor], Tensor]) -> Captured:
+        """Form linear combinations of the examples' gradients.
+
+        Parameters
+        ----------
+        mix : callable
+            Takes one row an example, and returns as many others for any columns.
+
+        Returns
+        -------
+        Captured
+            One gradient for each of these rows, formed.
+        """
+        found = Captured(self._plan)
+        mixed = {
+            unit: Dense({k: mix(g) for k, g in block.materialised().items()})
+            for unit, block in self.blocks.items()
+        }
+        n = next(iter(mixed.values())).n
+        found._fill(n, dict(mixed), self._dtypes)
+        return found
+
+    @property
+    def is_formed(self) -> bool:
+        """Whether all gradients are formed, so that sums of them are no larger."""
+        return all(isinstance(block, Dense) for block in self.blocks.values())
 
     @property
     def is_whole(self) -> bool:

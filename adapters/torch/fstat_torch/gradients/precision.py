@@ -24,6 +24,9 @@ def precise(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
+_AS_IT_IS: ContextManager[Any] = nullcontext()
+
+
 def autocasts(device: str) -> bool:
     """Whether autocast is on, where a device has it."""
     available = torch.amp.is_autocast_available(device)
@@ -34,7 +37,7 @@ def full_precision(device: str) -> ContextManager[Any]:
     """No autocast inside."""
     if autocasts(device):
         return torch.autocast(device, enabled=False)
-    return nullcontext()
+    return _AS_IT_IS
 
 
 def autocast_of(x: Tensor) -> tuple[str, torch.dtype | None]:

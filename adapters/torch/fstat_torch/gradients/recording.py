@@ -217,7 +217,9 @@ class Recording:
             and self._wanted.takes(call)
         ):
             self._taken.add(unit.name)
-            self._wanted.take(call)
+            block = self._wanted.take(call)
+            if unit.name not in self._plan.costs:
+                self._plan.costs[unit.name] = block.cost()
 
     def _is_only_use(self, unit: Unit) -> bool:
         """Whether no other call of a layer will get a gradient in this pass."""

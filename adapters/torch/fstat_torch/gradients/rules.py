@@ -87,14 +87,11 @@ def _multiplied(
     def rule(calls: list[Call]) -> Block:
         names = calls[0].unit.names
         weight, bias = names.get("weight"), names.get("bias")
-        once = factors is _linear_factors and len(calls) == 1
-        if weight is not None and once and calls[0].args[0].ndim == 2:
-            return outer_products(*_rows(calls[0]), weight, bias, transposed)
         pairs = [factors(call, weight is not None) for call in calls]
         outputs = _join([g for _, g in pairs])
         if weight is None:
             assert bias is not None
-            return Dense({bias: outputs.sum(2)})
+            return Dense({bias: outputs if outputs.ndim == 2 else outputs.sum(-2)})
         inputs = _join([a for a, _ in pairs if a is not None])
         return outer_products(inputs, outputs, weight, bias, transposed)
 
@@ -102,25 +99,24 @@ def _multiplied(
 
 
 def _join(parts: list[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
-
-
-def _rows(call: Call) -> tuple[Tensor, Tensor]:
-    """Factors of a linear layer that was used once."""
-    g = call.gradients[0]
-    assert g is not None
-    return same_precision(call.args[0], g)
+    if len(parts) == 1:
+        return parts[0]
+    return torch.cat([x if x.ndim > 2 else x.unsqueeze(1) for x in parts], -2)
 
 
 def _linear_factors(call: Call, weight: bool) -> tuple[Tensor | None, Tensor]:
-    """Factors of a linear layer: one place per position of the sequence."""
-    g = call.gradients[0]
+    """Factors of a linear layer: one place per position of the sequence, if any."""
+    (g,) = call.gradients
     assert g is not None
-    n = g.shape[0]
     if not weight:
-        return None, precise(g).reshape(n, 1, -1, g.shape[-1])
+        return None, _sequence(precise(g))
     x, g = same_precision(call.args[0], g)
-    return x.reshape(n, 1, -1, x.shape[-1]), g.reshape(n, 1, -1, g.shape[-1])
+    return _sequence(x), _sequence(g)
+
+
+def _sequence(x: Tensor) -> Tensor:
+    """Put all places of use in one dimension."""
+    return x if x.ndim < 4 else x.flatten(1, -2)
 
 
 def _embedding(calls: list[Call]) -> Block:

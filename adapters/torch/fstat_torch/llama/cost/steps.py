@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ...gradients import Captured, GradientCapture, Wanted
+from ...gradients.blocks import Block
 from ...metrics import exact_code
 from ..models import add_lora, require
 from .meter import Meter, Phase
@@ -259,10 +260,10 @@ class _Wanted(Wanted):
 
     meter: list[Meter] = field(default_factory=list)
 
-    def take(self, call: Any) -> None:
+    def take(self, call: Any) -> Block:
         """Form the share of a layer."""
         with self.meter[0].phase(_WITH_TARGETS if self.targets else _OF_BATCH):
-            super().take(call)
+            return super().take(call)
 
 
 def _kept(captured: Captured) -> list[Tensor]:
