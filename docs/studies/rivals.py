@@ -282,17 +282,16 @@ Made by `docs/studies/rivals.py`; packages in `docs/studies/rivals-requirements.
 READING = """## What to read from it
 
 - In correlation the curvature metric leads all other packages, with intervals of the
-  difference that exclude 0, at a twelfth of the cost, or less, of those that
-  reach 0.7.
+  difference that exclude 0, at a twelfth of the cost, or less, of those that reach 0.7.
 - Costs compare methods with each other. All were timed beside other processes.
 - In telling positive pairs it is at what the truth allows, and ahead of all other
-  packages; of the best of them by less than the error. In telling negative ones it leads
-  dot products, cosines, TracIn, TRAK of one model, and EK-FAC and conjugate gradients
-  with their defaults; its lead over the other variants is within the error.
+  packages; of the best of them by less than the error. In telling negative ones it
+  leads dot products, cosines, TracIn, TRAK of one model, and EK-FAC and conjugate
+  gradients with their defaults; its lead over the other variants is within the error.
 - It is not the most consistent between runs: dot products, TracIn and tuned conjugate
-  gradients are ahead of the 300 random landmarks. With all landmarks it is level with the
-  last of these, and with twice the snapshots ahead, at less than half their cost; dot
-  products, which agree with retraining least, stay ahead of everything.
+  gradients are ahead of the 300 random landmarks. With all landmarks it is level with
+  the last of these, and with twice the snapshots ahead, at less than half their cost;
+  dot products, which agree with retraining least, stay ahead of everything.
 - The damping matters as much as the package: untuned, conjugate gradients and TRAK fall
   far behind, and tuning takes retrained models.
 - P and Q, formed from other packages' scores, bring most of them nearer to retraining:
