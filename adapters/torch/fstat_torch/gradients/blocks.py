@@ -18,8 +18,8 @@ from torch import Tensor
 _BUDGET = 2**23
 # A product of two T x T matrices is bound by memory: about this many flops an entry.
 _GHOST_OVERHEAD = 16
-# A product that is so many times as wide as it is long is formed in its wide form.
-_SKINNY = 8
+# Processors are slow at products of fewer columns than this; of as few rows, not.
+_FEW = 16
 
 
 class Block(Protocol):
@@ -128,8 +128,7 @@ def formed(a: Tensor, g: Tensor) -> Tensor:
         ``sum_t g_t a_t^T``.
     """
     multiply = torch.bmm if a.ndim == 3 else torch.matmul  # by far less to be said
-    # A product of few rows is faster than one of few columns.
-    if a.shape[-1] * _SKINNY <= g.shape[-1]:
+    if a.shape[-1] < _FEW <= g.shape[-1]:
         return multiply(a.mT, g).mT
     return multiply(g.mT, a)
 
