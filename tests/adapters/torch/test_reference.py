@@ -226,7 +226,8 @@ def test_a_curvature_of_a_model_that_stands_still_is_that_of_kept_gradients(form
 
 
 def test_a_curvature_is_traks_formula_at_that_moment():
-    sampler = scored(Curvature(N, landmarks=None, damping=2.0))
+    metric = Curvature(N, kind="gauss-newton", landmarks=None, damping=2.0)
+    sampler = scored(metric)
     model, (x, y) = sampler.model, data()
     p = model(x).softmax(1).gather(1, y[:, None])[:, 0].detach()
     g = each(model, x, y)

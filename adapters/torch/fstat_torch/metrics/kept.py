@@ -139,9 +139,10 @@ class KeptGradients:
         self._met[index] = -1  # until the update is whole
         with full_precision(next(self._model.parameters()).device.type):
             kept = self._store.put(index, batch)
-        passed = ~torch.isin(index, index[kept])
-        self._met[index[passed]] = before[passed]
-        index = index[kept]
+        if len(kept) < len(index):
+            passed = ~torch.isin(index, index[kept])
+            self._met[index[passed]] = before[passed]
+            index = index[kept]
         self._scale[index] = scale
         if self._metric.power:
             self._residual[index] = size[kept]

@@ -128,7 +128,7 @@ class OuterCode:
 
     def squares(self, one: Parts) -> Tensor:
         """Return their squared norms, (n,)."""
-        return (one[0].square().sum(1) + self.layer.bias) * one[1].square().sum(1)
+        return (_squares(one[0]) + self.layer.bias) * _squares(one[1])
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class FormedCode:
 
     def squares(self, one: Parts) -> Tensor:
         """Return their squared norms, (n,)."""
-        return one[0].square().sum(1)
+        return _squares(one[0])
 
 
 def exact_code(name: str, block: Block) -> Code:
@@ -172,6 +172,11 @@ def exact_code(name: str, block: Block) -> Code:
         if places == 1 and d_in + d_out <= d_in * d_out:
             return OuterCode(layer)
     return FormedCode()
+
+
+def _squares(rows: Tensor) -> Tensor:
+    # Without a tensor of all squares.
+    return torch.linalg.vector_norm(rows, dim=1).square()
 
 
 def formed(block: Block) -> Tensor:

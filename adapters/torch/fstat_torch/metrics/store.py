@@ -74,12 +74,13 @@ class GradientStore:
         sound = [_finite(part) for parts in new.values() for part in parts]
         kept = kept[torch.stack(sound).all(dim=0).cpu()[kept]]
         rows = self._places().reserve(index[kept])
+        every = len(kept) == len(index)
         for name, parts in new.items():
             if name not in self._kept:
                 self._kept[name] = self._room(parts)
             for held, part in zip(self._kept[name], parts, strict=True):
-                at = rows.to(held.device)
-                held.index_copy_(0, at, part[kept.to(part.device)].to(held))
+                chosen = part if every else part[kept.to(part.device)]
+                held.index_copy_(0, rows.to(held.device), chosen.to(held))
         for name in self._kept.keys() - new.keys():
             last = self._kept[name][-1]
             last.index_fill_(0, rows.to(last.device), 0.0)
@@ -270,6 +271,8 @@ class GradientStore:
 
 def _last_of_each(index: Tensor) -> Tensor:
     """Return where each number stands that comes no more."""
+    if len(index.unique()) == len(index):
+        return torch.arange(len(index))
     order = index.argsort(stable=True)
     ordered = index[order]
     last = torch.ones_like(ordered, dtype=torch.bool)
