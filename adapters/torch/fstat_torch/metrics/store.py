@@ -271,7 +271,7 @@ class GradientStore:
 
 def _last_of_each(index: Tensor) -> Tensor:
     """Return where each number stands that comes no more."""
-    if len(index.unique()) == len(index):
+    if len(set(index.tolist())) == len(index):
         return torch.arange(len(index))
     order = index.argsort(stable=True)
     ordered = index[order]
