@@ -24,7 +24,7 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.special import logsumexp
 
 from fstat.ground_truth import Agreement, agreement
-from fstat_torch import Curvature, GradientCapture
+from fstat_torch import GradientCapture
 from fstat_torch.measures import log_odds
 
 PAGE = "forms.md"
@@ -349,12 +349,8 @@ def uniform(seed: int) -> Array:
     def drawn(squares: Array, m: int, rng: np.random.Generator) -> torch.Tensor:
         return torch.from_numpy(np.sort(rng.choice(len(squares), m, replace=False)))
 
-    problem = problem_of("mlp", "tuning")
-    metric = Curvature(len(problem.everyone), random_state=seed)
     with mock.patch("fstat_torch.metrics.building.drawn", drawn):
-        sampler = problem.trainer.sample(seed, metric=metric)
-    mu = sampler.observations(problem.subsets).composed().mu
-    return mu.reshape(len(problem.subsets), -1)
+        return curvature_scores.func("mlp", "tuning", seed)[""].mu
 
 
 def all_forms(seeds: list[int]) -> dict[str, Array]:

@@ -105,14 +105,14 @@ def outer_products(
     # A formed gradient that is no larger than its factors is also no slower to use.
     if places == 1 or d_in * d_out > places * (d_in + d_out):
         return OuterProducts(inputs, outputs, weight, bias, transposed)
-    gradients = formed(inputs, outputs)
+    gradients = sum_outer_products(inputs, outputs)
     found = {weight: gradients.mT if transposed else gradients}
     if bias is not None:
         found[bias] = outputs.sum(-2)
     return Dense(found)
 
 
-def formed(a: Tensor, g: Tensor) -> Tensor:
+def sum_outer_products(a: Tensor, g: Tensor) -> Tensor:
     """Sum outer products over the places of use.
 
     Parameters
@@ -203,7 +203,7 @@ class OuterProducts:
         whole = stop is None or stop - start >= self._d_out
         if self._formed is None:
             self._check()
-            part = formed(self._a, self._g[..., start:stop]).flatten(1)
+            part = sum_outer_products(self._a, self._g[..., start:stop]).flatten(1)
             if not whole:
                 return part
             self._formed = part

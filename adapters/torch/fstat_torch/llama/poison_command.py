@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
         "--dtype",
         choices=("float32", "bfloat16"),
         default=Config.dtype,
-        help="of the model; bfloat16 takes half the time where the processor knows it",
+        help="of the model; bfloat16 is faster where the processor knows it",
     )
     add("--seed", type=int, default=0, help="of data, adapters and order")
     add("--baselines", action="store_true", help="also delete by each other score")

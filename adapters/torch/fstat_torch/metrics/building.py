@@ -68,7 +68,9 @@ def build(
     rng = np.random.default_rng([metric.random_state, step])
     squares = squared_norms(store, index, weight, holders)
     landmarks = drawn(squares.cpu().numpy(), metric.landmarks, rng)
-    return LandmarkRidge(store, index, weight, metric.damping, landmarks, holders)
+    return LandmarkRidge(
+        store, index, weight, metric.damping, landmarks, holders, squares
+    )
 
 
 def drawn(squares: NDArray[np.float64], m: int, rng: np.random.Generator) -> Tensor:

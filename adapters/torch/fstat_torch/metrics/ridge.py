@@ -119,6 +119,8 @@ class LandmarkRidge:
     holders : Holders, optional
         Which processes hold the gradients; this one by default. The gradients of the
         landmarks are exchanged, and each process scores its own examples.
+    squares : Tensor of shape (n,), optional
+        What `squared_norms` returned, if it was asked before.
 
     References
     ----------
@@ -136,6 +138,7 @@ class LandmarkRidge:
         damping: float,
         landmarks: Tensor,
         holders: Holders | None = None,
+        squares: Tensor | None = None,
     ) -> None:
         self._store, self._index = store, index
         self._holders = holders or Holders()
@@ -146,7 +149,9 @@ class LandmarkRidge:
         own = self._weight[landmarks]
         kernel.mul_(own).mul_(own[:, None])
         self._own = own
-        mean = float(squared_norms(store, index, weight, self._holders).mean())
+        if squares is None:
+            squares = squared_norms(store, index, weight, self._holders)
+        mean = float(squares.mean())
         self.ridge = damping * mean
         kernel.diagonal().add_(torch.finfo(kernel.dtype).eps ** 0.5 * mean)
         self._factor = torch.linalg.cholesky(kernel)

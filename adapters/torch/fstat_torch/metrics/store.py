@@ -271,13 +271,8 @@ class GradientStore:
 
 def _last_of_each(index: Tensor) -> Tensor:
     """Return where each number stands that comes no more."""
-    if len(set(index.tolist())) == len(index):
-        return torch.arange(len(index))
-    order = index.argsort(stable=True)
-    ordered = index[order]
-    last = torch.ones_like(ordered, dtype=torch.bool)
-    last[:-1] = ordered[1:] != ordered[:-1]
-    return order[last].sort().values
+    last = {number: place for place, number in enumerate(index.tolist())}
+    return torch.tensor(sorted(last.values()), dtype=torch.int64)
 
 
 def _finite(part: Tensor) -> Tensor:
