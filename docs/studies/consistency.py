@@ -216,7 +216,7 @@ digits.
 {accuracy_table(found)}
 
 The most consistent method here is "{steady}", the most accurate "{right}". Sums of dot
-products say nearly the same in every run, and agree with retraining least; EK-FAC and
+products say nearly the same in every run, and are far from retraining; EK-FAC and
 DVEmb vary more between runs than these, and agree far better. So lower variance between
 runs is no reason to believe a score: agreement with retraining is.
 

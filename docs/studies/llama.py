@@ -35,7 +35,7 @@ SHOWN = {
 
 
 def config(seed: int, data: int | None = None) -> Config:
-    # Twice as fast as single precision where a processor knows bfloat16.
+    # Faster than single precision where a processor knows bfloat16.
     recipe = Recipe(seed=seed if data is None else data)
     return Config(recipe=recipe, seed=seed, dtype="bfloat16")
 

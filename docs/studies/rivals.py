@@ -184,7 +184,6 @@ def page(problem: Problem) -> str:
         tuning=tuning.read_text().strip() if tuning.exists() else "(not run)",
         threshold=THRESHOLD,
         reading=READING,
-        negative=NEGATIVE,
         **{name: version(name) for name in PACKAGES},
     )
 
@@ -274,7 +273,10 @@ fstat's damping and landmarks. On the tuning set:
 
 {tuning}
 
-{negative}
+## What else was tried
+
+What brings the curvature metric no nearer to retraining, or makes a run less noisy, is
+in [what one run misses](curvature.md) and in [forms that were tried](forms.md).
 
 Made by `docs/studies/rivals.py`; packages in `docs/studies/rivals-requirements.txt`.
 """
@@ -286,22 +288,17 @@ READING = """## What to read from it
 - Costs compare methods with each other. All were timed beside other processes.
 - In telling positive pairs it is at what the truth allows, and ahead of all other
   packages; of the best of them by less than the error. In telling negative ones it
-  leads dot products, cosines, TracIn, TRAK of one model, and EK-FAC and conjugate
-  gradients with their defaults; its lead over the other variants is within the error.
+  leads dot products, cosines, TracIn, DVEmb of the loss, TRAK of one model, and EK-FAC
+  and conjugate gradients with their defaults; its lead over the other variants is
+  within the error.
 - It is not the most consistent between runs: dot products, TracIn and tuned conjugate
   gradients are ahead of the 300 random landmarks. With all landmarks it is level with
-  the last of these, and with twice the snapshots ahead, at less than half their cost;
-  dot products, which agree with retraining least, stay ahead of everything.
+  the last of these, and with twice the snapshots ahead, at less than half their cost.
+  Sums of dot products, which agree with retraining far less, stay ahead.
 - The damping matters as much as the package: untuned, conjugate gradients and TRAK fall
   far behind, and tuning takes retrained models.
 - P and Q, formed from other packages' scores, bring most of them nearer to retraining:
   part of the lead is the standardisation, not the metric."""
-
-
-NEGATIVE = """## What else was tried
-
-What brings the curvature metric no nearer to retraining, or makes a run less noisy, is
-in [what one run misses](curvature.md) and in [forms that were tried](forms.md)."""
 
 
 def main() -> None:
