@@ -1,3 +1,4 @@
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -37,3 +38,11 @@ print({"torch", "statsmodels", "matplotlib.pyplot"} & set(sys.modules))
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == ["True", "set()"]
+
+
+def test_oracles_share_no_code_with_the_library():
+    for file in (ROOT / "tests/oracles").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [alias.name for alias in getattr(node, "names", [])]
+            names.append(getattr(node, "module", None) or "")
+            assert not any(name.split(".")[0].startswith("fstat") for name in names)

@@ -1,0 +1,1 @@
+"""Right answers by other means: nothing in here imports fstat."""
