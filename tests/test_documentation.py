@@ -24,6 +24,7 @@ SHOWN = {
     "trainer_transformers": "Selection(",
 }
 TRAINERS = {"accelerate", "lightning", "transformers"}
+CODE = [p for p in sorted((ROOT / "docs").glob("*.md")) if "```python" in p.read_text()]
 PAGES = [p for p in sorted((ROOT / "docs").glob("*.md")) if ">>> " in p.read_text()]
 
 
@@ -48,6 +49,51 @@ def test_pages_show_what_happens(page):
         str(page), module_relative=False, optionflags=options
     )
     assert tried and not failed
+
+
+def blocks_of(page):
+    """Return the python blocks of a page, without those that say they are fragments."""
+    blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(), flags=re.M | re.S)
+    return [block for block in blocks if not block.startswith("# fragment")]
+
+
+def kept_trace(folder):
+    """Leave the trace that `docs/full-size.md` reads, of a smaller run."""
+    import torch
+
+    from fstat_torch import SingleRunSampler
+
+    model, x = torch.nn.Linear(3, 2), torch.randn(120, 3)
+    targets = {"self": "self", "a": (x[:1], torch.tensor([1]))}
+    with SingleRunSampler(model, targets=targets, path=folder) as sampler:
+        for index in torch.arange(120).split(4) * 2:
+            with sampler.step(index):
+                loss = torch.nn.functional.cross_entropy(model(x[index]), index % 2)
+                loss.backward()
+
+
+@pytest.mark.parametrize("page", CODE, ids=lambda path: path.stem)
+def test_the_code_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
+    pytest.importorskip("torch")
+    monkeypatch.chdir(tmp_path)
+    if page.stem == "full-size":
+        kept_trace("traces/all")
+    namespace = {}
+    for block in blocks_of(page):
+        exec(compile(block, page.name, "exec"), namespace)
+
+
+def test_few_blocks_of_code_are_fragments():
+    fragments = [
+        block
+        for page in CODE
+        for block in re.findall(
+            r"^```python\n(# fragment.*?)^```", page.read_text(), re.M | re.S
+        )
+    ]
+    assert len(fragments) <= 4
+    for block in fragments:
+        compile(block, "fragment", "exec")
 
 
 def test_the_code_of_the_readme_runs_from_top_to_bottom():
