@@ -12,13 +12,15 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
+from ._samples import by_pair, columns_of, index_of, pair_names, samples
 from ._validation import (
     FloatArray,
     confidence,
     no_infinity,
-    numeric,
+    number,
     option,
-    samples,
+    positive,
+    random_state,
     whole_number,
 )
 from .empirical import levy_distance
@@ -159,7 +161,7 @@ class FInfluence(BaseEstimator):
         Whether the Gaussian limit describes the samples: p-values of normality, equal
         variances and the curve, and how far off it is. None where not checked.
     names_ : dict of str to ndarray
-        What each pair is, as `Observations` name it.
+        What each pair is, as `Observations` or the columns of data frames name it.
     quantity_ : str
         What `mu_` is and what its interval covers.
     self_influence_ : bool
@@ -278,13 +280,15 @@ class FInfluence(BaseEstimator):
         Parameters
         ----------
         P : array-like of shape (n,) or (n, n_pairs), or Observations
-            The statistic without the subset; NaN where not observed. `Observations`
-            hold P and Q, and say how they were made.
+            The statistic without the subset; NaN or masked where not observed.
+            `Observations` hold P and Q, and say how they were made.
         Q : array-like of shape (m,) or (m, n_pairs), optional
-            The statistic with the subset.
+            The statistic with the subset. Columns of data frames are matched to those
+            of P by name, and named in `names_`; rows of paired frames and series must
+            have the same index.
         steps, runs : array-like of shape (n,), or pair of them, optional
             Which rows belong together (``dependence="clustered"``); a tuple
-            ``(of_P, of_Q)`` where P and Q differ in length.
+            ``(of_P, of_Q)`` where P and Q differ in length. None may be missing.
 
         Returns
         -------
@@ -295,8 +299,8 @@ class FInfluence(BaseEstimator):
         ------
         ValueError
             If a parameter is not one of its options, or the observations are empty,
-            infinite, not numeric or of shapes that do not fit, or, for one pair, too
-            few or without spread.
+            infinite, not numeric or of shapes or names that do not fit, or, for one
+            pair, too few or without spread.
 
         Warns
         -----
@@ -353,7 +357,7 @@ class FInfluence(BaseEstimator):
                 "`partial_fit` needs an `interval` other than 'bootstrap', which needs "
                 "all observations at once: use `fit`."
             )
-        p, q = samples(P, Q, self.paired)
+        p, q = samples(P, Q, self.paired, self.__dict__.get("_columns"))
         before: list[CentralSums] | None = self.__dict__.get("_tables")
         if before is None and hasattr(self, "mu_"):
             raise ValueError(
@@ -361,7 +365,7 @@ class FInfluence(BaseEstimator):
                 "estimator to all of them."
             )
         if before is None:
-            self._begin(p, self.paired, self.scale)
+            self._begin(p, self.paired, self.scale, columns_of(P))
         elif p.shape[1:] != self._shape:
             raise ValueError(
                 f"`P` must be of the {self._n_pairs} pairs of the blocks before, got "
@@ -401,9 +405,8 @@ class FInfluence(BaseEstimator):
         """
         check_is_fitted(self, "mu_")
         option(alternative, "alternative", ("two-sided", "greater", "less"))
-        if not np.isfinite(null):
-            raise ValueError(f"`null` must be finite, got {null!r}.")
-        return self._out(self._inference.pvalue(float(null), alternative))
+        mu = number(null, "null")
+        return self._out(self._inference.pvalue(mu, alternative))
 
     def confidence_interval(self, confidence_level: float = 0.95) -> ConfidenceInterval:
         """Return the interval of all mu that a two-sided test does not reject.
@@ -468,7 +471,7 @@ class FInfluence(BaseEstimator):
             return self._out(scores)
         if Q is None:
             raise ValueError("`Q` must be given where `P` is not an Observations.")
-        p, q = samples(P, Q, paired=False)
+        p, q = samples(P, Q, False, self._columns)
         if p.shape[1:] != self._shape:
             raise ValueError(
                 f"`P` must be of the {self._n_pairs} pairs of `fit`, got shape "
@@ -511,7 +514,7 @@ class FInfluence(BaseEstimator):
                 "`influence_values` needs a method other than 'supremum', whose error "
                 "is no sum over observations."
             )
-        p, q = samples(P, Q, self.paired)
+        p, q = samples(P, Q, self.paired, self.__dict__.get("_columns"))
         p, q = p.reshape(len(p), -1), q.reshape(len(q), -1)
         p, q = Design(self.paired).together(p, q)
         estimate = METHODS[self.method](p, q, **self._method_options())
@@ -563,11 +566,8 @@ class FInfluence(BaseEstimator):
             option(getattr(self, name), name, allowed)
         for name, least in (("n_resamples", 2), ("optimal_at", 1)):
             whole_number(getattr(self, name), name, least)
-        if not 0 < self.alpha_min < 0.5:
-            raise ValueError(
-                "`alpha_min` must lie strictly between 0 and 0.5, got "
-                f"{self.alpha_min!r}."
-            )
+        number(self.alpha_min, "alpha_min", "(0, 0.5)")
+        random_state(self.random_state)
         independent = self.dependence == "independent"
         if self.method != "moments":
             self._refuse_of_moments()
@@ -591,7 +591,7 @@ class FInfluence(BaseEstimator):
                 f"`shrinkage=None`, got {self.shrinkage!r}."
             )
         if self.scale is not None:
-            self._check_scale(numeric(self.scale, "scale"))
+            self._check_scale()
 
     def _refuse_of_moments(self) -> None:
         given = {
@@ -618,18 +618,19 @@ class FInfluence(BaseEstimator):
                 "interval comes from a band."
             )
 
-    def _check_scale(self, scale: FloatArray) -> None:
-        if not (np.isfinite(scale) & (scale > 0)).all():
-            raise ValueError(
-                f"`scale` must be finite and above 0, got {self.scale!r:.80}."
-            )
+    def _check_scale(self) -> None:
+        positive(self.scale, "scale")  # type: ignore[arg-type]
         if self.equal_var:
             raise ValueError("`equal_var` means nothing where `scale` is known.")
 
     def _labels(
-        self, steps: object, runs: object, shapes: tuple[tuple[int, ...], ...]
+        self,
+        steps: object,
+        runs: object,
+        shapes: tuple[tuple[int, ...], tuple[int, ...]],
+        rows: tuple[object, object],
     ) -> Labels | None:
-        labels = cluster_labels(steps, runs, (shapes[0], shapes[1]))
+        labels = cluster_labels(steps, runs, shapes, rows)
         if self.dependence != "clustered":
             return None
         if labels is None:
@@ -641,11 +642,20 @@ class FInfluence(BaseEstimator):
             delattr(self, name)
         self.__dict__.pop("_tables", None)
 
-    def _begin(self, sample: FloatArray, paired: bool, scale: ArrayLike | None) -> None:
+    def _begin(
+        self,
+        sample: FloatArray,
+        paired: bool,
+        scale: float | ArrayLike | None,
+        columns: Any = None,
+    ) -> None:
         self._shape = sample.shape[1:]
+        self._columns = columns if self._shape else None
         self._n_pairs = int(np.prod(self._shape, dtype=int))
         self._design = Design(paired, self.dependence, self.long_run)
-        self._scale = None if scale is None else np.asarray(scale, dtype=float)
+        self._scale = None
+        if scale is not None:
+            self._scale = positive(by_pair(scale, self._columns, "scale"), "scale")
         if self._scale is not None and self._scale.shape not in ((), self._shape):
             raise ValueError(
                 f"`scale` must be a number or have shape {self._shape}, got shape "
@@ -657,6 +667,8 @@ class FInfluence(BaseEstimator):
                 "(n, n_pairs), got one pair."
             )
         self.names_ = {"pair": np.arange(self._n_pairs)}
+        if self._columns is not None:
+            self.names_ = pair_names(self._columns)
         self.quantity_ = "f-influence of the samples"
         self.self_influence_ = False
 
@@ -666,8 +678,9 @@ class FInfluence(BaseEstimator):
         if Q is None:
             raise ValueError("`Q` must be given where `P` is not an Observations.")
         p, q = samples(P, Q, self.paired)
-        labels = self._labels(steps, runs, (p.shape, q.shape))
-        self._begin(p, self.paired, self.scale)
+        rows = index_of(P), index_of(Q)
+        labels = self._labels(steps, runs, (p.shape, q.shape), rows)
+        self._begin(p, self.paired, self.scale, columns_of(P))
         p, q = p.reshape(len(p), -1), q.reshape(len(q), -1)
         self._fit_parts(iter([Part(slice(None), p, q, labels)]))
 

@@ -7,20 +7,31 @@ step, and there is no row for a pair that was not observed.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from ._validation import FloatArray, no_infinity, numeric
+from ._samples import checked_names, index_of, same_rows
+from ._validation import (
+    FloatArray,
+    IntArray,
+    flag,
+    integers,
+    no_infinity,
+    number,
+    numeric,
+    shown,
+    whole_number,
+)
 
-IntArray = NDArray[np.int64]
 SCHEMA = 1
 _BLOCK = 4_000_000
+_PAIRS = 1_000_000, 100  # that may be unobserved: so many, and so many a row
 
 
 class Block(NamedTuple):
@@ -107,8 +118,9 @@ class Observations:
     Raises
     ------
     ValueError
-        If columns differ in length, are not numeric or hold an infinite value, or if
-        `pair` is out of range.
+        If columns differ in length or, as series, in their index, are not numeric or
+        hold an infinite value, if `pair` is out of range or numbers far more pairs
+        than there are rows, or if an option is not of its kind.
 
     See Also
     --------
@@ -151,50 +163,83 @@ class Observations:
         self.p, self.q = numeric(p, "p"), numeric(q, "q")
         no_infinity(self.p, "p")
         no_infinity(self.q, "q")
-        rows = self.p.shape
-        self.pair = _integers(pair, "pair", rows)
-        self.step = _integers(0 if step is None else step, "step", rows)
-        self.run = _integers(0 if run is None else run, "run", rows)
-        self.weight = np.broadcast_to(
-            numeric(1.0 if weight is None else weight, "weight"), rows
-        )
-        for name in ("p", "q", "pair", "step", "run", "weight"):
-            if getattr(self, name).shape != rows or len(rows) != 1:
-                raise ValueError(
-                    "Columns must be 1-D and of one length, got `p` of shape "
-                    f"{rows} and `{name}` of shape {getattr(self, name).shape}."
-                )
-        self.names = {k: np.asarray(v) for k, v in (names or {}).items()}
+        self.pair = integers(pair, "pair")
+        self.step = self._column(0 if step is None else integers(step, "step"))
+        self.run = self._column(0 if run is None else integers(run, "run"))
+        self.weight = self._column(1.0 if weight is None else numeric(weight, "weight"))
+        given = {"pair": pair, "p": p, "q": q, "step": step, "run": run}
+        self._check_columns({**given, "weight": weight})
+        if n_pairs is not None:
+            n_pairs = whole_number(n_pairs, "n_pairs", 0, 2**62)
+        self.names = checked_names({} if names is None else names, n_pairs)
         self.n_pairs = self._count_pairs(n_pairs)
         if not self.names:
             self.names = {"pair": np.arange(self.n_pairs)}
-        self.n_steps = len(np.unique(self.step)) if n_steps is None else int(n_steps)
-        self.weight_norm = float(
-            np.sqrt(self.n_steps) if weight_norm is None else weight_norm
-        )
-        self.recorded = float(recorded)
-        if not 0 < self.recorded <= 1:
-            raise ValueError(f"`recorded` must lie in (0, 1], got {recorded!r}.")
-        self.paired, self.scale = bool(paired), scale
-        if scale is not None and not (np.isfinite(scale) and scale > 0):
-            raise ValueError(f"`scale` must be finite and above 0, got {scale!r}.")
-        self.self_influence, self.quantity = bool(self_influence), str(quantity)
+        self.n_steps = self._count_steps(n_steps)
+        self.weight_norm = float(np.sqrt(self.n_steps))
+        if weight_norm is not None:
+            self.weight_norm = number(weight_norm, "weight_norm", "(0, inf)")
+        self.recorded = number(recorded, "recorded", "(0, 1]")
+        self.paired = flag(paired, "paired")
+        self.scale = None if scale is None else number(scale, "scale", "(0, inf)")
+        self.self_influence = flag(self_influence, "self_influence")
+        if not isinstance(quantity, str):
+            raise ValueError(f"`quantity` must be a string, got {shown(quantity)}.")
+        self.quantity = str(quantity)
+
+    def _column(self, values: Any) -> Any:
+        return np.broadcast_to(values, self.p.shape) if np.ndim(values) == 0 else values
+
+    def _check_columns(self, given: dict[str, object]) -> None:
+        rows = self.p.shape
+        for name in given:
+            column = getattr(self, name)
+            if column.shape != rows or len(rows) != 1:
+                raise ValueError(
+                    "Columns must be 1-D and of one length, got `p` of shape "
+                    f"{rows} and `{name}` of shape {column.shape}."
+                )
+            same_rows(index_of(given[name]), index_of(given["p"]), name, "p")
+        if not (np.isfinite(self.weight) & (self.weight >= 0)).all():
+            raise ValueError(
+                f"`weight` must be finite and at least 0, got {shown(given['weight'])}."
+            )
 
     def _count_pairs(self, n_pairs: int | None) -> int:
-        lengths = {len(column) for column in self.names.values()}
-        if n_pairs is not None:
-            lengths.add(int(n_pairs))
-        if len(lengths) > 1:
-            raise ValueError(
-                "`names` and `n_pairs` must agree on the number of pairs, got "
-                f"{sorted(lengths)}."
-            )
-        largest = int(self.pair.max(initial=-1)) + 1
-        count = lengths.pop() if lengths else largest
-        if largest > count or self.pair.min(initial=0) < 0:
+        least, largest = int(self.pair.min(initial=0)), int(self.pair.max(initial=-1))
+        count = largest + 1
+        if self.names:
+            count = len(next(iter(self.names.values())))
+        elif n_pairs is not None:
+            count = n_pairs
+        if largest >= count or least < 0:
             raise ValueError(
                 f"`pair` must hold integers from 0 to {count - 1}, got values from "
-                f"{self.pair.min()} to {largest - 1}."
+                f"{least} to {largest}."
+            )
+        most = _PAIRS[0] + _PAIRS[1] * len(self.p)
+        if count > most and not self.names:
+            raise ValueError(
+                f"`{'pair' if n_pairs is None else 'n_pairs'}` must number at most "
+                f"{most} pairs for {len(self.p)} rows, got {count}: number the pairs "
+                "0, 1, ... with `np.unique(pair, return_inverse=True)`, or name them "
+                "all in `names`."
+            )
+        return count
+
+    def _count_steps(self, n_steps: int | None) -> int:
+        seen = len(np.unique(self.step))
+        if n_steps is None:
+            return seen
+        count = whole_number(n_steps, "n_steps", 0)
+        if seen > count and seen > 0:
+            runs, code = np.unique(self.run, return_inverse=True)
+            cells = np.unique(np.stack([code, self.step]), axis=1)[0]
+            seen = int(np.bincount(cells, minlength=len(runs)).max())
+        if seen > count:
+            raise ValueError(
+                f"`n_steps` must count the steps of one run, at least the {seen} that "
+                f"rows were observed at, got {n_steps!r}."
             )
         return count
 
@@ -226,9 +271,8 @@ class Observations:
         ValueError
             If there is no such pair.
         """
-        if not 0 <= pair < self.n_pairs:
-            raise ValueError(f"`pair` must be 0 to {self.n_pairs - 1}, got {pair!r}.")
-        rows = np.flatnonzero(self.pair == pair)
+        number_of_pair = whole_number(pair, "pair", 0, self.n_pairs - 1)
+        rows = np.flatnonzero(self.pair == number_of_pair)
         rows = rows[np.lexsort((self.step[rows], self.run[rows]))]
         return self.p[rows], self.q[rows]
 
@@ -251,6 +295,7 @@ class Observations:
         Block
             Each pair stands in one block; pairs never observed stand in none.
         """
+        size = whole_number(size, "size", 1, 2**62)
         order = np.argsort(self.pair, kind="stable")
         if in_order:
             order = np.lexsort((self.step, self.run, self.pair))
@@ -261,7 +306,7 @@ class Observations:
         while first < self.n_pairs:
             least = counts[by_count[first]]
             last = int(np.searchsorted(counts[by_count], 2 * least, side="right"))
-            last = min(last, first + max(1, int(size // (2 * least))))
+            last = min(last, first + max(1, size // (2 * int(least))))
             chosen = by_count[first:last]
             yield self._block(chosen, starts[chosen], counts[chosen], order)
             first = last
@@ -317,12 +362,12 @@ class Observations:
         return ComposedInfluence(mu, stderr, power)
 
     @classmethod
-    def concatenate(cls, parts: Sequence[Observations]) -> Observations:
+    def concatenate(cls, parts: Iterable[Observations]) -> Observations:
         """Join observations of the same pairs from several runs.
 
         Parameters
         ----------
-        parts : sequence of Observations
+        parts : iterable of Observations
             Of the same pairs and kind; each is taken to be a run of its own.
 
         Returns
@@ -335,8 +380,11 @@ class Observations:
         ValueError
             If there is no part, or if parts differ in pairs, design or scale.
         """
+        parts = list(parts) if isinstance(parts, Iterable) else [parts]
         if not parts:
             raise ValueError("`parts` must hold at least one Observations, got none.")
+        if not all(isinstance(part, Observations) for part in parts):
+            raise ValueError(f"`parts` must hold Observations, got {shown(parts)}.")
         first = parts[0]
         for other in parts[1:]:
             if other._kind() != first._kind():
@@ -477,14 +525,3 @@ def _mean_over_runs(values: FloatArray, run: IntArray) -> tuple[_RunSum, FloatAr
         within = np.where(n > 1, within, np.nan)
         stderr = np.sqrt(np.where(n_runs > 1, between / n_runs, within))
     return _RunSum(np.where(n_runs > 0, mean, np.nan), stderr), n_runs
-
-
-def _integers(value: ArrayLike, name: str, shape: tuple[int, ...]) -> IntArray:
-    array = np.asarray(value)
-    if array.dtype.kind not in "iu" and not (
-        array.dtype.kind == "f" and (array == np.round(array)).all()
-    ):
-        raise ValueError(f"`{name}` must hold integers, got {array.dtype}.")
-    return np.broadcast_to(array, shape if array.ndim == 0 else array.shape).astype(
-        np.int64
-    )

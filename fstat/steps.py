@@ -14,8 +14,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from ._validation import FloatArray
-from .observations import IntArray
+from ._validation import FloatArray, IntArray
 
 SELF = "self"
 _LEAST_STEPS = 10

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._validation import no_infinity
-from .observations import IntArray, Observations
+from ._validation import IntArray, no_infinity
+from .observations import Observations
 from .shard_writer import ShardWriter
 from .shards import (
     BY_STEP,

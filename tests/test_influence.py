@@ -942,8 +942,11 @@ def test_bad_blocks():
 
 def test_bad_questions():
     influence = FInfluence().fit(GOOD, [1.0, 2.5, 3.0])
-    for level in (0, 1, 95, np.nan, "95"):
+    for level in (0, 1, 95, np.nan):
         with pytest.raises(ValueError, match="`confidence_level` must lie strictly"):
+            influence.confidence_interval(level)
+    for level in ("0.95", True, {}):
+        with pytest.raises(ValueError, match="`confidence_level` must be numeric"):
             influence.confidence_interval(level)
     with pytest.raises(ValueError, match="`alternative` must be one of"):
         influence.pvalue(0, "larger")

@@ -280,7 +280,7 @@ def test_later_schemas_are_refused(tmp_path, monkeypatch):
 
 
 def test_names_that_are_objects_are_not_saved(tmp_path):
-    rows = Observations([0], [0.0], [1.0], names={"x": np.array([{}], dtype=object)})
+    rows = Observations([0], [0.0], [1.0], names={"x": np.array([None])})
     with pytest.raises(ValueError, match="must hold numbers or strings"):
         rows.save(tmp_path / "rows.npz")
 

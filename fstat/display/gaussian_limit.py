@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike
 from scipy.special import ndtr, ndtri
 from sklearn.base import clone
 
-from .._validation import FloatArray, confidence, no_infinity, samples
+from .._samples import samples
+from .._validation import FloatArray, confidence, no_infinity
 from ..empirical import tradeoff_curve
 from ..influence import FInfluence
 from ..intervals import ConfidenceInterval

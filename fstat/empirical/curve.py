@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .._validation import FloatArray, no_infinity, samples
+from .._samples import samples
+from .._validation import FloatArray, no_infinity
 
 
 def tradeoff_curve(P: ArrayLike, Q: ArrayLike) -> tuple[FloatArray, FloatArray]:

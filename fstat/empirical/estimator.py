@@ -13,6 +13,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
+from .._samples import samples
 from .._validation import (
     FloatArray,
     confidence,
@@ -20,7 +21,6 @@ from .._validation import (
     numeric,
     option,
     probability,
-    samples,
 )
 from ..intervals import ConfidenceInterval
 from ..tradeoff import PiecewiseLinearTradeOff

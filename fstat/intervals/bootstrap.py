@@ -7,16 +7,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.utils import check_random_state
 
+from .._samples import samples
 from .._validation import (
     FloatArray,
     confidence,
     no_infinity,
     option,
-    samples,
     whole_number,
 )
+from .._validation import random_state as checked
 from .blocks import block_length as automatic_length
 from .clusters import Labels
 from .draws import KINDS, BootstrapDistribution
@@ -108,7 +108,7 @@ def bootstrap_distribution(
     if dependence == "clustered":
         _check_labels(labels, (len(p), len(q)))
     pairs = p.shape[1]
-    seed = int(check_random_state(random_state).randint(2**31 - 1))
+    seed = int(checked(random_state).randint(2**31 - 1))
     estimate, acceleration = np.empty(pairs), np.empty(pairs)
     draws = np.empty((n_resamples, pairs))
     for group in _groups(p, q, paired, labels):

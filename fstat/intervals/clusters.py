@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._samples import codes, index_of, labels, same_rows
 from .._validation import FloatArray
 from .covariance import Covariance
 from .sampling_error import welch_df
@@ -15,7 +16,10 @@ Labels = tuple[NDArray[np.intp], NDArray[np.intp]]
 
 
 def cluster_labels(
-    steps: object, runs: object, shapes: tuple[tuple[int, ...], tuple[int, ...]]
+    steps: object,
+    runs: object,
+    shapes: tuple[tuple[int, ...], tuple[int, ...]],
+    rows: tuple[object, object] = (None, None),
 ) -> Labels | None:
     """Return the clusters of P and of Q as codes 0, 1, ...: runs, or else steps.
 
@@ -25,6 +29,8 @@ def cluster_labels(
         Labels; a pair ``(of_P, of_Q)`` where P and Q differ in length.
     shapes : pair of tuple
         Shapes of P and Q.
+    rows : pair of pandas.Index or None
+        Labels of the rows of P and of Q, to which those of a series are matched.
 
     Returns
     -------
@@ -34,30 +40,27 @@ def cluster_labels(
     Raises
     ------
     ValueError
-        If labels do not have one entry for each row of P and of Q.
+        If labels do not have one entry for each row of P and of Q, or lack some.
     """
     name, given = ("runs", runs) if runs is not None else ("steps", steps)
     if given is None:
         return None
     one, two = given if isinstance(given, tuple) and len(given) == 2 else (given, given)
-    labels = []
-    for values, shape, sample in ((one, shapes[0], "P"), (two, shapes[1], "Q")):
-        array = np.asarray(values)
+    found = []
+    for values, shape, index, sample in zip(
+        (one, two), shapes, rows, "PQ", strict=True
+    ):
+        same_rows(index_of(values), index, name)
+        array = labels(values, name)
         if array.shape not in (shape, shape[:1]):
             raise ValueError(
                 f"`{name}` must have one label for each row of `{sample}`, shape "
                 f"{shape[:1]}, got {array.shape}; give a tuple (of_P, of_Q) where P "
                 "and Q differ in length."
             )
-        labels.append(array)
-    _, codes = np.unique(
-        np.concatenate([array.ravel() for array in labels]), return_inverse=True
-    )
-    split = labels[0].size
-    return (
-        codes[:split].reshape(labels[0].shape),
-        codes[split:].reshape(labels[1].shape),
-    )
+        found.append(array)
+    of_P, of_Q = codes(*found)
+    return of_P, of_Q
 
 
 def cluster_covariance(

@@ -7,13 +7,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .._samples import columns_of, samples
 from .._validation import (
     FloatArray,
     confidence,
+    flag,
     no_infinity,
-    numeric,
+    number,
     option,
-    samples,
+    positive,
 )
 from ..methods.central_sums import CentralSums
 from ..methods.moments import (
@@ -114,24 +116,22 @@ class ConfidenceSequence:
     ) -> None:
         self._level = confidence(confidence_level)
         option(dependence, "dependence", ("independent", "serial"))
-        self._paired, self._serial = bool(paired), dependence == "serial"
-        self._scale = _positive(scale, "scale")
-        self._subgaussian = _positive(subgaussian, "subgaussian")
+        self._paired, self._serial = flag(paired, "paired"), dependence == "serial"
+        self._scale = None if scale is None else positive(scale, "scale").copy()
+        self._subgaussian = None
+        if subgaussian is not None:
+            self._subgaussian = positive(subgaussian, "subgaussian").copy()
         if subgaussian is not None and (not paired or scale is None or self._serial):
             raise ValueError(
                 "`subgaussian` needs paired=True, a known `scale` and "
                 "dependence='independent'."
             )
-        if not (np.isfinite(optimal_at) and optimal_at > 0):
-            raise ValueError(
-                f"`optimal_at` must be finite and above 0, got {optimal_at!r}."
-            )
-        if not burn_in >= 2:
-            raise ValueError(f"`burn_in` must be 2 or more, got {burn_in!r}.")
-        self._rho = normal_mixture_rho(optimal_at, self._level)
-        self._burn_in = burn_in
-        self._intersecting = running_intersection
+        variance = number(optimal_at, "optimal_at", "(0, inf)")
+        self._rho = normal_mixture_rho(variance, self._level)
+        self._burn_in = number(burn_in, "burn_in", "[2, inf)")
+        self._intersecting = flag(running_intersection, "running_intersection")
         self._shape: tuple[int, ...] | None = None
+        self._columns: Any = None
         self._tables: list[CentralSums] = []
         self._low = self._high = np.empty(0)
 
@@ -157,12 +157,13 @@ class ConfidenceSequence:
             If observations are empty, infinite, not numeric, or of other shapes or
             pairs than before.
         """
-        p, q = samples(P, Q, self._paired)
+        p, q = samples(P, Q, self._paired, self._columns)
         no_infinity(p, "P")
         no_infinity(q, "Q")
         first = self._shape is None
         if first:
             self._begin(p.shape[1:])
+            self._columns = columns_of(P) if self._shape else None
         elif p.shape[1:] != self._shape:
             raise ValueError(
                 f"`P` must be of the pairs of the blocks before, shape {self._shape} "
@@ -286,12 +287,3 @@ class ConfidenceSequence:
 
     def _out(self, values: FloatArray) -> Any:
         return values.reshape(self._shape or ())
-
-
-def _positive(value: float | ArrayLike | None, name: str) -> FloatArray | None:
-    if value is None:
-        return None
-    array = numeric(value, name)
-    if not (np.isfinite(array) & (array > 0)).all():
-        raise ValueError(f"`{name}` must be finite and above 0, got {value!r:.80}.")
-    return array
