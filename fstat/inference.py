@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from scipy.special import nctdtr, ndtri, stdtr
+from scipy.special import ndtri, stdtr
 
 from ._validation import FloatArray
 from .fitting import Fit, Part
 from .intervals import (
     BootstrapDistribution,
     ConfidenceInterval,
+    log_noncentral_t,
     noncentral_t_interval,
     separation_bound,
     separation_chance,
@@ -93,8 +94,10 @@ class Exact:
         """Return tails of the noncentral t distribution."""
         with np.errstate(divide="ignore"):
             shift = null / np.sqrt(1 / self.fit.n_P + 1 / self.fit.n_Q)
-        below = nctdtr(self.fit.df, shift, self.t)
-        above = nctdtr(self.fit.df, -shift, -self.t)
+        below, above = (
+            np.exp(log_noncentral_t(self.t, self.fit.df, shift, upper))
+            for upper in (False, True)
+        )
         if alternative == "two-sided":
             pvalue = np.minimum(2 * np.minimum(below, above), 1.0)
         else:

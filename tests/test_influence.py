@@ -542,7 +542,6 @@ def test_interval_and_pvalue_never_contradict_each_other(options, n, mu):
     low, high = influence.confidence_interval(0.95)
     known = ~np.isnan(influence.mu_)
     assert known.mean() > 0.8
-    # The noncentral t is solved to about 1e-4 of a tail.
     clear = known & (np.abs(influence.pvalue_ - 0.05) > 1e-5)
     outside = (low > 0) | (high < 0)
     assert_array_equal(outside[clear], influence.pvalue_[clear] < 0.05)

@@ -112,8 +112,8 @@ def test_noncentral_t_interval_holds_the_statistic_at_its_tails(t_value, df):
     low, high = noncentral_t_interval(
         np.array([t_value]), np.array([float(df)]), unit, 0.95
     )
-    assert_allclose(nct.sf(t_value, df, low[0] / 0.3), 0.025, rtol=1e-4)
-    assert_allclose(nct.cdf(t_value, df, high[0] / 0.3), 0.025, rtol=1e-4)
+    assert_allclose(nct.sf(t_value, df, low[0] / 0.3), 0.025, rtol=1e-8)
+    assert_allclose(nct.cdf(t_value, df, high[0] / 0.3), 0.025, rtol=1e-8)
 
 
 def test_belief_in_higher_moments_grows_with_the_sample():

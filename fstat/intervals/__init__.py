@@ -7,6 +7,7 @@ from .covariance import Covariance
 from .draws import BootstrapDistribution
 from .exact import noncentral_t_interval, separation_bound, separation_chance
 from .independent import independent_covariance
+from .noncentral_t import log_noncentral_t, noncentrality
 from .sampling_error import (
     ConfidenceInterval,
     SamplingError,
@@ -40,7 +41,9 @@ __all__ = [
     "cluster_labels",
     "effective_size",
     "independent_covariance",
+    "log_noncentral_t",
     "noncentral_t_interval",
+    "noncentrality",
     "normal_mixture_boundary",
     "normal_mixture_rho",
     "observed_weight",

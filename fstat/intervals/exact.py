@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.optimize import elementwise
-from scipy.special import log_ndtr, nctdtrinc, ndtr, ndtri
+from scipy.special import log_ndtr, ndtr, ndtri
 
 from .._validation import FloatArray
+from .noncentral_t import noncentrality
 from .sampling_error import ConfidenceInterval
 
 
@@ -33,8 +34,8 @@ def noncentral_t_interval(
     """
     tail = (1 - level) / 2
     # Reflecting negative t makes swapping P and Q an exact change of sign.
-    near = nctdtrinc(df, 1 - tail, np.abs(t))
-    far = nctdtrinc(df, tail, np.abs(t))
+    near = noncentrality(np.abs(t), df, tail, upper=True)
+    far = noncentrality(np.abs(t), df, tail)
     low, high = np.where(t < 0, -far, near), np.where(t < 0, -near, far)
     return ConfidenceInterval(low * per_unit, high * per_unit)
 
