@@ -779,10 +779,11 @@ class Scalar(nn.Module):
 class Positions(nn.Module):
     def __init__(self):
         super().__init__()
-        self.lin, self.position = nn.Linear(4, 4), nn.Embedding(3, 4)
+        self.lin, self.position = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.register_buffer("places", torch.randn(3, 4))
 
     def forward(self, x):
-        return self.lin(x) + self.position(torch.arange(3))
+        return self.lin(x) + self.position(self.places)
 
 
 @pytest.mark.parametrize(

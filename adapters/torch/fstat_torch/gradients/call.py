@@ -18,6 +18,7 @@ from .blocks import Block
 from .isolation import version
 from .plan import Unit, UnsupportedModelError
 from .precision import alike, same_autocast
+from .shared import SharedLookup
 
 
 def row_weights(n: int, like: Tensor) -> Tensor:
@@ -65,6 +66,8 @@ class Call:
         Types of gradients that were let go.
     reached : bool
         Whether the loss depends on this call.
+    lookup : SharedLookup or None
+        What knows the examples' shares of a gradient that arrives summed.
     """
 
     unit: Unit
@@ -80,6 +83,7 @@ class Call:
     block: Block | None = None
     dtypes: AbstractSet[torch.dtype] = frozenset()
     reached: bool = False
+    lookup: SharedLookup | None = None
     backwards: int = 0
     _later: tuple[Callable[[], Any], Callable[[], Any] | None] | None = None
     _given: Versions = ()
@@ -115,14 +119,15 @@ class Call:
             self.backwards += 1
         if self.shape is not None:
             gradient = gradient.reshape(self.shape)
+        arrived = gradient if self.lookup is None else self.lookup.by_example(gradient)
         # Kept itself rather than detached: autograd may only reuse the memory of a
         # gradient that nobody else holds.
         if len(self.places) == 1:
-            self.gradients = (gradient,)
+            self.gradients = (arrived,)
         else:
             self.gradients = (
                 *self.gradients[:place],
-                gradient,
+                arrived,
                 *self.gradients[place + 1 :],
             )
         self.reached = True
@@ -186,7 +191,9 @@ class Call:
         return all(version(x) == before for x, before in self._given)
 
     def check(self) -> None:
-        """Refuse inputs that no longer hold what the module saw."""
+        """Refuse inputs that no longer hold what the module saw, and shares unknown."""
+        if self.lookup is not None:
+            self.lookup.check()
         if not self.is_untouched:
             raise UnsupportedModelError(
                 f"an input of {self.unit.label} was modified in place after use: "

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from .arriving import Wanted
 from .call import Call, row_weights
@@ -17,7 +16,7 @@ from .captured import Captured
 from .isolation import evaluating, for_autograd, undisturbed
 from .plan import UnsupportedModelError, build_plan
 from .precision import all_finite, full_precision
-from .recording import Recording
+from .recording import Recording, rows_of
 from .rowwise import (
     Repetition,
     can_be_checked,
@@ -226,7 +225,7 @@ class GradientCapture:
             layer sees are not those of the examples.
         """
         self._plan.check_parameters()
-        recording = Recording(self._plan, edges=True, batch_size=_rows(x))
+        recording = Recording(self._plan, edges=True, batch_size=rows_of(x))
         captured = Captured(self._plan)
         with (
             torch.inference_mode(False),
@@ -268,12 +267,6 @@ class GradientCapture:
         costs = self._plan.costs
         costs |= {k: block.cost() for k, block in blocks.items() if k not in costs}
         return calls
-
-
-def _rows(x: Any) -> int | None:
-    """Length of the first dimension of what the model is called with."""
-    leaves = (leaf for leaf in pytree.tree_leaves(x) if isinstance(leaf, Tensor))
-    return next((len(leaf) for leaf in leaves if leaf.ndim > 0), None)
 
 
 def _call(model: nn.Module, x: Any) -> Any:

@@ -80,6 +80,7 @@ class Plan:
     once: set[str] = field(
         default_factory=set
     )  # layers that a pass was seen to use once
+    shared: set[str] = field(default_factory=set)  # tables looked up once for all
 
     def check(self) -> None:
         """Refuse modes in which a gradient does not belong to one example."""

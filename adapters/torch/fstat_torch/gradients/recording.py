@@ -17,6 +17,7 @@ from .isolation import random_state, version
 from .plan import Plan, Unit, UnsupportedModelError
 from .precision import autocast_of
 from .saved import autograd_keeps_tensors, in_backward_pass, save_for_backward
+from .shared import SharedLookup, consumers_of
 
 if TYPE_CHECKING:
     from .arriving import Wanted
@@ -61,6 +62,8 @@ class Recording:
         self._kept: dict[str, Callable[[], Any] | None] = {}
         self._random: dict[str, Tensor] = {}
         self._views: list[tuple[Unit, Tensor, int]] = []
+        self._lookups: list[tuple[Unit, int | None, SharedLookup]] = []
+        self._followed: list[SharedLookup] = []
         self.calls: list[Call] = []
         self.edges: list[tuple[Call, int, GradientEdge]] = []
         self.without_gradient = False
@@ -90,11 +93,18 @@ class Recording:
                         always_call=unit.runs_again,
                     )
                 )
+            if any(unit.rule == "embedding" for unit in self._plan.units):
+                whole = self._plan.modules[0]
+                handles.append(
+                    whole.register_forward_hook(self._follow_lookups, with_kwargs=True)
+                )
             yield
         finally:
             Recording._active = previous
             for handle in handles:
                 handle.remove()
+            for lookup in self._followed:
+                lookup.let_go()
 
     @property
     def hears(self) -> bool:
@@ -123,27 +133,54 @@ class Recording:
             self._random[unit.name] = random
 
     def _after(self, unit: Unit) -> Any:
-        def seen(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+        def seen(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
             if not self.hears:
-                return None
+                return
             if unit.runs_again and self._inside and self._inside[-1] is unit:
                 self._inside.pop()
             if self._inside:
-                return None
+                return
             if unit.runs_again:
                 self._record_whole(unit, args, kwargs, output)
-                return None
+                return
             if not _carries_gradient(output):
                 self.without_gradient |= not torch.is_grad_enabled()
-                return None
-            shared = None
-            if unit.rule == "embedding":
-                index = args[0] if args else kwargs["input"]
-                output = shared = _one_row_each(unit, index, output, self._n)
+                return
             self._record(unit, args, kwargs, output)
-            return shared
 
         return seen
+
+    def _lookup(self, unit: Unit, index: Tensor, output: Tensor) -> SharedLookup | None:
+        """Return what finds the examples' shares, of a table that they may share."""
+        length = len(index) if index.ndim else None
+        certain = unit.name in self._plan.shared
+        if self._n is not None:
+            certain |= length != self._n
+        positions = index.ndim < 2 and _counts(index)
+        square = index.ndim == 2 and index.shape[0] == index.shape[1]
+        if not (certain or positions or square or length == 1):
+            return None
+        lookup = SharedLookup(unit.label, output, certain)
+        if not in_backward_pass():
+            self._lookups.append((unit, length, lookup))
+        return lookup
+
+    def _follow_lookups(
+        self, module: nn.Module, args: Any, kwargs: Any, output: Any
+    ) -> None:
+        """Find where tables that were looked up once meet the examples."""
+        n = rows_of((args, kwargs)) if self._n is None else self._n
+        if not (self.hears and self._lookups) or n is None:
+            return
+        leaves = pytree.tree_leaves(output)
+        consumers = consumers_of(x for x in leaves if isinstance(x, Tensor))
+        for unit, length, lookup in self._lookups:
+            lookup.certain |= length != n
+            lookup.follow(consumers, n)
+            if lookup.certain:
+                self._plan.shared.add(unit.name)
+        self._followed += [lookup for _, _, lookup in self._lookups]
+        self._lookups.clear()
 
     def _record(self, unit: Unit, args: Any, kwargs: Any, output: Any) -> None:
         """Take note of a call of a layer, which returns one tensor."""
@@ -155,6 +192,9 @@ class Recording:
         call = Call(unit, self._count, () if later else _input(unit, args, kwargs))
         if later is not None:
             call.wait_for(later, None)
+        if unit.rule == "embedding":
+            index = args[0] if args else kwargs["input"]
+            call.lookup = self._lookup(unit, index, output)
         self._count += 1
         # Checkpoints run layers again in the backward pass, which is no other use.
         self._uses[unit.name] += not in_backward_pass()
@@ -332,31 +372,16 @@ def _common_batch_size(calls: list[Call], batch_size: int | None) -> int:
     return batch_size
 
 
-def _one_row_each(unit: Unit, index: Tensor, output: Tensor, n: int | None) -> Tensor:
-    """Give each example a row of the positions that were embedded once for all.
-
-    They have no dimension of the examples, or one of length 1. Values and gradients
-    are what they would be: only the sum over the examples is taken here rather than
-    where the positions are added.
-    """
-    shared = index.ndim == 1 or (index.ndim == 2 and len(index) == 1)
-    if not shared or n is None or not _counts(index):
-        return output
-    if index.ndim == 2:
-        return output.expand(n, *output.shape[1:])
-    if len(index) == n > 1:
-        raise UnsupportedModelError(
-            f"{unit.label} was called with {n} consecutive numbers, as many as there "
-            "are examples, so that positions cannot be told from examples: give "
-            "positions a first dimension of 1, as in torch.arange(T).unsqueeze(0)."
-        )
-    return output if len(index) == n else output.expand(n, *output.shape)
-
-
 def _counts(index: Tensor) -> bool:
     """Whether an index runs through consecutive numbers, as positions do."""
     numbers = index.flatten()
     return bool((numbers[1:] - numbers[:-1] == 1).all())
+
+
+def rows_of(x: Any) -> int | None:
+    """Return the length of the first dimension of what the model is called with."""
+    leaves = (leaf for leaf in pytree.tree_leaves(x) if isinstance(leaf, Tensor))
+    return next((len(leaf) for leaf in leaves if leaf.ndim > 0), None)
 
 
 def _carries_gradient(x: object) -> bool:

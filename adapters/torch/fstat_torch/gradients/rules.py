@@ -128,7 +128,7 @@ def _embedding(calls: list[Call]) -> Block:
         g = call.gradients[0]
         assert g is not None
         outputs.append(precise(g).reshape(g.shape[0], -1, g.shape[-1]))
-        index = call.args[0].expand(g.shape[:-1])
+        index = call.args[0].expand(g.shape[:-1])  # a shared one, to each example
         tokens.append(index.reshape(g.shape[0], -1).long())
     return Lookups(
         torch.cat(tokens, 1) if len(tokens) > 1 else tokens[0],

@@ -1,0 +1,218 @@
+"""Rows of a lookup that all examples share, as position tables are.
+
+The table is looked up once for the batch, so that the gradient at the lookup is summed
+over the examples. Its share of each example arrives where the lookup meets the
+examples, for instance where positions are added to tokens. Those operations are found
+in the graph of the forward pass, and what arrives there is carried back to the lookup,
+one example at a time. Nothing is handed to the model.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .plan import UnsupportedModelError
+
+Node = Any  # of the graph of autograd
+Shape = tuple[int, ...]
+Consumers = dict[Node, list[tuple[Node, int]]]
+Passage = tuple[Node, int, Shape]  # an operation, which operand, and its shape
+Path = tuple[Passage, ...]
+
+# Operations that bring no examples in: they give what they got in another shape.
+_SHAPES = ("View", "UnsafeView", "ReshapeAlias", "Unsqueeze", "Squeeze", "Permute")
+_SHAPES += ("Transpose", "T", "Clone", "ToCopy", "Alias", "Slice", "Select")
+# Operations that repeat an operand for the examples, beyond doubt.
+_ELEMENTWISE = ("Add", "Sub", "Mul", "Div", "Expand", "Repeat", "Where")
+# Operations whose gradient, summed over what was broadcast, is that of the operand.
+_BROADCASTS = ("Add", "Expand")
+# Operands of products whose rows are those of the other operand.
+_FACTORS = (("Mm", 1), ("Addmm", 2), ("Bmm", 0), ("Bmm", 1))
+
+
+class SharedLookup:
+    """A lookup that may lack a dimension of the examples, until its rows are known.
+
+    Parameters
+    ----------
+    label : str
+        The layer, as messages call it.
+    output : Tensor
+        What it returned.
+    certain : bool
+        Whether the lookup is known to be shared; otherwise it is if an operation is
+        found that repeats it over the examples.
+    """
+
+    def __init__(self, label: str, output: Tensor, certain: bool) -> None:
+        self._label, self.certain = label, certain
+        self._node, self._shape = output.grad_fn, output.shape
+        self._n = 0
+        self._handles: list[Any] = []
+        self._rows: Tensor | None = None
+        self._obstacle = "no operation of the model's forward pass is seen to use it"
+        self._failed = False
+
+    def follow(self, consumers: Consumers, n: int) -> None:
+        """Wait where the lookup meets the n examples."""
+        self._n = n
+        try:
+            self._follow(self._node, tuple(self._shape), (), consumers)
+        except Exception as error:  # nothing of ours may end a forward pass
+            self._obstacle = f"the graph cannot be followed ({error})"
+
+    def let_go(self) -> None:
+        """Forget the graph, which the hooks in it would keep alive."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._node = None
+
+    def _follow(
+        self, node: Node, shape: Shape, path: Path, consumers: Consumers
+    ) -> None:
+        for consumer, place in consumers.get(node, ()):
+            after = tuple(consumer._input_metadata[0].shape)
+            here = consumer, place, shape
+            if self._joins(consumer, place, shape, after, path):
+                self.certain = True
+                arrives = partial(self._arrived, here, path)
+                self._handles.append(consumer.register_prehook(arrives))
+            else:
+                self._follow(consumer, after, (here, *path), consumers)
+
+    def _joins(
+        self, node: Node, place: int, before: Shape, after: Shape, path: Path
+    ) -> bool:
+        """Whether an operation gives every example a row of its own."""
+        if not after or after[0] != self._n:
+            return False
+        broadens = len(after) > len(before) or before[0] != self._n
+        if not self.certain:
+            return broadens and _is(node, _ELEMENTWISE)
+        if _is(node, _SHAPES):
+            # Products bring examples in elsewhere than in the first dimension.
+            return before[0] != self._n and any(_multiplies(*x[:2]) for x in path)
+        return broadens or _multiplies(node, place)
+
+    def _arrived(
+        self, here: Passage, path: Path, gradients: tuple[Tensor | None, ...]
+    ) -> None:
+        """Carry the gradient at an operation back to the lookup, by example."""
+        gradient = gradients[0]
+        if gradient is None:
+            return
+        try:
+            rows = self._operand(here, gradient.detach())
+            for passage in path:
+                rows = [_carried(passage, row) for row in rows]
+            found = torch.stack([row.reshape(self._shape) for row in rows])
+        except Exception as error:  # an operation whose gradient cannot be repeated
+            self._obstacle = f"{here[0].name()} cannot be taken by example ({error})"
+            return
+        self._rows = found if self._rows is None else self._rows + found
+
+    def _operand(self, here: Passage, gradient: Tensor) -> list[Tensor]:
+        """Return the gradient of an operand, by example."""
+        node, _, shape = here
+        if _is(node, _BROADCASTS) and getattr(node, "_saved_alpha", 1) == 1:
+            return [row.sum_to_size(shape) for row in gradient.split(1)]
+        rows = []
+        for i in range(self._n):
+            alone = torch.zeros_like(gradient)
+            alone[i] = gradient[i]
+            rows.append(_carried(here, alone))
+        return rows
+
+    def by_example(self, total: Tensor) -> Tensor | None:
+        """Return the gradient at the lookup of each example.
+
+        Parameters
+        ----------
+        total : Tensor
+            The gradient at the lookup, summed over the examples.
+
+        Returns
+        -------
+        Tensor or None
+            None if the examples' shares are not known: `check` says why.
+        """
+        if not self.certain:
+            return total
+        rows, self._rows = self._rows, None
+        if self._n == 1:
+            rows = total.unsqueeze(0)
+        if rows is not None and not _adds_up(rows, total):
+            self._obstacle = "it is used in more ways than the forward pass shows"
+            rows = None
+        self._failed = rows is None
+        if rows is not None and self._shape and self._shape[0] == 1:
+            rows = rows.squeeze(1)
+        return rows
+
+    def check(self) -> None:
+        """Refuse a lookup whose shares are not known.
+
+        Raises
+        ------
+        UnsupportedModelError
+            If there are none, or they do not add up to the gradient.
+        """
+        if self._failed:
+            raise UnsupportedModelError(
+                f"{self._label} is looked up once for all examples, and the share of "
+                f"each cannot be told: {self._obstacle}. Call the model as a whole, "
+                "give the lookup one row for each example, or leave the table out "
+                "with `parameters=`."
+            )
+
+
+def consumers_of(outputs: Iterable[Tensor]) -> Consumers:
+    """Return which operations use what each operation of a graph gave."""
+    found: Consumers = defaultdict(list)
+    waiting = [x.grad_fn for x in outputs if x.grad_fn is not None]
+    met: set[Node] = set(waiting)
+    while waiting:
+        node = waiting.pop()
+        for place, (source, _) in enumerate(node.next_functions):
+            if source is None:
+                continue
+            found[source].append((node, place))
+            if source not in met:
+                met.add(source)
+                waiting.append(source)
+    return found
+
+
+def _carried(passage: Passage, gradient: Tensor) -> Tensor:
+    """Return the gradient of one operand, given that of the result."""
+    node, place, shape = passage
+    found = node(gradient)
+    operand: Tensor = found if isinstance(found, Tensor) else found[place]
+    return operand.sum_to_size(shape)
+
+
+def _multiplies(node: Node, place: int) -> bool:
+    """Whether an operand is multiplied by one that may hold the examples."""
+    return (node.name().partition("Backward")[0], place) in _FACTORS
+
+
+def _is(node: Node, names: Iterable[str]) -> bool:
+    name = node.name()
+    return any(name.startswith(f"{x}Backward") for x in names)
+
+
+def _adds_up(rows: Tensor, total: Tensor) -> bool:
+    """Whether the examples' gradients add up to their sum, to rounding."""
+    if not torch.isfinite(total).all():
+        return True
+    wide = rows.to(torch.promote_types(rows.dtype, torch.float32))
+    error = (wide.sum(0) - total).abs().max()
+    rounding = 64 * torch.finfo(total.dtype).eps
+    return bool(error <= rounding * wide.abs().sum(0).max())
