@@ -26,8 +26,10 @@ Passage = tuple[Node, int, Shape]  # an operation, which operand, and its shape
 Path = tuple[Passage, ...]
 
 # Operations that bring no examples in: they give what they got in another shape.
-_SHAPES = ("View", "UnsafeView", "ReshapeAlias", "Unsqueeze", "Squeeze", "Permute")
-_SHAPES += ("Transpose", "T", "Clone", "ToCopy", "Alias", "Slice", "Select")
+_SHAPES: tuple[str, ...] = (
+    *("View", "UnsafeView", "ReshapeAlias", "Unsqueeze", "Squeeze", "Permute"),
+    *("Transpose", "T", "Clone", "ToCopy", "Alias", "Slice", "Select"),
+)
 # Operations that repeat an operand for the examples, beyond doubt.
 _ELEMENTWISE = ("Add", "Sub", "Mul", "Div", "Expand", "Repeat", "Where")
 # Operations whose gradient, summed over what was broadcast, is that of the operand.
@@ -122,7 +124,7 @@ class SharedLookup:
         """Return the gradient of an operand, by example."""
         node, _, shape = here
         if _is(node, _BROADCASTS) and getattr(node, "_saved_alpha", 1) == 1:
-            return [row.sum_to_size(shape) for row in gradient.split(1)]
+            return [row.sum_to_size(shape) for row in torch.split(gradient, 1)]
         rows = []
         for i in range(self._n):
             alone = torch.zeros_like(gradient)
