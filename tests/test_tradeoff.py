@@ -254,14 +254,14 @@ def test_equality_hash_and_copies(mu):
         copy.deepcopy(g),
     ):
         assert g == other and hash(g) == hash(other)
-        assert not other.mu.flags.writeable
+        assert type(other.mu) is float or not other.mu.flags.writeable
     assert g != GaussianTradeOff(7.0)
     assert g != "G"
 
 
 def test_repr():
     assert repr(GaussianTradeOff(0.84)) == "GaussianTradeOff(mu=0.84)"
-    assert repr(GaussianTradeOff([1, 2, 3])) == "GaussianTradeOff(mu=<3 curves>)"
+    assert repr(GaussianTradeOff([1, 2, 3])) == "GaussianTradeOff(mu=[1, 2, 3])"
 
 
 @pytest.mark.parametrize(

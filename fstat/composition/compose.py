@@ -85,7 +85,7 @@ def compose(
     >>> compose(EpsilonDeltaTradeOff(0.0, 0.1), EpsilonDeltaTradeOff(0.0, 0.2))
     EpsilonDeltaTradeOff(epsilon=0, delta=0.28)
     >>> f = compose(LaplaceTradeOff(0.02), GaussianTradeOff(0.01), counts=[1000, 5000])
-    >>> float(f(0.05).round(6)), float(f.epsilon(1e-10).round(4))
+    >>> round(f(0.05), 6), round(f.epsilon(1e-10), 4)
     (0.757278, 6.1662)
     """
     option(method, "method", ("auto", "numeric"))

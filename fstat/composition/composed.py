@@ -82,9 +82,9 @@ class ComposedTradeOff(TradeOff):
     >>> from fstat import GaussianTradeOff
     >>> from fstat.composition import compose
     >>> f = compose(GaussianTradeOff(1.0).subsample(0.01), counts=[1000])
-    >>> print(f"{float(f.power(1e-6)):.6e}")
+    >>> print(f"{f.power(1e-6):.6e}")
     9.367509e-06
-    >>> bool(f.lower(0.01) < f(0.01) < f.upper(0.01)), f.gap <= f.tolerance
+    >>> f.lower(0.01) < f(0.01) < f.upper(0.01), f.gap <= f.tolerance
     (True, True)
     """
 
@@ -228,7 +228,7 @@ class ComposedTradeOff(TradeOff):
 
     def _auc(self) -> FloatArray:
         if self._point is None:
-            return _between(self.lower.auc(), self.upper.auc())
+            return _between(self.lower._auc(), self.upper._auc())
         return np.asarray(self._point.auc())
 
     def _kl(self) -> FloatArray:

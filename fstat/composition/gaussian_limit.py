@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import elementwise
 from scipy.special import ndtr, ndtri
 
-from .._validation import FloatArray, probability
+from .._validation import FloatArray, number_or_array, probability
 from ..tradeoff import GaussianTradeOff, TradeOff
 from ..tradeoff._integrals import central_moment
 from ._steps import checked_counts
@@ -85,7 +85,13 @@ class GaussianLimit:
         r"""The limit :math:`G_\mu`."""
         return GaussianTradeOff(self.mu)
 
-    def f(self, alpha: ArrayLike) -> FloatArray:
+    @overload
+    def f(self, alpha: float) -> float: ...
+
+    @overload
+    def f(self, alpha: ArrayLike) -> FloatArray: ...
+
+    def f(self, alpha: ArrayLike) -> float | FloatArray:
         """Return the type II error that normal sums would have.
 
         Parameters
@@ -95,7 +101,7 @@ class GaussianLimit:
 
         Returns
         -------
-        ndarray
+        float or ndarray
             Type II errors.
 
         Raises
@@ -104,9 +110,15 @@ class GaussianLimit:
             If `alpha` is outside [0, 1].
         """
         z = -ndtri(probability(alpha, "alpha"))
-        return np.asarray(ndtr((z - self.mu) * self.slope))
+        return number_or_array(ndtr((z - self.mu) * self.slope))
 
-    def lower(self, alpha: ArrayLike) -> FloatArray:
+    @overload
+    def lower(self, alpha: float) -> float: ...
+
+    @overload
+    def lower(self, alpha: ArrayLike) -> FloatArray: ...
+
+    def lower(self, alpha: ArrayLike) -> float | FloatArray:
         r"""Return what the composition is surely not below.
 
         Parameters
@@ -116,14 +128,20 @@ class GaussianLimit:
 
         Returns
         -------
-        ndarray
+        float or ndarray
             :math:`B(\alpha + \gamma_P) - \gamma_Q`, at least 0.
         """
         alpha = probability(alpha, "alpha")
         moved = self.f(np.minimum(alpha + self.of_P.gamma, 1.0))
-        return np.maximum(moved - self.of_Q.gamma, 0.0)
+        return number_or_array(np.maximum(moved - self.of_Q.gamma, 0.0))
 
-    def upper(self, alpha: ArrayLike) -> FloatArray:
+    @overload
+    def upper(self, alpha: float) -> float: ...
+
+    @overload
+    def upper(self, alpha: ArrayLike) -> FloatArray: ...
+
+    def upper(self, alpha: ArrayLike) -> float | FloatArray:
         r"""Return what the composition is surely not above.
 
         Parameters
@@ -133,15 +151,21 @@ class GaussianLimit:
 
         Returns
         -------
-        ndarray
+        float or ndarray
             :math:`B(\alpha - \gamma_P) + \gamma_Q`, at most ``1 - alpha``: nothing
             where alpha is below gamma. Small type I errors are out of its reach.
         """
         alpha = probability(alpha, "alpha")
         moved = self.f(np.maximum(alpha - self.of_P.gamma, 0.0))
-        return np.minimum(moved + self.of_Q.gamma, 1 - alpha)
+        return number_or_array(np.minimum(moved + self.of_Q.gamma, 1 - alpha))
 
-    def edgeworth(self, alpha: ArrayLike) -> FloatArray:
+    @overload
+    def edgeworth(self, alpha: float) -> float: ...
+
+    @overload
+    def edgeworth(self, alpha: ArrayLike) -> FloatArray: ...
+
+    def edgeworth(self, alpha: ArrayLike) -> float | FloatArray:
         r"""Return the refinement by skewness and kurtosis of the summed loss.
 
         Its distribution functions are expanded to the order 1/n,
@@ -161,7 +185,7 @@ class GaussianLimit:
 
         Returns
         -------
-        ndarray
+        float or ndarray
             Type II errors; NaN where the expansion does not reach `alpha`.
 
         References
@@ -184,7 +208,7 @@ class GaussianLimit:
         beta = _expansion(
             (threshold - self.of_Q.mean) / self.of_Q.deviation, self.of_Q, 1.0
         )
-        return np.where(found.success, np.clip(beta, 0.0, 1.0), np.nan)
+        return number_or_array(np.where(found.success, np.clip(beta, 0.0, 1.0), np.nan))
 
 
 def gaussian_limit(
@@ -249,7 +273,7 @@ def gaussian_limit(
     (3.113, 0.015)
     >>> step = LaplaceTradeOff(0.1) ** 1000
     >>> limit.lower(0.1) < step.f(0.1) < limit.upper(0.1)
-    np.True_
+    True
     """
     steps = list(fs) if isinstance(fs, Sequence) else [fs]
     if not steps or not all(isinstance(f, TradeOff) for f in steps):

@@ -132,7 +132,7 @@ class EmpiricalTradeOff(BaseEstimator):
     >>> from fstat.datasets import make_observations
     >>> P, Q = make_observations(1.0, n=1000, random_state=0)
     >>> curve = EmpiricalTradeOff().fit(P, Q)
-    >>> float(curve.tradeoff_.f(0.05).round(2))
+    >>> round(curve.tradeoff_.f(0.05), 2)
     0.74
     >>> low, high = curve.confidence_band()
     >>> print(f"{low.f(0.05):.2f} to {high.f(0.05):.2f}")

@@ -196,10 +196,10 @@ def meaning_of_mu() -> str:
     """
     sizes = (0, 0.25, 0.5, 0.75, 1, 2, 4)
     g = GaussianTradeOff(sizes)
-    columns = (sizes, g.auc(), g.bayes_error(), g.power(0.05))
+    columns = np.stack([sizes, g.auc(), g.bayes_error(), g.power(0.05)])
     return "".join(
         f'<tr><th scope="row" class="number">{mu:g}</th>'
         + "".join(f'<td class="number">{value:.2f}</td>' for value in row)
         + "</tr>"
-        for mu, *row in zip(*columns, strict=True)
+        for mu, *row in columns.T
     )

@@ -44,7 +44,7 @@ class AtomicTradeOff(TradeOff):
 
     def _test_of_level(self, alpha: FloatArray, specificity: FloatArray) -> ErrorRates:
         ends = self._vertices()
-        k = _segment(ends, alpha, specificity)
+        k = segment(ends, alpha, specificity)
         small = alpha <= 0.5
         rest = np.maximum(ends.specificity[k] - specificity, 0.0)
         beyond = np.where(small, np.maximum(alpha - ends.alpha[k], 0.0), rest)
@@ -64,7 +64,7 @@ class AtomicTradeOff(TradeOff):
     def _thresholds(
         self, alpha: FloatArray, specificity: FloatArray
     ) -> tuple[FloatArray, FloatArray]:
-        t = self._loss[_segment(self._vertices(), alpha, specificity)]
+        t = self._loss[segment(self._vertices(), alpha, specificity)]
         return t, t
 
     def _delta(self, epsilon: FloatArray) -> FloatArray:
@@ -93,42 +93,9 @@ class AtomicTradeOff(TradeOff):
         return np.asarray(self._p[seen] @ np.abs(self._loss[seen] - centre) ** order)
 
     def _group(self, k: int) -> TradeOff:
-        from .piecewise_linear import PiecewiseLinearTradeOff
+        from ._chain import chained_power
 
-        alpha, rest = self._group_levels(k)
-        loss = self._group_losses(k, alpha, rest)
-        power, beta = alpha, rest
-        for _ in range(k):
-            _, power, _, beta = self._test_of_level(power, beta)
-        return PiecewiseLinearTradeOff._from_state(
-            {
-                "loss": np.concatenate([[np.inf], loss]),
-                "p": np.append(0.0, _steps(alpha, rest)),
-                "q": np.append(power[0], _steps(power, beta)),
-            }
-        )
-
-    def _group_levels(self, k: int) -> tuple[FloatArray, FloatArray]:
-        """Return the levels, and their complements, where 1 - (1 - f)^k may bend."""
-        ends, inverse = self._vertices(), self._inverse()
-        alpha, rest = ends.alpha, ends.specificity
-        for _ in range(k - 1):
-            before = inverse._test_of_level(rest, alpha)
-            alpha = np.concatenate([ends.alpha, before.beta])
-            rest = np.concatenate([ends.specificity, before.power])
-            order = np.lexsort((-rest, alpha))
-            alpha, rest = alpha[order], np.minimum.accumulate(rest[order])
-        return alpha, rest
-
-    def _group_losses(self, k: int, alpha: FloatArray, rest: FloatArray) -> FloatArray:
-        """Return the sum of the k losses at the middle of each straight piece."""
-        power, beta = (alpha[1:] + alpha[:-1]) / 2, (rest[1:] + rest[:-1]) / 2
-        total = np.zeros_like(power)
-        for _ in range(k):
-            step = self._loss[_segment(self._vertices(), power, beta)]
-            total = np.where(beta > 0, total + step, -np.inf)
-            _, power, _, beta = self._test_of_level(power, beta)
-        return total
+        return chained_power(self, k)
 
     def _corners(self) -> ErrorRates:
         return self._vertices()
@@ -163,12 +130,6 @@ def _sums(masses: FloatArray) -> tuple[FloatArray, FloatArray]:
     )
 
 
-def _steps(masses: FloatArray, complements: FloatArray) -> FloatArray:
-    """Return the increments of growing probabilities, from the smaller side."""
-    low = masses[1:] <= 0.5
-    return np.maximum(np.where(low, np.diff(masses), -np.diff(complements)), 0.0)
-
-
 def _rejected(
     loss: FloatArray, threshold: FloatArray, strict: bool
 ) -> NDArray[np.intp]:
@@ -176,7 +137,7 @@ def _rejected(
     return np.searchsorted(-loss, -threshold, side="left" if strict else "right")
 
 
-def _segment(
+def segment(
     ends: ErrorRates, alpha: FloatArray, specificity: FloatArray
 ) -> NDArray[np.intp]:
     """Return the atom at which a test of level `alpha` is randomised."""

@@ -8,6 +8,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+# Of longer arrays, `repr` gives the size alone.
+MOST_SHOWN = 8
+
 
 class Immutable:
     """An object told by the arguments of its constructor.
@@ -21,7 +24,7 @@ class Immutable:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if "__init__" in vars(cls):
+        if "__init__" in vars(cls) and "_fields" not in vars(cls):
             cls._fields = tuple(inspect.signature(cls.__init__).parameters)[1:]
         Immutable._classes[cls.__name__] = cls
 
@@ -68,14 +71,13 @@ class Immutable:
         Raises
         ------
         ValueError
-            If `text` is not JSON of this class.
+            If `text` is not JSON of this class, or if what it holds would be refused
+            by the constructor: the sentence is the constructor's.
         """
         try:
-            value = _decoded(json.loads(text))
-        except (TypeError, KeyError) as error:
-            raise ValueError(
-                f"`text` must be what `to_json` returned, got {text!r:.80}."
-            ) from error
+            value = _decoded(_parsed(text))
+        except RecursionError:
+            raise ValueError("`text` must not be nested this deeply.") from None
         if not isinstance(value, cls):
             raise ValueError(
                 f"`text` must describe a {cls.__name__}, got {text!r:.80}."
@@ -103,8 +105,8 @@ class Immutable:
         return hash((type(self), self._key()))
 
     def __repr__(self) -> str:
-        shown = ", ".join(f"{k}={_shown(v)}" for k, v in self._state().items())
-        return f"{type(self).__name__}({shown})"
+        shown_fields = ", ".join(f"{k}={shown(v)}" for k, v in self._state().items())
+        return f"{type(self).__name__}({shown_fields})"
 
 
 def _made(cls: type[Immutable], state: dict[str, Any]) -> Immutable:
@@ -121,12 +123,21 @@ def _hashable(value: Any) -> Any:
     return value
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """Return what `eval` reads back, of short arrays and of all else."""
     if isinstance(value, np.ndarray):
-        return f"<{value.size} values>" if value.ndim else f"{value:g}"
-    if isinstance(value, list | tuple):
-        return f"({', '.join(_shown(item) for item in value)})"
-    return f"{value:g}" if isinstance(value, float) else repr(value)
+        if value.size > MOST_SHOWN:
+            return f"<{value.size} values>"
+        return shown(value.tolist())
+    if isinstance(value, list):
+        return f"[{', '.join(map(shown, value))}]"
+    if isinstance(value, tuple):
+        return f"({', '.join(map(shown, value))}{',' * (len(value) == 1)})"
+    return repr(float(value)).removesuffix(".0") if _is_float(value) else repr(value)
+
+
+def _is_float(value: Any) -> bool:
+    return isinstance(value, float | np.floating)
 
 
 def _encoded(value: Any) -> Any:
@@ -142,11 +153,49 @@ def _encoded(value: Any) -> Any:
     return value
 
 
+def _parsed(text: object) -> Any:
+    """Return what JSON text says, without constants and repetitions it must not."""
+    if not isinstance(text, str):
+        raise ValueError(f"`text` must be a str of JSON, got {text!r:.80}.")
+    try:
+        return json.loads(
+            text, parse_constant=_no_constant, object_pairs_hook=_without_repetition
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"`text` must be JSON that `to_json` returned, got {text!r:.80}, which "
+            f"cannot be read: {str(error).rstrip('.')}."
+        ) from None
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    items = dict(pairs)
+    if len(items) < len(pairs):
+        raise ValueError("a name is given twice")
+    return items
+
+
 def _decoded(value: Any) -> Any:
     if isinstance(value, dict):
-        items = {name: _decoded(item) for name, item in value.items()}
-        made = Immutable._classes[items.pop("class")]
-        return made._from_state(items)
+        return _object({name: _decoded(item) for name, item in value.items()})
     if isinstance(value, list):
         return [_decoded(item) for item in value]
     return float(value) if value in ("inf", "-inf", "nan") else value
+
+
+def _object(items: dict[str, Any]) -> Any:
+    """Return the object of a class and its fields, by way of its constructor."""
+    name = items.pop("class", None)
+    made = Immutable._classes.get(name) if isinstance(name, str) else None
+    if made is None or inspect.isabstract(made):
+        raise ValueError(f"`text` must name a trade-off function, got {name!r:.80}.")
+    if set(items) != set(made._fields):
+        raise ValueError(
+            f"`text` must give {', '.join(made._fields)} of a {name}, got "
+            f"{', '.join(items) or 'nothing':.80}."
+        )
+    return made._from_state(items)

@@ -9,13 +9,14 @@ closer it lies to ``1 - alpha``, the harder P and Q are to tell apart.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import elementwise
 
-from .._validation import FloatArray, probability, real, share
+from .._validation import FloatArray, number_or_array, probability, real, share, whole_number
 from . import _integrals
 from ._immutable import Immutable
 from ._levels import most_powerful_test, thresholds
@@ -40,6 +41,10 @@ class TradeOff(Immutable, ABC):
 
     Notes
     -----
+    A number gives a Python float, an array an array. Where the object itself holds many
+    curves, as a `GaussianTradeOff` of an array does, all that follows from it is an
+    array.
+
     A subclass provides ``_rates(threshold, strict)``, the four error rates of a
     likelihood-ratio test, each accurate relative to its own size. Where it has closed
     forms it overrides ``_test_of_level``, ``_delta``, ``_auc`` and the like.
@@ -50,7 +55,13 @@ class TradeOff(Immutable, ABC):
        the Royal Statistical Society B 84(1), 2022, arXiv:1905.02383.
     """
 
-    def f(self, alpha: ArrayLike) -> FloatArray:
+    @overload
+    def f(self, alpha: float) -> float: ...
+
+    @overload
+    def f(self, alpha: ArrayLike) -> FloatArray: ...
+
+    def f(self, alpha: ArrayLike) -> float | FloatArray:
         """Return the least type II error at type I error `alpha`.
 
         Parameters
@@ -60,7 +71,7 @@ class TradeOff(Immutable, ABC):
 
         Returns
         -------
-        ndarray
+        float or ndarray
             Type II errors in [0, 1].
 
         Raises
@@ -68,9 +79,15 @@ class TradeOff(Immutable, ABC):
         ValueError
             If `alpha` is outside [0, 1].
         """
-        return np.asarray(self._beta_at(probability(alpha, "alpha")))
+        return number_or_array(self._beta_at(probability(alpha, "alpha")))
 
-    def power(self, alpha: ArrayLike) -> FloatArray:
+    @overload
+    def power(self, alpha: float) -> float: ...
+
+    @overload
+    def power(self, alpha: ArrayLike) -> FloatArray: ...
+
+    def power(self, alpha: ArrayLike) -> float | FloatArray:
         """Return ``1 - f(alpha)``, accurate down to the smallest `alpha`.
 
         Parameters
@@ -80,7 +97,7 @@ class TradeOff(Immutable, ABC):
 
         Returns
         -------
-        ndarray
+        float or ndarray
             Powers in [0, 1].
 
         Raises
@@ -88,9 +105,15 @@ class TradeOff(Immutable, ABC):
         ValueError
             If `alpha` is outside [0, 1].
         """
-        return np.asarray(self._power_at(probability(alpha, "alpha")))
+        return number_or_array(self._power_at(probability(alpha, "alpha")))
 
-    def __call__(self, alpha: ArrayLike) -> FloatArray:
+    @overload
+    def __call__(self, alpha: float) -> float: ...
+
+    @overload
+    def __call__(self, alpha: ArrayLike) -> FloatArray: ...
+
+    def __call__(self, alpha: ArrayLike) -> float | FloatArray:
         """Return ``f(alpha)``."""
         return self.f(alpha)
 
@@ -113,7 +136,8 @@ class TradeOff(Immutable, ABC):
         Returns
         -------
         ErrorRates
-            `alpha`, `power`, `specificity` and `beta`, arrays.
+            `alpha`, `power`, `specificity` and `beta`, numbers or arrays as
+            `threshold` is.
 
         Raises
         ------
@@ -121,9 +145,15 @@ class TradeOff(Immutable, ABC):
             If `threshold` is NaN or not numeric.
         """
         test = self._rates(real(threshold, "threshold"), strict)
-        return ErrorRates(*(np.asarray(rate) for rate in test))
+        return ErrorRates(*map(number_or_array, test))
 
-    def delta(self, epsilon: ArrayLike) -> FloatArray:
+    @overload
+    def delta(self, epsilon: float) -> float: ...
+
+    @overload
+    def delta(self, epsilon: ArrayLike) -> FloatArray: ...
+
+    def delta(self, epsilon: ArrayLike) -> float | FloatArray:
         """Return the delta of (epsilon, delta)-differential privacy.
 
         Parameters
@@ -133,7 +163,7 @@ class TradeOff(Immutable, ABC):
 
         Returns
         -------
-        ndarray
+        float or ndarray
             ``sup_S Q(S) - exp(epsilon) P(S)``, in [0, 1].
 
         Raises
@@ -141,9 +171,15 @@ class TradeOff(Immutable, ABC):
         ValueError
             If `epsilon` is NaN or not numeric.
         """
-        return np.asarray(self._delta(real(epsilon, "epsilon")))
+        return number_or_array(self._delta(real(epsilon, "epsilon")))
 
-    def epsilon(self, delta: ArrayLike) -> FloatArray:
+    @overload
+    def epsilon(self, delta: float) -> float: ...
+
+    @overload
+    def epsilon(self, delta: ArrayLike) -> FloatArray: ...
+
+    def epsilon(self, delta: ArrayLike) -> float | FloatArray:
         """Return the least epsilon >= 0 with ``self.delta(epsilon) <= delta``.
 
         Parameters
@@ -153,7 +189,7 @@ class TradeOff(Immutable, ABC):
 
         Returns
         -------
-        ndarray
+        float or ndarray
             0 where ``delta >= self.delta(0)``, ``inf`` where no epsilon will do.
 
         Raises
@@ -161,36 +197,15 @@ class TradeOff(Immutable, ABC):
         ValueError
             If `delta` is outside [0, 1].
         """
-        delta = probability(delta, "delta")
-        target, upper = np.broadcast_arrays(delta, self._epsilon_bound(delta))
-        at_zero = self.delta(np.zeros(target.shape))
-        never = self.delta(np.full(target.shape, np.inf))
-        epsilon = np.where(np.isnan(at_zero), np.nan, np.inf)
-        epsilon[target == never] = max(self._loss_range()[1], 0.0)
-        epsilon[target >= at_zero] = 0.0
-        solvable = (target > never) & (target < at_zero)
-        if not solvable.any():
-            return epsilon
+        return number_or_array(self._epsilon(probability(delta, "delta")))
 
-        # The solver drops what has converged: it is told which curve a value is of.
-        def excess(
-            trial: FloatArray, wanted: FloatArray, place: FloatArray
-        ) -> FloatArray:
-            curves = self._curves(target.shape, place.astype(np.intp))
-            with np.errstate(divide="ignore"):
-                value = np.log(curves.delta(trial)) - np.log(wanted)
-            return np.maximum(value, -1e3)
+    @overload
+    def conjugate(self, y: float) -> float: ...
 
-        found = elementwise.find_root(
-            excess,
-            (np.zeros(int(solvable.sum())), upper[solvable]),
-            args=(target[solvable], np.flatnonzero(solvable)),
-            tolerances={"xrtol": 1e-15, "xatol": 0},
-        )
-        epsilon[solvable] = found.x
-        return epsilon
+    @overload
+    def conjugate(self, y: ArrayLike) -> FloatArray: ...
 
-    def conjugate(self, y: ArrayLike) -> FloatArray:
+    def conjugate(self, y: ArrayLike) -> float | FloatArray:
         """Return the convex conjugate ``sup_alpha (y alpha - f(alpha))``.
 
         Parameters
@@ -200,7 +215,7 @@ class TradeOff(Immutable, ABC):
 
         Returns
         -------
-        ndarray
+        float or ndarray
             ``delta(log(-y)) - 1`` for negative `y` (Proposition 2.12 of [1]_), and `y`
             otherwise: f counts as infinite outside [0, 1].
 
@@ -217,29 +232,35 @@ class TradeOff(Immutable, ABC):
         y = real(y, "y")
         with np.errstate(divide="ignore"):
             slope = np.log(np.maximum(-y, 0.0))
-        return np.where(y < 0, self.delta(slope) - 1.0, np.maximum(y, 0.0))
+        return number_or_array(np.where(y < 0, self._delta(slope) - 1.0, np.maximum(y, 0.0)))
 
-    def advantage(self) -> FloatArray:
+    def advantage(self) -> float:
         """Return the largest power minus type I error: the total variation.
 
         Returns
         -------
-        ndarray
+        float
             ``max(1 - alpha - f(alpha))``, between 0 and 1.
         """
-        return self.delta(0.0)
+        return number_or_array(self._delta(np.zeros(())))
 
-    def auc(self) -> FloatArray:
+    def auc(self) -> float:
         """Return the area under the ROC curve, power against alpha.
 
         Returns
         -------
-        ndarray
+        float
             Between 0.5 and 1.
         """
-        return self._auc()
+        return number_or_array(self._auc())
 
-    def bayes_error(self, prior: ArrayLike = 0.5) -> FloatArray:
+    @overload
+    def bayes_error(self, prior: float = ...) -> float: ...
+
+    @overload
+    def bayes_error(self, prior: ArrayLike = ...) -> FloatArray: ...
+
+    def bayes_error(self, prior: ArrayLike = 0.5) -> float | FloatArray:
         """Return the least error probability when Q has a prior probability.
 
         Parameters
@@ -249,7 +270,7 @@ class TradeOff(Immutable, ABC):
 
         Returns
         -------
-        ndarray
+        float or ndarray
             ``min((1 - prior) alpha + prior f(alpha))`` over alpha.
 
         Raises
@@ -262,49 +283,50 @@ class TradeOff(Immutable, ABC):
             log_odds = np.log1p(-prior) - np.log(prior)
         test = self._rates(log_odds, True)
         error = (1.0 - prior) * test.alpha + prior * test.beta
-        return np.where((prior == 0) | (prior == 1), 0.0, error)
+        return number_or_array(np.where((prior == 0) | (prior == 1), 0.0, error))
 
-    def kl(self) -> FloatArray:
+    def kl(self) -> float:
         r"""Return the Kullback-Leibler divergence of Q from P.
 
         Returns
         -------
-        ndarray
+        float
             :math:`-\int_0^1 \log |f'|`, the mean of ``-L`` under P: ``KL(P || Q)``.
         """
-        return self._kl()
+        return number_or_array(self._kl())
 
-    def kappa2(self) -> FloatArray:
+    def kappa2(self) -> float:
         r"""Return the second moment of the loss under P.
 
         Returns
         -------
-        ndarray
+        float
             :math:`\int_0^1 \log^2 |f'|`.
         """
-        return self._absolute_moment(2, np.zeros(()))
+        return number_or_array(self._absolute_moment(2, np.zeros(())))
 
-    def kappa3(self) -> FloatArray:
+    def kappa3(self) -> float:
         r"""Return the third absolute moment of the loss under P.
 
         Returns
         -------
-        ndarray
+        float
             :math:`\int_0^1 |\log |f'||^3`.
         """
-        return self._absolute_moment(3, np.zeros(()))
+        return number_or_array(self._absolute_moment(3, np.zeros(())))
 
-    def kappa3_centred(self) -> FloatArray:
+    def kappa3_centred(self) -> float:
         r"""Return the third absolute central moment of the loss under P.
 
         Returns
         -------
-        ndarray
+        float
             :math:`\int_0^1 |\log |f'| + \mathrm{kl}|^3`.
         """
-        kl = self.kl()
+        kl = self._kl()
         centre = np.where(np.isinf(kl), 0.0, -kl)
-        return np.where(np.isinf(kl), np.inf, self._absolute_moment(3, centre))
+        moment = self._absolute_moment(3, centre)
+        return number_or_array(np.where(np.isinf(kl), np.inf, moment))
 
     def __matmul__(self, other: TradeOff) -> TradeOff:
         """Return the composition with another: both tests run together."""
@@ -391,7 +413,7 @@ class TradeOff(Immutable, ABC):
 
     def tightest_mu(
         self, alpha_min: float = 0.0, *, beta_min: float | None = None
-    ) -> FloatArray:
+    ) -> float:
         r"""Return the least mu with G_mu at most f: where S is G_mu-influential.
 
         Parameters
@@ -404,7 +426,7 @@ class TradeOff(Immutable, ABC):
 
         Returns
         -------
-        ndarray
+        float
             The largest :math:`\Phi^{-1}(1 - \alpha) - \Phi^{-1}(f(\alpha))` among the
             tests of which both errors count. *Infinite without floors* for
             :math:`f_{\epsilon, \delta > 0}`, where f is 0 before alpha is 1, and for
@@ -420,7 +442,7 @@ class TradeOff(Immutable, ABC):
         --------
         >>> from fstat.tradeoff import EpsilonDeltaTradeOff
         >>> f = EpsilonDeltaTradeOff(1.0, 1e-5)
-        >>> float(f.tightest_mu()), float(f.tightest_mu(1e-3).round(4))
+        >>> f.tightest_mu(), round(f.tightest_mu(1e-3), 4)
         (inf, 1.2321)
         """
         from .comparison import tightest_mu
@@ -444,15 +466,15 @@ class TradeOff(Immutable, ABC):
         Raises
         ------
         ValueError
-            If `k` is no positive integer.
+            If `k` is no whole number of at least 1, or is so large that the result is
+            lost to underflow or takes too long.
 
         References
         ----------
         .. [1] J. Dong, A. Roth, W. J. Su, "Gaussian differential privacy", Journal
            of the Royal Statistical Society B 84(1), 2022, arXiv:1905.02383.
         """
-        if not isinstance(k, int | np.integer) or k < 1:
-            raise ValueError(f"`k` must be a positive integer, got {k!r}.")
+        whole_number(k, "k", 1)
         return self if k == 1 else self._group(int(k))
 
     def subsample(self, p: float) -> TradeOff:
@@ -486,7 +508,7 @@ class TradeOff(Immutable, ABC):
         --------
         >>> from fstat import GaussianTradeOff
         >>> f = GaussianTradeOff(1.0).subsample(0.1)
-        >>> float(f(0.01).round(4)), float(f.inverse()(0.01).round(4))
+        >>> round(f(0.01), 4), round(f.inverse()(0.01), 4)
         (0.9818, 0.9889)
         """
         from .gaussian import GaussianTradeOff
@@ -522,6 +544,35 @@ class TradeOff(Immutable, ABC):
     def _delta(self, epsilon: FloatArray) -> FloatArray:
         sure = self._rates(np.asarray(np.inf), False).power
         return _hockey_stick(self._rates(epsilon, True), epsilon, sure)
+
+    def _epsilon(self, delta: FloatArray) -> FloatArray:
+        target, upper = np.broadcast_arrays(delta, self._epsilon_bound(delta))
+        at_zero = np.asarray(self._delta(np.zeros(target.shape)))
+        never = np.asarray(self._delta(np.full(target.shape, np.inf)))
+        epsilon = np.where(np.isnan(at_zero), np.nan, np.inf)
+        epsilon[target == never] = max(self._loss_range()[1], 0.0)
+        epsilon[target >= at_zero] = 0.0
+        solvable = (target > never) & (target < at_zero)
+        if not solvable.any():
+            return epsilon
+
+        # The solver drops what has converged: it is told which curve a value is of.
+        def excess(
+            trial: FloatArray, wanted: FloatArray, place: FloatArray
+        ) -> FloatArray:
+            curves = self._curves(target.shape, place.astype(np.intp))
+            with np.errstate(divide="ignore"):
+                value = np.log(curves._delta(trial)) - np.log(wanted)
+            return np.maximum(value, -1e3)
+
+        found = elementwise.find_root(
+            excess,
+            (np.zeros(int(solvable.sum())), upper[solvable]),
+            args=(target[solvable], np.flatnonzero(solvable)),
+            tolerances={"xrtol": 1e-15, "xatol": 0},
+        )
+        epsilon[solvable] = found.x
+        return epsilon
 
     def _inverse_delta(self, epsilon: FloatArray) -> FloatArray:
         """Return the delta of the inverse."""
@@ -586,11 +637,11 @@ class TradeOff(Immutable, ABC):
     def _epsilon_bound(self, delta: FloatArray) -> FloatArray:
         """Return an epsilon that is large enough for `delta`."""
         bound = np.ones(delta.shape)
-        never = self.delta(np.inf)
-        short = (self.delta(bound) > delta) & (delta > never)
+        never = self._delta(np.asarray(np.inf))
+        short = (self._delta(bound) > delta) & (delta > never)
         while short.any() and bound.max() < 1e300:
             bound = np.where(short, 2.0 * bound, bound)
-            short = (self.delta(bound) > delta) & (delta > never)
+            short = (self._delta(bound) > delta) & (delta > never)
         return bound
 
     def _curves(self, shape: tuple[int, ...], place: NDArray[np.intp]) -> TradeOff:
@@ -598,15 +649,25 @@ class TradeOff(Immutable, ABC):
         return self
 
 
-def one_curve(f: TradeOff) -> TradeOff:
+def one_curve(f: TradeOff, name: str = "f") -> TradeOff:
     """Return f, which must be one curve rather than an array of them."""
     if not isinstance(f, TradeOff):
-        raise ValueError(f"`f` must be a trade-off function, got {f!r:.80}.")
+        raise ValueError(f"`{name}` must be a trade-off function, got {f!r:.80}.")
     if f._shape() != ():
         raise ValueError(
-            f"`f` must be one trade-off function, got an array of shape {f._shape()}."
+            f"`{name}` must be one trade-off function, got an array of shape "
+            f"{f._shape()}."
         )
     return f
+
+
+def several(fs: Sequence[TradeOff]) -> tuple[TradeOff, ...]:
+    """Return one trade-off function or more, each a single curve."""
+    if not isinstance(fs, Sequence) or isinstance(fs, str) or not len(fs):
+        raise ValueError(
+            f"`fs` must be one trade-off function or more, got {fs!r:.80}."
+        )
+    return tuple(one_curve(f, "fs") for f in fs)
 
 
 def both_sides(f: TradeOff, threshold: FloatArray) -> ErrorRates:

@@ -73,9 +73,9 @@ def tradeoff_between(P: Any, Q: Any) -> TradeOff:
     >>> tradeoff_between(stats.norm(0, 2), stats.norm(1, 2))
     GaussianTradeOff(mu=0.5)
     >>> f = tradeoff_between(stats.norm(0, 1), stats.norm(0, 2))
-    >>> float(f(0.05).round(4))
+    >>> round(f(0.05), 4)
     0.6729
-    >>> float(tradeoff_between(stats.poisson(1), stats.poisson(2))(0.05).round(4))
+    >>> round(tradeoff_between(stats.poisson(1), stats.poisson(2))(0.05), 4)
     0.7659
     """
     discrete = [_is_discrete(D, name) for D, name in ((P, "P"), (Q, "Q"))]

@@ -57,7 +57,7 @@ def compare(f: TradeOff, g: TradeOff) -> Comparison:
     return Comparison(relation, above, below)
 
 
-def tightest_mu(f: TradeOff, alpha_min: float, beta_min: float | None) -> FloatArray:
+def tightest_mu(f: TradeOff, alpha_min: float, beta_min: float | None) -> float:
     """Return the least mu with G_mu below f; the work of `TradeOff.tightest_mu`."""
     one_curve(f)
     alpha_min = share(alpha_min, "alpha_min")
@@ -72,14 +72,14 @@ def tightest_mu(f: TradeOff, alpha_min: float, beta_min: float | None) -> FloatA
         if floor == 0
     ]
     if np.inf in limits:
-        return np.asarray(np.inf)
+        return np.inf
 
     def fall(x: FloatArray) -> FloatArray:
         return -_mu(_test(f, np.clip(x, *ends)))
 
     x = np.clip(_logits(f), *ends)
     best = -fall(_least(fall, np.unique(np.append(x, ends))))
-    return np.asarray(max(float(best), 0.0, *limits))
+    return max(float(best), 0.0, *limits)
 
 
 def _witness(lead: Callable[[FloatArray], FloatArray], x: FloatArray) -> float | None:

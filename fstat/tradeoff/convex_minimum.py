@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .._validation import FloatArray
-from .base import ErrorRates, TradeOff, both_sides, one_curve
+from .base import ErrorRates, TradeOff, both_sides, several
 
 
 def minimum(*fs: TradeOff) -> TradeOff:
@@ -42,14 +42,12 @@ def minimum(*fs: TradeOff) -> TradeOff:
     >>> from fstat.tradeoff import EpsilonDeltaTradeOff, minimum
     >>> g, f = GaussianTradeOff(1.0), EpsilonDeltaTradeOff(0.5, 0.1)
     >>> h = minimum(g, f)
-    >>> bool(h.delta(1.0) == max(g.delta(1.0), f.delta(1.0)))
+    >>> h.delta(1.0) == max(g.delta(1.0), f.delta(1.0))
     True
-    >>> [float(curve(0.01).round(4)) for curve in (g, f, h)]
+    >>> [round(curve(0.01), 4) for curve in (g, f, h)]
     [0.9076, 0.8835, 0.8681]
     """
-    if not fs:
-        raise ValueError("`fs` must be one trade-off function or more, got none.")
-    different = tuple(dict.fromkeys(one_curve(f) for f in fs))
+    different = tuple(dict.fromkeys(several(fs)))
     return different[0] if len(different) == 1 else MinimumTradeOff(different)
 
 
@@ -65,7 +63,7 @@ class MinimumTradeOff(TradeOff):
     fs: tuple[TradeOff, ...]
 
     def __init__(self, fs: tuple[TradeOff, ...]) -> None:
-        curves = tuple(fs)
+        curves = several(fs)
         self._set(fs=curves, _inverses=tuple(f._inverse() for f in curves))
 
     _inverses: tuple[TradeOff, ...]

@@ -46,7 +46,7 @@ class EpsilonDeltaTradeOff(AtomicTradeOff):
     --------
     >>> from fstat.tradeoff import EpsilonDeltaTradeOff
     >>> f = EpsilonDeltaTradeOff(1.0, 1e-5)
-    >>> float(f(0.05).round(4)), float(f.delta(1.0)), float(f.epsilon(1e-5))
+    >>> round(f(0.05), 4), f.delta(1.0), f.epsilon(1e-5)
     (0.8641, 1e-05, 1.0)
     """
 

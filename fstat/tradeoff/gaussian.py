@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import erf, erfcx, log_ndtr, ndtr, ndtri
 
-from .._validation import FloatArray, numeric
+from .._validation import FloatArray, number_or_array, numeric
 from .base import ErrorRates, TradeOff
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(24)
@@ -49,11 +51,11 @@ class GaussianTradeOff(TradeOff):
 
     >>> from fstat import GaussianTradeOff
     >>> g = GaussianTradeOff(1.0)
-    >>> float(g.f(0.05).round(2)), float(g.power(0.05).round(2))
+    >>> round(g.f(0.05), 2), round(g.power(0.05), 2)
     (0.74, 0.26)
-    >>> float(g.auc().round(3)), float(g.bayes_error().round(3))
+    >>> round(g.auc(), 3), round(g.bayes_error(), 3)
     (0.76, 0.309)
-    >>> float(g.epsilon(1e-5).round(4))
+    >>> round(g.epsilon(1e-5), 4)
     4.3772
     """
 
@@ -68,63 +70,63 @@ class GaussianTradeOff(TradeOff):
         self._set(_mu=value)
 
     @property
-    def mu(self) -> FloatArray:
-        """Distance of the means in standard deviations."""
-        return self._mu
+    def mu(self) -> Any:
+        """Distance of the means in standard deviations: a float, or an array."""
+        return number_or_array(self._mu)
 
     def _rates(self, threshold: FloatArray, strict: bool) -> ErrorRates:
         # The loss is N(-mu^2/2, mu^2) under P and N(mu^2/2, mu^2) under Q.
-        t, mu = np.broadcast_arrays(threshold, self.mu)
+        t, mu = np.broadcast_arrays(threshold, self._mu)
         at_zero = np.where((t > 0) | (strict & (t == 0)), np.inf, -np.inf)
         with np.errstate(divide="ignore", invalid="ignore"):
             z = np.where(mu == 0, at_zero, t / mu)
         return _normal_rates(z - mu / 2, z + mu / 2)
 
     def _beta_at(self, alpha: FloatArray) -> FloatArray:
-        return np.asarray(ndtr(-ndtri(alpha) - self.mu))
+        return np.asarray(ndtr(-ndtri(alpha) - self._mu))
 
     def _power_at(self, alpha: FloatArray) -> FloatArray:
-        return np.asarray(ndtr(self.mu + ndtri(alpha)))
+        return np.asarray(ndtr(self._mu + ndtri(alpha)))
 
     def _test_of_level(self, alpha: FloatArray, specificity: FloatArray) -> ErrorRates:
         z = np.where(alpha <= 0.5, -ndtri(alpha), ndtri(specificity))
-        return ErrorRates(alpha, ndtr(self.mu - z), specificity, ndtr(z - self.mu))
+        return ErrorRates(alpha, ndtr(self._mu - z), specificity, ndtr(z - self._mu))
 
     def _thresholds(
         self, alpha: FloatArray, specificity: FloatArray
     ) -> tuple[FloatArray, FloatArray]:
         z = np.where(alpha <= 0.5, -ndtri(alpha), ndtri(specificity))
         with np.errstate(invalid="ignore"):
-            t = np.where(self.mu == 0, 0.0, self.mu * z - self.mu**2 / 2)
+            t = np.where(self._mu == 0, 0.0, self._mu * z - self._mu**2 / 2)
         return t, t
 
     def _delta(self, epsilon: FloatArray) -> FloatArray:
-        size, mu = np.broadcast_arrays(np.abs(epsilon), self.mu)
+        size, mu = np.broadcast_arrays(np.abs(epsilon), self._mu)
         upper = _gaussian_delta(size, mu)
         # G_mu is its own inverse, which gives the negative half from the positive.
         lower = -np.expm1(-size) + np.exp(-size) * upper
         return np.where(epsilon < 0, lower, upper)
 
     def _auc(self) -> FloatArray:
-        return np.asarray(ndtr(self.mu / np.sqrt(2.0)))
+        return np.asarray(ndtr(self._mu / np.sqrt(2.0)))
 
     def _kl(self) -> FloatArray:
-        return np.asarray(self.mu**2 / 2)
+        return np.asarray(self._mu**2 / 2)
 
     def _absolute_moment(self, order: int, centre: FloatArray) -> FloatArray:
         """Moments of a normal distribution about any point."""
-        offset = np.abs(self.mu**2 / 2 + centre)
+        offset = np.abs(self._mu**2 / 2 + centre)
         if order == 2:
-            return np.asarray(self.mu**2 + offset**2)
+            return np.asarray(self._mu**2 + offset**2)
         with np.errstate(invalid="ignore"):
-            a = np.where(self.mu > 0, offset / self.mu, 0.0)
+            a = np.where(self._mu > 0, offset / self._mu, 0.0)
         inner = (a**3 + 3 * a) * erf(a / np.sqrt(2.0))
         tails = 2 * (a**2 + 2) * np.exp(-a * a / 2) / np.sqrt(2 * np.pi)
-        return np.asarray(self.mu**3 * (inner + tails))
+        return np.asarray(self._mu**3 * (inner + tails))
 
     def tightest_mu(
         self, alpha_min: float = 0.0, *, beta_min: float | None = None
-    ) -> FloatArray:
+    ) -> float:
         """Return mu.
 
         Parameters
@@ -134,8 +136,8 @@ class GaussianTradeOff(TradeOff):
 
         Returns
         -------
-        ndarray
-            `mu`, of its shape.
+        float
+            `mu`; an array of many curves.
         """
         return self.mu
 
@@ -146,36 +148,32 @@ class GaussianTradeOff(TradeOff):
         return self
 
     def _group(self, k: int) -> TradeOff:
-        return GaussianTradeOff(k * self.mu)
+        return GaussianTradeOff(k * self._mu)
 
     def _tail_mu(self) -> float:
-        return float(self.mu)
+        return float(self._mu)
 
     def _shape(self) -> tuple[int, ...]:
-        return self.mu.shape
+        return self._mu.shape
 
     def _loss_range(self) -> tuple[float, float]:
-        none = bool((self.mu == 0).all())
+        none = bool((self._mu == 0).all())
         return (0.0, 0.0) if none else (-np.inf, np.inf)
 
     def _epsilon_bound(self, delta: FloatArray) -> FloatArray:
         # delta(eps) <= Phi(-eps/mu + mu/2), solved for eps.
         with np.errstate(invalid="ignore"):
             return np.asarray(
-                np.maximum(self.mu * (self.mu / 2 - ndtri(delta)), 0.0) + 1.0
+                np.maximum(self._mu * (self._mu / 2 - ndtri(delta)), 0.0) + 1.0
             )
 
     def _curves(
         self, shape: tuple[int, ...], place: NDArray[np.intp]
     ) -> GaussianTradeOff:
-        return GaussianTradeOff(np.broadcast_to(self.mu, shape).ravel()[place])
+        return GaussianTradeOff(np.broadcast_to(self._mu, shape).ravel()[place])
 
-    def _state(self) -> dict[str, FloatArray]:
+    def _state(self) -> dict[str, Any]:
         return {"mu": self.mu}
-
-    def __repr__(self) -> str:
-        shown = f"{self.mu:g}" if self.mu.ndim == 0 else f"<{self.mu.size} curves>"
-        return f"GaussianTradeOff(mu={shown})"
 
 
 def _normal_rates(low: FloatArray, high: FloatArray) -> ErrorRates:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .._validation import FloatArray
+from .._validation import FloatArray, whole_number
 from ._by_level import LevelTradeOff
 from .base import ErrorRates, TradeOff, one_curve
 
@@ -36,7 +36,7 @@ class GroupTradeOff(LevelTradeOff):
     >>> f = GaussianTradeOff(1.0).subsample(0.5)
     >>> f.group(2)
     GroupTradeOff(base=SubsampledTradeOff(base=GaussianTradeOff(mu=1), p=0.5), k=2)
-    >>> bool(f.group(2)(0.1) == f(f.power(0.1)))
+    >>> f.group(2)(0.1) == f(f.power(0.1))
     True
     """
 
@@ -44,7 +44,8 @@ class GroupTradeOff(LevelTradeOff):
     k: int
 
     def __init__(self, base: TradeOff, k: int) -> None:
-        self._set(base=one_curve(base), k=k)
+        whole_number(k, "k", 1)
+        self._set(base=one_curve(base, "base"), k=int(k))
 
     def _test_of_level(self, alpha: FloatArray, specificity: FloatArray) -> ErrorRates:
         power, beta = alpha, specificity

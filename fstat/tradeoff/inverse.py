@@ -27,14 +27,14 @@ class InverseTradeOff(TradeOff):
     --------
     >>> from fstat.tradeoff import PiecewiseLinearTradeOff
     >>> f = PiecewiseLinearTradeOff([0.0, 0.2, 1.0], [1.0, 0.4, 0.0])
-    >>> round(float(f.inverse()(0.4)), 12), f.inverse().inverse() == f
+    >>> round(f.inverse()(0.4), 12), f.inverse().inverse() == f
     (0.2, True)
     """
 
     base: TradeOff
 
     def __init__(self, base: TradeOff) -> None:
-        self._set(base=one_curve(base))
+        self._set(base=one_curve(base, "base"))
 
     def _rates(self, threshold: FloatArray, strict: bool) -> ErrorRates:
         return self.base._rates(-threshold, not strict).swapped()
@@ -49,7 +49,7 @@ class InverseTradeOff(TradeOff):
         return self.base._delta(epsilon)
 
     def _auc(self) -> FloatArray:
-        return self.base.auc()
+        return self.base._auc()
 
     def _corners(self) -> ErrorRates:
         return self.base._corners().swapped()

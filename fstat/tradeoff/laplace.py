@@ -44,7 +44,7 @@ class LaplaceTradeOff(TradeOff):
     --------
     >>> from fstat.tradeoff import LaplaceTradeOff
     >>> f = LaplaceTradeOff(1.0)
-    >>> float(f(0.25).round(4)), float(f.epsilon(0.0))
+    >>> round(f(0.25), 4), f.epsilon(0.0)
     (0.3679, 1.0)
     """
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .._validation import FloatArray, numeric
-from .base import ErrorRates, TradeOff, both_sides, one_curve
+from .base import ErrorRates, TradeOff, both_sides, several
 
 
 def mixture(fs: Sequence[TradeOff], weights: ArrayLike) -> TradeOff:
@@ -52,7 +52,7 @@ def mixture(fs: Sequence[TradeOff], weights: ArrayLike) -> TradeOff:
     >>> from fstat import GaussianTradeOff
     >>> from fstat.tradeoff import mixture
     >>> f = mixture([GaussianTradeOff(1.0), GaussianTradeOff(3.0)], [0.9, 0.1])
-    >>> float(f(0.05).round(4))
+    >>> round(f(0.05), 4)
     0.6734
     """
     return MixtureTradeOff(fs, numeric(weights, "weights"))
@@ -74,8 +74,8 @@ class MixtureTradeOff(TradeOff):
 
     def __init__(self, fs: Sequence[TradeOff], weights: ArrayLike) -> None:
         w = numeric(weights, "weights")
-        curves = tuple(one_curve(f) for f in fs)
-        if w.shape != (len(curves),) or not curves:
+        curves = several(fs)
+        if w.shape != (len(curves),):
             raise ValueError(
                 f"`weights` must be one number for each of `fs`, got shape {w.shape} "
                 f"for {len(curves)}."

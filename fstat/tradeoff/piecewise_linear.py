@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -10,9 +10,12 @@ from scipy.optimize import isotonic_regression
 
 from .._validation import FloatArray, numeric
 from ._atoms import AtomicTradeOff
+from ._immutable import MOST_SHOWN, shown
 from .base import TradeOff
 
 _ROUNDING = 1e-12
+# Largest sum of probabilities, beside 1, that rounding alone explains.
+_SUM = 1e-14
 
 
 class PiecewiseLinearTradeOff(AtomicTradeOff):
@@ -59,12 +62,14 @@ class PiecewiseLinearTradeOff(AtomicTradeOff):
     --------
     >>> from fstat.tradeoff import PiecewiseLinearTradeOff
     >>> f = PiecewiseLinearTradeOff([0.0, 0.2, 1.0], [1.0, 0.4, 0.0])
-    >>> f([0.1, 0.6]), float(f.advantage().round(12))
+    >>> f([0.1, 0.6]), round(f.advantage(), 12)
     (array([0.7, 0.2]), 0.4)
     >>> f = PiecewiseLinearTradeOff.from_probabilities([0.1, 0.9], [0.5, 0.5])
-    >>> float(f(0.1).round(12))
+    >>> round(f(0.1), 12)
     0.5
     """
+
+    _fields: ClassVar[tuple[str, ...]] = ("loss", "p", "q")
 
     def __init__(
         self, alpha: ArrayLike, beta: ArrayLike, *, convexify: bool = False
@@ -92,7 +97,8 @@ class PiecewiseLinearTradeOff(AtomicTradeOff):
         p, q : array-like of shape (n_outcomes,)
             Probability of each outcome under P and under Q; each adds up to 1.
         loss : array-like of shape (n_outcomes,), optional
-            ``log(q / p)``, where it is known better than from `p` and `q`.
+            ``log(q / p)``, where it is known better than from `p` and `q`: of
+            probabilities that underflow, for instance.
 
         Returns
         -------
@@ -102,19 +108,20 @@ class PiecewiseLinearTradeOff(AtomicTradeOff):
         Raises
         ------
         ValueError
-            If `p` or `q` is not a vector of probabilities, or their lengths differ.
+            If `p` or `q` is not a vector of probabilities, their lengths differ, or
+            `loss` is not their ``log(q / p)``.
         """
         masses = [_distribution(p, "p"), _distribution(q, "q")]
-        if masses[0].shape != masses[1].shape:
-            raise ValueError(
-                "`p` and `q` must be of equal length, got "
-                f"{masses[0].size} and {masses[1].size}."
-            )
-        losses = _log_ratio(*masses) if loss is None else numeric(loss, "loss")
-        if losses.shape != masses[0].shape or np.isnan(losses).any():
-            raise ValueError("`loss` must be one number, not NaN, for each outcome.")
+        p, q = (m / m.sum() if abs(m.sum() - 1.0) > _SUM else m for m in masses)
+        return cls._of_atoms(_losses(p, q, loss), p, q)
+
+    @classmethod
+    def _of_atoms(
+        cls, loss: FloatArray, p: FloatArray, q: FloatArray
+    ) -> PiecewiseLinearTradeOff:
+        """Return the trade-off function of atoms that are known to be right."""
         made: PiecewiseLinearTradeOff = object.__new__(cls)
-        made._set_atoms(losses, *masses)
+        made._set_atoms(loss, p, q)
         return made
 
     @property
@@ -138,15 +145,19 @@ class PiecewiseLinearTradeOff(AtomicTradeOff):
 
     @classmethod
     def _from_state(cls, state: dict[str, Any]) -> PiecewiseLinearTradeOff:
-        made: PiecewiseLinearTradeOff = object.__new__(cls)
-        made._set_atoms(*(np.asarray(state[k], float) for k in ("loss", "p", "q")))
-        return made
+        p, q = _distribution(state["p"], "p"), _distribution(state["q"], "q")
+        return cls._of_atoms(_losses(p, q, state["loss"]), p, q)
 
     def _inverse(self) -> TradeOff:
-        return self._from_state({"loss": -self._loss, "p": self._q, "q": self._p})
+        return self._of_atoms(-self._loss, self._q, self._p)
 
     def __repr__(self) -> str:
-        return f"PiecewiseLinearTradeOff(<{self.alpha.size} vertices>)"
+        if self._p.size > MOST_SHOWN:
+            return f"PiecewiseLinearTradeOff(<{self.alpha.size} vertices>)"
+        atoms = f"{shown(self._p)}, {shown(self._q)}"
+        if not np.array_equal(self._loss, _log_ratio(self._p, self._q)):
+            atoms += f", loss={shown(self._loss)}"
+        return f"PiecewiseLinearTradeOff.from_probabilities({atoms})"
 
 
 def _check_vertices(alpha: FloatArray, beta: FloatArray, convexify: bool) -> None:
@@ -202,11 +213,43 @@ def _log_ratio(p: FloatArray, q: FloatArray) -> FloatArray:
     return np.where((p == 0) & (q == 0), 0.0, ratio)
 
 
+def _losses(p: FloatArray, q: FloatArray, loss: ArrayLike | None) -> FloatArray:
+    """Return the loss of each outcome, which must be that of its probabilities."""
+    if p.shape != q.shape:
+        raise ValueError(
+            f"`p` and `q` must be of equal length, got {p.size} and {q.size}."
+        )
+    ratio = _log_ratio(p, q)
+    if loss is None:
+        return ratio
+    given = numeric(loss, "loss")
+    if given.shape != p.shape or np.isnan(given).any():
+        raise ValueError("`loss` must be one number, not NaN, for each outcome.")
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        # What one probability and the loss say about the other one.
+        other = np.exp(np.log(p) + given), np.exp(np.log(q) - given)
+    fits = [
+        np.abs(value - mass) <= 1e-6 * mass + 1e-12
+        for value, mass in zip(other, (q, p), strict=True)
+    ]
+    wrong = ~(fits[0] | fits[1] | ((p == 0) & (q == 0)))
+    if wrong.any():
+        worst = int(np.argmax(wrong))
+        raise ValueError(
+            "`loss` must be log(q / p) of each outcome, got "
+            f"{given[worst]:g} where that is {ratio[worst]:g}; leave it out to have it "
+            "computed."
+        )
+    return given
+
+
 def _distribution(value: ArrayLike, name: str) -> FloatArray:
     masses = numeric(value, name)
     if masses.ndim != 1 or masses.size == 0 or not (masses >= 0).all():
-        raise ValueError(f"`{name}` must be a vector of probabilities, got {value!r}.")
+        raise ValueError(
+            f"`{name}` must be a vector of probabilities, got {value!r:.80}."
+        )
     total = masses.sum()
     if not abs(total - 1.0) <= 1e-9:
         raise ValueError(f"`{name}` must add up to 1, got {total:.12g}.")
-    return np.asarray(masses / total)
+    return masses

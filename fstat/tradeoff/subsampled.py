@@ -36,7 +36,7 @@ class SubsampledTradeOff(TradeOff):
     >>> f = GaussianTradeOff(1.0).subsample(0.01)
     >>> f
     SubsampledTradeOff(base=GaussianTradeOff(mu=1), p=0.01)
-    >>> float(f.delta(0.0) / GaussianTradeOff(1.0).delta(0.0))
+    >>> f.delta(0.0) / GaussianTradeOff(1.0).delta(0.0)
     0.01
     """
 
@@ -44,6 +44,8 @@ class SubsampledTradeOff(TradeOff):
     p: float
 
     def __init__(self, base: TradeOff, p: float) -> None:
+        if not isinstance(base, TradeOff):
+            raise ValueError(f"`base` must be a trade-off function, got {base!r:.80}.")
         self._set(base=base, p=share(p, "p"))
         if self.p == 0:
             raise ValueError("`p` must be above 0, got 0.")

@@ -36,14 +36,23 @@ class SymmetrizedTradeOff(TradeOff):
     --------
     >>> from fstat import GaussianTradeOff
     >>> f = GaussianTradeOff(1.0).subsample(0.1).symmetrized()
-    >>> float(f(0.01).round(5)), float(f(f(0.01)).round(5))
+    >>> round(f(0.01), 5), round(f(f(0.01)), 5)
     (0.98176, 0.01)
     """
 
     base: TradeOff
 
     def __init__(self, base: TradeOff) -> None:
-        self._set(base=one_curve(base))
+        from .subsampled import SubsampledTradeOff
+
+        one_curve(base, "base")
+        inner = base.base if isinstance(base, SubsampledTradeOff) else None
+        if inner is None or inner._inverse() != inner:
+            raise ValueError(
+                "`base` must be a symmetric trade-off function that was subsampled, got "
+                f"{base!r:.80}; use `symmetrized()` of any other."
+            )
+        self._set(base=base)
 
     @cached_property
     def _turn(self) -> ErrorRates:

@@ -8,7 +8,7 @@ from scipy.special import expit
 
 from .._validation import FloatArray
 from ._by_level import LevelTradeOff
-from .base import ErrorRates, TradeOff, one_curve
+from .base import ErrorRates, TradeOff, several
 
 
 def maximum(*fs: TradeOff) -> TradeOff:
@@ -45,11 +45,9 @@ def maximum(*fs: TradeOff) -> TradeOff:
     >>> from fstat.tradeoff import EpsilonDeltaTradeOff, maximum
     >>> g, f = GaussianTradeOff(1.0), EpsilonDeltaTradeOff(0.5, 0.1)
     >>> maximum(f, g)(0.01) == g(0.01), maximum(f, g)(0.3) == f(0.3)
-    (np.True_, np.True_)
+    (True, True)
     """
-    if not fs:
-        raise ValueError("`fs` must be one trade-off function or more, got none.")
-    different = tuple(dict.fromkeys(one_curve(f) for f in fs))
+    different = tuple(dict.fromkeys(several(fs)))
     return different[0] if len(different) == 1 else MaximumTradeOff(different)
 
 
@@ -65,7 +63,7 @@ class MaximumTradeOff(LevelTradeOff):
     fs: tuple[TradeOff, ...]
 
     def __init__(self, fs: tuple[TradeOff, ...]) -> None:
-        self._set(fs=tuple(fs))
+        self._set(fs=several(fs))
 
     def _key(self) -> tuple[object, ...]:
         # In whatever order.
