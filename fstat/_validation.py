@@ -173,6 +173,12 @@ def positive(value: ArrayLike, name: str) -> FloatArray:
     return array
 
 
+def number_or_array(value: ArrayLike) -> Any:
+    """Return one number as a Python float, and an array of numbers as it is."""
+    array = np.asarray(value)
+    return array if array.ndim else float(array)
+
+
 def probability(value: ArrayLike, name: str) -> FloatArray:
     """Return `value` as an array of floats in [0, 1]."""
     array = numeric(value, name)

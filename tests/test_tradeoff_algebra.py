@@ -357,7 +357,7 @@ def test_groups_of_small_steps_tend_to_laplace():
 
 @pytest.mark.parametrize("k", [0, -1, 1.5])
 def test_group_of_no_one(k):
-    with pytest.raises(ValueError, match="`k` must be a positive integer"):
+    with pytest.raises(ValueError, match="`k` must be a whole number"):
         G.group(k)
 
 
@@ -393,8 +393,8 @@ def test_mixture_of_discrete_pairs_with_the_component_observed():
         ([G, L], [1.0], "`weights` must be one number for each"),
         ([G, L], [0.5, 0.6], "add up to 1"),
         ([G, L], [-0.5, 1.5], "at least 0"),
-        ([], [], "`weights` must be one number for each"),
-        ([G, 3], [0.5, 0.5], "`f` must be a trade-off function"),
+        ([], [], "`fs` must be one trade-off function"),
+        ([G, 3], [0.5, 0.5], "`fs` must be a trade-off function"),
     ],
 )
 def test_no_mixture(fs, weights, message):

@@ -324,9 +324,9 @@ def test_no_probabilities(p, q, message):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: LaplaceTradeOff(-1.0), "`mu` must be one finite number"),
-        (lambda: LaplaceTradeOff([1.0, 2.0]), "`mu` must be one finite number"),
-        (lambda: EpsilonDeltaTradeOff(np.inf), "`epsilon` must be one finite"),
+        (lambda: LaplaceTradeOff(-1.0), "`mu` must be finite and at least 0"),
+        (lambda: LaplaceTradeOff([1.0, 2.0]), "`mu` must be one number"),
+        (lambda: EpsilonDeltaTradeOff(np.inf), "`epsilon` must be finite"),
         (lambda: EpsilonDeltaTradeOff(1.0, 1.5), "`delta` must lie in"),
         (lambda: EpsilonDeltaTradeOff(1.0, [0.1, 0.2]), "`delta` must be one number"),
         (lambda: LaplaceTradeOff(1.0)(2.0), "`alpha` must lie in"),

@@ -82,8 +82,8 @@ def compose(
     >>> from fstat.tradeoff import EpsilonDeltaTradeOff, LaplaceTradeOff
     >>> compose(GaussianTradeOff(0.3), GaussianTradeOff(0.4))
     GaussianTradeOff(mu=0.5)
-    >>> compose(EpsilonDeltaTradeOff(0.0, 0.1), EpsilonDeltaTradeOff(0.0, 0.2))
-    EpsilonDeltaTradeOff(epsilon=0, delta=0.28)
+    >>> compose(EpsilonDeltaTradeOff(0.0, 0.5), EpsilonDeltaTradeOff(0.0, 0.5))
+    EpsilonDeltaTradeOff(epsilon=0, delta=0.75)
     >>> f = compose(LaplaceTradeOff(0.02), GaussianTradeOff(0.01), counts=[1000, 5000])
     >>> round(f(0.05), 6), round(f.epsilon(1e-10), 4)
     (0.757278, 6.1662)

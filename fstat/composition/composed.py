@@ -8,9 +8,9 @@ from functools import cached_property
 
 import numpy as np
 
-from .._validation import FloatArray
+from .._validation import FloatArray, integers, number
 from ..tradeoff import ErrorRates, TradeOff
-from ..tradeoff.base import one_curve
+from ..tradeoff.base import several
 from ._certificate import Certificate, gap
 from ._contour import Inversion
 from ._width import Widths
@@ -95,10 +95,16 @@ class ComposedTradeOff(TradeOff):
     def __init__(
         self, fs: Sequence[TradeOff], counts: Sequence[int], tolerance: float = 1e-4
     ) -> None:
+        curves, taken = several(fs), integers(counts, "counts")
+        if taken.shape != (len(curves),) or (taken < 1).any():
+            raise ValueError(
+                "`counts` must be one positive integer for each of `fs`, got "
+                f"{counts!r:.80} for {len(curves)}."
+            )
         self._set(
-            fs=tuple(one_curve(f) for f in fs),
-            counts=tuple(int(count) for count in counts),
-            tolerance=float(tolerance),
+            fs=curves,
+            counts=tuple(taken.tolist()),
+            tolerance=number(tolerance, "tolerance", "(0, inf)"),
         )
 
     @property

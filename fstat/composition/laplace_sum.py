@@ -7,7 +7,7 @@ from numpy.polynomial import legendre
 from numpy.typing import NDArray
 from scipy.special import gammaln
 
-from .._validation import FloatArray
+from .._validation import FloatArray, number, whole_number
 from ..tradeoff import ErrorRates, TradeOff
 
 _NODES, _WEIGHTS = legendre.leggauss(32)
@@ -39,7 +39,8 @@ class LaplaceSum(TradeOff):
     _q: _Part
 
     def __init__(self, mu: float, count: int) -> None:
-        self._set(mu=float(mu), count=int(count))
+        mu = number(mu, "mu", "(0, inf)")
+        self._set(mu=mu, count=whole_number(count, "count", 1))
         n = self.count
         points = (2.0 * np.arange(n + 1) - n) * self.mu
         log_atoms = gammaln(n + 1) - gammaln(np.arange(n + 1) + 1)

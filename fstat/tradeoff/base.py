@@ -16,7 +16,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import elementwise
 
-from .._validation import FloatArray, number_or_array, probability, real, share, whole_number
+from .._validation import (
+    FloatArray,
+    number_or_array,
+    probability,
+    real,
+    share,
+    whole_number,
+)
 from . import _integrals
 from ._immutable import Immutable
 from ._levels import most_powerful_test, thresholds
@@ -232,7 +239,9 @@ class TradeOff(Immutable, ABC):
         y = real(y, "y")
         with np.errstate(divide="ignore"):
             slope = np.log(np.maximum(-y, 0.0))
-        return number_or_array(np.where(y < 0, self._delta(slope) - 1.0, np.maximum(y, 0.0)))
+        return number_or_array(
+            np.where(y < 0, self._delta(slope) - 1.0, np.maximum(y, 0.0))
+        )
 
     def advantage(self) -> float:
         """Return the largest power minus type I error: the total variation.
@@ -474,8 +483,8 @@ class TradeOff(Immutable, ABC):
         .. [1] J. Dong, A. Roth, W. J. Su, "Gaussian differential privacy", Journal
            of the Royal Statistical Society B 84(1), 2022, arXiv:1905.02383.
         """
-        whole_number(k, "k", 1)
-        return self if k == 1 else self._group(int(k))
+        k = whole_number(k, "k", 1)
+        return self if k == 1 else self._group(k)
 
     def subsample(self, p: float) -> TradeOff:
         r"""Return the trade-off function if data are seen with probability `p`.

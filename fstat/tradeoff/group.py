@@ -44,8 +44,7 @@ class GroupTradeOff(LevelTradeOff):
     k: int
 
     def __init__(self, base: TradeOff, k: int) -> None:
-        whole_number(k, "k", 1)
-        self._set(base=one_curve(base, "base"), k=int(k))
+        self._set(base=one_curve(base, "base"), k=whole_number(k, "k", 1))
 
     def _test_of_level(self, alpha: FloatArray, specificity: FloatArray) -> ErrorRates:
         power, beta = alpha, specificity

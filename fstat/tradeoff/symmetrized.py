@@ -49,8 +49,8 @@ class SymmetrizedTradeOff(TradeOff):
         inner = base.base if isinstance(base, SubsampledTradeOff) else None
         if inner is None or inner._inverse() != inner:
             raise ValueError(
-                "`base` must be a symmetric trade-off function that was subsampled, got "
-                f"{base!r:.80}; use `symmetrized()` of any other."
+                "`base` must be a symmetric trade-off function that was subsampled, "
+                f"got {base!r:.80}; use `symmetrized()` of any other."
             )
         self._set(base=base)
 
