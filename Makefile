@@ -7,7 +7,7 @@ export OMP_NUM_THREADS = 1
 export OPENBLAS_NUM_THREADS = 1
 export MKL_NUM_THREADS = 1
 
-.PHONY: help demo llama llama-study test lint format slow bench validity studies figures clean
+.PHONY: help demo llama llama-study test lint format slow bench validity studies stale figures clean
 
 help:
 	@echo "make demo      find the mislabelled digits of MNIST from one training run"
@@ -19,6 +19,7 @@ help:
 	@echo "make bench     time the core and the sampler, as ratios"
 	@echo "make validity  coverage of the intervals: docs/validity.md (resumes; up to an hour)"
 	@echo "make studies   every other table of docs/: about an hour on two cores"
+	@echo "make stale     list the tables of docs/ whose code has changed since"
 	@echo "make figures   the pictures of the README"
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -84,6 +85,9 @@ studies: $(VENV)/.installed
 	$(BIN)/python docs/studies/forms.py
 	$(BIN)/python docs/studies/run_noise.py --tune
 	$(BIN)/python docs/studies/run_noise.py
+
+stale: $(VENV)/.installed
+	$(BIN)/python docs/studies/_cache.py
 
 figures: $(VENV)/.installed
 	$(BIN)/python docs/studies/readme_figures.py

@@ -20,10 +20,10 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
+from _cache import ROOT, key_of
 from numpy.typing import NDArray
 
 from fstat.datasets import load_digits_5k
@@ -33,7 +33,9 @@ from fstat_torch.mnist.data import Data, prepare
 from fstat_torch.mnist.experiment import build_model
 from fstat_torch.retraining import StackedTrainer, TorchTrainer
 
-KEPT = Path(__file__).parents[2] / "results" / "mnist_truth"
+KEPT = ROOT / "results" / "mnist_truth"
+# What training depends on beside the trainer itself, which `retrain` knows.
+TRAINING = "fstat_torch/retraining", "fstat_torch/measures.py"
 TARGETS, STEPS, BATCH, RATE = 30, 312, 64, 0.1  # 312 steps of 64: 5 passes over 4,000
 THRESHOLD = 0.6  # from which size of mu a pair is strong
 Subsets = dict[str, NDArray[np.int64]]
@@ -124,7 +126,7 @@ def retrained(
         random_state=design.data_seed,
         n_jobs=n_jobs,
         cache=KEPT,
-        key=f"torch {torch.__version__}",
+        key=key_of(None, *TRAINING),
         verbose=1,
     )
     return fitted.fit(subsets, n_examples)

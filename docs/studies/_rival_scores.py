@@ -7,18 +7,19 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import _rival_tools as tools
 import numpy as np
+from _cache import kept
 from _mnist_truth import TARGETS, Problem
 from _run_noise import in_the_middle
 
 from fstat_torch import Curvature, GradientCapture, cross_entropy
 from fstat_torch.metrics import Snapshots
 
-KEPT = Path(__file__).parents[2] / "results" / "rivals"
+PARTS = "fstat", "fstat_torch"
+KEPT = kept("rivals", __file__, *PARTS)
 DEFAULT = "fstat, curvature"
 EXACT = "fstat, curvature, all landmarks"
 OFTEN = "fstat, curvature, all landmarks, 8 snapshots"
@@ -140,7 +141,7 @@ def missing() -> list[str]:
     return [name for name in names if importlib.util.find_spec(name) is None]
 
 
-def kept(design: str, name: str, compute: Callable[[], dict[str, Judged]]) -> dict:
+def found_or(design: str, name: str, compute: Callable[[], dict[str, Judged]]) -> dict:
     """Return what is on disk, or compute and keep it."""
     folder = KEPT / design
     folder.mkdir(parents=True, exist_ok=True)
@@ -183,7 +184,7 @@ def scores_of(
             continue
         for seed in seeds_of(problem, n_runs):
             compute = partial(tool, problem, seed)
-            for method, one in kept(design, f"{name}-{seed}", compute).items():
+            for method, one in found_or(design, f"{name}-{seed}", compute).items():
                 found.setdefault(method, []).append(one)
     return found
 
@@ -206,6 +207,6 @@ def trak(
         return found
 
     found: dict[str, list[Judged]] = {}
-    for method, one in kept(design, f"trak-{n_runs}", compute).items():
+    for method, one in found_or(design, f"trak-{n_runs}", compute).items():
         found.setdefault(method.split("#")[0], []).append(one)
     return found

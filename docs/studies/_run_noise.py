@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import joblib
 import numpy as np
-from _single_runs import memory, problem_of
+from _cache import kept
+from _single_runs import PARTS, problem_of
 
 from fstat_torch import Curvature, SingleRunSampler
 
 ENDS = (125, 187, 250, 312)  # of epochs 2 to 5
+memory = joblib.Memory(kept("run_noise", __file__, *PARTS), verbose=0)
 MIDDLES = (94, 156, 218, 281)
 Array = np.ndarray
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import joblib
 import numpy as np
 import torch
+from _cache import kept
 from _llama_truth import Facts
 from _mnist_truth import Problem
 from numpy.typing import NDArray
@@ -18,10 +18,10 @@ from fstat import FInfluence, Observations
 from fstat.ground_truth import CalibratedInfluence
 from fstat_torch import Curvature, GradientCapture, cross_entropy
 
-DOCS = Path(__file__).parents[1]
 LEVEL = 0.9  # of the intervals of single runs
 FOLDS = 8
-memory = joblib.Memory(DOCS.parent / "results" / "single_runs", verbose=0)
+PARTS = "fstat", "fstat_torch"
+memory = joblib.Memory(kept("single_runs", __file__, *PARTS), verbose=0)
 Array = NDArray[np.float64]
 
 
@@ -135,16 +135,6 @@ def covered(inside: NDArray[np.bool_]) -> tuple[float, float]:
     """Return a share of pairs, and its standard error with subsets as clusters."""
     each = inside.mean(axis=1)
     return float(each.mean()), float(each.std(ddof=1) / np.sqrt(len(each)))
-
-
-def fill(page: str, name: str, text: str) -> None:
-    """Put text between the marks of a page of the documentation."""
-    file = DOCS / page
-    head, mark, rest = file.read_text().partition(f"<!-- {name} -->\n")
-    end = f"<!-- end of {name} -->"
-    if not mark or end not in rest:
-        raise ValueError(f"`{page}` must have marks for {name!r}, got none.")
-    file.write_text(f"{head}{mark}\n{text}\n\n{end}{rest.partition(end)[2]}")
 
 
 def _timed(act: Callable[[], Any]) -> tuple[Any, float]:

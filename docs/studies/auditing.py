@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from _cache import DOCS, fill
 from matplotlib.figure import Figure
 from scipy.special import ndtr, ndtri
 
@@ -19,7 +20,6 @@ from fstat.datasets import make_observations
 from fstat.empirical import EmpiricalTradeOff
 from fstat.tradeoff import PiecewiseLinearTradeOff, TradeOff
 
-PAGE = Path(__file__).parents[1] / "auditing.md"
 SIZES = 100, 1000, 10_000
 METHODS = {
     "one threshold, chosen beforehand": {"threshold": 0.5},
@@ -156,15 +156,6 @@ def table_of_bands(repeats: int) -> list[str]:
     return rows
 
 
-def filled(page: str, tables: dict[str, str]) -> str:
-    """Return the page with each table in its place, between two comments."""
-    for name, table in tables.items():
-        start, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
-        before, _, rest = page.partition(start)
-        page = before + start + "\n" + table + "\n\n" + end + rest.partition(end)[2]
-    return page
-
-
 def draw_bands(path: Path) -> None:
     """Draw the curve and the band of one draw, on both kinds of axes."""
     figure = Figure(figsize=(9, 4.6), layout="constrained")
@@ -195,8 +186,9 @@ def main() -> None:
         name: "\n".join([head + sizes, "|---" * (head.count("|") - 1) + rule, *body])
         for name, (head, body) in heads.items()
     }
-    draw_bands(PAGE.parent / "figures" / "auditing.png")
-    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), tables), encoding="utf-8")
+    draw_bands(DOCS / "figures" / "auditing.png")
+    for name, table in tables.items():
+        fill("auditing.md", name, table, __file__, "fstat")
 
 
 if __name__ == "__main__":

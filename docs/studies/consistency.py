@@ -11,10 +11,10 @@ from __future__ import annotations
 import argparse
 import json
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import torch
+from _cache import DOCS, kept, write
 from joblib import Parallel, delayed
 from matplotlib.figure import Figure
 from scipy.stats import rankdata
@@ -26,8 +26,8 @@ from fstat_torch.mnist import Config
 from fstat_torch.mnist.data import prepare
 from fstat_torch.mnist.experiment import build_model, train
 
-DOCS = Path(__file__).parents[1]
-JUDGED = DOCS.parent / "results" / "rivals" / "judged.json"
+PARTS = "fstat", "fstat_torch"
+RIVALS = DOCS / "studies" / "_rival_scores.py"  # which keep what they found
 LAST_SECTION = "## Consistency is not accuracy\n"
 TARGETS = 20
 OURS = "mu (f-INE, standardised per step)"
@@ -139,9 +139,10 @@ def draw(runs: list, ends: list, example: int, digit: int, spearman: dict) -> Fi
 
 def judged() -> dict[str, dict]:
     """Return agreement with retraining and consistency of methods, as found."""
-    if not JUDGED.exists():
+    file = kept("rivals", RIVALS, *PARTS) / "judged.json"
+    if not file.exists():
         raise SystemExit("Nothing is judged yet: run docs/studies/rivals.py first.")
-    return json.loads(JUDGED.read_text())
+    return json.loads(file.read_text())
 
 
 def against_accuracy(found: dict[str, dict]) -> Figure:
@@ -285,10 +286,11 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--accuracy", action="store_true")
     options = parser.parse_args()
-    section, file = accuracy_section(), DOCS / "consistency.md"
+    section = accuracy_section()
     if options.accuracy:
-        before = file.read_text(encoding="utf-8").partition(LAST_SECTION)[0]
-        file.write_text(before + section, encoding="utf-8")
+        text = (DOCS / "consistency.md").read_text(encoding="utf-8")
+        before = text.partition(LAST_SECTION)[0]
+        write("consistency.md", before + section, __file__, *PARTS)
         return
     results = Parallel(n_jobs=options.jobs, verbose=5)(
         delayed(one_run)(seed) for seed in range(options.seeds)
@@ -301,7 +303,7 @@ def main() -> None:
     figure = draw(runs, ends, example, digit, spearman)
     figure.savefig(DOCS / "figures" / "consistency.png", dpi=80)
     text = page(spearman, example, digit, runs, ends)
-    file.write_text(text + section, encoding="utf-8")
+    write("consistency.md", text + section, __file__, *PARTS)
 
 
 if __name__ == "__main__":

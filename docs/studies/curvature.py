@@ -17,15 +17,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from _cache import fill
 from _mnist_truth import THRESHOLD
 from _single_runs import (
     LEVEL,
+    PARTS,
     Calibrated,
     Score,
     cosine,
     covered,
     curvature_scores,
-    fill,
     out_of_fold,
     plain_scores,
     plain_seconds,
@@ -113,7 +114,7 @@ def tune() -> None:
         shown = ", ".join(f"{name} {value}" for name, value in options.items())
         lines.append(f"| {shown} | {values} |")
         print(lines[-1], flush=True)
-    fill(PAGE, "tuning", "\n".join(lines))
+    fill(PAGE, "tuning", "\n".join(lines), __file__, *PARTS)
 
 
 def report() -> None:
@@ -123,17 +124,20 @@ def report() -> None:
     runs = [all_scores(seed) for seed in problem.run_seeds]
     each = {name: [run[name] for run in runs] for name in runs[0]}
     judged = {name: judge(scores, truth) for name, scores in each.items()}
-    fill(PAGE, "facts", facts(judged[DEFAULT], truth, plain))
+    fill(PAGE, "facts", facts(judged[DEFAULT], truth, plain), __file__, *PARTS)
     head = "| statistic | Pearson | corrected | AUROC + | AUROC - | runs | slope | cost"
     rows = [row(name, each[name], judged[name], plain) for name in each]
-    fill(PAGE, "table", "\n".join([f"{head} |", "|---" * 8 + "|", *rows]))
+    table = "\n".join([f"{head} |", "|---" * 8 + "|", *rows])
+    fill(PAGE, "table", table, __file__, *PARTS)
     leads = [
         f"| {name} | {judged[DEFAULT].difference(found, 'pearson')} |"
         for name, found in judged.items()
         if name != DEFAULT
     ]
-    fill(PAGE, "differences", "\n".join(["| statistic | lead |", "|---|---|", *leads]))
-    fill(PAGE, "intervals", intervals(each, judged[DEFAULT].truth))
+    lead = "\n".join(["| statistic | lead |", "|---|---|", *leads])
+    fill(PAGE, "differences", lead, __file__, *PARTS)
+    widths = intervals(each, judged[DEFAULT].truth)
+    fill(PAGE, "intervals", widths, __file__, *PARTS)
 
 
 def row(name: str, scores: list[Score], found: Agreement, plain: float) -> str:
@@ -216,7 +220,7 @@ def three_numbers(model: str) -> None:
     if model == "mlp":
         told += "\n\n" + textwrap.fill(transferred(curved, mu), 88)
     table = "\n".join([head, "|---" * 7 + "|", *rows])
-    fill("ground-truth.md", model, f"{table}\n\n{told}")
+    fill("ground-truth.md", model, f"{table}\n\n{told}", __file__, *PARTS)
 
 
 def measured(

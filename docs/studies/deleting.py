@@ -6,11 +6,11 @@ python docs/studies/deleting.py [--seeds 3] [--retrain 10] [--jobs 2]
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from _cache import write
 from joblib import Parallel, delayed
 from scipy.stats import t as student
 from sklearn.metrics import pairwise_distances
@@ -20,7 +20,7 @@ from fstat_torch.mnist import Config, Data, Result, run
 from fstat_torch.mnist.baselines import knn_shapley, out_of_fold_confidence
 from fstat_torch.mnist.experiment import build_model, name_of_score, train
 
-PAGE = Path(__file__).parents[1] / "deleting.md"
+PARTS = "fstat", "fstat_torch"
 SCORES = (
     "aum",
     "mean_loss",
@@ -250,7 +250,8 @@ def main() -> None:
     tables = Parallel(n_jobs=options.jobs, verbose=5)(work)
     split = len(NOISES) * options.seeds
     mislabelled, harmful = pd.concat(tables[:split]), pd.concat(tables[split:])
-    PAGE.write_text(page(mislabelled, harmful, options.retrain), encoding="utf-8")
+    text = page(mislabelled, harmful, options.retrain)
+    write("deleting.md", text, __file__, *PARTS)
 
 
 if __name__ == "__main__":

@@ -8,18 +8,18 @@ from __future__ import annotations
 import argparse
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from _cache import write
 from joblib import Parallel, delayed
 
 from fstat import FInfluence, Selection, select
 from fstat.datasets import make_observations
 from fstat_torch.mnist import Config, run
 
-PAGE = Path(__file__).parents[1] / "error-rate.md"
+PARTS = "fstat", "fstat_torch"
 RATES = (0.05, 0.1, 0.2)
 N_PAIRS, N_REFERENCE, N_SAMPLES, EFFECT, LOADING = 2000, 200, 20, 0.8, 0.3**0.5
 DEPENDENCE = {
@@ -174,15 +174,13 @@ def main() -> None:
         for seed in range(options.seeds)
     )
     digits = parallel(delayed(mnist)(seed) for seed in range(options.seeds))
-    PAGE.write_text(
-        page(
-            pd.concat(simulations),
-            pd.concat([tables for tables, _ in digits]),
-            pd.DataFrame([summary for _, summary in digits]),
-            options.seeds,
-        ),
-        encoding="utf-8",
+    text = page(
+        pd.concat(simulations),
+        pd.concat([tables for tables, _ in digits]),
+        pd.DataFrame([summary for _, summary in digits]),
+        options.seeds,
     )
+    write("error-rate.md", text, __file__, *PARTS)
 
 
 def page(

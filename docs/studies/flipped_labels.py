@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import argparse
 import textwrap
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from _cache import write
 from joblib import Parallel, delayed
 from scipy.stats import t as student
 
 from fstat_torch.mnist import Config, run
 
-PAGE = Path(__file__).parents[1] / "mnist.md"
+PARTS = "fstat", "fstat_torch"
 RIVALS = ("AUM", "mean loss over training")
 OURS = "mu of self-influence"
 
@@ -151,7 +151,7 @@ def main() -> None:
         for model in ("mlp", "cnn", "logistic")
         for seed in range(options.seeds)
     )
-    PAGE.write_text(page(pd.concat(tables), options.seeds), encoding="utf-8")
+    write("mnist.md", page(pd.concat(tables), options.seeds), __file__, *PARTS)
 
 
 if __name__ == "__main__":

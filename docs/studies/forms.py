@@ -11,15 +11,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from unittest import mock
 
 import joblib
 import numpy as np
 import torch
+from _cache import fill, kept
 from _mnist_truth import TARGETS, THRESHOLD
 from _run_noise import ENDS
-from _single_runs import curvature_scores, fill, problem_of
+from _single_runs import PARTS, curvature_scores, problem_of
 from scipy.linalg import cho_factor, cho_solve
 from scipy.special import logsumexp
 
@@ -31,7 +31,7 @@ PAGE = "forms.md"
 DAMPING = 3.0
 N_RUNS, FOLDS = 4, 13
 BASE = "as it is"
-memory = joblib.Memory(Path(__file__).parents[2] / "results" / "forms", verbose=0)
+memory = joblib.Memory(kept("forms", __file__, *PARTS), verbose=0)
 Array = np.ndarray
 Subsets = list[Array]
 
@@ -413,7 +413,8 @@ def main() -> None:
     judged = {name: judge(each, truth) for name, each in forms.items()}
     head = "| form | Pearson | AUROC + | AUROC - | runs | slope | gain in Pearson |"
     rows = [row(name, found, judged[BASE]) for name, found in judged.items()]
-    fill(PAGE, "forms", "\n".join([head, "|---" * 7 + "|", *rows]))
+    lines = "\n".join([head, "|---" * 7 + "|", *rows])
+    fill(PAGE, "forms", lines, __file__, *PARTS)
 
 
 if __name__ == "__main__":

@@ -18,10 +18,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import _cache
 import numpy as np
 import pandas as pd
 
-PAGE = Path(__file__).parents[1] / "full-size.md"
+PARTS = "fstat", "fstat_torch"
 FASHION = [
     *("T-shirt", "trouser", "pullover", "dress", "coat"),
     *("sandal", "shirt", "sneaker", "bag", "ankle boot"),
@@ -466,7 +467,7 @@ def main() -> None:
                 targets = alone(every_target, f"{traces}/all", n_train)
                 print(f"every target: {targets['seconds']:.0f} s", flush=True)
     text = page(options.name, runs, targets, alone(bytes_per_visit, ""))
-    PAGE.write_text(text, encoding="utf-8")
+    _cache.write("full-size.md", text, __file__, *PARTS)
 
 
 if __name__ == "__main__":

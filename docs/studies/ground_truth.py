@@ -8,10 +8,10 @@ Finished trainings are kept in results/ground_truth and not run again.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from time import perf_counter
 
 import numpy as np
+from _cache import DOCS, ROOT, fill, key_of
 from numpy.typing import NDArray
 from scipy.special import expit
 from sklearn.base import clone
@@ -28,20 +28,19 @@ from fstat.ground_truth import (
     sklearn_trainer,
 )
 
-DOCS = Path(__file__).parents[1]
-KEPT = Path("results/ground_truth")
+KEPT = ROOT / "results" / "ground_truth"
+PARTS = "fstat/ground_truth", "fstat/display/agreement.py"
 N_TRAIN, N_TARGETS, SIZE, N_SEEDS = 2000, 20, 40, 3
 THRESHOLD = 0.5
 MEASURES = (
     "pearson",
-    "pearson_strong",
     "spearman",
+    "lds",
     "auroc_above",
     "auroc_below",
     "slope",
     "coverage_calibrated",
     "consistency_pearson",
-    "lds",
 )
 Array = NDArray[np.float64]
 
@@ -142,15 +141,6 @@ def held_out(x: Array, mu: Array, level: float) -> tuple[float, float, float]:
     return float(np.sqrt(np.mean(mu**2))), error, float(np.mean(inside))
 
 
-def write_page(result: str) -> None:
-    """Put the results between the marks of the page."""
-    page = DOCS / "ground-truth.md"
-    head, mark, rest = page.read_text().partition("<!-- results -->\n")
-    end = "<!-- end of results -->"
-    tail = rest.partition(end)[2]
-    page.write_text(f"{head}{mark}\n{result}\n\n{end}{tail}")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--runs", type=int, default=120)
@@ -171,6 +161,7 @@ def main() -> None:
         random_state=0,
         n_jobs=options.jobs,
         cache=KEPT,
+        key=key_of(None, "fstat/ground_truth/sklearn_trainer.py"),
         verbose=1,
     ).fit(subsets, N_TRAIN)
     print(f"truth after {perf_counter() - begin:.0f} s")
@@ -187,7 +178,7 @@ def main() -> None:
     found = judged["influence function"]
     spread, error, covered = held_out(found.estimate[0], found.truth, 0.9)
     noise = np.sqrt(np.mean(found.truth_stderr**2))
-    write_page(
+    text = (
         f"{table(judged)}\n\nOf {found.truth.size} pairs {found.n_above} lie above "
         f"{THRESHOLD:g} and {found.n_below} below -{THRESHOLD:g}. Uncorrected, the "
         f"influence function's\nPearson correlation is "
@@ -196,6 +187,7 @@ def main() -> None:
         f"{spread:.2f}) with an error of {error:.2f}, of which the truth's\nown noise "
         f"is {noise:.2f}; 90 % intervals cover {covered:.1%} of them."
     )
+    fill("ground-truth.md", "results", text, __file__, *PARTS)
     print(f"{perf_counter() - begin:.0f} s")
     display = AgreementDisplay.from_agreement(found)
     display.ax_.set_xlabel("influence function, one run")

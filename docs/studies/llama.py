@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from _cache import DOCS, stamp
 
 from fstat_torch.llama.experiment import ALL, SELECTED, Result, run
 from fstat_torch.llama.laboratory import Config
 from fstat_torch.llama.poison import Recipe
 
-DOCS = Path(__file__).parents[1]
 BEGIN, END = "<!-- poisoning -->", "<!-- end of poisoning -->"
 SHOWN = {
     "poison": "tab:red",
@@ -238,8 +238,10 @@ def write_page(results: list[Result], again: list[Result]) -> None:
     text = path.read_text(encoding="utf-8") if path.exists() else f"{BEGIN}\n{END}\n"
     before, _, rest = text.partition(BEGIN)
     after = rest.partition(END)[2]
+    made = stamp(__file__, "fstat", "fstat_torch")
     path.write_text(
-        f"{before}{BEGIN}\n{page(results, again)}\n{END}{after}", encoding="utf-8"
+        f"{before}{BEGIN}\n{page(results, again)}\n\n{made}\n{END}{after}",
+        encoding="utf-8",
     )
     draw(results[0], DOCS / "figures" / "llama.png")
 

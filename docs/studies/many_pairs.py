@@ -6,11 +6,10 @@ python docs/studies/many_pairs.py [--seeds 400]
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
+from _cache import fill
 
 from fstat import FInfluence
 from fstat.selection import (
@@ -20,7 +19,6 @@ from fstat.selection import (
     simultaneous_intervals,
 )
 
-PAGE = Path(__file__).parents[1] / "many-pairs.md"
 N_PAIRS, N_ROWS, LEVEL = 50, 40, 0.95
 DEPENDENCE = ("independent", "equicorrelated 0.9", "AR(1) 0.9")
 
@@ -102,9 +100,7 @@ def main(write: Callable[[str], object] = print) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=400)
     shown = table(parser.parse_args().seeds)
-    page = PAGE.read_text()
-    marks = r"(<!-- table -->\n).*?(\n<!-- end -->)"
-    PAGE.write_text(re.sub(marks, rf"\g<1>{shown}\g<2>", page, flags=re.S))
+    fill("many-pairs.md", "table", shown, __file__, "fstat")
     write(shown)
 
 

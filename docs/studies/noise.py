@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import argparse
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from _cache import DOCS, kept, write
 from joblib import Parallel, delayed
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
@@ -23,8 +23,8 @@ from fstat_torch.mnist import Config, run
 from fstat_torch.mnist.baselines import knn_shapley, out_of_fold_confidence
 from fstat_torch.mnist.experiment import name_of_score, score
 
-DOCS = Path(__file__).parents[1]
-KEPT = Path("results/noise")
+PARTS = "fstat", "fstat_torch"
+KEPT = kept("noise", __file__, *PARTS)
 MODELS = ("mlp", "cnn", "logistic")
 KINDS = {"uniform": "uniform", "class": "class to class", "instance": "instance"}
 RATES = (0.1, 0.2, 0.4)
@@ -47,9 +47,9 @@ def every_score(config: Config) -> tuple[pd.DataFrame, dict[str, float]]:
 
 
 def one_cell(kind: str, rate: float, model: str, seed: int) -> pd.DataFrame:
-    kept = KEPT / f"{kind}-{rate}-{model}-{seed}.csv"
-    if kept.exists():
-        return pd.read_csv(kept)
+    file = KEPT / f"{kind}-{rate}-{model}-{seed}.csv"
+    if file.exists():
+        return pd.read_csv(file)
     torch.set_num_threads(1)
     settings = {
         "model": model,
@@ -71,7 +71,7 @@ def one_cell(kind: str, rate: float, model: str, seed: int) -> pd.DataFrame:
     ]
     rows = rows.assign(kind=kind, rate=rate, model=model, seed=seed, **found)
     KEPT.mkdir(parents=True, exist_ok=True)
-    rows.to_csv(kept, index=False)
+    rows.to_csv(file, index=False)
     return rows
 
 
@@ -246,7 +246,7 @@ def main() -> None:
     )
     runs = pd.concat(tables)
     draw(runs).savefig(DOCS / "figures" / "noise.png", dpi=80)
-    (DOCS / "noise.md").write_text(page(runs, options.seeds), encoding="utf-8")
+    write("noise.md", page(runs, options.seeds), __file__, *PARTS)
 
 
 if __name__ == "__main__":

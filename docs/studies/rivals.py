@@ -16,16 +16,17 @@ import textwrap
 import time
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from _cache import write
 from _mnist_truth import THRESHOLD, Problem
 from _rival_scores import (
     DEFAULT,
     KEPT,
     OURS,
+    PARTS,
     RIVALS,
     Judged,
     missing,
@@ -40,7 +41,6 @@ from sklearn.metrics import roc_auc_score
 from fstat import Observations
 from fstat.ground_truth import Agreement, agreement
 
-DOCS = Path(__file__).parents[1]
 PACKAGES = ("captum", "kronfluence", "traker", "dattri")
 RIDGE = 10.0  # of TRAK, see the tuning table
 MEASURES = ("pearson", "auroc_above", "auroc_below", "consistency_spearman")
@@ -309,7 +309,7 @@ def main() -> None:
     if options.tune:
         tune()
     else:
-        (DOCS / "rivals.md").write_text(page(Problem("report")))
+        write("rivals.md", page(Problem("report")), __file__, *PARTS)
 
 
 if __name__ == "__main__":

@@ -6,22 +6,27 @@ interrupted study goes on where it stopped.
 """
 
 import argparse
-import ast
-import hashlib
 import warnings
 from itertools import product
-from pathlib import Path
 
 import numpy as np
+from _cache import kept, write
 from joblib import Memory, Parallel, delayed
 from scipy import special
 
 from fstat import FInfluence, UnestimableWarning, select
 from fstat.datasets import make_observations
 
-ROOT = Path(__file__).parents[2]
-OUT = ROOT / "docs" / "validity.md"
-memory = Memory(ROOT / "results" / "validity", verbose=0)
+PARTS = (
+    "fstat/influence.py",
+    "fstat/fitting.py",
+    "fstat/inference.py",
+    "fstat/datasets.py",
+    "fstat/methods",
+    "fstat/intervals",
+    "fstat/selection",
+)
+memory = Memory(kept("validity", __file__, *PARTS), verbose=0)
 
 LEVEL, RATE = 0.95, 0.1
 MUS = (0.0, 0.3, 1.0, 3.0)
@@ -115,7 +120,7 @@ def rounded_functional(mu):
 
 
 @memory.cache
-def coverage(method, scenario, sizes, mu, interval, repetitions, seed, source):
+def coverage(method, scenario, sizes, mu, interval, repetitions, seed):
     """Return shares: covered, missed from above, from below, and rejected at 0."""
     drawn, told, _ = SCENARIOS[scenario]
     (n, m), truth = sizes, functional(method, scenario, mu)
@@ -143,7 +148,7 @@ def coverage(method, scenario, sizes, mu, interval, repetitions, seed, source):
 
 
 @memory.cache
-def watched(scenario, mu, last, repetitions, seed, source):
+def watched(scenario, mu, last, repetitions, seed):
     """Return how often an interval that is looked at again and again ever misses mu.
 
     A look after every fifth observation from the 20th on: at the sequence, and for
@@ -165,7 +170,7 @@ def watched(scenario, mu, last, repetitions, seed, source):
 
 
 @memory.cache
-def errors(method, scenario, n, mu, repetitions, seed, source):
+def errors(method, scenario, n, mu, repetitions, seed):
     """Return bias and standard deviation of an estimate of its functional."""
     drawn = SCENARIOS[scenario][0]
     P, Q = make_observations(np.full(repetitions, mu), n, **drawn, random_state=seed)
@@ -177,7 +182,7 @@ def errors(method, scenario, n, mu, repetitions, seed, source):
 
 
 @memory.cache
-def discoveries(null, share, n, repetitions, seed, source):
+def discoveries(null, share, n, repetitions, seed):
     """Return mean and error of the false discovery proportion, and the power."""
     random = np.random.RandomState(seed)
     pairs, trusted = 1000, 500
@@ -200,26 +205,6 @@ def discoveries(null, share, n, repetitions, seed, source):
         powers.append(selected[harmed].mean())
     error = np.std(proportions, ddof=1) / np.sqrt(repetitions)
     return np.mean(proportions), error, np.mean(powers)
-
-
-def source_of_fstat():
-    """Return a hash of the code that the figures depend on, comments left out."""
-    names = ("influence.py", "fitting.py", "inference.py", "datasets.py")
-    files = [ROOT / "fstat" / name for name in names]
-    for folder in ("methods", "intervals"):
-        files += sorted((ROOT / "fstat" / folder).glob("*.py"))
-    return hashlib.sha256("".join(map(code, files)).encode()).hexdigest()[:16]
-
-
-def code(file):
-    """Return the syntax tree of a file without its docstrings."""
-    tree = ast.parse(file.read_text())
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        first = body[0] if isinstance(body, list) and body else None
-        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
-            del body[0]
-    return ast.dump(tree)
 
 
 def grid(repetitions):
@@ -321,11 +306,9 @@ def discovery_table(results):
     return "\n".join(lines)
 
 
-def computed(parallel, function, cells, source):
+def computed(parallel, function, cells):
     """Return the results of cells, each with a seed of its own, by their arguments."""
-    found = parallel(
-        delayed(function)(*cell, seed, source) for seed, cell in enumerate(cells)
-    )
+    found = parallel(delayed(function)(*cell, seed) for seed, cell in enumerate(cells))
     return dict(zip(cells, found, strict=True))
 
 
@@ -476,18 +459,17 @@ def main():
     parser.add_argument("--repetitions", type=int, default=20_000)
     parser.add_argument("--jobs", type=int, default=2)
     repetitions, jobs = vars(parser.parse_args()).values()
-    source = source_of_fstat()
     few = max(repetitions // 20, 20)
     with Parallel(n_jobs=jobs, batch_size=1, verbose=1) as parallel:
-        shares = computed(parallel, coverage, list(grid(repetitions)), source)
+        shares = computed(parallel, coverage, list(grid(repetitions)))
         looks = [(s, mu, 1000, few) for s, mu in product(WATCHED, (0.0, 1.0))]
-        sequences = computed(parallel, watched, looks, source)
+        sequences = computed(parallel, watched, looks)
         spread = [(m, s, 100, mu, repetitions)
                   for m, s, mu in product(POINT, JUDGED, SOME_MUS)]  # fmt: skip
-        spreads = computed(parallel, errors, spread, source)
+        spreads = computed(parallel, errors, spread)
         rows = [(null, share, n, max(few // 2, 20)) for null, share, n in product(
             ("theoretical", "reference"), (0.05, 0.2), (20, 100))]  # fmt: skip
-        found = computed(parallel, discoveries, rows, source)
+        found = computed(parallel, discoveries, rows)
     results = {key[:5]: (value, key[5]) for key, value in shares.items()}
     tables = {
         name.replace(", ", "_"): coverage_table(results, name, "auto", MUS)
@@ -510,7 +492,7 @@ def main():
         command=f"python docs/studies/validity.py --repetitions {repetitions}",
         **tables,
     )
-    OUT.write_text(text)
+    write("validity.md", text, __file__, *PARTS)
     print(text)
 
 

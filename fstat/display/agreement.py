@@ -121,7 +121,7 @@ class AgreementDisplay:
         if interval is not None:
             low, high = (np.asarray(end)[run].ravel() for end in interval)
             interval = ConfidenceInterval(low, high)
-        shown = ("pearson", "pearson_strong", "spearman")
+        shown = ("pearson", "spearman", "lds")
         names = [name for name in shown if not np.isnan(agreement[name].value)]
         text = [f"{name.replace('_', ', ')}: {agreement[name]}" for name in names]
         display = cls(

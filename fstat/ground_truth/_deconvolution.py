@@ -20,10 +20,10 @@ _ITERATIONS = 60
 _NODES = 41
 
 
-def probability_above(
+def probability_beyond(
     x: FloatArray, m: FloatArray, s: FloatArray, threshold: float, count: FloatArray
-) -> FloatArray:
-    """Return the probability, for each pair, that its truth exceeds a threshold.
+) -> tuple[FloatArray, FloatArray]:
+    """Return the probabilities that a pair's truth lies beyond a threshold.
 
     Parameters
     ----------
@@ -38,8 +38,8 @@ def probability_above(
 
     Returns
     -------
-    ndarray of shape (n_pairs,)
-        Probabilities.
+    above, below : ndarray of shape (n_pairs,)
+        Of exceeding the threshold, and of lying below minus it.
     """
     theta = _grid(m, s, threshold)
     place, near = _neighbours(x, count)
@@ -53,10 +53,11 @@ def probability_above(
         posterior = _posterior(likelihood, prior[place], count)
         prior = near @ np.add.reduceat(posterior, first)
         prior = prior / prior.sum(axis=1, keepdims=True)
-    above = np.empty(len(x))
     last = _posterior(likelihood, prior[place], np.ones(len(x)))
-    above[order] = last[:, theta > threshold].sum(axis=1)
-    return above
+    found = np.empty((2, len(x)))
+    for row, beyond in enumerate((theta > threshold, theta < -threshold)):
+        found[row, order] = last[:, beyond].sum(axis=1)
+    return found[0], found[1]
 
 
 def deconvolved_aurocs(
@@ -67,7 +68,7 @@ def deconvolved_aurocs(
     Parameters
     ----------
     x, m, s, threshold, count
-        As `probability_above` takes them.
+        As `probability_beyond` takes them.
 
     Returns
     -------
@@ -75,8 +76,7 @@ def deconvolved_aurocs(
         For pairs whose truth exceeds the threshold, and for those below minus it; NaN
         where less than one is expected.
     """
-    above = probability_above(x, m, s, threshold, count)
-    below = probability_above(-x, -m, s, threshold, count)
+    above, below = probability_beyond(x, m, s, threshold, count)
     return soft_auroc(x, above, count), soft_auroc(-x, below, count)
 
 
@@ -93,18 +93,19 @@ def soft_auroc(x: FloatArray, above: FloatArray, count: FloatArray) -> float:
     itself = float(positive @ negative)
     won = float(p @ (np.cumsum(n) - n / 2)) - itself / 2
     drawn = float(p.sum() * n.sum()) - itself
-    return won / drawn if min(p.sum(), n.sum()) >= 1 else np.nan
+    enough = min(p.sum(), n.sum()) >= 1 and drawn > 0
+    return won / drawn if enough else np.nan
 
 
 def _grid(m: FloatArray, s: FloatArray, threshold: float) -> FloatArray:
-    """Return nodes that are dense, on the scale of the noise, at 0 and the threshold.
+    """Return nodes that are dense, on the scale of the noise, at 0 and the thresholds.
 
-    No node lies on the threshold.
+    No node lies on a threshold.
     """
     scale = s.mean()
     reach = np.arcsinh((np.abs(m).max() + abs(threshold)) / scale)
     steps = scale * np.sinh(np.linspace(-reach, reach, _NODES + 1))
-    return np.unique(np.concatenate([steps, threshold + steps]))
+    return np.unique(np.concatenate([steps, threshold + steps, steps - threshold]))
 
 
 def _flat(theta: FloatArray, s: FloatArray) -> FloatArray:

@@ -6,14 +6,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import ndtri
+from scipy.special import ndtr, ndtri
 
 from .._validation import FloatArray, numeric
 from ..intervals import ConfidenceInterval
 from .calibration import CalibratedInfluence
 
 _FOLDS = 10
-_WIDENED = {"observed": 0.0, "widened": 1.0}
 
 
 class Judged(NamedTuple):
@@ -69,10 +68,34 @@ def read_estimate(
     return Judged(mu, ends, variance)
 
 
+class Coverage(NamedTuple):
+    """Whether intervals cover each pair's truth, 1 or 0; NaN for unknown.
+
+    Parameters
+    ----------
+    observed : ndarray of shape (n_estimates, n_subsets, n_targets)
+        Of the intervals themselves, with the noisy truth.
+    widened : ndarray of the same shape
+        Of intervals to whose reach, on either side, the truth's error was added in
+        squares.
+    calibrated : ndarray of the same shape
+        Of intervals of `CalibratedInfluence`, fitted to the other subsets.
+    ceiling, ceiling_calibrated : ndarray of the same shape
+        Probability of covering the noisy truth for intervals as wide as the observed,
+        and the calibrated, about the truth without noise.
+    """
+
+    observed: FloatArray
+    widened: FloatArray
+    calibrated: FloatArray
+    ceiling: FloatArray
+    ceiling_calibrated: FloatArray
+
+
 def covered_pairs(
     judged: Judged, mu: FloatArray, error: FloatArray, level: float
-) -> dict[str, FloatArray]:
-    """Return whether intervals cover each pair's truth, 1 or 0; NaN for unknown.
+) -> Coverage:
+    """Return which intervals cover, and what a perfect estimate's would.
 
     Parameters
     ----------
@@ -82,42 +105,42 @@ def covered_pairs(
         Mu of retraining and its standard error.
     level : float
         Level of the intervals.
-
-    Returns
-    -------
-    dict of str to ndarray of shape (n_estimates, n_subsets, n_targets)
-        `observed`: of the intervals themselves. `widened`: of intervals to whose
-        reach, on either side, the truth's error was added in squares. `calibrated`: of
-        intervals of `CalibratedInfluence`, fitted to the other subsets.
     """
     unknown = np.isnan(judged.mu)
-    covered = dict.fromkeys(_WIDENED, np.full(judged.mu.shape, np.nan))
+    observed, widened, ceiling = (np.full(judged.mu.shape, np.nan) for _ in range(3))
     if judged.interval is not None:
         down, up = judged.mu - judged.interval.low, judged.interval.high - judged.mu
-        for name, share in _WIDENED.items():
-            reach = share * ndtri((1 + level) / 2) * error
-            below, above = np.hypot(down, reach), np.hypot(up, reach)
-            inside = (judged.mu - below <= mu) & (mu <= judged.mu + above)
-            covered[name] = np.where(unknown, np.nan, inside)
-    calibrated = [_calibrated_coverage(x, mu, level) for x in judged.mu]
-    return {**covered, "calibrated": np.stack(calibrated)}
+        off, reach = mu - judged.mu, ndtri((1 + level) / 2) * error
+        observed = np.where(unknown, np.nan, (-down <= off) & (off <= up))
+        inside = (-np.hypot(down, reach) <= off) & (off <= np.hypot(up, reach))
+        widened = np.where(unknown, np.nan, inside)
+        ceiling = ndtr(up / error) - ndtr(-down / error)
+    each = [_calibrated_coverage(x, mu, error, level) for x in judged.mu]
+    calibrated, its_ceiling = np.stack(each, axis=1)
+    return Coverage(observed, widened, calibrated, ceiling, its_ceiling)
 
 
-def _calibrated_coverage(x: FloatArray, mu: FloatArray, level: float) -> FloatArray:
-    covered = np.full(x.shape, np.nan)
+def _calibrated_coverage(
+    x: FloatArray, mu: FloatArray, error: FloatArray, level: float
+) -> FloatArray:
+    """Return coverage of calibrated intervals and its ceiling, shape (2, *x.shape)."""
+    found = np.full((2, *x.shape), np.nan)
     observed = ~np.isnan(x).all(axis=1)
     fold = np.arange(len(x)) % min(_FOLDS, len(x))
     for k in np.unique(fold):
         own = fold == k
-        if (observed & ~own).sum() < 3:
+        learnt = x[~own & observed]
+        if len(learnt) < 3 or not np.nanstd(learnt) > 0:
             continue
         fitted = CalibratedInfluence().fit(x[~own], mu[~own])
         low, high = fitted.predict_interval(x[own], level)
         inside = (low <= mu[own]) & (mu[own] <= high)
         # With too few subsets the intervals are infinite, and cover without merit.
-        known = ~np.isnan(x[own]) & np.isfinite(high - low)
-        covered[own] = np.where(known, inside, np.nan)
-    return covered
+        half = np.where(np.isfinite(high - low), (high - low) / 2, np.nan)
+        known = ~np.isnan(x[own]) & ~np.isnan(half)
+        found[0, own] = np.where(known, inside, np.nan)
+        found[1, own] = 2 * ndtr(half / error[own]) - 1
+    return found
 
 
 def _check_names(estimator: Any, names: dict[str, Any]) -> None:

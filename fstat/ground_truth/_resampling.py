@@ -3,32 +3,36 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .._validation import FloatArray
 from ._deconvolution import deconvolved_aurocs, soft_auroc
-from ._judged import Judged
+from ._judged import Coverage, Judged
 from ._measures import (
-    Parts,
     calibration_line,
     consistency,
     corrected_pearson,
-    corrected_spearman,
-    corrected_strong,
+    corrected_ranks,
+    mean_of_known,
+    outcome_ranks,
+    rank_with_truth,
 )
+from ._noise import Truth, truth_of
+from ._ranks import RankReliability, rank_reliability
 from ._runs import Runs, concentration
-from .datamodelling import correlation, rank_correlation
+from .datamodelling import correlation
 
-_SPLITS, _RESAMPLED_SPLITS = 100, 4
+_SPLITS, _RESAMPLED_SPLITS = 40, 4
+FEWEST_SUBSETS = FEWEST_TARGETS = 5  # of which to resample
 MEASURES = (
     "pearson",
     "spearman",
-    "pearson_strong",
-    "spearman_strong",
+    "lds",
     "auroc_above",
     "auroc_below",
     "slope",
@@ -37,7 +41,6 @@ MEASURES = (
     "coverage_calibrated",
     "consistency_pearson",
     "consistency_spearman",
-    "lds",
 )
 Indices = NDArray[np.intp]
 
@@ -55,7 +58,7 @@ class Sample(NamedTuple):
     subsets: Indices
     targets: Indices
 
-    def of(self, table: FloatArray) -> FloatArray:
+    def of(self, table: NDArray[Any]) -> NDArray[Any]:
         """Return chosen subsets and targets of an array (..., n_subsets, n_targets)."""
         return table[..., self.subsets[:, None], self.targets]
 
@@ -77,7 +80,7 @@ class Comparison:
         The retrainings.
     truth, error : ndarray of shape (n_subsets, n_targets)
         Mu of all retrainings, and its standard error.
-    covered : dict of str to ndarray
+    covered : Coverage
         As `covered_pairs` gives it.
     threshold : float
         From which size of mu a pair is strong.
@@ -87,31 +90,43 @@ class Comparison:
     runs: Runs
     truth: FloatArray
     error: FloatArray
-    covered: dict[str, FloatArray]
+    covered: Coverage
     threshold: float
 
-    def measures(self, rng: np.random.RandomState) -> dict[str, float]:
+    @cached_property
+    def known(self) -> NDArray[np.bool_]:
+        """Which pairs every run has an estimate of."""
+        return np.asarray(~np.isnan(self.judged.mu).any(axis=0))
+
+    @cached_property
+    def retrained(self) -> Truth:
+        """The truth of known pairs, and its variance without noise."""
+        return truth_of(self.runs, self.known)
+
+    def reliability(self, rng: np.random.RandomState) -> RankReliability:
+        """Return how well the ranks of the truth repeat."""
+        return rank_reliability(self.runs, self.known, _SPLITS, rng)
+
+    def measures(self, reliability: RankReliability) -> dict[str, float]:
         """Return all measures of the pairs themselves."""
         everything = Sample(*(np.arange(n) for n in self.judged.mu.shape))
-        return self._measures(Parts.of(self.runs, None, _SPLITS, rng), everything)
+        return self._measures(self.retrained, reliability, everything)
 
     def uncorrected(self) -> dict[str, float]:
         """Return measures with the noisy truth as it is."""
-        x = self.judged.mu.reshape(len(self.judged.mu), -1)
-        known = ~np.isnan(x).any(axis=0)
-        x, mu = x[:, known], self.truth.ravel()[known]
-        strong = np.abs(mu) > self.threshold
-        found = {}
-        for suffix, own in (("", np.full_like(strong, True)), ("_strong", strong)):
-            if own.sum() > 2:
-                pairs = x[:, own], mu[own]
-                found[f"pearson{suffix}"] = float(correlation(*pairs).mean())
-                found[f"spearman{suffix}"] = float(rank_correlation(*pairs).mean())
+        x, mu = self.judged.mu[:, self.known], self.truth[self.known]
+        without = self.runs.P.mean(axis=1)
+        found = {
+            "pearson": float(correlation(x, mu).mean()),
+            "spearman": rank_with_truth(x, mu),
+            "lds": outcome_ranks(self.judged.mu, without),
+            "coverage": mean_of_known(self.covered.observed),
+        }
         for name, y, sign in (("above", mu, 1.0), ("below", -mu, -1.0)):
             label, once = (y > self.threshold).astype(float), np.ones_like(mu)
             each = [soft_auroc(sign * one, label, once) for one in x]
             found[f"auroc_{name}"] = float(np.mean(each))
-        return {**found, "coverage": _mean(self.covered["observed"])}
+        return found
 
     def resampled(
         self, n_resamples: int, rng: np.random.RandomState
@@ -122,44 +137,47 @@ class Comparison:
         """
         seeds = rng.randint(2**31 - 1, size=n_resamples)
         found = [self._resample(np.random.RandomState(seed)) for seed in seeds]
-        draws = {name: np.array([one[name] for one in found]) for name in found[0]}
+        draws = {name: np.array([one[name] for one in found]) for name in MEASURES}
         return {**draws, "resample": seeds.astype(float)}
 
     def _resample(self, rng: np.random.RandomState) -> dict[str, float]:
         """Return the measures of one resample.
 
         Subsets take their own runs along, which need no resampling of their own; the
-        runs with all data, common to all subsets, do.
+        runs with all data, common to all subsets, do. A few targets stay as they are.
         """
-        n_subsets, _, n_targets = self.runs.P.shape
+        n_estimates, n_subsets, n_targets = self.judged.mu.shape
+        s = _drawn(n_subsets, rng)
+        t = _drawn(n_targets, rng)
+        if n_targets < FEWEST_TARGETS:
+            t = np.arange(n_targets)
         m = len(self.runs.Q)
-        s, t = (_drawn(size, rng) for size in (n_subsets, n_targets))
         weights = rng.gamma(concentration(m), size=m)
-        drawn = Runs(self.runs.P[s][:, :, t], self.runs.Q[:, t])
-        parts = Parts.of(drawn, weights, _RESAMPLED_SPLITS, rng)
-        estimates = _drawn(len(self.judged.mu), rng)
-        return self._measures(parts, Sample(estimates, s, t))
-
-    def _measures(self, parts: Parts, sample: Sample) -> dict[str, float]:
-        """Return all measures of a sample, whose mu of retraining `parts` are."""
-        table = sample.of(self.judged.mu)
-        flat = table.reshape(len(table), -1)
-        known = np.asarray(~np.isnan(flat).any(axis=0))
+        sample = Sample(_drawn(n_estimates, rng), s, t)
+        known = sample.of(self.known)
         if known.sum() < 3:
             return dict.fromkeys(MEASURES, np.nan)
-        every, own = flat[:, known], parts.at(known)
-        x, two = every[sample.estimates], _different(sample.estimates)
-        without = self.runs.P.mean(axis=1)[sample.subsets[:, None], sample.targets]
+        drawn = Runs(self.runs.P[s][:, :, t], self.runs.Q[:, t])
+        ranks = rank_reliability(drawn, known, _RESAMPLED_SPLITS, rng, weights)
+        return self._measures(truth_of(drawn, known, weights), ranks, sample)
+
+    def _measures(
+        self, truth: Truth, ranks: RankReliability, sample: Sample
+    ) -> dict[str, float]:
+        """Return all measures of a sample, of which truth and ranks are given."""
+        known, table = sample.of(self.known), sample.of(self.judged.mu)
+        every, two = table[:, known], _different(sample.estimates)
+        x, without = every[sample.estimates], sample.of(self.runs.P.mean(axis=1))
+        lds = outcome_ranks(table[sample.estimates], without)
         values = (
-            corrected_pearson(x, own),
-            corrected_spearman(x, own),
-            *corrected_strong(x, own, self.threshold),
+            corrected_pearson(x, truth),
+            corrected_ranks(rank_with_truth(x, truth.mu), ranks.mu),
+            corrected_ranks(lds, ranks.without),
             *self._aurocs(sample),
-            *calibration_line(every, two, own, self._noise(sample, known)),
-            _mean(sample.of(self.covered["widened"])),
-            _mean(sample.of(self.covered["calibrated"])),
+            *calibration_line(every, two, truth.mu, self._noise(sample, known)),
+            mean_of_known(sample.of(self.covered.widened)),
+            mean_of_known(sample.of(self.covered.calibrated)),
             *consistency(every, two),
-            _subset_lds(table[sample.estimates], without),
         )
         return dict(zip(MEASURES, values, strict=True))
 
@@ -170,7 +188,7 @@ class Comparison:
         resampled, but come with their subsets: resampled ones have twice the noise.
         """
         count = sample.times(*self.truth.shape)
-        drawn = (count > 0) & ~np.isnan(self.judged.mu).any(axis=0)
+        drawn = (count > 0) & self.known
         found = [
             deconvolved_aurocs(
                 self.judged.mu[run, drawn],
@@ -188,8 +206,7 @@ class Comparison:
     def _noise(self, sample: Sample, known: NDArray[np.bool_]) -> FloatArray | None:
         if self.judged.variance is None:
             return None
-        variance = sample.of(self.judged.variance)
-        return variance.reshape(len(variance), -1)[:, known]
+        return np.asarray(sample.of(self.judged.variance)[:, known])
 
 
 def _drawn(size: int, rng: np.random.RandomState) -> Indices:
@@ -202,28 +219,14 @@ def _different(estimates: Indices) -> list[tuple[int, int]]:
     return drawn or [*combinations(range(len(estimates)), 2)]
 
 
-def _subset_lds(x: FloatArray, without: FloatArray) -> float:
-    """Return the mean rank correlation, over subsets, of estimate and statistic."""
-    if not np.isnan(x).any():
-        return _mean(rank_correlation(np.swapaxes(x, 1, 2), -without.T))
-    found = [
-        rank_correlation(one[seen, t], -without[seen, t])
-        for one in x
-        for t, seen in enumerate((~np.isnan(one)).T)
-        if seen.any()
-    ]
-    return _mean(np.array(found))
-
-
-def _mean(values: FloatArray) -> float:
-    seen = values[~np.isnan(values)]
-    return float(seen.mean()) if len(seen) else np.nan
-
-
 def percentiles(draws: FloatArray, level: float) -> tuple[float, float]:
-    """Return the interval that holds most draws; NaN where most are NaN."""
+    """Return the interval that holds most draws, equal shares outside on either side.
+
+    NaN where a larger share than that is NaN.
+    """
     seen = draws[~np.isnan(draws)]
-    if len(seen) < len(draws) / 2:
+    outside = (1 - level) / 2
+    if len(seen) < (1 - outside) * len(draws):
         return np.nan, np.nan
-    low, high = np.quantile(seen, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(seen, [outside, 1 - outside])
     return float(low), float(high)

@@ -1,16 +1,11 @@
-r"""Retrained models as arrays, and mu of parts of them.
-
-Mu of retraining is itself an estimate. Parts of the runs that have no run in common
-give estimates with independent errors, so that products of two of them are free of
-the bias that squares of one would have.
-"""
+"""Retrained models as arrays, mu of them, and means over parts of them."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from .._validation import FloatArray, numeric
 from ..methods.central_sums import CentralSums
@@ -64,52 +59,63 @@ def random_parts(
     return order * parts // n
 
 
-def mu_of_parts(
-    runs: Runs,
-    parts: int,
-    labels: tuple[ArrayLike, ArrayLike],
-    weights: FloatArray | None = None,
-) -> FloatArray:
-    r"""Return mu of each part of the runs.
+def full_mu(runs: Runs) -> FloatArray:
+    r"""Return mu from all runs, of shape (n_subsets, n_targets).
 
     It is the binormal index :math:`(\bar Q - \bar P) / \sqrt{(v_P + v_Q) / 2}` with
-    Hedges' correction, so that small parts are not biased away from 0.
+    Hedges' correction for its bias.
+    """
+    shift = runs.Q.mean(axis=0) - runs.P.mean(axis=1)
+    return hedges(runs) * shift / pooled_deviation(runs)
+
+
+def degrees_of_freedom(runs: Runs) -> float:
+    """Return those of the mean variance of P and Q, were both the same."""
+    return 4 / (1 / (runs.P.shape[1] - 1) + 1 / (len(runs.Q) - 1))
+
+
+def hedges(runs: Runs) -> float:
+    """Return the factor that frees a difference in standard deviations of bias."""
+    return 1 - 3 / (4 * degrees_of_freedom(runs) - 1)
+
+
+def pooled_deviation(runs: Runs, weights: FloatArray | None = None) -> FloatArray:
+    """Return the root mean variance of P and Q, of shape (n_subsets, n_targets).
+
+    `weights` are the gamma variables by which a Bayesian bootstrap resamples the runs
+    with all data.
+    """
+    centred = runs.Q - runs.Q.mean(axis=0)
+    if weights is None:
+        variance = centred.var(axis=0, ddof=1)
+    else:
+        n, own = len(centred), weights / weights.sum()
+        k = n * concentration(n)
+        mean = own @ centred
+        variance = n / (n - 1) * (k + 1) / k * (own @ (centred - mean) ** 2)
+    return np.sqrt((runs.P.var(axis=1, ddof=1) + variance) / 2)
+
+
+def means_of_parts(
+    values: FloatArray, labels: NDArray[np.intp], parts: int, weights: Any = None
+) -> FloatArray:
+    """Return means over parts of the runs, of shape (repeats, parts, ...).
 
     Parameters
     ----------
-    runs : Runs
-        All runs.
+    values : ndarray of shape (n_runs, ...)
+        Statistics.
+    labels : ndarray of int of shape (repeats, n_runs)
+        Part of each run.
     parts : int
         Number of parts.
-    labels : pair of ndarray of int of shape (repeats, n_runs)
-        Part of each run without a subset, and with all data.
     weights : ndarray of shape (n_runs,), optional
-        Gamma variables by which a Bayesian bootstrap resamples the runs with all data;
-        by default all weigh the same.
-
-    Returns
-    -------
-    ndarray of shape (repeats, parts, n_subsets, n_targets)
-        Estimates of mu.
+        Weight of each run; the same by default.
     """
-    centre = runs.Q.mean(axis=0)
-    P, Q = runs.P - centre, runs.Q - centre
-    found = []
-    for part in range(parts):
-        own = [(np.asarray(label) == part).astype(float) for label in labels]
-        mean_P, var_P = _moments(P, own[0])
-        mean_Q, var_Q = _moments(Q, own[1], weights)
-        df = 4 / sum(1 / (one.sum(axis=1) - 1) for one in own)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            mu = (mean_Q - mean_P) / np.sqrt((var_P + var_Q) / 2)
-        found.append((1 - 3 / (4 * df - 1))[:, None] * mu)
-    return np.stack(found).transpose(2, 0, 1, 3)
-
-
-def full_mu(runs: Runs) -> FloatArray:
-    """Return mu from all runs, of shape (n_subsets, n_targets)."""
-    labels = (np.zeros((1, runs.P.shape[1])), np.zeros((1, len(runs.Q))))
-    return np.asarray(mu_of_parts(runs, 1, labels)[0, 0])
+    own = (labels[:, None] == np.arange(parts)[:, None]).astype(float)
+    own = own if weights is None else own * weights
+    own = own / own.sum(axis=-1, keepdims=True)
+    return np.tensordot(own, values, axes=1)
 
 
 def standard_errors(runs: Runs) -> FloatArray:
@@ -119,22 +125,6 @@ def standard_errors(runs: Runs) -> FloatArray:
     tables = CentralSums.of(P), CentralSums.of(np.tile(runs.Q, n_subsets))
     mu, error = binormal_index(summarise_independent(*tables))
     return np.sqrt(error.variance(mu)).reshape(n_subsets, n_targets)
-
-
-def _moments(
-    values: FloatArray, own: FloatArray, gamma: FloatArray | None = None
-) -> tuple[FloatArray, FloatArray]:
-    """Return weighted means and unbiased variances, (..., repeats, n_targets)."""
-    n = own.sum(axis=1)
-    freedom = n / (n - 1)
-    if gamma is not None:
-        k = n * concentration(own.shape[1])
-        freedom = freedom * (k + 1) / k
-        own = own * gamma
-    own = own / own.sum(axis=-1, keepdims=True)
-    mean = own @ values
-    variance = np.maximum(own @ values**2 - mean**2, 0.0)
-    return mean, freedom[:, None] * variance
 
 
 def _checked(P: FloatArray, Q: FloatArray) -> Runs:
@@ -150,7 +140,14 @@ def _checked(P: FloatArray, Q: FloatArray) -> Runs:
         )
     if not (np.isfinite(P).all() and np.isfinite(Q).all()):
         raise ValueError("`truth` must be finite, got NaN or infinite statistics.")
-    return Runs(P, Q)
+    found = Runs(P, Q)
+    fixed = int((~(pooled_deviation(found) > 0)).sum())
+    if fixed:
+        raise ValueError(
+            "`truth` must vary between runs, got the same statistic in every run for "
+            f"{fixed} pairs: does `train` use its seed? Leave such targets out."
+        )
+    return found
 
 
 def _runs_of(observations: Observations) -> Runs:

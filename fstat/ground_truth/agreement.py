@@ -12,7 +12,8 @@ from sklearn.utils import check_random_state
 from .._validation import FloatArray, confidence, nonnegative, whole_number
 from ..intervals import ConfidenceInterval
 from ._judged import covered_pairs, read_estimate
-from ._resampling import Comparison, percentiles
+from ._limits import ceilings, reason_of_interval, reasons
+from ._resampling import FEWEST_SUBSETS, Comparison, percentiles
 from ._runs import Runs, full_mu, standard_errors
 
 if TYPE_CHECKING:
@@ -31,14 +32,25 @@ class Measure(NamedTuple):
         Ends of its interval.
     uncorrected : float
         The same with the noisy truth as it is; NaN where there is no correction.
+    ceiling : float
+        What a perfect estimate would reach, at most, with the truth as noisy as it is:
+        of `uncorrected`, or of `value` where there is no correction; NaN where unknown.
+    note : str
+        Why the value, or its interval, is not given; empty where both are.
     """
 
     value: float
     low: float
     high: float
     uncorrected: float = np.nan
+    ceiling: float = np.nan
+    note: str = ""
 
     def __str__(self) -> str:
+        if np.isnan(self.value):
+            return f"not given: {self.note}"
+        if np.isnan(self.low):
+            return f"{self.value:.3f} [no interval]"
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
@@ -86,7 +98,7 @@ class Agreement:
     def __repr__(self) -> str:
         runs, subsets, targets = self.estimate.shape
         shown = ", ".join(
-            f"{name}={self[name].value:.2f}" for name in ("pearson", "spearman")
+            f"{name}={self[name].value:.2f}" for name in ("pearson", "spearman", "lds")
         )
         return f"Agreement({subsets} subsets, {targets} targets, {runs} runs; {shown})"
 
@@ -122,10 +134,17 @@ class Agreement:
                 "`other` must be judged by the same truth, `n_resamples` and integer "
                 "`random_state`, got others."
             )
+        mine, theirs = self[name], other[name]
         draws = self.draws[name] - other.draws[name]
-        raw = self[name].uncorrected - other[name].uncorrected
-        value = self[name].value - other[name].value
-        return Measure(value, *percentiles(draws, self.confidence_level), raw)
+        interval = percentiles(draws, self.confidence_level)
+        if np.isnan([mine.low, theirs.low]).any():
+            interval = np.nan, np.nan
+        return Measure(
+            mine.value - theirs.value,
+            *interval,
+            mine.uncorrected - theirs.uncorrected,
+            note=mine.note or theirs.note,
+        )
 
     def to_frame(self) -> pd.DataFrame:
         """Return all measures as a table, one row each.
@@ -133,7 +152,8 @@ class Agreement:
         Returns
         -------
         pandas.DataFrame
-            `value`, `low`, `high` and `uncorrected`, by name of the measure.
+            `value`, `low`, `high`, `uncorrected`, `ceiling` and `note`, by name of the
+            measure.
         """
         import pandas as pd
 
@@ -150,15 +170,15 @@ def agreement(
     stderr: ArrayLike | None = None,
     threshold: float = 0.5,
     confidence_level: float = 0.95,
-    n_resamples: int = 499,
+    n_resamples: int = 999,
     random_state: int | np.random.RandomState | None = None,
 ) -> Agreement:
     r"""Return how well estimates of mu agree with mu of retraining.
 
     The truth comes from a limited number of retrainings and is itself noisy; left
-    alone, that noise lowers every measure. It is taken out with parts of the runs that
-    have no run in common. Intervals resample runs, estimates of several runs, subsets
-    and targets.
+    alone, that noise lowers every measure. It is taken out where that can be done
+    without guessing. Elsewhere the measure is not given; the uncorrected number, what
+    a perfect estimate would reach, and the reason in words are.
 
     Parameters
     ----------
@@ -179,7 +199,7 @@ def agreement(
         From which size of mu a pair is strong; set before looking.
     confidence_level : float, default=0.95
         Level of all intervals.
-    n_resamples : int, default=499
+    n_resamples : int, default=999
         Resamples.
     random_state : int, RandomState instance or None, default=None
         Source of random numbers; an int gives the same results each time.
@@ -189,8 +209,11 @@ def agreement(
     Agreement
         With these measures:
 
-        - `pearson`, `spearman`: correlation of one run with the truth over all pairs;
-          `pearson_strong`, `spearman_strong` over strong ones;
+        - `pearson`, `spearman`: linear and rank correlation of one run with the truth
+          over all pairs;
+        - `lds`: mean over targets of the rank correlation, over subsets, with the mean
+          statistic without the subset, the linear datamodelling score of subsets left
+          out [3]_;
         - `auroc_above`, `auroc_below`: how well one run tells pairs whose mu is
           above the threshold, or below minus it, from all others;
         - `slope`, `intercept`: of the truth on the noiseless estimate;
@@ -198,10 +221,7 @@ def agreement(
           widened by the truth's standard error. `coverage_calibrated`: share of those
           of `CalibratedInfluence`, learnt from the other subsets, that cover the noisy
           truth;
-        - `consistency_pearson`, `consistency_spearman`: correlation of two runs;
-        - `lds`: mean over targets of the rank correlation, over subsets, with the mean
-          statistic without the subset, the linear datamodelling score of subsets left
-          out [3]_; not corrected.
+        - `consistency_pearson`, `consistency_spearman`: correlation of two runs.
 
     Raises
     ------
@@ -216,28 +236,30 @@ def agreement(
 
     Notes
     -----
-    Correlations are corrected for attenuation [1]_ by random halves of the runs, all
-    pairs keeping their common errors. The linear one is then unbiased up to the ratio
-    of two estimates, 0.02 or less with 6 runs, and may exceed 1 by chance. The rank
-    correlation is corrected in the same way: right where truth and estimate are
-    jointly normal, but off by -0.2 to 0.05 in simulations where most pairs are far
-    smaller than the noise. What the noise hides of their order nothing brings back:
-    ranks under the deconvolved truth, as for the AUROC below, were off by -0.04 to
-    -0.28 there. Strong pairs are chosen by a third of the runs and judged by the
-    others.
+    Correlations are corrected for attenuation [1]_. For the linear one, the variance
+    of the truth is that of mu less the variance of its errors between runs, with the
+    errors that pairs have in common; the correction is made where the standard error
+    of what remains is below 0.3 of it. For rank correlations the reliability of ranks
+    is that of halves of the runs, extended to all; the correction is made with 8 runs
+    of a kind or more and a reliability of at least 0.8. What the noise hides of the
+    order of pairs no correction brings back. The tables of bias are in the guide
+    (ground truth). Corrected values may exceed 1 by chance.
 
-    For the AUROC, wrong labels by the noisy truth would lower it, by 0.1 to 0.2 where
-    few pairs are strong and the noise is half the threshold. So pairs have
+    For the AUROC, wrong labels by the noisy truth would lower it. So pairs have
     probabilities instead of labels, by empirical Bayes: the distribution of the truth
     is deconvolved from its noise [4]_ [5]_, at each place in the order of the estimates
-    by the pairs near it. In simulations what remained of the bias was -0.03 to 0.01;
-    where the estimate does not rise with the truth, -0.07. So it errs on the low side.
+    by the pairs near it. It is not given where less than one strong pair is expected.
 
-    Intervals are percentiles. Subsets, with their runs, and targets are drawn
-    independently of each other [2]_, which is conservative. The runs with all data,
-    common to all subsets, are resampled by a Bayesian bootstrap, each with a random
-    weight. For the AUROC the truth is deconvolved anew in each resample, from these
-    runs as they are; pairs keep whether they are covered.
+    There is no correlation over strong pairs alone: pairs that noise lifted over the
+    threshold enter, the estimate tells these from strong ones, and so an estimate
+    independent of the truth among the strong appears to agree with it.
+
+    Intervals are percentiles of resamples. Subsets, with their runs, and targets, from
+    5 on, are drawn independently of each other [2]_, which is conservative. The runs
+    with all data, common to all subsets, are resampled by a Bayesian bootstrap, each
+    with a random weight. For the AUROC the truth is deconvolved anew in each resample,
+    from these runs as they are; pairs keep whether they are covered. With fewer than 5
+    subsets there are no intervals, nor where too many resamples have no value.
 
     The slope is for estimates without noise, as averages of many runs have it; to
     predict from one run, noise included, the slope of `CalibratedInfluence` is right.
@@ -277,13 +299,7 @@ def agreement(
     covered = covered_pairs(judged, mu, error, level)
     comparison = Comparison(judged, runs, mu, error, covered, threshold)
     rng = check_random_state(random_state)
-    value = comparison.measures(rng)
-    raw = comparison.uncorrected()
-    draws = comparison.resampled(n_resamples, rng)
-    measures = {
-        name: Measure(v, *percentiles(draws[name], level), raw.get(name, np.nan))
-        for name, v in value.items()
-    }
+    measures, draws = _found(comparison, n_resamples, level, rng)
     return Agreement(
         measures=measures,
         threshold=threshold,
@@ -297,6 +313,30 @@ def agreement(
         quantity=quantity,
         draws=draws,
     )
+
+
+def _found(
+    comparison: Comparison, n_resamples: int, level: float, rng: np.random.RandomState
+) -> tuple[dict[str, Measure], dict[str, FloatArray]]:
+    """Return all measures and the draws of which their intervals are percentiles."""
+    ranks = comparison.reliability(rng)
+    values, raw = comparison.measures(ranks), comparison.uncorrected()
+    draws = comparison.resampled(n_resamples, rng)
+    ceiling = ceilings(comparison, ranks)
+    notes = reasons(comparison, ranks, values)
+    n_subsets, found = len(comparison.truth), {}
+    for name, value in values.items():
+        beside = raw.get(name, np.nan), ceiling.get(name, np.nan)
+        if name in notes:
+            found[name] = Measure(np.nan, np.nan, np.nan, *beside, notes[name])
+            continue
+        low, high = percentiles(draws[name], level)
+        if n_subsets < FEWEST_SUBSETS:
+            low, high = np.nan, np.nan
+        missing = np.isnan(low)
+        note = reason_of_interval(draws[name], n_subsets) if missing else ""
+        found[name] = Measure(value, low, high, *beside, note)
+    return found, draws
 
 
 def _truth(truth: Any) -> tuple[Runs, dict[str, Any], str]:

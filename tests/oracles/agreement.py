@@ -1,0 +1,77 @@
+"""Worlds whose true influence is known, and what a perfect judge would say of them.
+
+Nothing here uses fstat. A world is a table of true mu over subsets and targets, an
+estimate of it, and the retrainings by which the estimate is to be judged.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import rankdata, spearmanr
+
+COMMON = 0.36  # of the variance of a run's statistics: shared by all targets
+EFFECTS = ("normal", "heavy", "few strong", "crossed")
+ESTIMATES = {"perfect": 1.0, "good": 0.9, "half": 0.5, "none": 0.0, "opposite": -1.0}
+
+
+class World(NamedTuple):
+    """True mu, an estimate, and P and Q of retraining."""
+
+    mu: np.ndarray
+    x: np.ndarray
+    P: np.ndarray
+    Q: np.ndarray
+
+
+def effects(rng, kind, shape):
+    """Draw true mu of unit variance in the population; heavy tails: of the draw."""
+    if kind == "normal":
+        return rng.normal(size=shape)
+    if kind == "heavy":
+        mu = rng.standard_t(2, size=shape)
+        return mu / mu.std()
+    if kind == "few strong":  # one in ten, ten times as large as the others
+        strong = rng.random(shape) < 0.1
+        size = np.where(strong, 1.0, 0.1)
+        return size * rng.normal(size=shape) / np.sqrt(0.1 + 0.9 * 0.01)
+    subset, target = rng.normal(size=(shape[0], 1)), rng.normal(size=(1, shape[1]))
+    own = rng.normal(size=shape)
+    return np.sqrt(0.4) * subset + np.sqrt(0.1) * target + np.sqrt(0.5) * own
+
+
+def estimate(rng, kind, mu, r):
+    """Return an estimate whose correlation with mu is about r."""
+    noise = effects(rng, kind, mu.shape)
+    return r * mu + np.sqrt(1 - r**2) * mu.std() * noise
+
+
+def retrained(rng, mu, n, m):
+    """Return P of shape (S, n, T) and Q of shape (m, T), of unit variance."""
+
+    def noise(*shape):
+        own = np.sqrt(1 - COMMON) * rng.normal(size=shape)
+        return own + np.sqrt(COMMON) * rng.normal(size=(*shape[:-1], 1))
+
+    S, T = mu.shape
+    return noise(S, n, T) - mu[:, None], noise(m, T)
+
+
+def world(rng, kind, shape, runs, reliability, r):
+    """Draw a world whose mu has a given share of the variance of its estimate."""
+    n, m = runs
+    noise = 1 / n + 1 / m
+    mu = effects(rng, kind, shape) * np.sqrt(noise * reliability / (1 - reliability))
+    return World(mu, estimate(rng, kind, mu, r), *retrained(rng, mu, n, m))
+
+
+def known(one):
+    """Return linear and rank correlation of the estimate with the true mu."""
+    x, mu = one.x.ravel(), one.mu.ravel()
+    return np.corrcoef(x, mu)[0, 1], spearmanr(x, mu)[0]
+
+
+def known_lds(one):
+    """Return the mean rank correlation over subsets with the noiseless outcome."""
+    x, y = rankdata(one.x, axis=0), rankdata(one.mu, axis=0)
+    found = [np.corrcoef(a, b)[0, 1] for a, b in zip(x.T, y.T, strict=True)]
+    return float(np.mean(found))
