@@ -80,6 +80,9 @@ class Trace:
         Update steps of the run, recorded or not.
     path : Path or None
         Folder that shards are written to.
+    passed_over : dict of str to int
+        Steps that could not be recorded, by cause. They are part of `n_steps`, but for
+        those without a backward pass, and are not kept in files.
 
     Raises
     ------
@@ -132,6 +135,7 @@ class Trace:
         if not self.targets or len(set(self.targets)) != len(self.targets):
             raise ValueError(f"`targets` must be unique names, got {targets!r}.")
         self.n_steps = 0
+        self.passed_over: dict[str, int] = {}
         self.path = None if path is None else Path(path).absolute()
         if not flush_every >= 1 or not flush_seconds > 0:
             raise ValueError(
@@ -210,10 +214,27 @@ class Trace:
         return self._n_recorded + len(self._put_off)
 
     def __repr__(self) -> str:
+        passed = sum(self.passed_over.values())
         return (
             f"Trace({self.n_recorded} of {self.n_steps} steps recorded, "
-            f"{len(self.targets)} targets)"
+            f"{len(self.targets)} targets{f', {passed} passed over' if passed else ''})"
         )
+
+    def pass_over(self, cause: str) -> int:
+        """Count a step that could not be recorded.
+
+        Parameters
+        ----------
+        cause : str
+            Why.
+
+        Returns
+        -------
+        int
+            How many there were of this cause.
+        """
+        self.passed_over[cause] = self.passed_over.get(cause, 0) + 1
+        return self.passed_over[cause]
 
     def append(
         self,

@@ -13,7 +13,7 @@ if _torch is None or _torch.origin is None:
 from .gradients import GradientCapture, UnsupportedModelError  # noqa: E402
 from .measures import cross_entropy  # noqa: E402
 from .metrics import Curvature  # noqa: E402
-from .sampler import SingleRunSampler  # noqa: E402
+from .sampler import PassedOverWarning, SingleRunSampler  # noqa: E402
 from .targets import Target  # noqa: E402
 from .watch import Watch  # noqa: E402
 
@@ -26,6 +26,7 @@ _TRAINERS = ("LightningCallback", "TransformersCallback")
 __all__ = [
     "Curvature",
     "GradientCapture",
+    "PassedOverWarning",
     "SingleRunSampler",
     "Target",
     "UnsupportedModelError",

@@ -75,6 +75,10 @@ class UpdateCounter:
         self._made += 1
         self._tell()
 
+    def no_update(self) -> None:
+        """Expect no step of the optimiser after a block that made no update."""
+        self._seen = self._made - 1
+
     def look(self) -> None:
         """Warn, once, if the optimiser did not step since the last look."""
         if self._silent:

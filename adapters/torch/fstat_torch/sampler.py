@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fstat import Observations, Trace
+from fstat._validation import option
 from fstat.steps import SELF
 from fstat.trace import Subsets
 
@@ -25,7 +26,13 @@ from .clipping import Clipping
 from .comparison import Comparison
 from .distributed import unwrapped
 from .fresh import FreshGradients
-from .gradients import Captured, GradientCapture, PlanTable, Wanted
+from .gradients import (
+    Captured,
+    GradientCapture,
+    NoBackwardError,
+    PlanTable,
+    Wanted,
+)
 from .measures import cross_entropy
 from .metrics import Curvature, KeptGradients, Snapshots
 from .optimisers import UpdateCounter, aligned, innermost, learning_rate
@@ -125,6 +132,13 @@ class SingleRunSampler:
     distributed : bool, optional
         Whether several processes train this model, each on its share of the batch;
         needed where the model is not wrapped. All of them then need a sampler.
+    on_error : {"warn", "detach", "raise"}, default="warn"
+        What happens where a step cannot be recorded once a first one was: it is passed
+        over, counted in ``trace.passed_over``, and reported by a `PassedOverWarning`
+        once for each cause. ``"detach"``: no further step is watched. ``"raise"``: the
+        error ends training, as it always does at the first step and where several
+        processes share the model. Errors in the user's own lines are always raised, and
+        their step does not count as an update.
 
     Attributes
     ----------
@@ -217,8 +231,11 @@ class SingleRunSampler:
         metric: str | Curvature = "plain",
         reference: Iterable[Any] | None = None,
         distributed: bool | None = None,
+        on_error: str = "warn",
     ) -> None:
         check_choices(reduction, every, refresh, target_batch, projection)
+        option(on_error, "on_error", ("warn", "detach", "raise"))
+        self.on_error = on_error
         self.model, self._processes = unwrapped(model, distributed)
         self.optimizer = innermost(optimizer)
         self.every = int(every)
@@ -269,6 +286,9 @@ class SingleRunSampler:
         self._counted = False  # whether `step` announced the optimiser's next one
         self._amid = False  # between two micro-batches of an update
         self._several = False  # an update had several micro-batches
+        self._lost = False  # a micro-batch of this update was passed over
+        self._proven = False  # a step was captured, and compared with its gradient
+        self._detached = False  # nothing is watched any more
         self._update: Update | None = None
         self._verification = Verification(self.model, self._processes)
         self._counter = UpdateCounter(self.optimizer, scaler, self._stepped)
@@ -430,9 +450,10 @@ class SingleRunSampler:
         ------
         RuntimeError
             If there was no backward pass inside, or more than one, if the optimiser
-            stepped inside, or if `index` does not have one entry for each row.
+            stepped inside, or if `index` does not have one entry for each row. After
+            the first recorded step, `on_error` says what happens instead.
         ValueError
-            If `index` is not a 1-D array of integers.
+            If `index` is not a 1-D array of integers, likewise.
         """
         number = self._begin()
         if loss_scale is None:
@@ -444,41 +465,102 @@ class SingleRunSampler:
             accumulate=bool(accumulate),
             extra=extra,
         )
+        watch = _Watched(ExitStack())
         try:
-            if number % self.every or not self.watches_steps:
-                yield step
-            else:
-                yield from self._watch(number, index, step)
-        except BaseException:
+            if number % self.every == 0 and self._watches:
+                with self._passing_over():
+                    self._open(watch, number, index, step)
+            yield step
+        except BaseException as error:
+            # The user's own: as far as can be seen, no update was made.
+            watch.close(error)
             self._abandon()
+            self._counter.no_update()
+            self._amid = self._lost = False
             raise
-        finally:
-            self._amid = step.accumulate
-            self._next = number + (not step.accumulate)
-            self._counted = not step.accumulate
+        made = not step.accumulate
+        if watch.opened:
+            with self._passing_over() as outcome:
+                self._finish(watch, number, step)
+            if outcome.idle:
+                self._counter.no_update()
+                made = False
+        self._amid = step.accumulate
+        self._lost &= step.accumulate
+        self._next = number + made
+        self._counted = made
         self._trace.n_steps = max(self._trace.n_steps, self._next)
 
-    def _watch(self, number: int, index: Any, step: Step) -> Iterator[Step]:
-        """Capture what passes in the block, and record the update if it is whole."""
-        examples, kept = numbers(index), self._kept
+    @property
+    def _watches(self) -> bool:
+        """Whether the micro-batch to come is to be captured."""
+        lost = self._amid and self._lost
+        return self.watches_steps and not (self._detached or lost)
+
+    def _open(self, watch: _Watched, number: int, index: Any, step: Step) -> None:
+        """Begin to capture what passes in the block."""
+        watch.examples, kept = numbers(index), self._kept
         if kept is not None:
-            kept.check(examples)
-        wanted = self._wanted(number, step)
+            kept.check(watch.examples)
+        watch.wanted = self._wanted(number, step)
+        enter = watch.stack.enter_context
         # Parameters' hooks come off before the capture ends, which may differentiate.
-        with (
-            self._capture.training(len(examples), wanted) as batch,
-            self._verification.seeing() as added,
-            kept.watching() if kept is not None else nullcontext([]) as arrived,
-        ):
-            yield step
+        try:
+            watch.batch = enter(
+                self._capture.training(len(watch.examples), watch.wanted)
+            )
+            watch.added = enter(self._verification.seeing())
+            watch.arrived = [] if kept is None else enter(kept.watching())
+        except BaseException as error:
+            watch.close(error)
+            raise
+        watch.opened = True
+
+    def _finish(self, watch: _Watched, number: int, step: Step) -> None:
+        """End the capture, and record the update if it is whole."""
+        watch.stack.close()
         step.check()
-        self._verification.compare(batch, added)
+        batch, kept = watch.batch, self._kept
+        self._verification.compare(batch, watch.added)
         with torch.no_grad():
-            self._add(number, examples, batch, step, taken=wanted is not None)
+            taken = watch.wanted is not None
+            self._add(number, watch.examples, batch, step, taken=taken)
             if kept is not None:
-                kept.add(examples, batch, _scale(step), arrived)
+                kept.add(watch.examples, batch, _scale(step), watch.arrived)
             if not step.accumulate:
                 self._record(number, step)
+        self._proven |= not step.accumulate
+
+    @contextmanager
+    def _passing_over(self) -> Iterator[_Outcome]:
+        """Pass over a step that cannot be recorded, once one was.
+
+        What goes wrong in the user's own lines is none of this.
+        """
+        outcome = _Outcome()
+        try:
+            yield outcome
+        except Exception as error:
+            self._abandon()
+            # Processes that wait for one another must not part.
+            if self.on_error == "raise" or not self._proven or self._processes:
+                raise
+            self._lost = True
+            outcome.idle = isinstance(error, NoBackwardError)
+            self._detached = self.on_error == "detach" and not outcome.idle
+            self._say_once(str(error))
+
+    def _say_once(self, cause: str) -> None:
+        """Count a step that was passed over, and warn of the first of each cause."""
+        if self._trace.pass_over(cause) > 1:
+            return
+        ahead = "no further step is watched" if self._detached else "training goes on"
+        warnings.warn(
+            f"A step was not recorded, and {ahead}: {cause} Further steps of the same "
+            "cause are counted in `trace.passed_over` and not reported.",
+            PassedOverWarning,
+            stacklevel=6,
+        )
 
     def _wanted(self, number: int, step: Step) -> Wanted | None:
         """Return what layers' gradients are let go for, if that can be told before."""
@@ -820,6 +902,35 @@ class SingleRunSampler:
             "give load_state_dict what state_dict returned then.",
             stacklevel=5,
         )
+
+
+class PassedOverWarning(UserWarning):
+    """A step could not be recorded, and training goes on without."""
+
+
+@dataclass
+class _Outcome:
+    """Whether a step turned out to have no backward pass."""
+
+    idle: bool = False
+
+
+@dataclass
+class _Watched:
+    """What is captured in the block of a micro-batch."""
+
+    stack: ExitStack
+    opened: bool = False
+    examples: Any = None
+    wanted: Wanted | None = None
+    batch: Any = None
+    added: Any = None
+    arrived: Any = None
+
+    def close(self, error: BaseException) -> None:
+        """End the capture after an error of the user's, which is to be seen."""
+        with suppress(BaseException):
+            self.stack.__exit__(type(error), error, error.__traceback__)
 
 
 @dataclass(slots=True)

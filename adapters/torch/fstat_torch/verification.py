@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .distributed import Processes
 from .gradients import Captured, GradientCapture, UnsupportedModelError
+from .gradients.accumulation import accumulates, gradient_end
 
 
 class Verification:
@@ -57,7 +58,7 @@ class Verification:
                 if hasattr(p, "full_tensor")
             ]
         else:
-            handles = [p.register_hook(_keep(added, name)) for name, p in trained]
+            handles = [p.register_hook(_keep(added, name, p)) for name, p in trained]
         try:
             yield added
         finally:
@@ -82,8 +83,14 @@ class Verification:
             self._done = batch.verify(added)
 
 
-def _keep(added: dict[str, Tensor], name: str) -> Callable[[Tensor], None]:
+def _keep(
+    added: dict[str, Tensor], name: str, parameter: Tensor
+) -> Callable[[Tensor], None]:
+    ends = [gradient_end(parameter)]
+
     def arrived(gradient: Tensor) -> None:
+        if not accumulates(ends):
+            return
         seen = gradient.detach()
         added[name] = added[name] + seen if name in added else seen.clone()
 

@@ -248,7 +248,7 @@ def test_an_exception_in_the_block_is_the_users_own_and_leaves_no_hooks():
     assert not model._forward_hooks
     with sampler.step(range(B)):
         nn.functional.cross_entropy(model(x[:B]), y[:B]).backward()
-    assert sampler.trace.columns()["step"].tolist() == [1]
+    assert sampler.trace.columns()["step"].tolist() == [0]
 
 
 def test_gradient_accumulation_warns_once():

@@ -7,13 +7,14 @@
 from .arriving import Wanted
 from .capture import GradientCapture
 from .captured import Captured
-from .plan import UnsupportedModelError
+from .plan import NoBackwardError, UnsupportedModelError
 from .table import LayerRoute, PlanTable
 
 __all__ = [
     "Captured",
     "GradientCapture",
     "LayerRoute",
+    "NoBackwardError",
     "PlanTable",
     "UnsupportedModelError",
     "Wanted",

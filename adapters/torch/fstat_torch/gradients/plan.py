@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -16,6 +18,10 @@ from .recognise import rule_of
 
 class UnsupportedModelError(ValueError):
     """The gradient of this model cannot be split by example as it stands."""
+
+
+class NoBackwardError(RuntimeError):
+    """No gradient reached the model in the block that was watched."""
 
 
 @dataclass
@@ -81,6 +87,8 @@ class Plan:
         default_factory=set
     )  # layers that a pass was seen to use once
     shared: set[str] = field(default_factory=set)  # tables looked up once for all
+    # Where the gradients of each unit's parameters are added up.
+    ends: dict[str, list[Any]] = field(default_factory=dict)
 
     def check(self) -> None:
         """Refuse modes in which a gradient does not belong to one example."""
@@ -98,19 +106,32 @@ class Plan:
                 _refuse_random(name, owner, module)
 
     def check_parameters(self) -> None:
-        """Refuse a model whose trainable parameters are no longer those planned."""
+        """Refuse a model whose captured parameters are no longer those planned.
+
+        Warns
+        -----
+        UserWarning
+            Once, if parameters that are not captured have become trainable.
+        """
         present = {
             id(p): p.requires_grad
             for m in self.modules
             for p in m._parameters.values()
             if p is not None
         }
-        changed = not all(present.get(id(p)) for p in self.parameters.values())
-        more = self.complete and sum(present.values()) != len(self.parameters)
-        if changed or more:
-            raise UnsupportedModelError(
-                "parameters were frozen, unfrozen or replaced since GradientCapture "
-                "was built: build a new one."
+        for name, p in self.parameters.items():
+            if not present.get(id(p)):
+                what = "frozen" if id(p) in present else "replaced"
+                raise UnsupportedModelError(
+                    f"parameter {name!r} was {what} since the model was planned: "
+                    "choose the parameters that stay with `parameters=`."
+                )
+        if self.complete and sum(present.values()) != len(self.parameters):
+            self.complete = False
+            warnings.warn(
+                "Parameters were unfrozen since the model was planned: gradients are "
+                "compared in the parameters chosen then.",
+                stacklevel=2,
             )
 
 

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.utils import _pytree as pytree
+from torch.utils.checkpoint import _StopRecomputationError
 
+from .accumulation import accumulates, gradient_end
 from .call import Call
 from .isolation import random_state, version
-from .plan import Plan, Unit, UnsupportedModelError
+from .plan import NoBackwardError, Plan, Unit, UnsupportedModelError
 from .precision import autocast_of
 from .saved import autograd_keeps_tensors, in_backward_pass, save_for_backward
 from .shared import SharedLookup, consumers_of
@@ -68,6 +70,7 @@ class Recording:
         self.edges: list[tuple[Call, int, GradientEdge]] = []
         self.without_gradient = False
         self.complete = False
+        self.failure: Exception | None = None  # of a hook, in the user's pass
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -96,7 +99,9 @@ class Recording:
             if any(unit.rule == "embedding" for unit in self._plan.units):
                 whole = self._plan.modules[0]
                 handles.append(
-                    whole.register_forward_hook(self._follow_lookups, with_kwargs=True)
+                    whole.register_forward_hook(
+                        self._guarded(self._follow_lookups), with_kwargs=True
+                    )
                 )
             yield
         finally:
@@ -111,6 +116,19 @@ class Recording:
         """Whether a pass made now is the one to be recorded."""
         return self in Recording._active
 
+    def _guarded(self, hook: Callable[..., None]) -> Callable[..., None]:
+        """Return a hook whose errors wait until the pass is over."""
+
+        def safe(*args: Any) -> None:
+            try:
+                hook(*args)
+            except _StopRecomputationError:  # how a checkpoint ends its second pass
+                raise
+            except Exception as error:
+                self.failure = self.failure or error
+
+        return safe
+
     def _before(self, unit: Unit) -> Any:
         def entered(module: nn.Module, args: Any, kwargs: Any) -> None:
             if not self.hears:
@@ -120,7 +138,7 @@ class Recording:
             if len(self._inside) == 1:
                 self._note(unit, args, kwargs)
 
-        return entered
+        return self._guarded(entered)
 
     def _note(self, unit: Unit, args: Any, kwargs: Any) -> None:
         """Keep what is gone after the call of a unit that is to run again."""
@@ -148,7 +166,7 @@ class Recording:
                 return
             self._record(unit, args, kwargs, output)
 
-        return seen
+        return self._guarded(seen)
 
     def _lookup(self, unit: Unit, index: Tensor, output: Tensor) -> SharedLookup | None:
         """Return what finds the examples' shares, of a table that they may share."""
@@ -242,6 +260,8 @@ class Recording:
     def arrived(self, call: Call, place: int, gradient: Tensor) -> None:
         """Keep a gradient, or form what is wanted of it."""
         unit = call.unit
+        if not (self._collect or self._accumulates(unit)):
+            return
         if unit.name in self._taken:
             self._repeated = unit
             return
@@ -260,6 +280,15 @@ class Recording:
             block = self._wanted.take(call)
             if unit.name not in self._plan.costs:
                 self._plan.costs[unit.name] = block.cost()
+
+    def _accumulates(self, unit: Unit) -> bool:
+        """Whether the backward pass at work adds to the gradients of a unit."""
+        parameters = unit.parameters.values()
+        if any(hasattr(p, "full_tensor") for p in parameters):
+            return True  # what is sharded is not what the graph holds
+        if unit.name not in self._plan.ends:
+            self._plan.ends[unit.name] = list(map(gradient_end, parameters))
+        return accumulates(self._plan.ends[unit.name])
 
     def _is_only_use(self, unit: Unit) -> bool:
         """Whether no other call of a layer will get a gradient in this pass."""
@@ -280,6 +309,8 @@ class Recording:
         UnsupportedModelError
             If a captured tensor was modified in place.
         """
+        if self.failure is not None:
+            raise self.failure
         # Autograd rewrites the history of a view that is modified in place, and the
         # gradient passes by the tensor that the module returned.
         for unit, output, before in self._views:
@@ -294,7 +325,7 @@ class Recording:
         reached = self.calls or [call for call, *_ in self.edges if call.reached]
         reached = sorted(dict.fromkeys(reached), key=lambda call: call.number)
         if not reached:
-            raise RuntimeError(
+            raise NoBackwardError(
                 "no gradient reached a captured module: run the forward pass and one "
                 "loss.backward() inside `with capture.training()`, with the model "
                 "that GradientCapture was given."
@@ -321,7 +352,10 @@ class _Receiver:
     def __call__(self, gradient: Tensor) -> None:
         if gradient.requires_grad:
             gradient = gradient.detach()
-        self._recording.arrived(self._call, self._place, gradient)
+        try:
+            self._recording.arrived(self._call, self._place, gradient)
+        except Exception as error:  # the user's backward pass goes on
+            self._recording.failure = self._recording.failure or error
 
 
 def _refuse_twice(unit: Unit) -> None:

@@ -1,0 +1,256 @@
+"""After its first recorded step, nothing of the sampler's takes training down."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+from torch import nn  # noqa: E402
+
+from fstat_torch import (  # noqa: E402
+    PassedOverWarning,
+    SingleRunSampler,
+    UnsupportedModelError,
+)
+
+N, B, STEPS = 60, 6, 12
+
+
+def data():
+    g = torch.Generator().manual_seed(0)
+    return torch.randn(N, 5, generator=g), torch.randint(3, (N,), generator=g)
+
+
+def made(**options):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    x, y = data()
+    options = {"targets": {"z": (x[:2], y[:2]), "self": "self"}, **options}
+    return model, optimizer, SingleRunSampler(model, optimizer=optimizer, **options)
+
+
+def loss_of(model, index):
+    x, y = data()
+    return nn.functional.cross_entropy(model(x[index]), y[index])
+
+
+def ordinary(model, index, step):
+    loss_of(model, index).backward()
+
+
+def two_passes(model, index, step):
+    loss = loss_of(model, index)
+    loss.backward(retain_graph=True)
+    loss.backward()
+
+
+def frozen(model, index, step):
+    model[0].weight.requires_grad_(False)
+    loss_of(model, index).backward()
+    model[0].weight.requires_grad_(True)
+
+
+def other_rows(model, index, step):
+    loss_of(model, index[:-1]).backward()
+
+
+def scaled_wrongly(model, index, step):
+    loss_of(model, index).backward()
+    step.loss_scale = -1.0
+
+
+FAULTS = {
+    "two backward passes": (two_passes, "more than one backward pass"),
+    "frozen for a step": (frozen, None),
+    "another number of rows": (other_rows, "rows, where 6 examples"),
+    "a scale that cannot be": (scaled_wrongly, "`loss_scale` of a step"),
+}
+
+
+def run(fault=ordinary, at=(), sampled=True, **options):
+    model, optimizer, sampler = made(**options)
+    order = np.random.default_rng(0).permutation(N).reshape(-1, B)
+    for t in range(STEPS):
+        index = torch.from_numpy(order[t % len(order)])
+        optimizer.zero_grad()
+        act = fault if t in at else ordinary
+        if sampled:
+            with sampler.step(index) as step:
+                act(model, index, step)
+        else:
+            act(model, index, type("Step", (), {})())
+        optimizer.step()
+    return model, sampler
+
+
+def same(model, other):
+    pairs = zip(model.parameters(), other.parameters(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_step_that_cannot_be_recorded_is_passed_over_and_counted(name):
+    fault, cause = FAULTS[name]
+    if cause is None:
+        model, sampler = run(fault, at=(4, 7))
+        assert sampler.trace.n_recorded in (STEPS, STEPS - 2)
+    else:
+        with pytest.warns(PassedOverWarning, match=cause) as caught:
+            model, sampler = run(fault, at=(4, 7))
+        assert len(caught) == 1
+        steps = sampler.trace.columns()["step"].tolist()
+        assert steps == [t for t in range(STEPS) if t not in (4, 7)]
+        assert list(sampler.trace.passed_over.values()) == [2]
+        assert "2 passed over" in repr(sampler.trace)
+        assert sampler.trace.n_steps == STEPS
+    assert same(model, run(fault, at=(4, 7), sampled=False)[0])
+
+
+def test_the_first_step_is_refused_at_once():
+    with pytest.raises(RuntimeError, match="more than one backward pass"):
+        run(two_passes, at=(0,))
+
+
+def test_errors_can_be_asked_to_end_training_or_the_watching():
+    with pytest.raises(RuntimeError, match="more than one backward pass"):
+        run(two_passes, at=(4,), on_error="raise")
+    with pytest.warns(PassedOverWarning, match="no further step is watched"):
+        _, sampler = run(two_passes, at=(4,), on_error="detach")
+    assert sampler.trace.columns()["step"].tolist() == [0, 1, 2, 3]
+    assert sampler.trace.n_steps == STEPS
+    with pytest.raises(ValueError, match="`on_error` must be one of"):
+        made(on_error="ignore")
+
+
+def test_a_block_without_a_backward_pass_is_no_update():
+    model, optimizer, sampler = made()
+    index = torch.arange(B)
+    for t in range(6):
+        optimizer.zero_grad()
+        with warnings.catch_warnings(), sampler.step(index):
+            warnings.simplefilter("ignore", PassedOverWarning)
+            if t == 3:
+                continue
+            loss_of(model, index).backward()
+        optimizer.step()
+    assert sampler.trace.columns()["step"].tolist() == [0, 1, 2, 3, 4]
+    assert sampler.trace.n_steps == 5
+
+
+def test_an_error_of_the_users_is_raised_and_its_step_is_no_update():
+    model, optimizer, sampler = made()
+    index = torch.arange(B)
+    for t in range(6):
+        optimizer.zero_grad()
+        try:
+            with sampler.step(index):
+                loss = loss_of(model, index)
+                if t % 2:
+                    raise torch.OutOfMemoryError("out of memory")
+                loss.backward()
+        except torch.OutOfMemoryError:
+            continue
+        optimizer.step()
+    assert sampler.trace.columns()["step"].tolist() == [0, 1, 2]
+    assert sampler.trace.n_steps == 3
+    assert not any(m._forward_hooks for m in model.modules())
+
+
+def test_an_update_of_which_a_micro_batch_is_lost_is_passed_over_whole():
+    model, optimizer, sampler = made()
+    index = torch.arange(B)
+    with pytest.warns(PassedOverWarning, match="more than one backward pass"):
+        for t in range(4):
+            optimizer.zero_grad()
+            for part in range(3):
+                with sampler.step(index, accumulate=part < 2):
+                    act = two_passes if (t, part) == (2, 1) else ordinary
+                    act(model, index, None)
+            optimizer.step()
+    columns = sampler.trace.columns()
+    assert columns["step"].tolist() == [0, 1, 3]
+    assert columns["batch_size"].tolist() == [3 * B] * 3
+    assert sampler.trace.n_steps == 4
+
+
+def test_a_layer_that_is_unfrozen_is_said_once_and_not_compared():
+    model, optimizer, _ = made()
+    model[0].requires_grad_(False)
+    sampler = SingleRunSampler(model, targets="self", optimizer=optimizer)
+    index = torch.arange(B)
+    with pytest.warns(UserWarning, match="unfrozen since") as caught:
+        for t in range(6):
+            if t == 3:
+                model[0].requires_grad_(True)
+            optimizer.zero_grad()
+            with sampler.step(index):
+                loss_of(model, index).backward()
+            optimizer.step()
+    assert len(caught) == 1
+    assert sampler.trace.n_recorded == 6
+
+
+def test_hooks_of_ours_raise_nothing_into_the_users_pass():
+    model, optimizer, sampler = made()
+    index = torch.arange(B)
+    with sampler.step(index):
+        loss_of(model, index).backward()
+    optimizer.step()
+    broken = UnsupportedModelError("a rule that fails")
+
+    def fail(*_):
+        raise broken
+
+    from fstat_torch.gradients import recording
+
+    receive = recording.Recording.arrived
+    recording.Recording.arrived = fail
+    try:
+        with (
+            pytest.warns(PassedOverWarning, match="a rule that fails"),
+            sampler.step(index),
+        ):
+            loss_of(model, index).backward()
+    finally:
+        recording.Recording.arrived = receive
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def perturbed(model, x, y):
+    """Move inputs by the fast gradient sign method."""
+    x = x.clone().requires_grad_(True)
+    loss = nn.functional.cross_entropy(model(x), y)
+    (gradient,) = torch.autograd.grad(loss, x)
+    return (x + 0.1 * gradient.sign()).detach()
+
+
+def penalty_free(model, x, y):
+    """Take gradients in the parameters, and throw them away."""
+    loss = nn.functional.cross_entropy(model(x), y)
+    torch.autograd.grad(loss, list(model.parameters()))
+    return x
+
+
+@pytest.mark.parametrize("before", [perturbed, penalty_free])
+@pytest.mark.parametrize("first", [0, 5])
+def test_only_passes_that_add_to_the_gradients_are_recorded(before, first):
+    found = []
+    for inside in (False, True):
+        model, optimizer, sampler = made()
+        x, y = data()
+        for t in range(STEPS):
+            index = torch.arange(B) + t
+            rows = x[index]
+            optimizer.zero_grad()
+            if t >= first and not inside:
+                rows = before(model, rows, y[index])
+            with sampler.step(index):
+                if t >= first and inside:
+                    rows = before(model, rows, y[index])
+                nn.functional.cross_entropy(model(rows), y[index]).backward()
+            optimizer.step()
+        found.append(sampler.trace.columns())
+    for name, column in found[0].items():
+        np.testing.assert_allclose(found[1][name], column, rtol=1e-5, atol=1e-8)
