@@ -16,7 +16,9 @@ P, Q = rng.standard_t(3, size=500), rng.standard_t(3, size=500) + 1.5
 
 curve = EmpiricalTradeOff(direction="greater", random_state=0).fit(P, Q)
 print(f"mu is at least {curve.lower_bound_mu():.2f}")
-print(f"epsilon is at least {curve.lower_bound_epsilon(1e-5):.2f} at delta = 1e-5")
+print(
+    f"epsilon is at least {curve.lower_bound_epsilon(delta=1e-5):.2f} at delta = 1e-5"
+)
 
 # A threshold that was known beforehand, here from another model, proves more.
 print(f"by the test at 0.75 mu is at least {curve.lower_bound_mu(threshold=0.75):.2f}")

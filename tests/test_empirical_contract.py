@@ -39,7 +39,9 @@ def assert_same_results(one, other):
         assert_array_equal(value, theirs[name])
     assert one.score(P, Q) == other.score(P, Q)
     for method in ("equal_level", "split"):
-        bounds = [e.lower_bound_epsilon(0.01, method=method) for e in (one, other)]
+        bounds = [
+            e.lower_bound_epsilon(delta=0.01, method=method) for e in (one, other)
+        ]
         assert bounds[0] == bounds[1]
 
 
@@ -102,7 +104,7 @@ def test_pickling_keeps_everything(options):
         lambda e: e.errors_interval(0.1),
         lambda e: e.upper_bound_f(),
         lambda e: e.lower_bound_mu(),
-        lambda e: e.lower_bound_epsilon(0.1),
+        lambda e: e.lower_bound_epsilon(delta=0.1),
         lambda e: e.statistic([0.0]),
         lambda e: e.score(P, Q),
     ],

@@ -8,7 +8,7 @@ from scipy.stats import beta, binom, binomtest
 
 from fstat.empirical.envelopes import (
     _ranks,
-    chance_below,
+    chance_above,
     clopper_pearson,
     dkw,
     equal_level,
@@ -16,7 +16,7 @@ from fstat.empirical.envelopes import (
 
 
 def chance_by_last_failure(bounds):
-    """P(U_(k) <= b_k for all k), by the last k that fails, to 60 digits.
+    """P(U_(k) > b_k for any k), by the last k that fails, to 60 digits.
 
     Mirrored, V_(k) >= a_k must hold. Where k is the last to fail, exactly k points lie
     below a_k, and the others keep the bounds after it.
@@ -30,7 +30,7 @@ def chance_by_last_failure(bounds):
                 mpmath.binomial(n - i, k) * a[i + k] ** k * rest[i + k]
                 for k in range(1, n - i + 1)
             )
-        return float(rest[0])
+        return float(1 - rest[0])
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 30])
@@ -38,30 +38,32 @@ def test_joint_chance_by_its_last_failure(n):
     rng = np.random.default_rng(n)
     ranks = np.arange(1, n + 1)
     for bounds in (
+        beta.isf(1e-12, ranks, n - ranks + 1),
         beta.ppf(0.99, ranks, n - ranks + 1),
         beta.ppf(0.6, ranks, n - ranks + 1),
         np.sort(rng.uniform(0.3, 1, n)),
     ):
-        got = chance_below(bounds, ranks, n)
-        assert_allclose(got, chance_by_last_failure(bounds), atol=1e-12)
+        got = chance_above(bounds, ranks, n)
+        assert_allclose(got, chance_by_last_failure(bounds), rtol=1e-11)
 
 
 def test_joint_chance_of_one_rank_is_binomial():
     for n, rank, bound in [(50, 3, 0.1), (5000, 2600, 0.53), (20000, 1, 5e-4)]:
-        got = chance_below(np.array([bound]), np.array([rank]), n)
-        assert_allclose(got, binom.sf(rank - 1, n, bound), rtol=1e-10)
+        got = chance_above(np.array([bound]), np.array([rank]), n)
+        assert_allclose(got, binom.cdf(rank - 1, n, bound), rtol=1e-9)
 
 
-@pytest.mark.parametrize("n", [1, 2, 10, 300, 2000])
-@pytest.mark.parametrize("miss", [0.0125, 0.3])
-def test_equal_levels_hold_together_with_exactly_their_level(n, miss):
+@pytest.mark.parametrize("n", [1, 2, 3, 10, 300, 2000])
+@pytest.mark.parametrize("miss", [1e-9, 0.0125, 0.3, 0.5])
+def test_equal_levels_hold_together_with_nearly_their_level(n, miss):
     upper = equal_level(n, miss)
     ranks = np.arange(1, n + 1)
-    reached = 1 - chance_below(upper[:-1], ranks, n)
-    assert miss * (1 - 1e-4) < reached <= miss
+    reached = chance_above(upper[:-1], ranks, n)
+    assert miss * (1 - 5e-4) < reached <= miss + n * 2.0**-53
     # All at one level: these are Clopper-Pearson bounds.
     local = beta.sf(upper[:-1], ranks, n - ranks + 1)
-    assert_allclose(local, local[0], rtol=1e-6)
+    # A float below 1 is within 2**-53, where the density of the largest is n.
+    assert_allclose(local, local[0], rtol=1e-6, atol=n * 2.0**-53)
     assert upper[-1] == 1 and (np.diff(upper) >= 0).all()
 
 
@@ -74,8 +76,8 @@ def test_of_many_observations_fewer_ranks_are_bounded():
     # A rank between takes the bound of the next one.
     between = np.setdiff1d(np.arange(1, n + 1), ranks)[0]
     assert upper[between - 1] == upper[ranks[np.searchsorted(ranks, between)] - 1]
-    reached = 1 - chance_below(upper[ranks - 1], ranks, n)
-    assert 0.02499 < reached <= 0.025
+    reached = chance_above(upper[ranks - 1], ranks, n)
+    assert 0.02498 < reached <= 0.025
 
 
 def test_simulated_level():

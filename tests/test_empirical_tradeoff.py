@@ -102,7 +102,9 @@ def test_monotone_transformations_change_nothing(direction):
     other = fitted(np.exp(P), np.exp(Q), direction)
     assert one.tradeoff_ == other.tradeoff_
     for method in ("equal_level", "split"):
-        bounds = [c.lower_bound_epsilon(0.01, method=method) for c in (one, other)]
+        bounds = [
+            c.lower_bound_epsilon(delta=0.01, method=method) for c in (one, other)
+        ]
         assert bounds[0] == bounds[1]
     held = make_observations(0.8, n=30, random_state=2)
     assert_allclose(one.score(*held), other.score(*np.exp(held)), atol=1e-14)
@@ -260,7 +262,7 @@ def test_clopper_pearson_bound_by_hand():
     expected = -ndtri(a) - ndtri(b)
     assert_allclose(curve.lower_bound_mu(threshold=80), expected, rtol=1e-9)
     epsilon = max(np.log((0.9 - b) / a), np.log((0.9 - a) / b))
-    got = curve.lower_bound_epsilon(0.1, threshold=80)
+    got = curve.lower_bound_epsilon(delta=0.1, threshold=80)
     assert_allclose(got, epsilon, rtol=1e-9)
     f = curve.upper_bound_f(threshold=80)
     assert_allclose(f.f([0, a, 1]), [1, b, 0], atol=1e-12)
@@ -319,7 +321,7 @@ def test_bounds_agree_with_the_curve_that_bounds(method, direction, paired):
     f = curve.upper_bound_f(method=method)
     mu = curve.lower_bound_mu(method=method)
     found = mu_between(f.alpha[1:-1], f.beta[1:-1]).max()
-    epsilon = curve.lower_bound_epsilon(0.01, method=method)
+    epsilon = curve.lower_bound_epsilon(delta=0.01, method=method)
     both_ways = max(float(g.epsilon(0.01)) for g in (f, f.inverse()))
     assert found > 0.3 and both_ways > 0.3
     if paired:
@@ -386,7 +388,7 @@ def test_random_states_repeat():
     ("options", "message"),
     [
         ({"direction": "two-sided"}, "`direction` must be one of 'greater', 'less'"),
-        ({"paired": "yes"}, "`paired` must be one of True, False"),
+        ({"paired": "yes"}, "`paired` must be True or False"),
         ({"train_size": 1.0}, "`train_size` must lie strictly between 0 and 1"),
     ],
 )
@@ -422,17 +424,17 @@ def test_bad_samples(P, Q, message):
         ("greater", lambda c: c.lower_bound_mu(method="dkw", threshold=1.0),
          "with no other"),
         ("greater", lambda c: c.lower_bound_mu(threshold=[0.0, 1.0]),
-         "`threshold` must be a number"),
+         "`threshold` must be one number"),
         ("both", lambda c: c.lower_bound_mu(threshold=0.0),
          "`threshold` must be two numbers, ascending"),
         ("both", lambda c: c.errors_interval([1.0, 0.0]), "ascending"),
-        ("greater", lambda c: c.lower_bound_epsilon(1.0), "`delta` must lie in"),
+        ("greater", lambda c: c.lower_bound_epsilon(delta=1.0), "`delta` must lie in"),
         ("greater", lambda c: c.pointwise_interval(1.5), "`alpha` must lie"),
         ("both", lambda c: c.pointwise_interval(0.5), "one threshold"),
         ("both", lambda c: c.confidence_band(method="bootstrap"), "one threshold"),
         ("greater", lambda c: c.confidence_band(method="split"), "`method` must be"),
         ("greater", lambda c: c.confidence_band(method="bootstrap", n_resamples=0),
-         "`n_resamples` must be at least 1"),
+         "`n_resamples` must be a whole number of at least 1"),
     ],
 )  # fmt: skip
 def test_bad_questions(direction, ask, message):

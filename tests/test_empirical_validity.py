@@ -101,7 +101,7 @@ def test_where_nothing_differs_nothing_is_proved(options, direction):
         curve = fitted(draw, seed, direction=direction)
         proved += [
             curve.lower_bound_mu(0.7, **options) > 0,
-            curve.lower_bound_epsilon(0.01, 0.7, **options) > 0,
+            curve.lower_bound_epsilon(0.7, delta=0.01, **options) > 0,
         ]
     assert (proved / draws <= allowed(0.3, draws)).all()
 
@@ -118,7 +118,7 @@ def test_bounds_are_seldom_above_the_truth(options, case):
         curve = fitted(draw, seed, **how)
         wrong += [
             curve.lower_bound_mu(0.7, **options) > mu + 1e-12,
-            curve.lower_bound_epsilon(delta, 0.7, **options) > epsilon + 1e-12,
+            curve.lower_bound_epsilon(0.7, delta=delta, **options) > epsilon + 1e-12,
         ]
     assert (wrong / draws <= allowed(0.3, draws)).all()
 

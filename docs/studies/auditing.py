@@ -84,7 +84,7 @@ def bounds(case: Case, n: int, seed: int) -> dict[str, tuple[float, float]]:
     found = {
         name: (
             curve.lower_bound_mu(**options),
-            curve.lower_bound_epsilon(case.delta, **options),
+            curve.lower_bound_epsilon(delta=case.delta, **options),
         )
         for name, options in METHODS.items()
     }

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .._validation import FloatArray, numeric
+from .._validation import FloatArray, number, numeric, shown
 from .regions import OneSided, Tests, TwoSided
 
 
@@ -48,9 +48,7 @@ class OneThreshold:
 
     def says_Q(self, values: FloatArray, threshold: ArrayLike) -> NDArray[np.bool_]:
         """Return which values lie beyond a threshold."""
-        cut = numeric(threshold, "threshold")
-        if cut.ndim or np.isnan(cut):
-            raise ValueError(f"`threshold` must be a number, got {threshold!r:.80}.")
+        cut = np.asarray(number(threshold, "threshold", "[-inf, inf]"))
         return np.asarray(self.score(values) > self.shown(cut))
 
 
@@ -70,6 +68,6 @@ class TwoThresholds:
         cuts = numeric(threshold, "threshold")
         if cuts.shape != (2,) or not cuts[0] <= cuts[1]:
             raise ValueError(
-                f"`threshold` must be two numbers, ascending, got {threshold!r:.80}."
+                f"`threshold` must be two numbers, ascending, got {shown(threshold)}."
             )
         return np.asarray((values < cuts[0]) | (values > cuts[1]))

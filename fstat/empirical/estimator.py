@@ -9,7 +9,6 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
-from sklearn.utils import check_random_state
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
@@ -17,10 +16,15 @@ from .._samples import samples
 from .._validation import (
     FloatArray,
     confidence,
+    flag,
     no_infinity,
+    number,
     numeric,
     option,
     probability,
+    random_state,
+    shown,
+    whole_number,
 )
 from ..intervals import ConfidenceInterval
 from ..tradeoff import PiecewiseLinearTradeOff
@@ -186,8 +190,9 @@ class EmpiricalTradeOff(BaseEstimator):
             infinite, not numeric, of more than one pair or too few to be split.
         """
         self._check_parameters()
-        p, q = _observed(P, Q, self.paired)
-        rng = check_random_state(self.random_state)
+        self._paired = flag(self.paired, "paired")
+        p, q = _observed(P, Q, self._paired)
+        rng = random_state(self.random_state)
         chosen = self._choosers(len(p), len(q), rng)
         self._seed = int(rng.randint(2**31 - 1))
         self._chooser, self._checker = (
@@ -258,7 +263,7 @@ class EmpiricalTradeOff(BaseEstimator):
             If the observations are not as `fit` needs them.
         """
         check_is_fitted(self, "tradeoff_")
-        held = OneSided(*map(self.statistic, _observed(P, Q, self.paired)))
+        held = OneSided(*map(self.statistic, _observed(P, Q, self._paired)))
         new = hull((held.above_P / held.n_P, held.below_Q / held.n_Q))
         old = self.tradeoff_
         return 1 - levy_distance_between((old.alpha, old.beta), (new.alpha, new.beta))
@@ -303,16 +308,15 @@ class EmpiricalTradeOff(BaseEstimator):
         option(method, "method", (*ENVELOPES, "bootstrap"))
         if method != "bootstrap":
             return envelope_band(
-                self._tests, level, method, independent=not self.paired
+                self._tests, level, method, independent=not self._paired
             )
-        if n_resamples < 1:
-            raise ValueError(f"`n_resamples` must be at least 1, got {n_resamples!r}.")
+        n_resamples = whole_number(n_resamples, "n_resamples", 1)
         P, Q = self._one_dimensional("method='bootstrap'")
         return bootstrap_band(
             P,
             Q,
             level,
-            paired=self.paired,
+            paired=self._paired,
             n_resamples=n_resamples,
             rng=np.random.default_rng(self._seed),
         )
@@ -348,7 +352,7 @@ class EmpiricalTradeOff(BaseEstimator):
         alpha = probability(alpha, "alpha")
         level = confidence(confidence_level)
         P, Q = self._one_dimensional("`pointwise_interval`")
-        if self.paired:
+        if self._paired:
             raise ValueError(
                 "`pointwise_interval` needs P and Q to be independent, got "
                 "paired=True: use `confidence_band`."
@@ -469,9 +473,9 @@ class EmpiricalTradeOff(BaseEstimator):
 
     def lower_bound_epsilon(
         self,
-        delta: float,
         confidence_level: float = 0.95,
         *,
+        delta: float,
         method: str | None = None,
         threshold: ArrayLike | None = None,
     ) -> float:
@@ -482,10 +486,10 @@ class EmpiricalTradeOff(BaseEstimator):
 
         Parameters
         ----------
-        delta : float
-            In [0, 1).
         confidence_level : float, default=0.95
             Probability, at least, that the bound is not above the truth.
+        delta : float
+            In [0, 1); by keyword only.
         method : {"equal_level", "dkw", "split", "clopper_pearson"}, optional
             How the errors are bounded; see `lower_bound_mu`.
         threshold : float or pair of them, optional
@@ -501,19 +505,12 @@ class EmpiricalTradeOff(BaseEstimator):
         ValueError
             If `delta` is not in [0, 1) or an argument is not one of its options.
         """
-        if not 0 <= delta < 1:
-            raise ValueError(f"`delta` must lie in [0, 1), got {delta!r}.")
-        target = partial(epsilon_between, delta=float(delta))
+        target = partial(epsilon_between, delta=number(delta, "delta", "[0, 1)"))
         return self._least(confidence_level, method, threshold, target)
 
     def _check_parameters(self) -> None:
         option(self.direction, "direction", _DIRECTIONS)
-        option(self.paired, "paired", (True, False))
-        if not 0 < self.train_size < 1:
-            raise ValueError(
-                "`train_size` must lie strictly between 0 and 1, got "
-                f"{self.train_size!r}."
-            )
+        number(self.train_size, "train_size", "(0, 1)")
 
     def _choosers(
         self, n: int, m: int, rng: np.random.RandomState
@@ -524,7 +521,7 @@ class EmpiricalTradeOff(BaseEstimator):
             part = np.zeros(size, dtype=bool)
             part[rng.permutation(size)[: round(self.train_size * size)]] = True
             parts.append(part)
-        return [parts[0], parts[0]] if self.paired else parts
+        return [parts[0], parts[0]] if self._paired else parts
 
     def _learn_direction(self) -> Direction:
         if self.direction == "both":
@@ -565,14 +562,14 @@ class EmpiricalTradeOff(BaseEstimator):
         if (threshold is None) == (method == "clopper_pearson"):
             raise ValueError(
                 "`threshold` must be given with method='clopper_pearson', and with no "
-                f"other, got {threshold!r:.80} and method={method!r}."
+                f"other, got {shown(threshold)} and method={method!r}."
             )
         if threshold is not None:
             return self._bounded_at(threshold, miss, self._data)
         if method == "split":
             self._refuse_empty_parts()
             return self._bounded_at(self._choose(target, miss), miss, self._checker)
-        return high_points(self._tests, miss, method, independent=not self.paired)
+        return high_points(self._tests, miss, method, independent=not self._paired)
 
     def _least(
         self,
@@ -594,7 +591,7 @@ class EmpiricalTradeOff(BaseEstimator):
         (n, m), (above, below) = map(len, data), self._counts(threshold, data)
         return [
             (clopper_pearson([above], n, p), clopper_pearson([below], m, q))
-            for p, q in allocations(miss, independent=not self.paired, cells=32)
+            for p, q in allocations(miss, independent=not self._paired, cells=32)
         ]
 
     def _choose(self, target: Target, miss: float) -> FloatArray:
