@@ -54,6 +54,34 @@ def test_a_gaussian_and_pure_privacy_cross_in_the_tail():
     assert f.power(1e-3) > g.power(1e-3) and found.above_at < 1e-30
 
 
+def test_the_witness_is_where_the_gap_is_largest():
+    # G_1 - G_2 is largest where the densities of N(1, 1) and N(2, 1) cross.
+    found = G.compare(GaussianTradeOff(2.0))
+    assert_allclose(found.above_at, ndtr(-1.5), rtol=1e-6)
+    alpha = np.linspace(0, 1, 100_001)
+    gap = L(alpha) - G(alpha)
+    found = L.compare(G)
+    assert_allclose(L(found.above_at) - G(found.above_at), gap.max(), rtol=1e-8)
+    assert found.relation == "above" or (
+        G(found.below_at) - L(found.below_at) >= -gap.min()
+    )
+
+
+def test_regret_is_the_largest_vertical_gap():
+    alpha = np.linspace(0, 1, 100_001)
+    for f in (L, EpsilonDeltaTradeOff(0.8), G.subsample(0.2)):
+        for mu in (None, 0.3, 2.0):
+            g = GaussianTradeOff(f.tightest_mu() if mu is None else mu)
+            gap = np.abs(f(alpha) - g(alpha)).max()
+            assert gap <= f.regret(mu) + 1e-15 <= gap + 1e-4
+    assert G.regret() < 1e-14
+    assert_allclose(G.regret(2.0), 2 * ndtr(0.5) - 1, rtol=1e-14)
+    with pytest.warns(UserWarning, match="the tightest mu is infinite"):
+        assert EpsilonDeltaTradeOff(1.0, 0.25).regret() == 0.75
+    with pytest.raises(ValueError, match="`mu` must be finite"):
+        G.regret(np.inf)
+
+
 def test_other_forms_of_one_curve_are_equal():
     again = tradeoff_between(stats.laplace(0, 2), stats.laplace(1.4, 2))
     assert assert_witnessed(L, again) == "equal"
@@ -125,8 +153,10 @@ def test_tightest_mu_of_pure_privacy():
 
 def test_tightest_mu_needs_floors():
     f = EpsilonDeltaTradeOff(1.0, 1e-5)
-    assert f.tightest_mu() == np.inf
-    assert f.tightest_mu(1e-3, beta_min=0.0) == np.inf
+    with pytest.warns(UserWarning, match="beta is 0.99999 at alpha 0.*from_epsilon_d"):
+        assert f.tightest_mu() == np.inf
+    with pytest.warns(UserWarning, match="alpha is 0.99999 at beta 0, where that of"):
+        assert f.tightest_mu(1e-3, beta_min=0.0) == np.inf
     floors = [float(f.tightest_mu(a)) for a in (1e-2, 1e-4, 1e-6)]
     assert floors == sorted(floors) and np.isfinite(floors).all()
 
@@ -134,7 +164,9 @@ def test_tightest_mu_needs_floors():
 @pytest.mark.slow
 def test_tightest_mu_of_unequal_variances_is_at_the_floor():
     wide = tradeoff_between(stats.norm(0, 1), stats.norm(0, 2))
-    assert wide.tightest_mu() == wide.inverse().tightest_mu() == np.inf
+    for curve, falls in ((wide, "beta falls"), (wide.inverse(), "alpha falls")):
+        with pytest.warns(UserWarning, match=f"{falls} faster than that of any G_mu"):
+            assert curve.tightest_mu() == np.inf
     # It is attained at the floor: reject |x| > z with 2 Phi(-z) = alpha.
     z = -ndtri([5e-4, 5e-7])
     mu = -ndtri([1e-3, 1e-6]) + ndtri(2 * ndtr(-z / 2))

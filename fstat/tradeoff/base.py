@@ -392,7 +392,7 @@ class TradeOff(Immutable, ABC):
         -------
         Comparison
             `relation`, which is "equal", "above", "below" or "incomparable", and
-            `above_at` and `below_at`, levels that witness it.
+            `above_at` and `below_at`, the levels of the largest vertical gaps.
 
         Raises
         ------
@@ -447,16 +447,72 @@ class TradeOff(Immutable, ABC):
             If a floor is outside [0, 1], leaves no test, or is 0 where it is not known
             how f ends.
 
+        Warns
+        -----
+        UserWarning
+            If the value is infinite, with the reason.
+
+        See Also
+        --------
+        GaussianTradeOff.from_epsilon_delta : The mu with one (epsilon, delta).
+        regret : How far f lies above its G_mu.
+
         Examples
         --------
         >>> from fstat.tradeoff import EpsilonDeltaTradeOff
-        >>> f = EpsilonDeltaTradeOff(1.0, 1e-5)
-        >>> f.tightest_mu(), round(f.tightest_mu(1e-3), 4)
-        (inf, 1.2321)
+        >>> round(EpsilonDeltaTradeOff(1.0).tightest_mu(), 4)
+        1.232
+        >>> round(EpsilonDeltaTradeOff(1.0, 1e-5).tightest_mu(1e-3), 4)
+        1.2321
         """
         from .comparison import tightest_mu
 
         return tightest_mu(self, alpha_min, beta_min)
+
+    def regret(self, mu: float | None = None) -> float:
+        r"""Return how much of f a Gaussian trade-off function leaves out.
+
+        Parameters
+        ----------
+        mu : float, optional
+            Of the Gaussian trade-off function; the `tightest_mu` by default.
+
+        Returns
+        -------
+        float
+            :math:`\sup_\alpha |f(\alpha) - G_\mu(\alpha)|`, the largest vertical gap,
+            between 0 and 1. Where G_mu is a bound from below, no test of any level has
+            a type II error that the bound understates by more. Reporting mu together
+            with what it leaves out follows [1]_, whose measure is another one.
+
+        Raises
+        ------
+        ValueError
+            If `mu` is negative or infinite, or it is not given and not known how f
+            ends.
+
+        Warns
+        -----
+        UserWarning
+            If `mu` is not given and no G_mu lies below f. The bound is then 0 at all
+            levels, and the regret is f(0).
+
+        References
+        ----------
+        .. [1] J. F. Gomez, B. Kulynych, G. Kaissis, F. P. Calmon, J. Hayes, B. Balle,
+           A. Honkela, "Gaussian DP for reporting differential privacy guarantees in
+           machine learning", 2025, arXiv:2503.10945.
+
+        Examples
+        --------
+        >>> from fstat.tradeoff import LaplaceTradeOff
+        >>> f = LaplaceTradeOff(1.0)
+        >>> round(f.tightest_mu(), 4), round(f.regret(), 4)
+        (1.0301, 0.1376)
+        """
+        from .comparison import regret
+
+        return regret(self, mu)
 
     def group(self, k: int) -> TradeOff:
         r"""Return the trade-off function between k-fold neighbours.

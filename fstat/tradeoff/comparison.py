@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from scipy.special import expit, logit, ndtri
 
-from .._validation import FloatArray, share
+from .._validation import FloatArray, nonnegative, share
 from ._rates import ErrorRates
 from .base import TradeOff, one_curve
+from .gaussian import GaussianTradeOff
 
 # Rounding, and the solvers behind curves without a closed form.
 _TOLERANCE = 1e-10
@@ -27,8 +29,8 @@ class Comparison(NamedTuple):
     relation : {"equal", "above", "below", "incomparable"}
         "above" is nowhere lower and somewhere higher: harder to tell apart.
     above_at, below_at : float or None
-        Levels alpha where the first is higher, and where it is lower, each the most
-        relative to the error rates there; None where there is no such level.
+        Levels alpha where the first is higher, and where it is lower, each by the
+        largest vertical gap; None where there is no such level.
     """
 
     relation: str
@@ -41,12 +43,8 @@ def compare(f: TradeOff, g: TradeOff) -> Comparison:
     if one_curve(f) == one_curve(g):
         return Comparison("equal", None, None)
 
-    def lead(x: FloatArray) -> FloatArray:
-        return _lead(_test(f, x), _test(g, x))
-
     x = _logits(f, g)
-    below = _witness(lead, x)
-    above = _witness(lambda x: -lead(x), x)
+    below, above = _witness(f, g, x), _witness(g, f, x)
     relations = {
         (False, False): "equal",
         (True, False): "above",
@@ -72,6 +70,8 @@ def tightest_mu(f: TradeOff, alpha_min: float, beta_min: float | None) -> float:
         if floor == 0
     ]
     if np.inf in limits:
+        at_alpha = alpha_min == 0 and limits[0] == np.inf
+        warnings.warn(_unbounded(f, at_alpha), UserWarning, stacklevel=4)
         return np.inf
 
     def fall(x: FloatArray) -> FloatArray:
@@ -82,13 +82,57 @@ def tightest_mu(f: TradeOff, alpha_min: float, beta_min: float | None) -> float:
     return max(float(best), 0.0, *limits)
 
 
-def _witness(lead: Callable[[FloatArray], FloatArray], x: FloatArray) -> float | None:
-    """Return a level at which the lead is negative, one below 1 if there is."""
+def regret(f: TradeOff, mu: float | None) -> float:
+    """Return the largest vertical gap of f to G_mu; the work of `TradeOff.regret`."""
+    one_curve(f)
+    mu = tightest_mu(f, 0.0, None) if mu is None else nonnegative(mu, "mu")
+    if mu == np.inf:
+        return f(0.0)
+    g, x = GaussianTradeOff(mu), _logits(f)
+    return max(float(-_gap(h, k, _widest(h, k, x))) for h, k in ((f, g), (g, f)))
+
+
+def _witness(f: TradeOff, g: TradeOff, x: FloatArray) -> float | None:
+    """Return the level at which f is the farthest below g, one below 1 if there is."""
+
+    def lead(x: FloatArray) -> FloatArray:
+        return _lead(_test(f, x), _test(g, x))
+
     for some in (x[x <= _NEAR_ONE], x):
-        best = _least(lead, some)
-        if lead(best) < -_TOLERANCE:
+        farthest = _least(lead, some)
+        if lead(farthest) < -_TOLERANCE:
+            widest = _widest(g, f, np.unique(np.append(some, farthest)))
+            # Of gaps within rounding, the one that surely is a gap.
+            best = widest if lead(widest) < -_TOLERANCE else farthest
             return float(expit(best))
     return None
+
+
+def _widest(f: TradeOff, g: TradeOff, x: FloatArray) -> FloatArray:
+    """Return where f is the farthest above g, as a vertical distance."""
+    return _least(lambda x: _gap(f, g, x), x)
+
+
+def _gap(f: TradeOff, g: TradeOff, x: FloatArray) -> FloatArray:
+    """Return how far f is below g, from the smaller of power and beta."""
+    one, other = _test(f, x), _test(g, x)
+    small = np.minimum(one.power, other.power) <= 0.5
+    return np.where(small, one.power - other.power, other.beta - one.beta)
+
+
+def _unbounded(f: TradeOff, at_alpha: bool) -> str:
+    """Say why no G_mu lies below f."""
+    error, other = ("alpha", "beta") if at_alpha else ("beta", "alpha")
+    curve = f if at_alpha else f._inverse()
+    sure = float(curve._rates(np.asarray(np.inf), False).power)
+    why = f"{other} falls faster than that of any G_mu as {error} tends to 0"
+    if sure > 0:
+        why = f"{other} is {1 - sure:g} at {error} 0, where that of every G_mu is 1"
+    return (
+        f"the tightest mu is infinite: {why}. Give `alpha_min` and `beta_min`, the "
+        "least errors that count, or use GaussianTradeOff.from_epsilon_delta for the "
+        "mu with one (epsilon, delta)."
+    )
 
 
 def _ends(f: TradeOff, alpha_min: float, beta_min: float) -> tuple[float, float]:
@@ -172,7 +216,6 @@ def _least(value: Callable[[FloatArray], FloatArray], x: FloatArray) -> FloatArr
         grid.sort(axis=0)
         at = value(grid.ravel()).reshape(grid.shape).argmin(axis=0)
         pick = np.arange(dips.size)
-        best = grid[at, pick]
-        low = grid[np.maximum(at - 1, 0), pick]
-        high = grid[np.minimum(at + 1, len(grid) - 1), pick]
+        best, step = grid[at, pick], (high - low) / 16
+        low, high = np.maximum(best - step, low), np.minimum(best + step, high)
     return np.asarray(best[value(best).argmin()])

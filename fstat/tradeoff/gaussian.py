@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import erf, erfcx, log_ndtr, ndtr, ndtri
+from scipy.special import erf, ndtr, ndtri
 
-from .._validation import FloatArray, number_or_array, numeric
+from .._validation import FloatArray, finite, number_or_array, numeric
+from ._gaussian_delta import gaussian_delta, mu_of_epsilon_delta
 from .base import ErrorRates, TradeOff
-
-_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(24)
 
 
 class GaussianTradeOff(TradeOff):
@@ -69,6 +68,77 @@ class GaussianTradeOff(TradeOff):
             raise ValueError(f"`mu` must be finite and at least 0, got {mu!r}.")
         self._set(_mu=value)
 
+    @classmethod
+    def from_epsilon_delta(
+        cls, epsilon: ArrayLike, delta: ArrayLike
+    ) -> GaussianTradeOff:
+        r"""Return the Gaussian trade-off function through one (epsilon, delta).
+
+        Parameters
+        ----------
+        epsilon : array-like
+            Finite, at least 0.
+        delta : array-like
+            Strictly between 0 and 1. Arrays make one object of many curves.
+
+        Returns
+        -------
+        GaussianTradeOff
+            :math:`G_\mu` with ``epsilon(delta)`` as given: the least private of the
+            Gaussian ones that are (epsilon, delta)-differentially private. An (epsilon,
+            delta) guarantee alone does not imply :math:`G_\mu`: its trade-off function
+            lies below :math:`G_\mu` except where both touch.
+
+        Raises
+        ------
+        ValueError
+            If `epsilon` is negative or infinite, or `delta` not strictly between 0 and
+            1: pure differential privacy holds for no mu above 0, and delta of 1 for
+            every mu.
+
+        See Also
+        --------
+        EpsilonDeltaTradeOff : All that an (epsilon, delta) guarantee says.
+        TradeOff.tightest_mu : The least mu with G_mu below any trade-off function.
+
+        Notes
+        -----
+        The root in mu of :math:`\delta = \Phi(-\epsilon/\mu + \mu/2) - e^\epsilon
+        \Phi(-\epsilon/\mu - \mu/2)` (Corollary 2.13 of [1]_), which grows with mu; the
+        calibration of the Gaussian mechanism is the same equation [2]_.
+
+        References
+        ----------
+        .. [1] J. Dong, A. Roth, W. J. Su, "Gaussian differential privacy", Journal of
+           the Royal Statistical Society B 84(1), 2022, arXiv:1905.02383.
+        .. [2] B. Balle, Y.-X. Wang, "Improving the Gaussian mechanism for differential
+           privacy: analytical calibration and optimal denoising", ICML 2018,
+           arXiv:1805.06530.
+
+        Examples
+        --------
+        >>> from fstat import GaussianTradeOff
+        >>> g = GaussianTradeOff.from_epsilon_delta(1.0, 1e-5)
+        >>> round(g.mu, 3), round(g.epsilon(1e-5), 12)
+        (0.268, 1.0)
+        """
+        eps, dlt = finite(epsilon, "epsilon"), numeric(delta, "delta")
+        if (eps < 0).any():
+            raise ValueError(f"`epsilon` must be at least 0, got {epsilon!r:.80}.")
+        if not ((dlt > 0) & (dlt < 1)).all():
+            raise ValueError(
+                f"`delta` must lie strictly between 0 and 1, got {delta!r:.80}: only "
+                "G_0 has delta 0, and every G_mu is (epsilon, 1)-private."
+            )
+        try:
+            eps, dlt = np.broadcast_arrays(eps, dlt)
+        except ValueError:
+            raise ValueError(
+                "`epsilon` and `delta` must be of shapes that broadcast, got "
+                f"{eps.shape} and {dlt.shape}."
+            ) from None
+        return cls(mu_of_epsilon_delta(eps, dlt))
+
     @property
     def mu(self) -> Any:
         """Distance of the means in standard deviations: a float, or an array."""
@@ -102,7 +172,7 @@ class GaussianTradeOff(TradeOff):
 
     def _delta(self, epsilon: FloatArray) -> FloatArray:
         size, mu = np.broadcast_arrays(np.abs(epsilon), self._mu)
-        upper = _gaussian_delta(size, mu)
+        upper = gaussian_delta(size, mu)
         # G_mu is its own inverse, which gives the negative half from the positive.
         lower = -np.expm1(-size) + np.exp(-size) * upper
         return np.where(epsilon < 0, lower, upper)
@@ -178,38 +248,3 @@ class GaussianTradeOff(TradeOff):
 
 def _normal_rates(low: FloatArray, high: FloatArray) -> ErrorRates:
     return ErrorRates(ndtr(-high), ndtr(-low), ndtr(high), ndtr(low))
-
-
-def _gaussian_delta(epsilon: FloatArray, mu: FloatArray) -> FloatArray:
-    """Return delta of G_mu at epsilon >= 0, accurate relative to its size."""
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        low = epsilon / mu - mu / 2
-        high = epsilon / mu + mu / 2
-        density = np.exp(-low * low / 2) / np.sqrt(2 * np.pi)
-        # exp(eps) phi(high) = phi(low), so delta = phi(low) (R(low) - R(high)) with
-        # the Mills ratio R. Nearby ratios cancel: there R' is integrated instead.
-        apart = density * (_mills(np.maximum(low, 0.0)) - _mills(high))
-        direct = ndtr(-low) - np.exp(epsilon + log_ndtr(-high))
-        delta = np.where(low >= 0, apart, direct)
-        close = (mu > 0) & (mu <= 0.05)
-        middle = ((low + high) / 2)[close, None] + mu[close, None] / 2 * _NODES
-        delta[close] = (
-            density[close] * mu[close] / 2 * (_mills_slope(middle) @ _WEIGHTS)
-        )
-    delta = np.where((mu == 0) | (epsilon == np.inf), 0.0, np.clip(delta, 0.0, 1.0))
-    return np.where(np.isnan(mu), np.nan, delta)
-
-
-def _mills(x: FloatArray) -> FloatArray:
-    """Return (1 - Phi(x)) / phi(x)."""
-    return np.asarray(np.sqrt(np.pi / 2) * erfcx(x / np.sqrt(2.0)))
-
-
-def _mills_slope(x: FloatArray) -> FloatArray:
-    """Return -R'(x) = 1 - x R(x), by Laplace's continued fraction where x is large."""
-    tail = np.zeros_like(x)
-    large = np.maximum(x, 4.0)
-    for k in range(60, 0, -1):
-        tail = k / (large + tail)
-    # R(x) = 1 / (x + tail), hence 1 - x R(x) = tail / (x + tail) without cancellation.
-    return np.where(x > 4.0, tail / (large + tail), 1.0 - x * _mills(x))
