@@ -44,5 +44,5 @@ if accelerator.is_main_process:  # which holds the trace of all processes
     table = influence.to_frame().sort_values("mu")
     print("Most harmful to the test digits as a whole:")
     print(table.head(5).drop(columns="quantity").round(3).to_string(index=False))
-    print(select(influence, fdr=0.1, alternative="less", min_effect=0.1))
+    print(select(influence, fdr=0.1, alternative="less", stronger_than=0.5))
 accelerator.end_training()

@@ -119,7 +119,7 @@ def test_the_rate_is_kept_where_the_assumptions_hold(share, fdr):
         z, truth = two_groups(2000, share, effect=3.0, seed=seed, mean=0.3, sd=1.4)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            chosen = select(z, fdr=fdr, null="empirical")
+            chosen = select(z, fdr=fdr, null="empirical", alternative="greater")
         false = (chosen.selected & ~truth).sum()
         proportions.append(false / max(chosen.n_selected, 1))
         announced = chosen.n_selected - chosen.expected_true_discoveries
@@ -139,8 +139,8 @@ def test_a_shifted_and_wide_null_breaks_theory_and_not_the_empirical_null():
     P, Q = make_observations(mu, m // 2, random_state=0)
     P, Q = np.repeat(P, 2, axis=0), np.repeat(Q, 2, axis=0)
     influence = FInfluence().fit(P, Q)
-    theoretical = select(influence, fdr=0.1)
-    empirical = select(influence, fdr=0.1, null="empirical")
+    theoretical = select(influence, alternative="greater")
+    empirical = select(influence, null="empirical", alternative="greater")
     shares = [
         (c.selected & (mu == 0)).sum() / c.n_selected for c in (theoretical, empirical)
     ]
@@ -172,7 +172,7 @@ def test_pvalues_that_round_to_zero_stay_finite():
 def test_qvalues_are_running_means_of_local_fdr():
     z, _ = two_groups(1500, 0.08, seed=2)
     z[[3, 700]] = np.nan
-    chosen = select(z, fdr=0.15, null="empirical")
+    chosen = select(z, fdr=0.15, null="empirical", alternative="greater")
     values = np.where(z < chosen.null_fit.mean, 1.0, chosen.null_fit.values)
     for pair in (0, 1, 900, 1499):
         assert_allclose(
@@ -250,8 +250,8 @@ def test_options():
         select(z, null="empirical", dependence="arbitrary")
     with pytest.raises(ValueError, match="null='empirical' takes no `reference`"):
         select(z, null="empirical", reference=[0])
-    with pytest.raises(ValueError, match="`min_effect` needs null='theoretical'"):
-        select(z, null="empirical", min_effect=0.1)
+    with pytest.raises(ValueError, match="`stronger_than` needs null='theoretical'"):
+        select(z, null="empirical", stronger_than=0.1)
     with pytest.raises(ValueError, match="`dependence` must be one of"):
         select(z, reference=[0], dependence="negative")
 

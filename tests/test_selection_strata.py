@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -7,6 +8,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from fstat import FInfluence, select
 from fstat.datasets import make_observations
 
+# What is warned of has tests of its own.
+pytestmark = pytest.mark.filterwarnings("ignore::fstat.selection.SelectionWarning")
 properties = settings(derandomize=True, deadline=None, max_examples=30)
 N = 300
 
@@ -114,11 +117,32 @@ def test_a_stratum_without_candidates_needs_no_reference():
     assert found.selected[41] and np.isnan(found.pvalues[40])
 
 
+def test_labels_of_strata_are_not_merged():
+    found = select(np.arange(40.0), reference=np.arange(20), strata=[1, "1"] * 20)
+    assert "in each of 2 strata" in repr(found)
+
+
+def test_strata_and_masks_go_by_the_names_of_the_scores():
+    scores = pd.Series(np.r_[np.linspace(0, 1, 30), 9.0], index=range(100, 131))
+    trusted = pd.Series(np.arange(31) < 30, index=scores.index)
+    label = pd.Series(np.arange(31) % 2, index=scores.index)
+    found = select(scores, reference=trusted, strata=label)
+    order = np.random.default_rng(0).permutation(31)
+    moved = select(scores, reference=trusted.iloc[order], strata=label.iloc[order])
+    assert_array_equal(found.qvalues, moved.qvalues)
+    by_place = select(scores, reference=trusted.reset_index(drop=True))
+    assert_array_equal(by_place.selected, select(scores, reference=trusted).selected)
+    with pytest.raises(ValueError, match="`strata` must be of the pairs"):
+        select(scores, reference=trusted, strata=label.rename(lambda k: k + 1))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"strata": [0, 1]}, r"`strata` must have shape \(4,\), got \(2,\)"),
-        ({"strata": [0, 0, 1, np.nan]}, "`strata` must name the stratum of every"),
+        ({"strata": [0, 0, 1, np.nan]}, "`strata` must have a label at every place"),
+        ({"strata": ["a", "a", "b", None]}, "`strata` must have a label at every place"),
+        ({"strata": ["a", "a", "b", pd.NA]}, "`strata` must have a label at every place"),
         ({"strata": ["a", "a", "b", "b"]}, "of every stratum, got none of stratum b"),
         (
             {"strata": [0, 0, 1, 1], "reference": [0.5, 0.1]},

@@ -191,7 +191,9 @@ def discoveries(null, share, n, repetitions, seed):
     for _ in range(repetitions):
         if null == "theoretical":
             P, Q = make_observations(harmed * 1.0, n, random_state=random)
-            selected = select(FInfluence().fit(P, Q), fdr=RATE).selected
+            selected = select(
+                FInfluence().fit(P, Q), fdr=RATE, alternative="greater"
+            ).selected
         else:
             # Memorisation: positive and skewed for all, larger for some.
             mu = random.gamma(2.0, size=pairs + trusted) / 2

@@ -1,19 +1,36 @@
 """Many pairs at once: which ones, and what holds for all of them together."""
 
+from .doubts import (
+    EmpiricalNullWarning,
+    MostSelectedWarning,
+    NothingSelectedWarning,
+    ReferenceWarning,
+    SelectionWarning,
+    SnapshotWarning,
+    UndecidedWarning,
+)
 from .false_coverage import fcr_intervals
-from .false_discovery import Selection, select
+from .false_discovery import select
 from .local_fdr import LocalFDR, estimate_local_fdr
 from .ranks import Extremes, RankIntervals, rank_intervals
+from .result import Selection
 from .signs import SignErrors, select_signs, sign_errors
 from .simultaneous import AdjustedIntervals, simultaneous_intervals
 
 __all__ = [
     "AdjustedIntervals",
+    "EmpiricalNullWarning",
     "Extremes",
     "LocalFDR",
+    "MostSelectedWarning",
+    "NothingSelectedWarning",
     "RankIntervals",
+    "ReferenceWarning",
     "Selection",
+    "SelectionWarning",
     "SignErrors",
+    "SnapshotWarning",
+    "UndecidedWarning",
     "estimate_local_fdr",
     "fcr_intervals",
     "rank_intervals",

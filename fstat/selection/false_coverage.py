@@ -9,7 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 from .._validation import confidence, option
 from ..influence import FInfluence
 from ._pairs import mask_of
-from .false_discovery import Selection
+from .result import Selection
 from .simultaneous import AdjustedIntervals
 
 
@@ -62,7 +62,7 @@ def fcr_intervals(
     [1]_, for rules by which a selected pair stays selected alongside as many others
     however its own estimate moves, as long as it is selected: thresholds, the k
     largest, Benjamini and Hochberg, within strata or not. After `select_signs` at
-    ``fdr = 1 - confidence_level`` and ``min_effect=0`` no interval holds 0.
+    ``fdr = 1 - confidence_level`` and ``stronger_than=0`` no interval holds 0.
 
     References
     ----------

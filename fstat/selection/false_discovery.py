@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
-from dataclasses import dataclass, field
-from math import ceil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import false_discovery_control, norm
+from scipy.stats import norm
 from sklearn.utils.validation import check_is_fitted
 
-from .._validation import FloatArray, numeric, option
+from .._samples import index_of, pair_names
+from .._validation import FloatArray, number, numeric, option
 from ..influence import FInfluence
-from .conformal import conformal_pvalues
-from .local_fdr import LocalFDR, estimate_local_fdr
+from . import reference_check
+from ._pairs import checked_strata, groups_of
+from .conformal import References, conformal_pvalues, references_of
+from .doubts import (
+    MostSelectedWarning,
+    NothingSelectedWarning,
+    SelectionWarning,
+    SnapshotWarning,
+    UndecidedWarning,
+)
+from .local_fdr import estimate_local_fdr
+from .reference_check import Study
+from .result import Selection
+from .step_up import adjusted, at_most, corrected, n_rejected, running_mean
 
 _SELF = {
     "theoretical": (
@@ -27,84 +42,8 @@ _SELF = {
         "be good as `reference`."
     ),
 }
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Which pairs were selected, and what that promises.
-
-    Parameters
-    ----------
-    selected : ndarray of bool of shape (n_pairs,)
-        Decisions: q-value at most `fdr`.
-    qvalues : ndarray of shape (n_pairs,)
-        The least false discovery rate at which a pair would be selected; NaN for
-        pairs that were not tested.
-    pvalues : ndarray of shape (n_pairs,)
-        P-values behind them.
-    fdr : float
-        False discovery rate that was asked for.
-    null : str
-        `"theoretical"`, `"reference"` or `"empirical"`.
-    n_tested : int
-        Pairs with a p-value.
-    least_selected : int
-        With a reference set: how few can be selected at all. The least p-value that
-        n references allow is ``1 / (n + 1)``, and so many must reach it together;
-        with strata, in the stratum where that takes fewest. 1 with the other nulls.
-    dependence : str
-        Dependence among pairs under which the rate is promised.
-    null_fit : LocalFDR or None
-        With the empirical null: the fitted null, and the local fdr of each pair.
-    sign : ndarray of int of shape (n_pairs,)
-        On which side of the null the selected pairs are claimed to be, 1 or -1; 0
-        for pairs that were not selected.
-    strata : ndarray of shape (n_pairs,) or None
-        Groups within each of which the rate is promised.
-    """
-
-    selected: NDArray[np.bool_]
-    qvalues: FloatArray
-    pvalues: FloatArray
-    fdr: float
-    null: str
-    n_tested: int
-    least_selected: int
-    dependence: str = "positive"
-    null_fit: LocalFDR | None = None
-    sign: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=int))
-    strata: NDArray[np.generic] | None = None
-
-    @property
-    def n_selected(self) -> int:
-        """Number of selected pairs."""
-        return int(self.selected.sum())
-
-    @property
-    def expected_true_discoveries(self) -> float:
-        """Selected pairs less those expected to be false at the attained rate.
-
-        ``n_selected * (1 - q)`` with q the largest q-value among the selected, summed
-        over strata if there are any. With the empirical null that is the sum of one
-        less the local fdr over the selected. Since the false discovery *rate* is an
-        expectation over repetitions of the whole study, so is this number; it is not
-        a bound for one study.
-        """
-        found = [
-            group[self.selected[group]]
-            for group in _groups(self.strata, len(self.selected))
-        ]
-        return float(sum(len(g) * (1 - self.qvalues[g].max()) for g in found if len(g)))
-
-    def __repr__(self) -> str:
-        strata = ""
-        if self.strata is not None:
-            strata = f" in each of {len(np.unique(self.strata))} strata"
-        return (
-            f"Selection({self.n_selected} of {self.n_tested} selected at a false "
-            f"discovery rate of {self.fdr:g}{strata}, {self.null} null, "
-            f"{self.expected_true_discoveries:.1f} true discoveries expected)"
-        )
+_OPPOSITE = {"greater": "less", "less": "greater"}
+_MANY = 20  # tested pairs from which a selection of most is remarkable
 
 
 def select(
@@ -113,8 +52,9 @@ def select(
     fdr: float = 0.1,
     null: str | None = None,
     reference: ArrayLike | None = None,
-    alternative: str = "greater",
-    min_effect: float = 0.0,
+    alternative: str | None = None,
+    stronger_than: float = 0.0,
+    missed: float = 0.0,
     dependence: str = "positive",
     strata: ArrayLike | None = None,
 ) -> Selection:
@@ -123,26 +63,37 @@ def select(
     Parameters
     ----------
     scores : FInfluence or array-like of shape (n_pairs,)
-        A fitted estimator, or its `mu_`, or any score.
+        A fitted estimator, or its `mu_`, or any score. The index of a pandas Series
+        names the pairs.
     fdr : float, default=0.1
         Of the selected pairs, the share of false ones that is tolerated, in
         expectation.
     null : {"theoretical", "reference", "empirical"}, optional
-        What a pair is that should not be selected. `"theoretical"`: its mu is no
-        larger than `min_effect`, tested with the sampling error of `scores`, which
-        must be a fitted estimator. `"reference"`: it is exchangeable with the pairs of
-        a trusted set, tested by conformal p-values. `"empirical"`: its score belongs
-        to the normal distribution that fits the centre of all scores, most of which
-        are taken to be null (500 pairs at least). By default `"reference"` if a
-        `reference` is given, and `"theoretical"` if not.
+        What a pair is that should not be selected. `"theoretical"`: its mu is 0 (or
+        no stronger than `stronger_than` says), tested with the sampling error of
+        `scores`, which must be a fitted estimator. `"reference"`: it is exchangeable
+        with the pairs of a trusted set, tested by conformal p-values. `"empirical"`:
+        its score belongs to the normal distribution that fits the centre of all
+        scores, most of which are taken to be null (500 pairs at least). By default
+        `"reference"` if a `reference` is given, and `"theoretical"` if not.
     reference : array-like, optional
-        Pairs that are known to be good and were trained on like the others: numbers
-        of pairs or a mask over `scores` (these are then not candidates), or, as
-        floats, their scores.
-    alternative : {"greater", "less", "two-sided"}, default="greater"
-        Whether large, small or either kind of score is to be found.
-    min_effect : float, default=0.0
-        With the theoretical null, the \|mu\| that does not matter yet.
+        Pairs that are known to be good and were trained on like the others, a random
+        sample of all good ones: numbers of pairs or a mask over `scores` (these are
+        then not candidates), or, as floats, their scores.
+    alternative : {"two-sided", "greater", "less"}, optional
+        Whether large, small or either kind of score is to be found. By default
+        `"greater"` against a reference, as scores of suspicion are large, and
+        `"two-sided"` against the other nulls.
+    stronger_than : float, default=0.0
+        With the theoretical null: a share in [0, 1) of the tested pairs. A pair is
+        false unless its abs(mu) exceeds the estimates abs(mu) of that share of pairs:
+        0.9 asks for pairs stronger than nine in ten. This has no unit and means the
+        same for every metric and scale of mu.
+    missed : float, default=0.0
+        With a reference: the share of bad pairs that the check of the references did
+        not notice, from 0 to 0.5, so that they are now among the trusted. In other
+        words the odds of a bad pair among the references over the odds among the
+        candidates.
     dependence : {"positive", "arbitrary"}, default="positive"
         Under which dependence among pairs the rate is promised: `"positive"` (or
         none) by Benjamini and Hochberg, `"arbitrary"` by Benjamini and Yekutieli,
@@ -167,9 +118,19 @@ def select(
 
     Warns
     -----
-    UserWarning
-        If the reference set is so small that nothing could be selected, or the
-        estimates of the empirical null speak against its assumptions.
+    NothingSelectedWarning
+        If nothing was selected: why, and what would change it.
+    MostSelectedWarning
+        If more than half of the tested pairs were selected.
+    ReferenceWarning
+        If the references are too few for the rate, or their scores are unlike the
+        bulk of the others.
+    SnapshotWarning
+        If the sampling error is over snapshots of one run, which is too small.
+    UndecidedWarning
+        If a pair has an estimate and no p-value: it counts as tested, with p = 1.
+    EmpiricalNullWarning
+        If the estimates of the empirical null speak against its assumptions.
 
     See Also
     --------
@@ -182,6 +143,26 @@ def select(
     holds for independent or positively dependent ones, or of Benjamini and Yekutieli
     [2]_, whose promise holds for all. Conformal p-values
     ``(1 + #{reference >= score}) / (n_reference + 1)`` are positively dependent [3]_.
+
+    *A reference* keeps its promise if the good candidates and the references are
+    jointly exchangeable: the references are a random sample of all good pairs. It is
+    broken by references that are easier than other good pairs, or that share an error
+    which the candidates do not share. The bulk of the scores is tested for that, at
+    level 0.001; a difference in the tail alone cannot be seen. Bad pairs among the
+    references cost power, not the rate [7]_: two in a hundred can hide every
+    discovery. The best cure is to look at the outermost references again and to leave
+    out those that are wrong, and no others; the message of an empty selection names
+    them. Otherwise state `missed`. If those that a check did not notice have the
+    scores of bad candidates, the rate r of a selection against all references is
+    ``missed + (1 - missed) fdr`` once its false discovery rate is `fdr`; so the
+    q-value is ``(q - missed) / (1 - missed)``, and no less than if no reference were
+    beyond. The rate is then kept up to ``missed (1 - P) / (1 - missed)``, with P the
+    probability that anything is selected. If the missed ones are less suspicious than
+    other bad pairs, it can rise to ``missed + (1 - missed) fdr``.
+
+    `stronger_than` compares with an order statistic of the abs(mu) of all tested
+    pairs, which a pair beyond it does not move. For independent pairs the rate is
+    kept exactly, as for a threshold fixed beforehand.
 
     The empirical null [4]_ [5]_ learns mean and width of the null from the centre of
     the scores, which cures p-values that are all too small or too large in the same
@@ -199,7 +180,7 @@ def select(
     the other labels make up for it. `strata` keep the promise within each group [6]_;
     the rate over all groups together is then close to it, not bounded by it.
 
-    Pairs whose score is NaN are not tested.
+    Pairs whose score is NaN are in no family; `n_unscored` counts them.
 
     References
     ----------
@@ -216,6 +197,8 @@ def select(
        chapters 5 and 6.
     .. [6] B. Efron, "Simultaneous inference: when should hypothesis testing problems
        be combined?", Annals of Applied Statistics 2(1), 2008.
+    .. [7] M. Bashari, M. Sesia, Y. Romano, "Robust conformal outlier detection under
+       contaminated reference data", ICML 2025, arXiv:2502.04807.
 
     Examples
     --------
@@ -225,123 +208,296 @@ def select(
     >>> scores = rng.normal(size=500)
     >>> scores[:50] += 4.0
     >>> select(scores, fdr=0.1, reference=np.arange(400, 500))
-    Selection(54 of 400 selected at a false discovery rate of 0.1, reference null, ...)
+    Selection(54 of 400 selected at a false discovery rate of 0.1, ...; greater; ...)
 
     Scores that are shifted and too wide, and no trusted set:
 
     >>> scores = rng.normal(0.3, 1.4, size=2000)
     >>> scores[:100] += 6.0
-    >>> chosen = select(scores, null="empirical")
+    >>> chosen = select(scores, null="empirical", alternative="greater")
     >>> chosen.n_selected, round(chosen.expected_true_discoveries)
     (106, 96)
     >>> chosen.null_fit
     LocalFDR(pi0=0.956, mean=0.2208, sd=1.425, 2000 scores)
     """
-    option(alternative, "alternative", ("greater", "less", "two-sided"))
-    option(dependence, "dependence", ("positive", "arbitrary"))
-    if not 0 < fdr < 1:
-        raise ValueError(f"`fdr` must lie strictly between 0 and 1, got {fdr!r}.")
-    kind = _kind(scores, null, reference, min_effect, strata)
-    if kind == "empirical":
-        return _empirical(scores, fdr, alternative, dependence)
-    values = scores.mu_ if isinstance(scores, FInfluence) else scores
-    score = np.atleast_1d(numeric(values, "scores"))
-    labels = _checked_strata(strata, len(score))
-    groups, least = _groups(labels, len(score)), 1
-    if reference is None:
-        pvalues, sign = _theoretical(scores, alternative, min_effect)
-    else:
-        above, below, sizes = conformal_pvalues(score, reference, groups)
-        pvalues, sign = _of_sides(above, below, alternative)
-        _check_references(pvalues, sizes, groups, labels)
-        least = _least_selected(pvalues, sizes, groups, fdr, alternative, dependence)
-    qvalues = np.full_like(pvalues, np.nan)
-    for group in groups:
-        qvalues[group] = _adjusted(pvalues[group], dependence)
-    selected = _at_most(qvalues, fdr)
-    return Selection(
-        selected,
-        qvalues,
-        pvalues,
-        fdr,
-        kind,
-        int((~np.isnan(pvalues)).sum()),
-        least,
-        dependence,
-        sign=np.where(selected, sign, 0),
-        strata=labels,
+    asked = _asked(
+        scores, fdr, null, reference, alternative, stronger_than, missed, dependence
     )
+    pairs = _pairs(scores)
+    found = _NULLS[asked.null](pairs, asked, reference, strata)
+    for doubt in found.doubts:
+        warnings.warn(doubt, stacklevel=2)
+    return replace(found.selection, notes=tuple(map(str, found.doubts)))
 
 
-def _kind(
+@dataclass(frozen=True)
+class _Asked:
+    """What was asked for, checked."""
+
+    fdr: float
+    null: str
+    alternative: str
+    stronger_than: float
+    missed: float
+    dependence: str
+
+
+class _Pairs(NamedTuple):
+    """What is known of the pairs."""
+
+    score: FloatArray
+    names: dict[str, NDArray[np.generic]]
+    quantity: str
+    influence: FInfluence | None
+
+
+class _Found(NamedTuple):
+    """A selection, and what speaks against it."""
+
+    selection: Selection
+    doubts: list[SelectionWarning]
+
+
+def _asked(
     scores: FInfluence | ArrayLike,
+    fdr: float,
     null: str | None,
     reference: ArrayLike | None,
-    min_effect: float,
-    strata: ArrayLike | None,
-) -> str:
-    """Return which null is meant, having checked that it has what it needs."""
+    alternative: str | None,
+    stronger_than: float,
+    missed: float,
+    dependence: str,
+) -> _Asked:
+    """Return the arguments, having checked that the null has what it needs."""
+    option(alternative, "alternative", (None, "two-sided", "greater", "less"))
+    option(dependence, "dependence", ("positive", "arbitrary"))
     option(null, "null", (None, "theoretical", "reference", "empirical"))
+    fdr = number(fdr, "fdr", "(0, 1)")
+    stronger_than = number(stronger_than, "stronger_than", "[0, 1)")
+    missed = number(missed, "missed", "[0, 0.5]")
     kind = null or ("theoretical" if reference is None else "reference")
     if kind != "reference" and reference is not None:
         raise ValueError(f"null={kind!r} takes no `reference`.")
     if kind == "reference" and reference is None:
         raise ValueError("null='reference' needs `reference`.")
-    if kind != "theoretical" and min_effect:
-        raise ValueError(f"`min_effect` needs null='theoretical', got {kind!r}.")
-    if kind == "empirical" and strata is not None:
-        raise ValueError(
-            "`strata` need null='theoretical' or a `reference`: fit an empirical null "
-            "to each stratum by a call of its own."
-        )
+    if kind != "theoretical" and stronger_than:
+        raise ValueError(f"`stronger_than` needs null='theoretical', got {kind!r}.")
+    if kind != "reference" and missed:
+        raise ValueError(f"`missed` needs a `reference`, got null={kind!r}.")
     if isinstance(scores, FInfluence):
         check_is_fitted(scores, "mu_")
         if scores.self_influence_ and kind != "reference":
             raise ValueError(_SELF[kind])
-    return kind
+    side = alternative or ("greater" if kind == "reference" else "two-sided")
+    return _Asked(fdr, kind, side, stronger_than, missed, dependence)
 
 
-def _groups(strata: NDArray[np.generic] | None, n_pairs: int) -> list[NDArray[np.intp]]:
-    """Return the numbers of the pairs in each stratum; of all, if there are none."""
-    if strata is None:
-        return [np.arange(n_pairs)]
-    code = np.unique(strata, return_inverse=True)[1].ravel()
-    order = np.argsort(code, kind="stable")
-    return np.split(order, np.flatnonzero(np.diff(code[order])) + 1)
-
-
-def _checked_strata(
-    strata: ArrayLike | None, n_pairs: int
-) -> NDArray[np.generic] | None:
-    if strata is None:
-        return None
-    labels = np.asarray(strata)
-    if labels.shape != (n_pairs,):
-        raise ValueError(f"`strata` must have shape {(n_pairs,)}, got {labels.shape}.")
-    if labels.dtype == object:
-        labels = labels.astype(str)
-    if labels.dtype.kind == "f" and np.isnan(labels).any():
-        raise ValueError("`strata` must name the stratum of every pair, got NaN.")
-    return labels
+def _pairs(scores: FInfluence | ArrayLike) -> _Pairs:
+    if isinstance(scores, FInfluence):
+        mu = np.atleast_1d(np.asarray(scores.mu_, dtype=float))
+        # The caller may fit the estimator anew; its attributes are then replaced.
+        kept = copy.copy(scores)
+        return _Pairs(mu, dict(scores.names_), scores.quantity_, kept)
+    score = np.atleast_1d(numeric(scores, "scores"))
+    if score.ndim != 1 or not len(score):
+        raise ValueError(
+            "`scores` must have shape (n_pairs,) with a pair at least, got "
+            f"{score.shape}."
+        )
+    index = index_of(scores)
+    names = {"pair": np.arange(len(score))} if index is None else pair_names(index)
+    return _Pairs(score, names, "scores as given", None)
 
 
 def _theoretical(
-    scores: FInfluence | ArrayLike, alternative: str, min_effect: float
-) -> tuple[FloatArray, NDArray[np.int64]]:
-    """Return p-values, and the sides that they speak for."""
-    if not isinstance(scores, FInfluence):
+    pairs: _Pairs, asked: _Asked, reference: None, strata: ArrayLike | None
+) -> _Found:
+    """Select what differs from 0, or is stronger than a share of all pairs."""
+    influence = pairs.influence
+    if influence is None:
         raise ValueError(
-            "null='theoretical' needs the sampling error of a fitted FInfluence, got "
-            f"{type(scores).__name__}; give the estimator, or a `reference`."
+            "null='theoretical' needs the sampling error of a fitted FInfluence; give "
+            "the estimator, or a `reference`."
         )
-    if not (np.isfinite(min_effect) and min_effect >= 0):
-        raise ValueError(f"`min_effect` must be at least 0, got {min_effect!r}.")
-    above = np.atleast_1d(scores.pvalue(min_effect, "greater"))
-    below = np.atleast_1d(scores.pvalue(-min_effect, "less"))
-    pvalues, sign = _of_sides(above, below, alternative)
-    if alternative == "two-sided" and min_effect == 0:
-        pvalues = np.atleast_1d(scores.pvalue(0.0, "two-sided"))
-    return pvalues, sign
+    labels = checked_strata(strata, pairs.names, len(pairs.score))
+    threshold = _order_statistic(np.abs(pairs.score), asked.stronger_than)
+    above = np.atleast_1d(influence.pvalue(threshold, "greater"))
+    below = np.atleast_1d(influence.pvalue(-threshold, "less"))
+    pvalues, sign = _of_sides(above, below, asked.alternative)
+    if asked.alternative == "two-sided" and threshold == 0:
+        pvalues = np.atleast_1d(np.asarray(influence.pvalue_, dtype=float))
+    groups = groups_of(labels, len(pairs.score))
+    family = ~np.isnan(pairs.score)
+    undecided = family & np.isnan(pvalues)
+    counted = np.where(undecided, 1.0, pvalues)
+    other = {"greater": below, "less": above}.get(asked.alternative)
+    selection = _decided(
+        pairs,
+        asked,
+        pvalues,
+        _by_group(counted, groups, lambda p: adjusted(p, asked.dependence)),
+        sign,
+        labels,
+        n_unscored=int((~family).sum()),
+        n_other_side=_count(other, groups, asked),
+        threshold=threshold,
+    )
+    doubts: list[SelectionWarning] = []
+    if "snapshot" in pairs.quantity:
+        doubts.append(SnapshotWarning.of(pairs.quantity))
+    if undecided.any():
+        doubts.append(UndecidedWarning.of(int(undecided.sum())))
+    return _Found(selection, [*doubts, *_outcome(selection, _few_observations)])
+
+
+def _order_statistic(strength: FloatArray, share: float) -> float:
+    """Return the strength that a share of the pairs does not exceed; 0 of none."""
+    known = np.append(strength[~np.isnan(strength)], 0.0)
+    return float(np.quantile(known, share, method="higher")) if share else 0.0
+
+
+def _few_observations(selection: Selection) -> list[str]:
+    tested = np.nan_to_num(selection.pvalues, nan=1.0)
+    return [
+        f"The least of {selection.n_tested} p-values is {tested.min():.2g}, and a "
+        f"single one is selected at {selection.fdr / selection.n_tested:.2g}: more "
+        "observations of each pair, or fewer pairs, are needed."
+    ]
+
+
+def _against_reference(
+    pairs: _Pairs, asked: _Asked, reference: ArrayLike, strata: ArrayLike | None
+) -> _Found:
+    """Select what is unlike the trusted pairs."""
+    score = pairs.score
+    labels = checked_strata(strata, pairs.names, len(score))
+    references = references_of(reference, score, pairs.names, labels is not None)
+    groups = groups_of(labels, len(score))
+    conformal = conformal_pvalues(score, references, groups)
+    pvalues, sign = _of_sides(conformal.above, conformal.below, asked.alternative)
+    studies = _studies(pairs, asked, pvalues, groups, conformal.of_group, labels)
+    qvalues, n_other = np.full_like(pvalues, np.nan), 0
+    sides = 2 if asked.alternative == "two-sided" else 1
+    others = {"greater": conformal.below, "less": conformal.above}
+    for group, mine in zip(groups, conformal.of_group, strict=True):
+        least = sides / (len(mine.scores) + 1)
+        options = (least, asked.dependence, asked.missed)
+        qvalues[group] = corrected(pvalues[group], *options)
+        if sides == 1:
+            other = corrected(others[asked.alternative][group], *options)
+            n_other += int(at_most(other, asked.fdr).sum())
+    trusted = 0 if references.mask is None else int(references.mask.sum())
+    selection = _decided(
+        pairs,
+        asked,
+        pvalues,
+        qvalues,
+        sign,
+        labels,
+        n_unscored=int(np.isnan(pvalues).sum()) - trusted,
+        n_other_side=n_other,
+        n_references=sum(len(mine.scores) for mine in conformal.of_group),
+        least_selected=min((study.least for study in studies), default=1),
+        missed=asked.missed,
+    )
+
+    def reasons(selection: Selection) -> list[str]:
+        return reference_check.reasons(min(studies, key=lambda s: s.rate()))
+
+    doubts = [*reference_check.warned(studies), *_outcome(selection, reasons)]
+    return _Found(selection, doubts)
+
+
+def _studies(
+    pairs: _Pairs,
+    asked: _Asked,
+    pvalues: FloatArray,
+    groups: list[NDArray[np.intp]],
+    of_group: list[References],
+    labels: NDArray[np.generic] | None,
+) -> list[Study]:
+    """Return the groups that have candidates, each of which must have references."""
+    found = []
+    for group, mine in zip(groups, of_group, strict=True):
+        tested = group[~np.isnan(pvalues[group])]
+        if not len(mine.scores):
+            if labels is None:
+                raise ValueError(
+                    "`reference` must hold at least one pair with a score."
+                )
+            if len(tested):
+                raise ValueError(
+                    "`reference` must hold a pair with a score of every stratum, got "
+                    f"none of stratum {labels[group[0]]}."
+                )
+        if len(tested):
+            where = "" if labels is None else f" of stratum {labels[group[0]]}"
+            found.append(
+                Study(
+                    pairs.score[tested],
+                    pvalues[tested],
+                    mine,
+                    asked.alternative,
+                    asked.dependence,
+                    asked.fdr,
+                    asked.missed,
+                    where,
+                )
+            )
+    return found
+
+
+def _empirical(
+    pairs: _Pairs, asked: _Asked, reference: None, strata: ArrayLike | None
+) -> _Found:
+    """Select what is unlike the centre of all pairs."""
+    if strata is not None:
+        raise ValueError(
+            "`strata` need null='theoretical' or a `reference`: fit an empirical null "
+            "to each stratum by a call of its own."
+        )
+    if asked.dependence == "arbitrary":
+        raise ValueError(
+            "null='empirical' has no promise for dependence='arbitrary'; use "
+            "null='theoretical' or a `reference`."
+        )
+    z = pairs.score if pairs.influence is None else _zvalues(pairs.influence)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit = estimate_local_fdr(z)
+    doubts = [c.message for c in caught if isinstance(c.message, SelectionWarning)]
+    with np.errstate(invalid="ignore"):
+        side = np.where(fit.scores < fit.mean, -1, 1)
+    beyond = {"greater": side == 1, "less": side == -1}
+
+    def qvalues(alternative: str) -> FloatArray:
+        counts = beyond.get(alternative, True) | np.isnan(fit.values)
+        return running_mean(np.where(counts, fit.values, 1.0))
+
+    other = _OPPOSITE.get(asked.alternative)
+    selection = _decided(
+        pairs,
+        asked,
+        fit.pvalue(fit.scores, asked.alternative),
+        qvalues(asked.alternative),
+        side,
+        None,
+        n_unscored=len(z) - fit.n,
+        n_other_side=int(at_most(qvalues(other), asked.fdr).sum()) if other else 0,
+        null_fit=fit,
+    )
+
+    def reasons(selection: Selection) -> list[str]:
+        return ["No score is far enough from the centre that the null was fitted to."]
+
+    return _Found(selection, [*doubts, *_outcome(selection, reasons)])
+
+
+_NULLS: dict[str, Any] = {
+    "theoretical": _theoretical,
+    "reference": _against_reference,
+    "empirical": _empirical,
+}
 
 
 def _of_sides(
@@ -356,85 +512,77 @@ def _of_sides(
     return both, np.sign(np.nan_to_num(below - above)).astype(int)
 
 
-def _check_references(
+def _by_group(
     pvalues: FloatArray,
-    sizes: NDArray[np.int64],
     groups: list[NDArray[np.intp]],
-    labels: NDArray[np.generic] | None,
-) -> None:
-    for size, group in zip(sizes, groups, strict=True):
-        if size:
-            continue
-        if labels is None:
-            raise ValueError("`reference` must hold at least one pair with a score.")
-        if not np.isnan(pvalues[group]).all():
-            raise ValueError(
-                "`reference` must hold a pair with a score of every stratum, got none "
-                f"of stratum {labels[group[0]]}."
-            )
+    procedure: Callable[[FloatArray], FloatArray],
+) -> FloatArray:
+    if len(groups) == 1:
+        return procedure(pvalues)
+    qvalues = np.full_like(pvalues, np.nan)
+    for group in groups:
+        qvalues[group] = procedure(pvalues[group])
+    return qvalues
 
 
-def _least_selected(
-    pvalues: FloatArray,
-    sizes: NDArray[np.int64],
-    groups: list[NDArray[np.intp]],
-    fdr: float,
-    alternative: str,
-    dependence: str,
+def _count(
+    pvalues: FloatArray | None, groups: list[NDArray[np.intp]], asked: _Asked
 ) -> int:
-    """Return how few can be selected, with a warning where nothing can."""
-    tested = np.array([int((~np.isnan(pvalues[group])).sum()) for group in groups])
-    # A p-value p needs k pairs with p <= k fdr / (tested * factor).
-    sides = 2 if alternative == "two-sided" else 1
-    factor = np.full(len(groups), float(sides))
-    if dependence == "arbitrary":
-        factor *= [_yekutieli(n) for n in tested]
-    least = np.ceil(factor * tested / (fdr * (sizes + 1)) - 1e-9).clip(1).astype(int)
-    short = np.flatnonzero((least > tested) & (tested > 0))
-    if len(short):
-        worst = short[np.argmin(sizes[short])]
-        where = f" in {len(short)} of {len(groups)} strata" if len(groups) > 1 else ""
-        warnings.warn(
-            f"`reference` holds {sizes[worst]} pairs{where}; nothing can be selected "
-            f"at fdr={fdr:g} with fewer than "
-            f"{ceil(factor[worst] / fdr - 1 - 1e-9)}.",
-            stacklevel=3,
-        )
-    return int(least[tested > 0].min(initial=int(least.max())))
+    """Return how many pairs p-values of the other side would select."""
+    if pvalues is None:
+        return 0
+    return sum(n_rejected(pvalues[g], asked.fdr, asked.dependence) for g in groups)
 
 
-def _empirical(
-    scores: FInfluence | ArrayLike, fdr: float, alternative: str, dependence: str
+def _decided(
+    pairs: _Pairs,
+    asked: _Asked,
+    pvalues: FloatArray,
+    qvalues: FloatArray,
+    sign: NDArray[np.int64],
+    strata: NDArray[np.generic] | None,
+    **found: Any,
 ) -> Selection:
-    if dependence == "arbitrary":
-        raise ValueError(
-            "null='empirical' has no promise for dependence='arbitrary'; use "
-            "null='theoretical' or a `reference`."
-        )
-    z = _zvalues(scores) if isinstance(scores, FInfluence) else scores
-    fit = estimate_local_fdr(np.atleast_1d(numeric(z, "scores")))
-    values = fit.values
-    if alternative != "two-sided":
-        beyond = (
-            fit.scores > fit.mean if alternative == "greater" else fit.scores < fit.mean
-        )
-        values = np.where(beyond | np.isnan(values), values, 1.0)
-    qvalues = _running_mean(values)
-    selected = _at_most(qvalues, fdr)
-    with np.errstate(invalid="ignore"):
-        side = np.where(fit.scores < fit.mean, -1, 1)
+    selected = at_most(qvalues, asked.fdr)
     return Selection(
-        selected,
-        qvalues,
-        fit.pvalue(fit.scores, alternative),
-        fdr,
-        "empirical",
-        fit.n,
-        1,
-        dependence,
-        fit,
-        sign=np.where(selected, side, 0),
+        selected=selected,
+        qvalues=qvalues,
+        pvalues=pvalues,
+        sign=np.where(selected, sign, 0),
+        fdr=asked.fdr,
+        null=asked.null,
+        alternative=asked.alternative,
+        dependence=asked.dependence,
+        scores=pairs.score,
+        names=pairs.names,
+        quantity=pairs.quantity,
+        n_tested=int((~np.isnan(qvalues)).sum()),
+        strata=strata,
+        influence=pairs.influence,
+        **found,
     )
+
+
+def _outcome(
+    selection: Selection, reasons: Callable[[Selection], list[str]]
+) -> Iterator[SelectionWarning]:
+    """Yield what is remarkable in how many pairs were selected."""
+    selected, tested = selection.n_selected, selection.n_tested
+    if not tested:
+        yield NothingSelectedWarning.untested(len(selection.scores))
+    elif not selected:
+        said = reasons(selection)
+        if selection.n_other_side:
+            opposite = _OPPOSITE[selection.alternative]
+            said.insert(
+                0,
+                f"On the other side alternative={opposite!r} selects "
+                f"{selection.n_other_side}.",
+            )
+        least = float(np.nanmin(selection.qvalues))
+        yield NothingSelectedWarning.of(selection.fdr, least, said)
+    elif tested >= _MANY and 2 * selected > tested:
+        yield MostSelectedWarning.of(selected, tested, selection.null)
 
 
 def _zvalues(influence: FInfluence) -> FloatArray:
@@ -444,33 +592,3 @@ def _zvalues(influence: FInfluence) -> FloatArray:
     # The least positive float stands for a p-value that rounds to 0.
     tail = np.maximum(np.minimum(below, above), np.finfo(float).tiny)
     return np.where(below < above, 1, -1) * norm.ppf(tail)
-
-
-def _running_mean(values: FloatArray) -> FloatArray:
-    """Return the mean of all values that are no larger, for each value."""
-    ranked = np.sort(values[~np.isnan(values)])
-    means = np.cumsum(ranked) / np.arange(1, len(ranked) + 1)
-    means = means[
-        np.searchsorted(ranked, values, side="right").clip(1, len(ranked)) - 1
-    ]
-    return np.where(np.isnan(values), np.nan, means)
-
-
-def _adjusted(pvalues: FloatArray, dependence: str) -> FloatArray:
-    qvalues = np.full_like(pvalues, np.nan)
-    tested = ~np.isnan(pvalues)
-    if tested.any():
-        method = "bh" if dependence == "positive" else "by"
-        qvalues[tested] = false_discovery_control(pvalues[tested], method=method)
-    return qvalues
-
-
-def _yekutieli(n: int) -> float:
-    """Return 1 + 1/2 + ... + 1/n, the price of arbitrary dependence."""
-    return float((1 / np.arange(1, n + 1)).sum())
-
-
-def _at_most(qvalues: FloatArray, fdr: float) -> NDArray[np.bool_]:
-    with np.errstate(invalid="ignore"):
-        # A q-value equal to the rate but for rounding is selected, as BH does.
-        return np.asarray(qvalues <= fdr * (1 + 1e-12))

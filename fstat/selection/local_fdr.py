@@ -15,6 +15,7 @@ from scipy.stats import kstest, norm
 from sklearn.linear_model import PoissonRegressor
 
 from .._validation import FloatArray, numeric, option
+from .doubts import EmpiricalNullWarning
 
 LEAST_PAIRS = 500
 
@@ -195,7 +196,7 @@ def estimate_local_fdr(scores: ArrayLike, *, method: str = "likelihood") -> Loca
 
     Warns
     -----
-    UserWarning
+    EmpiricalNullWarning
         If the estimates speak against the assumptions.
 
     See Also
@@ -282,9 +283,7 @@ def estimate_local_fdr(scores: ArrayLike, *, method: str = "likelihood") -> Loca
     )
     complaints = result.complaints()
     if complaints:
-        warnings.warn(
-            f"The empirical null is doubtful: {'; '.join(complaints)}.", stacklevel=2
-        )
+        warnings.warn(EmpiricalNullWarning.of(complaints), stacklevel=2)
     return result
 
 

@@ -10,7 +10,8 @@ from scipy.stats import norm, t
 
 from .._validation import FloatArray, numeric
 from ..influence import FInfluence
-from .false_discovery import Selection, select
+from .false_discovery import select
+from .result import Selection
 
 
 class SignErrors(NamedTuple):
@@ -36,7 +37,7 @@ def select_signs(
     influence: FInfluence,
     *,
     fdr: float = 0.1,
-    min_effect: float = 0.0,
+    stronger_than: float = 0.0,
     dependence: str = "positive",
     strata: ArrayLike | None = None,
 ) -> Selection:
@@ -48,9 +49,10 @@ def select_signs(
         Fitted estimator of many pairs.
     fdr : float, default=0.1
         Directional false discovery rate: the expected share, among the selected, of
-        pairs whose mu is not beyond `min_effect` on the side that is claimed.
-    min_effect : float, default=0.0
-        The \|mu\| that does not matter yet.
+        pairs whose mu is not beyond the threshold of `stronger_than` on the side that
+        is claimed.
+    stronger_than : float, default=0.0
+        As for `select`.
     dependence : {"positive", "arbitrary"}, default="positive"
         As for `select`.
     strata : array-like of shape (n_pairs,), optional
@@ -103,7 +105,7 @@ def select_signs(
         fdr=fdr,
         null="theoretical",
         alternative="two-sided",
-        min_effect=min_effect,
+        stronger_than=stronger_than,
         dependence=dependence,
         strata=strata,
     )
