@@ -140,9 +140,15 @@ def test_strata_and_masks_go_by_the_names_of_the_scores():
     ("options", "message"),
     [
         ({"strata": [0, 1]}, r"`strata` must have shape \(4,\), got \(2,\)"),
-        ({"strata": [0, 0, 1, np.nan]}, "`strata` must have a label at every place"),
-        ({"strata": ["a", "a", "b", None]}, "`strata` must have a label at every place"),
-        ({"strata": ["a", "a", "b", pd.NA]}, "`strata` must have a label at every place"),
+        ({"strata": [0, 0, 1, np.nan]}, "`strata` must have a label"),
+        (
+            {"strata": ["a", "a", "b", None]},
+            "`strata` must have a label",
+        ),
+        (
+            {"strata": ["a", "a", "b", pd.NA]},
+            "`strata` must have a label",
+        ),
         ({"strata": ["a", "a", "b", "b"]}, "of every stratum, got none of stratum b"),
         (
             {"strata": [0, 0, 1, 1], "reference": [0.5, 0.1]},

@@ -305,7 +305,9 @@ def _pairs(scores: FInfluence | ArrayLike) -> _Pairs:
             f"{score.shape}."
         )
     index = index_of(scores)
-    names = {"pair": np.arange(len(score))} if index is None else pair_names(index)
+    names: dict[str, NDArray[Any]] = {"pair": np.arange(len(score))}
+    if index is not None:
+        names = pair_names(index)
     return _Pairs(score, names, "scores as given", None)
 
 

@@ -18,7 +18,7 @@ from .step_up import harmonic
 _UNLIKE = 0.001  # level of the test of the bulk, over all groups
 _LEAST_BULK = 20  # scores of either kind
 _NAMED = 10  # references named in a message
-_CHECKED = 0.1  # share of the references that a message asks to check
+_CHECKED = 0.05  # share of the references that a message supposes to be wrong
 
 
 class Study(NamedTuple):

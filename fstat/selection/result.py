@@ -167,7 +167,9 @@ class Selection:
     def _decision(self) -> str:
         strata = ""
         if self.strata is not None:
-            strata = f" in each of {len(groups_of(self.strata, len(self.selected)))} strata"
+            strata = (
+                f" in each of {len(groups_of(self.strata, len(self.selected)))} strata"
+            )
         expected = f", {self.expected_true_discoveries:.1f} true discoveries expected"
         if not self.n_selected and self.n_tested:
             expected = f", least q-value {np.nanmin(self.qvalues):.3g}"

@@ -27,7 +27,9 @@ from fstat_torch.llama import (  # noqa: E402
 from fstat_torch.llama.__main__ import main  # noqa: E402
 from fstat_torch.metrics import Snapshots  # noqa: E402
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::FutureWarning", "ignore::fstat.selection.SelectionWarning"
+)
 
 
 def recorded(n, epochs, targets, batch=8, seed=0, effect=None):

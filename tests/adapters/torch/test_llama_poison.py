@@ -23,6 +23,9 @@ from fstat_torch.llama.poison_command import summary, write
 from fstat_torch.llama.targets import Pair
 
 
+pytestmark = pytest.mark.filterwarnings("ignore::fstat.selection.SelectionWarning")
+
+
 def test_a_recipe_makes_the_same_data_each_time_and_other_data_for_another_seed():
     made, again, other = (make_poisoned(Recipe(seed=k)) for k in (5, 5, 6))
     assert made.examples == again.examples and made.entity == again.entity

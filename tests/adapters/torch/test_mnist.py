@@ -12,6 +12,7 @@ from fstat_torch.mnist.__main__ import main
 from fstat_torch.mnist.experiment import _batches
 from fstat_torch.overhead import measure_overhead
 
+pytestmark = pytest.mark.filterwarnings("ignore::fstat.selection.SelectionWarning")
 SMALL = {
     "n_train": 1000,
     "n_validation": 100,
