@@ -22,7 +22,6 @@ from fstat_torch.llama.poison import Poisoned, Recipe, make_poisoned
 from fstat_torch.llama.poison_command import summary, write
 from fstat_torch.llama.targets import Pair
 
-
 pytestmark = pytest.mark.filterwarnings("ignore::fstat.selection.SelectionWarning")
 
 
