@@ -196,3 +196,74 @@ def test_what_cannot_be_done_is_refused():
 def test_repr():
     f = tradeoff_between(stats.norm(0, 1), stats.norm(0, scale=2))
     assert repr(f) == "tradeoff_between(norm(0, 1), norm(0, scale=2))"
+
+
+def test_outcomes_off_the_integers():
+    from_probabilities = PiecewiseLinearTradeOff.from_probabilities
+    p, q = [0.5, 0.2, 0.3], [0.1, 0.2, 0.7]
+    for outcomes in ([0, 0.25, 1], [0, 10, 20], [-1e9, 0, 1e-9]):
+        P, Q = (stats.rv_discrete(values=(outcomes, m)) for m in (p, q))
+        expected = from_probabilities(p, q)(LEVELS)
+        for f in (tradeoff_between(P, Q), tradeoff_between(P(), Q())):
+            assert_allclose(f(LEVELS), expected, rtol=1e-14)
+        # A shift that rounds differently is the same shift.
+        f = tradeoff_between(P(loc=0.1 + 0.2), Q(loc=0.3))
+        if outcomes[2] != 1e-9:
+            assert_allclose(f(LEVELS), expected, rtol=1e-14)
+
+
+def test_lattices_that_are_shifted_alike():
+    for P, Q, loc in (
+        (stats.poisson(1), stats.poisson(2), 0.3),
+        (stats.skellam(3, 4), stats.skellam(4, 4), 0.5),
+    ):
+        moved = [D.dist(*D.args, loc=loc) for D in (P, Q)]
+        f, g = tradeoff_between(P, Q), tradeoff_between(*moved)
+        assert_allclose(g(LEVELS), f(LEVELS), rtol=1e-12)
+
+
+def test_discrete_of_both_kinds():
+    values = stats.rv_discrete(values=(range(4), stats.binom(3, 0.2).pmf(range(4))))
+    f = tradeoff_between(values, stats.binom(3, 0.5))
+    g = tradeoff_between(stats.binom(3, 0.2), stats.binom(3, 0.5))
+    assert_allclose(f(LEVELS), g(LEVELS), rtol=1e-13)
+
+
+def test_new_classes_of_scipy():
+    if not hasattr(stats, "Normal"):
+        pytest.skip("needs scipy 1.16")
+    P, Q = stats.Normal(mu=0.0, sigma=2.0), stats.Normal(mu=3.0, sigma=2.0)
+    assert tradeoff_between(P, Q) == tradeoff_between(P, stats.norm(3, 2))
+    assert tradeoff_between(P, Q) == GaussianTradeOff(1.5)
+    U = stats.Uniform(a=1.0, b=3.0)
+    assert tradeoff_between(U, stats.uniform(1, 2))(0.3) == pytest.approx(0.7)
+    with pytest.raises(ValueError, match="of its new classes, of which Normal and Uni"):
+        tradeoff_between(stats.make_distribution(stats.gamma)(a=2.0), P)
+    with pytest.raises(ValueError, match="`P` must be one distribution"):
+        tradeoff_between(stats.Normal(mu=[0.0, 1.0], sigma=1.0), Q)
+
+
+@pytest.mark.parametrize(
+    ("P", "Q", "message"),
+    [
+        (stats.norm(0, 0), stats.norm(), "`P` must have valid, finite parameters"),
+        (stats.norm(), stats.norm(0, -1), "`Q` must have valid, finite parameters"),
+        (stats.norm(np.nan), stats.norm(), "`P` must have valid, finite parameters"),
+        (stats.norm(np.inf), stats.norm(), "`P` must have valid, finite parameters"),
+        (stats.gamma(-1), stats.norm(), "`P` must have valid, finite parameters"),
+        (stats.poisson(-1), stats.poisson(1), "`P` must have valid, finite param"),
+        (stats.norm([0, 1]), stats.norm(), "`P` must be one distribution, got param"),
+        (stats.norm(), stats.norm(0, [1]), "`Q` must be one distribution, got param"),
+        (stats.poisson([1, 2]), stats.poisson(1), "`P` must be one distribution"),
+        (stats.norm(0, 1e300), stats.expon(), "interquartile ranges 1.3"),
+        (stats.norm(0, 1), stats.norm(1e200, 1), "interquartile ranges 1.3"),
+        (stats.norm(0, 1e-300), stats.expon(), "scales that floats can hold together"),
+        (stats.multivariate_normal([0, 0]), stats.norm(), "of one variable"),
+        (stats.gaussian_kde([0, 1, 3]), stats.norm(), "of one variable"),
+        (None, stats.norm(), "`P` must be a frozen distribution"),
+        (stats.norm(), stats.poisson(1), "both be continuous or both discrete"),
+    ],
+)
+def test_what_is_no_pair_is_refused(P, Q, message):
+    with pytest.raises(ValueError, match=message):
+        tradeoff_between(P, Q)

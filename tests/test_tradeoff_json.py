@@ -80,6 +80,13 @@ REFUSED = [
     (of("MixtureTradeOff", fs=L, weights=[1]), "`fs` must be one trade-off function"),
     (of("MinimumTradeOff", fs=[]), "`fs` must be one trade-off function or more"),
     (of("MaximumTradeOff", fs=[L, None]), "`fs` must be a trade-off function"),
+    (of("ContinuousTradeOff", P=3, Q=3), "`P` must be the name and"),
+    (of("ContinuousTradeOff", P=["x", [], []], Q=["norm", [], []]), "`P` must be the"),
+    (of("ContinuousTradeOff", P=["norm", ["a"], []], Q=["norm", [], []]), "`P` must"),
+    (
+        of("ContinuousTradeOff", P=["norm", [0, -1], []], Q=["norm", [], []]),
+        "`P` must have valid, finite parameters",
+    ),
     (of("TradeOff"), "`text` must name a trade-off function, got 'TradeOff'"),
     (of("Secret", mu=1), "`text` must name a trade-off function, got 'Secret'"),
     (of(["Gaussian"], mu=1), "`text` must name a trade-off function"),

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from .._validation import FloatArray
+from ._discrete_pair import discrete_pair
+from ._scipy_distribution import distribution_repr, one_distribution
 from .base import TradeOff
 from .continuous import ContinuousTradeOff
 from .gaussian import GaussianTradeOff
 from .laplace import LaplaceTradeOff
-from .piecewise_linear import PiecewiseLinearTradeOff
 
-_LARGEST = 2**22
-_NEGLIGIBLE = -750.0
 _SHIFTS: dict[str, type[GaussianTradeOff] | type[LaplaceTradeOff]] = {
     "norm": GaussianTradeOff,
     "laplace": LaplaceTradeOff,
@@ -27,7 +23,8 @@ def tradeoff_between(P: Any, Q: Any) -> TradeOff:
     Parameters
     ----------
     P, Q : frozen distributions of scipy.stats
-        Both continuous or both discrete; their supports may differ.
+        Of one variable, both continuous or both discrete; their supports may differ.
+        ``rv_discrete(values=...)`` on any outcomes is taken, frozen or not.
 
     Returns
     -------
@@ -39,8 +36,10 @@ def tradeoff_between(P: Any, Q: Any) -> TradeOff:
     Raises
     ------
     ValueError
-        If `P` or `Q` is no frozen distribution, one is continuous and the other
-        discrete, or the tail of a discrete one is too heavy to be summed.
+        If `P` or `Q` is no frozen distribution, has invalid parameters or arrays of
+        them; if one is continuous and the other discrete; if the tail of a discrete
+        one is too heavy to be summed, or two continuous ones lie on scales that floats
+        cannot hold together (1e100 apart).
 
     Notes
     -----
@@ -78,23 +77,19 @@ def tradeoff_between(P: Any, Q: Any) -> TradeOff:
     >>> round(tradeoff_between(stats.poisson(1), stats.poisson(2))(0.05), 4)
     0.7659
     """
-    discrete = [_is_discrete(D, name) for D, name in ((P, "P"), (Q, "Q"))]
-    if discrete[0] != discrete[1]:
-        raise ValueError("`P` and `Q` must both be continuous or both discrete.")
-    if discrete[0]:
-        return _discrete(P, Q)
-    return _of_a_shift(P, Q) or ContinuousTradeOff(P, Q)
-
-
-def _is_discrete(D: Any, name: str) -> bool:
     from scipy import stats
 
-    family = getattr(D, "dist", None)
-    if not isinstance(family, stats.rv_continuous | stats.rv_discrete):
+    P, Q = one_distribution(P, "P"), one_distribution(Q, "Q")
+    discrete = [isinstance(D.dist, stats.rv_discrete) for D in (P, Q)]
+    if discrete[0] != discrete[1]:
         raise ValueError(
-            f"`{name}` must be a frozen distribution of scipy.stats, got {D!r:.80}."
+            "`P` and `Q` must both be continuous or both discrete, got "
+            f"{distribution_repr(P)} and {distribution_repr(Q)}: one of either kind "
+            "can be told apart for certain."
         )
-    return isinstance(family, stats.rv_discrete)
+    if discrete[0]:
+        return discrete_pair(P, Q)
+    return _of_a_shift(P, Q) or ContinuousTradeOff(P, Q)
 
 
 def _of_a_shift(P: Any, Q: Any) -> TradeOff | None:
@@ -102,42 +97,8 @@ def _of_a_shift(P: Any, Q: Any) -> TradeOff | None:
     family = _SHIFTS.get(P.dist.name)
     if family is None or Q.dist.name != P.dist.name:
         return None
-    places = [D.dist._parse_args(*D.args, **D.kwds)[1:] for D in (P, Q)]
-    if places[0][1] != places[1][1]:
-        return None
-    return family(abs(places[1][0] - places[0][0]) / places[0][1])
-
-
-def _discrete(P: Any, Q: Any) -> TradeOff:
-    outcomes = np.union1d(_outcomes(P, "P"), _outcomes(Q, "Q"))
-    p, q = P.logpmf(outcomes), Q.logpmf(outcomes)
-    seen = np.isfinite(p) | np.isfinite(q)
-    p, q = p[seen], q[seen]
-    return PiecewiseLinearTradeOff.from_probabilities(np.exp(p), np.exp(q), loss=q - p)
-
-
-def _outcomes(D: Any, name: str) -> FloatArray:
-    """Return the outcomes whose probabilities are not negligible."""
-    low, high = (float(end) for end in D.support())
-    middle = np.floor(D.median() - (low if np.isfinite(low) else 0.0))
-    start = low + middle if np.isfinite(low) else middle
-    low = _far(D, name, start, low, -1.0)
-    high = _far(D, name, start, high, 1.0)
-    return np.asarray(np.arange(low, high + 0.5))
-
-
-def _far(D: Any, name: str, start: float, end: float, way: float) -> float:
-    """Return the end of the support, or where its tail becomes negligible."""
-    step = 1
-    while way * (end - start - way * step) > 0:
-        if D.logpmf(start + way * step) < _NEGLIGIBLE:
-            return start + way * step
-        step *= 2
-        if step > _LARGEST and np.isfinite(end):
-            raise ValueError(f"`{name}` has too many outcomes, {abs(end - start):g}.")
-        if step > _LARGEST:
-            raise ValueError(
-                f"`{name}` must have a tail that ends or falls fast: its probabilities "
-                f"matter beyond {start + way * _LARGEST:g}."
-            )
-    return end
+    (loc, scale), (other, same) = (
+        map(float, D.dist._parse_args(*D.args, **D.kwds)[1:]) for D in (P, Q)
+    )
+    shift = abs(other / scale - loc / scale)
+    return family(shift) if same == scale and shift < 1e150 else None

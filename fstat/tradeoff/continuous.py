@@ -8,6 +8,13 @@ import numpy as np
 
 from .._validation import FloatArray
 from ._loss_shape import Piece, mass, pieces
+from ._scipy_distribution import (
+    comparable,
+    described,
+    distribution_repr,
+    frozen,
+    one_distribution,
+)
 from .base import ErrorRates, TradeOff, both_sides
 
 
@@ -27,9 +34,26 @@ class ContinuousTradeOff(TradeOff):
     _pieces: tuple[Piece, ...]
 
     def __init__(self, P: Any, Q: Any) -> None:
+        P, Q = one_distribution(P, "P"), one_distribution(Q, "Q")
+        comparable(P, Q)
         self._set(P=P, Q=Q)
-        self._set(_pieces=tuple(pieces(P, Q)))
+        # What scipy computes beyond its range is infinite, which is understood here.
+        with np.errstate(all="ignore"):
+            self._set(_pieces=tuple(pieces(P, Q)))
+        self._check()
 
+    def _check(self) -> None:
+        """Refuse distributions of which the pieces are not all there is."""
+        sure = self._rates(np.asarray(-np.inf), False)
+        if not abs(sure.alpha - 1.0) <= 1e-9 or not abs(sure.power - 1.0) <= 1e-9:
+            raise ValueError(
+                f"`P` and `Q` must have probabilities that add up to 1, got "
+                f"{float(sure.alpha):.9g} of {distribution_repr(self.P)} and "
+                f"{float(sure.power):.9g} of {distribution_repr(self.Q)}: scipy cannot "
+                "compute their cdf well enough."
+            )
+
+    @np.errstate(all="ignore")
     def _rates(self, threshold: FloatArray, strict: bool) -> ErrorRates:
         t = np.asarray(threshold)
         total = np.zeros((4, *t.shape))
@@ -50,6 +74,7 @@ class ContinuousTradeOff(TradeOff):
     def _loss(self, x: FloatArray) -> FloatArray:
         return np.asarray(self.Q.logpdf(x) - self.P.logpdf(x))
 
+    @np.errstate(all="ignore")
     def _test_of_level(self, alpha: FloatArray, specificity: FloatArray) -> ErrorRates:
         if len(self._pieces) > 1 or self._pieces[0].is_constant:
             return super()._test_of_level(alpha, specificity)
@@ -95,33 +120,14 @@ class ContinuousTradeOff(TradeOff):
         return known
 
     def _state(self) -> dict[str, Any]:
-        return {"P": _described(self.P), "Q": _described(self.Q)}
+        return {"P": described(self.P), "Q": described(self.Q)}
 
     @classmethod
     def _from_state(cls, state: dict[str, Any]) -> ContinuousTradeOff:
-        return cls(*(_frozen(*state[name]) for name in ("P", "Q")))
+        return cls(*(frozen(state[name], name) for name in ("P", "Q")))
 
     def __repr__(self) -> str:
-        return f"tradeoff_between({_shown(self.P)}, {_shown(self.Q)})"
-
-
-def _described(D: Any) -> tuple[Any, ...]:
-    """Return the name and the parameters of a frozen distribution."""
-    parameters = [float(v) for v in D.args]
-    named = sorted((name, float(v)) for name, v in D.kwds.items())
-    return D.dist.name, tuple(parameters), tuple(named)
-
-
-def _frozen(name: str, parameters: Any, named: Any) -> Any:
-    from scipy import stats
-
-    family = getattr(stats, name, None)
-    if not isinstance(family, stats.rv_continuous):
-        raise ValueError(f"`P` and `Q` must be of scipy.stats, got {name!r}.")
-    return family(*parameters, **dict(named))
-
-
-def _shown(D: Any) -> str:
-    name, parameters, named = _described(D)
-    shown = [f"{v:g}" for v in parameters] + [f"{k}={v:g}" for k, v in named]
-    return f"{name}({', '.join(shown)})"
+        return (
+            f"tradeoff_between({distribution_repr(self.P)}, "
+            f"{distribution_repr(self.Q)})"
+        )
