@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -83,6 +85,26 @@ class Aims:
                 self._projected.keep(points, here, each[-1])
         norms = gathered(each, self._batches)
         self.norms = norms.masked_fill(norms.isinf(), torch.nan).cpu().numpy()
+        if first:
+            self._say_if_flat(self.norms)
+
+    def _say_if_flat(self, norms: np.ndarray) -> None:
+        """Warn of targets that nothing can move."""
+        named = [
+            (int(place), name)
+            for points in self._batches
+            for place, name in zip(points.places, points.names, strict=True)
+        ]
+        flat = [name for place, name in sorted(named) if norms[place] == 0]
+        if flat:
+            shown = ", ".join(map(repr, flat[:5])) + (", ..." if len(flat) > 5 else "")
+            warnings.warn(
+                f"The gradient of {len(flat)} of {len(norms)} targets is zero when the "
+                f"run begins ({shown}): no example can influence them while it is. "
+                "The model may fit them perfectly, or what is measured may not depend "
+                "on the compared parameters.",
+                stacklevel=2,
+            )
 
     def _gradients(self, points: Points, first: bool) -> tuple[Points, Captured]:
         if len(points) > self._size:

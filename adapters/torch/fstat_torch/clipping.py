@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from .optimisers import weakly
 
 _PARAMETERS, _ENTRIES = 2, 1024
 _RTOL = {torch.float64: 1e-7, torch.float32: 1e-4}
@@ -37,8 +40,12 @@ class Clipping:
         self._before: dict[int, tuple[Tensor, int, Tensor]] = {}
         self._scale = 1.0
         self._handles = [
-            p.register_post_accumulate_grad_hook(self._keep) for p in self._watched
-        ] * alone
+            p.register_post_accumulate_grad_hook(weakly(self._keep))
+            for p in self._watched
+            if alone
+        ]
+        for handle in self._handles:
+            weakref.finalize(self, handle.remove)
 
     def _keep(self, parameter: Tensor) -> None:
         gradient = _local(parameter.grad)

@@ -1,8 +1,8 @@
 """What a target may measure of a model's output.
 
 `log_odds`, `log_likelihood` and `completion_log_likelihood` are higher where the model
-does better: give them to `Target` with ``higher_is_better=True``. `cross_entropy` and
-`language_loss` are losses.
+does better: give them to `Target` with ``higher_is_better=True``. `cross_entropy`,
+`language_loss` and `token_loss` are losses.
 """
 
 from __future__ import annotations
@@ -120,17 +120,36 @@ def cross_entropy(output: Tensor, y: Tensor) -> Tensor:
 
     Parameters
     ----------
-    output : Tensor of shape (m, n_classes)
-        Logits.
-    y : Tensor of shape (m,)
+    output : Tensor of shape (m, n_classes), or an object with such `logits`
+        Logits of two classes or more.
+    y : Tensor of int of shape (m,)
         Classes.
 
     Returns
     -------
     Tensor of shape (m,)
         One loss an example.
+
+    Raises
+    ------
+    ValueError
+        If `output` and `y` are not logits and numbers of classes. Other losses, such
+        as those of a regression or of several labels an example, are given as `loss`.
     """
-    return nn.functional.cross_entropy(output, y, reduction="none")
+    logits = getattr(output, "logits", output)
+    shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits)
+    classes = not (y.is_floating_point() or y.is_complex() or y.dtype is torch.bool)
+    if not isinstance(logits, Tensor) or not (
+        classes and logits.ndim == 2 and y.shape == shape[:1] and shape[1] > 1
+    ):
+        raise ValueError(
+            "The default loss is the cross-entropy of one class an example, and needs "
+            "logits of shape (m, n_classes) and whole numbers y of shape (m,), got "
+            f"{shape} and {y.dtype} of shape {tuple(y.shape)}: say `loss=`, one number "
+            "an example, such as lambda output, y: (output - y).square().flatten(1)"
+            ".sum(1)."
+        )
+    return nn.functional.cross_entropy(logits, y, reduction="none")
 
 
 def language_loss(output: Any, labels: Tensor) -> Tensor:
@@ -160,6 +179,45 @@ def language_loss(output: Any, labels: Tensor) -> Tensor:
         return -log_likelihood(output, labels)
     sums, counts = _sums_over_tokens(output, labels)
     return -sums / counts.clamp(min=1)
+
+
+def token_loss(output: Any, labels: Tensor) -> Tensor:
+    r"""Return the loss of each example, of a model that predicts a label in place.
+
+    So do masked language models, token classifiers and the decoders of models from
+    sequence to sequence, where the logits at one position predict the label there.
+
+    Parameters
+    ----------
+    output : Tensor of shape (m, length, n_classes), or an object with such `logits`
+        Logits.
+    labels : Tensor of int of shape (m, length)
+        Classes or tokens, -100 where none is to be predicted.
+
+    Returns
+    -------
+    Tensor of shape (m,)
+        Mean cross-entropy over the predicted positions of each example, zero where
+        there is none. Lower is better.
+
+    Raises
+    ------
+    ValueError
+        If `labels` is not of the logits' shape.
+    """
+    logits = _logits(output)
+    if logits.ndim != 3 or logits.shape[:2] != labels.shape:
+        raise ValueError(
+            "`labels` must be of shape (m, length) for logits of shape (m, length, "
+            f"n_classes), got {tuple(labels.shape)} and {tuple(logits.shape)}."
+        )
+    counted = labels != IGNORED
+    each = nn.functional.cross_entropy(
+        _precise(logits[counted]), labels[counted], reduction="none"
+    )
+    rows = counted.nonzero()[:, 0]
+    sums = each.new_zeros(len(labels)).index_add(0, rows, each)
+    return sums / counted.sum(dim=1).clamp(min=1)
 
 
 def predicted(labels: Tensor) -> Tensor:

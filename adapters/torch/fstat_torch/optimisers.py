@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import torch
+
+
+def weakly(method: Callable[..., None]) -> Callable[..., None]:
+    """Return a hook that does not keep the owner of a method alive."""
+    alive = weakref.WeakMethod(method)
+
+    def hook(*args: Any) -> None:
+        found = alive()
+        if found is not None:
+            found(*args)
+
+    return hook
 
 
 def innermost(optimizer: Any) -> Any:
@@ -69,7 +82,9 @@ class UpdateCounter:
         self._silent = optimizer is None
         self._handle: Any = None
         if optimizer is not None:
-            self._handle = optimizer.register_step_post_hook(self._count)
+            count = weakly(self._count)
+            self._handle = optimizer.register_step_post_hook(count)
+            weakref.finalize(self, self._handle.remove)
 
     def _count(self, *_: Any) -> None:
         self._made += 1

@@ -286,6 +286,9 @@ class SingleRunSampler:
         self._counted = False  # whether `step` announced the optimiser's next one
         self._amid = False  # between two micro-batches of an update
         self._several = False  # an update had several micro-batches
+        self._repeats = False  # an example was met twice in a batch
+        self._inside = False  # the block of a step
+        self._closed = False
         self._lost = False  # a micro-batch of this update was passed over
         self._proven = False  # a step was captured, and compared with its gradient
         self._detached = False  # nothing is watched any more
@@ -455,6 +458,7 @@ class SingleRunSampler:
         ValueError
             If `index` is not a 1-D array of integers, likewise.
         """
+        self._check_free()
         number = self._begin()
         if loss_scale is None:
             loss_scale = 1.0 if self.scaler is None else self.scaler.get_scale()
@@ -466,6 +470,7 @@ class SingleRunSampler:
             extra=extra,
         )
         watch = _Watched(ExitStack())
+        self._inside = True
         try:
             if number % self.every == 0 and self._watches:
                 with self._passing_over():
@@ -478,6 +483,8 @@ class SingleRunSampler:
             self._counter.no_update()
             self._amid = self._lost = False
             raise
+        finally:
+            self._inside = False
         made = not step.accumulate
         if watch.opened:
             with self._passing_over() as outcome:
@@ -491,6 +498,18 @@ class SingleRunSampler:
         self._counted = made
         self._trace.n_steps = max(self._trace.n_steps, self._next)
 
+    def _check_free(self) -> None:
+        """Refuse a step inside of another, and after the end."""
+        if self._inside:
+            raise RuntimeError(
+                "`step` was called inside the block of another step: leave a block "
+                "before the next one begins."
+            )
+        if self._closed:
+            raise RuntimeError(
+                "`step` was called after `close`: make another sampler to watch more."
+            )
+
     @property
     def _watches(self) -> bool:
         """Whether the micro-batch to come is to be captured."""
@@ -500,6 +519,7 @@ class SingleRunSampler:
     def _open(self, watch: _Watched, number: int, index: Any, step: Step) -> None:
         """Begin to capture what passes in the block."""
         watch.examples, kept = numbers(index), self._kept
+        self._say_if_repeated(watch.examples)
         if kept is not None:
             kept.check(watch.examples)
         watch.wanted = self._wanted(number, step)
@@ -515,6 +535,19 @@ class SingleRunSampler:
             watch.close(error)
             raise
         watch.opened = True
+
+    def _say_if_repeated(self, examples: np.ndarray) -> None:
+        """Warn, once, of a batch in which an example is met twice."""
+        if self._repeats or len(set(examples.tolist())) == len(examples):
+            return
+        self._repeats = True
+        warnings.warn(
+            "`index` holds a number twice within a batch. Rows of one number are one "
+            "example to the sampler, as two answers to a prompt may be. If `index` "
+            "holds something else than the examples' numbers in the training set, "
+            "such as labels, give the numbers.",
+            stacklevel=7,
+        )
 
     def _finish(self, watch: _Watched, number: int, step: Step) -> None:
         """End the capture, and record the update if it is whole."""
@@ -840,20 +873,30 @@ class SingleRunSampler:
                 f"`state` must be of a sampler with targets {self.trace.targets}, got "
                 f"{list(state['targets'])}."
             )
-        if state["trace"] is not None and self.is_writer and self.trace.path is None:
-            self.trace.rewind(0)
-            self.trace.extend({k: v.numpy() for k, v in state["trace"].items()})
-        self._go_to(int(state["step"]))
+        step, saved = int(state["step"]), state["trace"]
+        if self.is_writer:
+            in_memory = saved is not None and self.trace.path is None
+            self._check_recorded(state, saved["step"] if in_memory else None)
+            if in_memory:
+                self.trace.rewind(0)
+                self.trace.extend({k: v.numpy() for k, v in saved.items()})
+        self._go_to(step)
         if self._kept is not None:
             self._kept.load_state_dict(self._next, state.get("kept", {}))
         if self._fresh is not None:
             self._fresh.load_state_dict(self._next, state.get("fresh", {}))
-        if self.is_writer and self.trace.n_recorded != state["n_recorded"]:
+
+    def _check_recorded(self, state: Mapping[str, Any], steps: Any) -> None:
+        """Refuse a state whose steps are not those at hand, before anything changes."""
+        if steps is None:
+            found = self.trace.n_recorded
+            steps = self.trace.columns(["step"])["step"] if found else []
+        before = int((np.asarray(steps) < int(state["step"])).sum())
+        if before != state["n_recorded"]:
             raise ValueError(
-                f"`state` must be of the trace at hand, which has "
-                f"{self.trace.n_recorded} recorded steps before step {self._next}, not "
-                f"{state['n_recorded']}: give the sampler the `path` of that run, and "
-                "resume=True."
+                f"`state` must be of the trace at hand, which has {before} recorded "
+                f"steps before step {state['step']}, not {state['n_recorded']}: give "
+                "the sampler the `path` of that run, and resume=True."
             )
 
     def start_at(self, step: int) -> None:
@@ -879,6 +922,7 @@ class SingleRunSampler:
 
     def close(self) -> None:
         """Flush the trace and let go of the optimiser; the trace can still be asked."""
+        self._closed = True
         self.trace.close()
         self._counter.close()
         if self._clipping is not None:

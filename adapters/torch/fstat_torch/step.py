@@ -70,7 +70,7 @@ def numbers(index: Any) -> np.ndarray:
     Raises
     ------
     ValueError
-        If they are not a 1-D array of integers.
+        If they are not a 1-D array of integers of at least 0.
     """
     if isinstance(index, Tensor):
         index = index.detach().cpu().numpy()
@@ -79,5 +79,10 @@ def numbers(index: Any) -> np.ndarray:
         raise ValueError(
             "`index` must be a 1-D array of integers, got "
             f"{array.dtype} of shape {array.shape}."
+        )
+    if array.size and array.min() < 0:
+        raise ValueError(
+            "`index` must hold the numbers of the batch's examples in the training "
+            f"set, from 0 on, got {array.min()}."
         )
     return array

@@ -1,5 +1,6 @@
 """After its first recorded step, nothing of the sampler's takes training down."""
 
+import gc
 import warnings
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import nn  # noqa: E402
 from fstat_torch import (  # noqa: E402
     PassedOverWarning,
     SingleRunSampler,
+    Target,
     UnsupportedModelError,
 )
 
@@ -254,3 +256,88 @@ def test_only_passes_that_add_to_the_gradients_are_recorded(before, first):
         found.append(sampler.trace.columns())
     for name, column in found[0].items():
         np.testing.assert_allclose(found[1][name], column, rtol=1e-5, atol=1e-8)
+
+
+def test_numbers_of_examples_are_checked():
+    model, optimizer, sampler = made()
+    with pytest.raises(ValueError, match="from 0 on, got -1"), sampler.step([-1, 2]):
+        pass
+    index = torch.tensor([3, 3, 4])
+    with pytest.warns(UserWarning, match="twice within a batch") as caught:
+        for _ in range(3):
+            with sampler.step(index):
+                loss_of(model, index).backward()
+            optimizer.step()
+    assert len(caught) == 1
+
+
+def test_steps_are_neither_nested_nor_taken_after_the_end():
+    model, _, sampler = made()
+    index = torch.arange(B)
+    with (
+        pytest.raises(RuntimeError, match="inside the block of another step"),
+        sampler.step(index),
+        sampler.step(index),
+    ):
+        pass
+    with sampler.step(index):
+        loss_of(model, index).backward()
+    sampler.close()
+    with pytest.raises(RuntimeError, match="after `close`"), sampler.step(index):
+        pass
+
+
+def test_samplers_that_are_dropped_leave_no_hook():
+    model, optimizer, sampler = made()
+    del sampler
+    gc.collect()
+    for _ in range(5):
+        SingleRunSampler(model, optimizer=optimizer)
+    gc.collect()
+    assert not optimizer._optimizer_step_post_hooks
+    assert not any(p._post_accumulate_grad_hooks for p in model.parameters())
+
+
+def test_the_state_of_another_run_changes_nothing():
+    _, sampler = run()
+    _, other = run(every=3)
+    with pytest.raises(ValueError, match="must be of the trace at hand"):
+        sampler.load_state_dict({**other.state_dict(), "trace": None, "step": 6})
+    assert sampler.trace.n_recorded == STEPS
+    assert sampler.trace.n_steps == STEPS
+
+
+LOSSES = {
+    "one column": (1, torch.float32),
+    "several labels": (3, torch.float32),
+    "truth values": (3, torch.bool),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_default_loss_is_of_classes_or_refused(name):
+    width, dtype = LOSSES[name]
+    model = nn.Linear(5, width)
+    x = data()[0]
+    y = torch.ones(N, width).to(dtype)
+    sampler = SingleRunSampler(model, targets=(x[:2], y[:2]))
+    with pytest.raises(ValueError, match="say `loss=`"), sampler.step(range(B)):
+        nn.functional.mse_loss(model(x[:B]), y[:B].float()).backward()
+    squares = SingleRunSampler(
+        model, targets=(x[:2], y[:2]), loss=lambda o, y: (o - y.float()).square().sum(1)
+    )
+    with squares.step(range(B)):
+        nn.functional.mse_loss(model(x[:B]), y[:B].float()).backward()
+    assert squares.trace.n_recorded == 1
+
+
+def test_a_target_without_a_gradient_is_named():
+    model, _, _ = made()
+    x, y = data()
+    flat = Target(x[:1], y[:1], measure=lambda output, y: 0 * output.sum(1))
+    sampler = SingleRunSampler(model, targets={"fine": (x[:1], y[:1]), "flat": flat})
+    with (
+        pytest.warns(UserWarning, match=r"1 of 2 targets is zero .*\('flat'\)"),
+        sampler.step(range(B)),
+    ):
+        loss_of(model, torch.arange(B)).backward()

@@ -69,6 +69,7 @@ class Following:
         at: int,
         processes: int,
         state: Mapping[str, Any] | None = None,
+        **more: Any,
     ) -> None:
         """Build the sampler, which goes on at step `at` of the run, or from `state`.
 
@@ -78,7 +79,7 @@ class Following:
             If earlier steps are not in the trace.
         """
         self.abandon()
-        options = self._options
+        options = {**self._options, **more}
         if at > 0 and options.get("path") is not None:
             options = {"resume": True, **options}
         distributed = None if _says_itself(model) else processes > 1

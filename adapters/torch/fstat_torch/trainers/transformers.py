@@ -13,10 +13,10 @@ from transformers import (  # type: ignore[import-not-found, unused-ignore]
 
 from fstat import Trace
 
-from ..measures import language_loss
 from ..sampler import SingleRunSampler
 from ..watch import Watch
 from .following import Following
+from .own_loss import own_loss
 
 _PACKED = ("cu_seq_lens_q", "cu_seqlens", "seq_idx")
 
@@ -33,8 +33,10 @@ class TransformersCallback(TrainerCallback):
     ----------
     index : str, default="index"
         The column of the examples' numbers.
-    loss : callable, default=language_loss
-        Loss of the target points, see `SingleRunSampler`.
+    loss : callable, optional
+        Loss of the target points, see `SingleRunSampler`. By default the model's own,
+        where that is the cross-entropy of the next token (`measures.language_loss`), of
+        a label in place (`measures.token_loss`) or of a class.
     watch : Watch, optional
         Subsets to look at after each step, and to stop training by.
     **options
@@ -54,7 +56,8 @@ class TransformersCallback(TrainerCallback):
         In training, if a batch has no such column, or the model is called twice in a
         step.
     ValueError
-        In training, if several examples are packed in one row, or the trainer splits
+        When training begins, if `loss` is needed and is not the model's own; in
+        training, if several examples are packed in one row, or the trainer splits
         batches or layers in a way that hides examples from the sampler.
 
     Notes
@@ -82,12 +85,13 @@ class TransformersCallback(TrainerCallback):
         self,
         *,
         index: str = "index",
-        loss: Any = language_loss,
+        loss: Any = None,
         watch: Watch | None = None,
         **options: Any,
     ) -> None:
         self.index = index
-        self._following = Following({"loss": loss, **options}, watch)
+        self._loss, self._targets = loss, options.get("targets")
+        self._following = Following(options, watch)
         self._handle: Any = None
 
     @property
@@ -105,13 +109,16 @@ class TransformersCallback(TrainerCallback):
     ) -> None:
         """Build the sampler, and watch the model's calls."""
         _refuse(args)
-        optimizer = kwargs["optimizer"]
+        optimizer, model = kwargs["optimizer"], kwargs["model"]
+        if self._loss is None:
+            self._loss = own_loss(model, self._targets)
         self._following.start(
-            kwargs["model"],
+            model,
             optimizer,
             getattr(optimizer, "scaler", None),
             at=state.global_step,
             processes=args.world_size,
+            loss=self._loss,
         )
         self._remove()
         self._handle = kwargs["model"].register_forward_pre_hook(
