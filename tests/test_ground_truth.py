@@ -3,6 +3,7 @@ import importlib
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -17,13 +18,23 @@ from sklearn.preprocessing import StandardScaler
 
 from fstat import FInfluence, InfluenceDisplay, Observations, select
 from fstat.ground_truth import MultiRunInfluence, retrain, sklearn_trainer
-from fstat.ground_truth._cache import fingerprint
+from fstat.ground_truth._cache import read, write
+from fstat.ground_truth._fingerprint import fingerprint
 
 X, y = load_iris(return_X_y=True)
 X = StandardScaler().fit_transform(X)
 N = 50
 SHIFT = np.linspace(-1.0, 1.0, N)
-CALLS = []
+
+
+class Calls(list):
+    """Seeds of the runs so far, which are no part of what `train` is."""
+
+    def __reduce__(self):
+        return Calls, ()
+
+
+CALLS = Calls()
 
 
 def noisy_mean(indices, seed):
@@ -159,7 +170,7 @@ def test_other_studies_share_no_runs(change, tmp_path):
 
 def test_runs_that_were_cut_short_are_run_again(tmp_path):
     whole = retrain(noisy_mean, N, [[0]], 3, random_state=0, cache=tmp_path)
-    files = sorted(tmp_path.rglob("*.npy"))
+    files = sorted(tmp_path.rglob("*.npz"))
     assert len(files) == 6
     files[0].write_bytes(b"")
     files[1].write_bytes(files[1].read_bytes()[:-5])
@@ -203,7 +214,7 @@ def test_a_killed_study_goes_on(tmp_path):
     assert len(calls) == 16
     assert len(set(calls)) == 15
     resumed = Observations.load(tmp_path / "found.npz")
-    for file in (tmp_path / "runs").rglob("*.npy"):
+    for file in (tmp_path / "runs").rglob("*.npz"):
         file.unlink()
     assert run().returncode == 0
     assert same(resumed, Observations.load(tmp_path / "found.npz"))
@@ -211,9 +222,10 @@ def test_a_killed_study_goes_on(tmp_path):
 
 def test_the_cache_holds_no_pickles(tmp_path):
     retrain(noisy_mean, N, [[0]], 2, random_state=0, cache=tmp_path)
-    assert {p.suffix for p in tmp_path.rglob("*") if p.is_file()} == {".npy", ".json"}
-    for file in tmp_path.rglob("*.npy"):
-        assert np.load(file, allow_pickle=False).shape == (2,)
+    assert {p.suffix for p in tmp_path.rglob("*") if p.is_file()} == {".npz", ".json"}
+    for file in tmp_path.rglob("*.npz"):
+        with np.load(file, allow_pickle=False) as kept:
+            assert kept["statistics"].shape == (2,)
 
 
 def scaled(factor, offset=0.0):
@@ -257,6 +269,281 @@ def test_train_is_known_by_source_and_data():
     for make in same_each:
         assert fingerprint(make()) == fingerprint(make())
     assert len({fingerprint(make()) for make in different}) == len(different)
+
+
+SOURCE = """
+import functools, numpy as np
+RATE = {rate}
+CONFIG = {{"lr": [{rate}, 0.2]}}
+def helper(x, scale={scale}):
+    return scale * len(x)
+def deeper(x):
+    return helper(x) + {offset}
+def doubled(train):
+    @functools.wraps(train)
+    def wrapper(indices, seed):
+        return [{factor} * v for v in train(indices, seed)]
+    return wrapper
+class Base:
+    power = {power}
+    def score(self, x):
+        return len(x) ** {power}
+class Model(Base):
+    def __init__(self, hidden=4):
+        self.hidden = hidden
+    def __call__(self, indices, seed):
+        return [self.score(indices)]
+    def other(self, indices, seed):
+        return [self.hidden]
+class Slotted:
+    __slots__ = ("hidden",)
+    def __init__(self, hidden):
+        self.hidden = hidden
+    def __call__(self, indices, seed):
+        return [self.hidden]
+def made(value):
+    class Made:
+        def __call__(self, indices, seed):
+            return [value]
+    return Made()
+def closed(value):
+    def train(indices, seed):
+        return [value]
+    return train
+def reads_rate(indices, seed): return [RATE]
+def reads_config(indices, seed): return [CONFIG["lr"][0]]
+def in_comprehension(indices, seed): return [RATE for _ in range(2)]
+def by_default(indices, seed, rate={rate}): return [rate]
+def by_keyword(indices, seed, *, rate={rate}): return [rate]
+def calls(indices, seed): return [deeper(indices)]
+@doubled
+def decorated(indices, seed): return [1.0]
+"""
+BEFORE = {"rate": 0.1, "scale": 1.0, "offset": 0, "factor": 2, "power": 1}
+
+
+@pytest.fixture
+def prints(tmp_path, monkeypatch):
+    """Fingerprint of something of the module that the source makes."""
+    monkeypatch.syspath_prepend(tmp_path)
+    count = iter(range(100))
+
+    def of(take, **changes):
+        name = f"trainings_{tmp_path.name.replace('-', '_')}_{next(count)}"
+        text = SOURCE.format(**{**BEFORE, **changes})
+        (tmp_path / f"{name}.py").write_text(text)
+        return fingerprint(take(importlib.import_module(name)))
+
+    return of
+
+
+@pytest.mark.parametrize(
+    ("take", "changes"),
+    [
+        (lambda m: m.reads_rate, {"rate": 0.3}),
+        (lambda m: m.reads_config, {"rate": 0.3}),
+        (lambda m: m.in_comprehension, {"rate": 0.3}),
+        (lambda m: m.by_default, {"rate": 0.3}),
+        (lambda m: m.by_keyword, {"rate": 0.3}),
+        (lambda m: m.calls, {"scale": 2.0}),
+        (lambda m: m.calls, {"offset": 1}),
+        (lambda m: m.decorated, {"factor": 3}),
+        (lambda m: m.Model(), {"power": 2}),
+        (lambda m: m.Model().other, {"power": 2}),
+        (lambda m: functools.partial(m.by_keyword, rate=1), {"rate": 0.3}),
+        (lambda m: functools.lru_cache(m.reads_rate), {"rate": 0.3}),
+        (lambda m: [m.Model()][0], {"power": 2}),
+    ],
+)
+def test_a_change_of_what_train_uses_is_another_train(prints, take, changes):
+    assert prints(take) == prints(take)
+    assert prints(take) != prints(take, **changes)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (lambda m: m.Model(4), lambda m: m.Model(5)),
+        (lambda m: m.Model(4).other, lambda m: m.Model(5).other),
+        (lambda m: m.Model(4).other, lambda m: m.Model(4)),
+        (lambda m: m.Slotted(4), lambda m: m.Slotted(5)),
+        (lambda m: m.made(1), lambda m: m.made(2)),
+        (lambda m: m.closed([1]), lambda m: m.closed([2])),
+        (lambda m: m.closed((1,)), lambda m: m.closed([1])),
+        (lambda m: m.closed({1: 2}), lambda m: m.closed({2: 1})),
+        (lambda m: m.closed({"a", "b"}), lambda m: m.closed({"a", "c"})),
+        (lambda m: m.closed(m.Model(4)), lambda m: m.closed(m.Model(5))),
+        (lambda m: m.closed(np.arange(3)), lambda m: m.closed(np.arange(3.0))),
+        (
+            lambda m: functools.partial(m.closed, 1),
+            lambda m: functools.partial(m.closed, 2),
+        ),
+        (lambda m: m.closed(lambda: 1), lambda m: m.closed(lambda: 2)),
+        (
+            lambda m: m.closed(SGDClassifier(alpha=1)),
+            lambda m: m.closed(SGDClassifier()),
+        ),
+        (lambda m: m.closed(True), lambda m: m.closed(1)),
+    ],
+)
+def test_what_train_holds_tells_it_from_others(prints, one, other):
+    assert prints(one) == prints(one)
+    assert prints(one) != prints(other)
+
+
+def test_what_training_does_not_use_is_no_part_of_it(prints):
+    assert prints(lambda m: m.reads_rate) == prints(lambda m: m.reads_rate, power=3)
+    assert prints(lambda m: m.calls) == prints(lambda m: m.calls, factor=3, rate=2)
+
+
+def test_two_lambdas_of_one_line_are_two():
+    one, other = (lambda i, s: [1.0]), (lambda i, s: [2.0])
+    assert fingerprint(one) != fingerprint(other)
+
+
+def test_an_attribute_of_a_function_counts():
+    def train(indices, seed):
+        return [train.rate]
+
+    train.rate = 0.1
+    before = fingerprint(train)
+    train.rate = 0.2
+    assert fingerprint(train) != before
+
+
+def test_fingerprints_are_the_same_in_every_process(tmp_path):
+    script = tmp_path / "told.py"
+    script.write_text(
+        SOURCE.format(**BEFORE) + "from fstat.ground_truth._fingerprint import "
+        "fingerprint\nprint(fingerprint(closed({'a', 'b', 'c', (1, 2)})))\n"
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, str(script)],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize("place", range(0, 520, 8))
+def test_a_flipped_bit_is_found_or_harmless(tmp_path, place):
+    path = tmp_path / "all-00000001.npz"
+    write(path, np.array([1.5, -2.5]))
+    whole = bytearray(path.read_bytes())
+    whole[place % len(whole)] ^= 1 << place % 7
+    path.write_bytes(bytes(whole))
+    found = read(path)
+    assert found is None or found.tolist() == [1.5, -2.5]
+
+
+def test_what_is_no_run_is_run_again(tmp_path):
+    whole = retrain(noisy_mean, N, [[0]], 4, random_state=0, cache=tmp_path)
+    files = sorted(tmp_path.rglob("*.npz"))
+    name = np.array(files[0].stem)
+    np.savez(files[0], statistics=np.array([np.nan, 1.0]), run=name)
+    files[1].write_bytes(files[2].read_bytes())  # of another run
+    files[3].unlink()
+    os.mkfifo(files[3])  # would never end
+    np.savez(files[4], statistics=np.array([["a"]], dtype=object), run=name)
+    files[5].write_bytes(b"PK\x03\x04" + bytes(100))
+    CALLS.clear()
+    again = retrain(noisy_mean, N, [[0]], 4, random_state=0, cache=tmp_path)
+    assert same(whole, again) and len(CALLS) == 5
+
+
+def test_writers_at_once_leave_whole_files(tmp_path):
+    def work(_):
+        return retrain(noisy_mean, N, [[0]], 6, random_state=0, cache=tmp_path)
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(work, range(4)))
+    assert all(same(found[0], one) for one in found)
+    assert not list(tmp_path.rglob("*.tmp"))
+    CALLS.clear()
+    work(0)
+    assert not CALLS
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_before_training(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("")
+    CALLS.clear()
+    with pytest.raises(
+        ValueError, match="`cache` must be a folder that can be written"
+    ):
+        retrain(noisy_mean, N, [[0]], 2, random_state=0, cache=file)
+    assert not CALLS
+
+
+def test_kept_runs_are_read_from_a_folder_that_cannot_be_written_to(
+    tmp_path, monkeypatch
+):
+    whole = retrain(noisy_mean, N, [[0]], 2, random_state=0, cache=tmp_path)
+
+    def refused(*args, **options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("fstat.ground_truth._cache.tempfile.mkstemp", refused)
+    assert same(whole, retrain(noisy_mean, N, [[0]], 2, random_state=0, cache=tmp_path))
+    with pytest.raises(ValueError, match="Permission denied"):
+        retrain(noisy_mean, N, [[0]], 3, random_state=0, cache=tmp_path)
+
+
+DYING = """
+import os, sys, time
+import numpy as np
+from fstat.ground_truth import retrain
+
+def train(indices, seed):
+    if len(indices) == 18 and not os.path.exists("healed"):
+        time.sleep(1.0)
+        os._exit(1)
+    return np.random.default_rng(seed).normal(size=2)
+
+if __name__ == "__main__":
+    given = {"cache": "runs"} if sys.argv[1] == "kept" else {}
+    print(retrain(train, 20, [[0], [1, 2]], 4, random_state=0, n_jobs=2, **given))
+"""
+
+
+def test_a_dead_worker_is_a_sentence(tmp_path):
+    (tmp_path / "study.py").write_text(DYING)
+
+    def run(how):
+        command = [sys.executable, "study.py", how]
+        return subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+
+    told = run("kept").stderr.splitlines()[-1]
+    kept = len(list((tmp_path / "runs").rglob("*.npz")))
+    assert told == (
+        "RuntimeError: A worker of the pool was killed, perhaps for want of memory: "
+        f"{kept} of 12 runs are kept in `cache`; call again to go on, with smaller "
+        "`n_jobs` if memory is short."
+    )
+    assert 6 <= kept <= 8
+    assert "no runs are kept, since no `cache`" in run("alone").stderr.splitlines()[-1]
+    (tmp_path / "healed").touch()
+    assert run("kept").returncode == 0
+
+
+def test_an_interrupted_study_keeps_its_runs(tmp_path):
+    stop = [5]
+
+    def train(indices, seed):
+        if len(list(tmp_path.rglob("*.npz"))) == stop[0]:
+            raise KeyboardInterrupt
+        return np.random.default_rng(seed).normal(size=2)
+
+    with pytest.raises(KeyboardInterrupt):
+        retrain(train, N, [[0]], 6, random_state=0, cache=tmp_path)
+    assert len(list(tmp_path.rglob("*.npz"))) == 5
 
 
 def test_words_and_layout_do_not_count_in_a_fingerprint(tmp_path, monkeypatch):

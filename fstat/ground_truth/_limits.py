@@ -10,6 +10,7 @@ from ._ranks import FEWEST_RUNS, RankReliability
 from ._resampling import FEWEST_SUBSETS, Comparison
 
 LEAST_RELIABILITY = 0.8  # of ranks, below which they are not corrected
+LEAST_THRESHOLD = 2.0  # in standard errors of the truth, below which no AUROC is given
 LARGEST_ERROR = 0.3  # of the truth's variance, relative, up to which it corrects
 
 
@@ -45,6 +46,14 @@ def _uncorrectable(comparison: Comparison, ranks: RankReliability) -> dict[str, 
             "the variance of the truth without its noise, "
             f"{truth.variance:.2g} +- {truth.error:.2g}, is known too badly to correct "
             "by it; more runs of retraining, or more subsets, would help"
+        )
+    size = comparison.threshold / float(np.median(comparison.error[comparison.known]))
+    if not size >= LEAST_THRESHOLD:
+        found |= dict.fromkeys(
+            ("auroc_above", "auroc_below"),
+            f"the threshold {comparison.threshold:g} is {size:.1f} standard errors of "
+            f"the truth, less than {LEAST_THRESHOLD:g}, so that noise decides which "
+            "pairs are strong; more retraining or a higher threshold would help",
         )
     fewest = min(comparison.runs.P.shape[1], len(comparison.runs.Q))
     for name, reliability in (("spearman", ranks.mu), ("lds", ranks.without)):

@@ -248,7 +248,9 @@ def agreement(
     For the AUROC, wrong labels by the noisy truth would lower it. So pairs have
     probabilities instead of labels, by empirical Bayes: the distribution of the truth
     is deconvolved from its noise [4]_ [5]_, at each place in the order of the estimates
-    by the pairs near it. It is not given where less than one strong pair is expected.
+    by the pairs near it. It errs towards 1/2, by 0.02 where the threshold is 2 to 3
+    standard errors of the truth and less above; below 2 it is not given, nor where less
+    than one strong pair is expected.
 
     There is no correlation over strong pairs alone: pairs that noise lifted over the
     threshold enter, the estimate tells these from strong ones, and so an estimate

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from os import PathLike
 from typing import Any, NamedTuple
 
@@ -14,7 +15,8 @@ from sklearn.utils import check_random_state
 
 from .._validation import FloatArray, option, whole_number
 from ..observations import Observations
-from ._cache import RunCache, digest_of, fingerprint, read, write
+from ._cache import RunCache, digest_of, read, write
+from ._fingerprint import fingerprint
 
 IntArray = NDArray[np.int64]
 Train = Callable[..., ArrayLike]
@@ -76,8 +78,8 @@ def retrain(
         Folder for finished runs, which are not run again: an interrupted study goes
         on, a larger one reuses. Workers on other machines must see it too.
     key : str, default=""
-        Version of whatever `train` uses but does not hold: functions and variables of
-        its module, files, versions of packages. Runs under another key are not reused.
+        Version of what the cache cannot see: files that `train` reads, and data of
+        modules that are not in Python. Runs under another key are not reused.
     verbose : int, default=0
         How much progress joblib prints; 10 or more for every run.
 
@@ -93,7 +95,9 @@ def retrain(
     ValueError
         If a subset is empty, everything, out of range or given twice, numbers of runs
         are below 2, `train` returns no finite array of the same shape each time, or
-        `cache` is given without an int as `random_state`.
+        `cache` is given without an int as `random_state` or cannot be written to.
+    RuntimeError
+        If a worker is killed; finished runs are in the cache.
 
     See Also
     --------
@@ -103,8 +107,10 @@ def retrain(
 
     Notes
     -----
-    In the cache, `train` is known by its source, comments and docstrings apart, and a
-    digest of the data it holds.
+    In the cache, `train` is known by its source, comments and docstrings apart, by the
+    data that it holds (defaults, closure, state), and by the global variables and
+    functions that it uses, followed in the same way. Installed packages are known by
+    their version. Entries that are damaged are run again.
 
     A `train` with a method ``many(indices, seeds)``, which returns the statistics of
     several runs, and a number `at_once` is given so many runs at a time.
@@ -205,15 +211,30 @@ def _finished(
             from ray.util.joblib import register_ray  # type: ignore[import-not-found]
 
             register_ray()
-        with joblib.parallel_config(**options):
-            results = joblib.Parallel(n_jobs=n_jobs, verbose=verbose)(
-                joblib.delayed(_work)(work, [plan[i] for i in stack])
-                for stack in stacks
-            )
+        if work.store is not None:
+            work.store.prepare()
+        calls = [joblib.delayed(_work)(work, [plan[i] for i in s]) for s in stacks]
+        try:
+            with joblib.parallel_config(**options):
+                results = joblib.Parallel(n_jobs=n_jobs, verbose=verbose)(calls)
+        except BrokenProcessPool as error:
+            raise RuntimeError(_died(work, plan)) from error
         for stack, together in zip(stacks, results, strict=True):
             for i, statistics in zip(stack, together, strict=True):
                 found[i] = statistics
     return [statistics for statistics in found if statistics is not None]
+
+
+def _died(work: _Work, plan: list[_Run]) -> str:
+    """Return what happened to the runs when a worker was killed."""
+    found = "A worker of the pool was killed, perhaps for want of memory: "
+    if work.store is None:
+        return found + "no runs are kept, since no `cache` was given."
+    kept = sum(work.kept(run) is not None for run in plan)
+    return found + (
+        f"{kept} of {len(plan)} runs are kept in `cache`; call again to go on, with "
+        "smaller `n_jobs` if memory is short."
+    )
 
 
 def _table(found: list[FloatArray]) -> FloatArray:

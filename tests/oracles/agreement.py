@@ -10,7 +10,7 @@ import numpy as np
 from scipy.stats import rankdata, spearmanr
 
 COMMON = 0.36  # of the variance of a run's statistics: shared by all targets
-EFFECTS = ("normal", "heavy", "few strong", "crossed")
+EFFECTS = ("normal", "heavy", "few strong", "clear or hidden", "crossed")
 ESTIMATES = {"perfect": 1.0, "good": 0.9, "half": 0.5, "none": 0.0, "opposite": -1.0}
 
 
@@ -24,7 +24,7 @@ class World(NamedTuple):
 
 
 def effects(rng, kind, shape):
-    """Draw true mu of unit variance in the population; heavy tails: of the draw."""
+    """Draw true mu of unit variance; with heavy tails, of the draw itself."""
     if kind == "normal":
         return rng.normal(size=shape)
     if kind == "heavy":
@@ -34,6 +34,9 @@ def effects(rng, kind, shape):
         strong = rng.random(shape) < 0.1
         size = np.where(strong, 1.0, 0.1)
         return size * rng.normal(size=shape) / np.sqrt(0.1 + 0.9 * 0.01)
+    if kind == "clear or hidden":  # half of the pairs a hundred times as large
+        size = np.where(rng.random(shape) < 0.5, 1.0, 0.01)
+        return np.sqrt(2) * size * rng.normal(size=shape)
     subset, target = rng.normal(size=(shape[0], 1)), rng.normal(size=(1, shape[1]))
     own = rng.normal(size=shape)
     return np.sqrt(0.4) * subset + np.sqrt(0.1) * target + np.sqrt(0.5) * own
@@ -75,3 +78,47 @@ def known_lds(one):
     x, y = rankdata(one.x, axis=0), rankdata(one.mu, axis=0)
     found = [np.corrcoef(a, b)[0, 1] for a, b in zip(x.T, y.T, strict=True)]
     return float(np.mean(found))
+
+
+def anywhere(rng, kind, r):
+    """Draw a world from the whole domain: 5 to 100 subsets, 4 to 200 runs."""
+    shape = round(log_uniform(rng, 5, 100)), round(log_uniform(rng, 5, 30))
+    runs = round(log_uniform(rng, 4, 200)), round(log_uniform(rng, 4, 200))
+    odds = log_uniform(rng, 0.1 / 0.9, 0.99 / 0.01)
+    return world(rng, kind, shape, runs, odds / (1 + odds), r)
+
+
+def log_uniform(rng, low, high):
+    """Draw a number whose logarithm is uniform."""
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+
+
+# Effects, subsets and targets, runs without and with, reliability.
+COVERED = (
+    ("normal", (5, 10), (20, 40), 0.9),
+    ("normal", (20, 10), (20, 40), 0.9),
+    ("normal", (20, 10), (8, 16), 0.7),
+    ("crossed", (10, 10), (20, 40), 0.9),
+    ("crossed", (40, 10), (20, 40), 0.9),
+    ("few strong", (40, 10), (20, 40), 0.97),
+)
+
+
+def population(kind, n_subsets, r, n_targets=4000):
+    """Return what correlations are over all subsets and targets like these.
+
+    The score over subsets is that of so many subsets, on average over targets.
+    """
+    rng = np.random.default_rng(0)
+    mu = effects(rng, kind, (2000, 500))
+    x = r * mu + np.sqrt(1 - r**2) * effects(rng, kind, mu.shape)
+    found = dict(
+        zip(("pearson", "spearman"), known(World(mu, x, None, None)), strict=True)
+    )
+    groups = n_targets * 10 // n_subsets
+    scores = []
+    for _ in range(groups):
+        mu = effects(rng, kind, (n_subsets, 20))
+        x = r * mu + np.sqrt(1 - r**2) * effects(rng, kind, mu.shape)
+        scores.append(known_lds(World(mu, x, None, None)))
+    return {**found, "lds": float(np.mean(scores))}

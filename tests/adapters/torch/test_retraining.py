@@ -17,7 +17,7 @@ from torch.optim import SGD, AdamW  # noqa: E402
 from torch.optim.lr_scheduler import CosineAnnealingLR  # noqa: E402
 
 from fstat.ground_truth import MultiRunInfluence, agreement, retrain  # noqa: E402
-from fstat.ground_truth._cache import fingerprint  # noqa: E402
+from fstat.ground_truth._fingerprint import fingerprint  # noqa: E402
 from fstat_torch import SingleRunSampler  # noqa: E402
 from fstat_torch.retraining import StackedTrainer, TorchTrainer  # noqa: E402
 
@@ -170,7 +170,7 @@ def test_workers_and_interruptions_change_nothing(tmp_path, monkeypatch):
     finished = TorchTrainer.fit
 
     def dying(self, *given, **options):
-        if len(list(tmp_path.glob("*/*.npy"))) == 5:
+        if len(list(tmp_path.glob("*/*.npz"))) == 5:
             raise KeyboardInterrupt
         return finished(self, *given, **options)
 
@@ -179,7 +179,7 @@ def test_workers_and_interruptions_change_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(TorchTrainer, "fit", dying)
     with pytest.raises(KeyboardInterrupt):
         retrain(train, N, SUBSETS, **options)
-    assert len(list(tmp_path.glob("*/*.npy"))) == 5
+    assert len(list(tmp_path.glob("*/*.npz"))) == 5
     monkeypatch.undo()
     resumed = retrain(train, N, SUBSETS, n_jobs=2, backend="loky", **options)
     for name in ("p", "q", "run", "pair"):
@@ -219,7 +219,7 @@ def test_fingerprint_is_of_values_and_of_what_is_run():
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from test_retraining import trainer, perceptron\n"
-        "from fstat.ground_truth._cache import fingerprint\n"
+        "from fstat.ground_truth._fingerprint import fingerprint\n"
         "from functools import partial; import copy, torch\n"
         "torch.manual_seed(0)\n"
         "print(fingerprint(trainer(partial(copy.deepcopy, perceptron()))))"

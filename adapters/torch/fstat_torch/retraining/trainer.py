@@ -82,8 +82,8 @@ class TorchTrainer:
     same version of torch. For workers, `build` and the other functions must be such
     as can be pickled: of a module, or `functools.partial` of these.
 
-    In the cache of `retrain` a trainer is known by its functions and its data. What
-    the functions call is not followed; change `key` when that changes.
+    In the cache of `retrain` a trainer is known by its functions, what they use, and
+    its data.
 
     Examples
     --------
