@@ -571,7 +571,7 @@ def test_what_is_not_given_says_why():
     assert np.isnan(found["auroc_below"].value)
     assert "less than one pair is expected below -1" in found["auroc_below"].note
     found = agreement(x, truth, threshold=0.5, n_resamples=5, random_state=0)
-    assert "1.2 standard errors of the truth, less than 2" in found["auroc_above"].note
+    assert "standard errors of the truth, less than 2" in found["auroc_above"].note
     found = agreement(np.ones_like(x), truth, n_resamples=5, random_state=0)
     for name in ("pearson", "spearman", "lds"):
         assert found[name].note == "the estimate is the same for all pairs"

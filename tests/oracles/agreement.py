@@ -76,8 +76,9 @@ def known(one):
 def known_lds(one):
     """Return the mean rank correlation over subsets with the noiseless outcome."""
     x, y = rankdata(one.x, axis=0), rankdata(one.mu, axis=0)
-    found = [np.corrcoef(a, b)[0, 1] for a, b in zip(x.T, y.T, strict=True)]
-    return float(np.mean(found))
+    x, y = x - x.mean(axis=0), y - y.mean(axis=0)
+    each = (x * y).sum(axis=0) / np.sqrt((x**2).sum(axis=0) * (y**2).sum(axis=0))
+    return float(each.mean())
 
 
 def anywhere(rng, kind, r):
@@ -104,21 +105,18 @@ COVERED = (
 )
 
 
-def population(kind, n_subsets, r, n_targets=4000):
+def population(kind, n_subsets, r):
     """Return what correlations are over all subsets and targets like these.
 
     The score over subsets is that of so many subsets, on average over targets.
     """
     rng = np.random.default_rng(0)
-    mu = effects(rng, kind, (2000, 500))
-    x = r * mu + np.sqrt(1 - r**2) * effects(rng, kind, mu.shape)
-    found = dict(
-        zip(("pearson", "spearman"), known(World(mu, x, None, None)), strict=True)
-    )
-    groups = n_targets * 10 // n_subsets
-    scores = []
-    for _ in range(groups):
-        mu = effects(rng, kind, (n_subsets, 20))
-        x = r * mu + np.sqrt(1 - r**2) * effects(rng, kind, mu.shape)
-        scores.append(known_lds(World(mu, x, None, None)))
+
+    def drawn(shape):
+        mu = effects(rng, kind, shape)
+        x = r * mu + np.sqrt(1 - r**2) * effects(rng, kind, shape)
+        return World(mu, x, None, None)
+
+    found = dict(zip(("pearson", "spearman"), known(drawn((600, 600))), strict=True))
+    scores = [known_lds(drawn((n_subsets, 200))) for _ in range(200)]
     return {**found, "lds": float(np.mean(scores))}
