@@ -218,7 +218,8 @@ class GaussianTradeOff(TradeOff):
         return self
 
     def _group(self, k: int) -> TradeOff:
-        return GaussianTradeOff(k * self._mu)
+        with np.errstate(over="ignore"):
+            return GaussianTradeOff(k * self._mu)
 
     def _tail_mu(self) -> float:
         return float(self._mu)

@@ -8,6 +8,9 @@ from .._validation import FloatArray, whole_number
 from ._by_level import LevelTradeOff
 from .base import ErrorRates, TradeOff, one_curve
 
+# Each value takes k tests, one after the other.
+_MOST = 1000
+
 
 class GroupTradeOff(LevelTradeOff):
     r"""The trade-off function k neighbours away, made by `TradeOff.group`.
@@ -17,7 +20,8 @@ class GroupTradeOff(LevelTradeOff):
     base : TradeOff
         The trade-off function of neighbours.
     k : int
-        How many neighbours apart.
+        How many neighbours apart, 1 to 1,000: each value takes k tests in turn. Of
+        larger groups, ``GaussianTradeOff(f.tightest_mu()).group(k)`` is a lower bound.
 
     Notes
     -----
@@ -44,7 +48,7 @@ class GroupTradeOff(LevelTradeOff):
     k: int
 
     def __init__(self, base: TradeOff, k: int) -> None:
-        self._set(base=one_curve(base, "base"), k=whole_number(k, "k", 1))
+        self._set(base=one_curve(base, "base"), k=whole_number(k, "k", 1, _MOST))
 
     def _test_of_level(self, alpha: FloatArray, specificity: FloatArray) -> ErrorRates:
         power, beta = alpha, specificity
