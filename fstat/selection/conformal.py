@@ -32,7 +32,7 @@ class References(NamedTuple):
     def within(self, group: NDArray[np.intp]) -> References:
         """Return those of a group of pairs, without those that have no score."""
         chosen = ~np.isnan(self.scores)
-        if self.mask is not None:
+        if self.mask is not None and len(group) < len(self.mask):
             chosen &= np.isin(self.number, group)
         return References(self.mask, self.scores[chosen], self.number[chosen])
 

@@ -331,7 +331,7 @@ def _theoretical(
     groups = groups_of(labels, len(pairs.score))
     family = ~np.isnan(pairs.score)
     undecided = family & np.isnan(pvalues)
-    counted = np.where(undecided, 1.0, pvalues)
+    counted = np.where(family, np.where(undecided, 1.0, pvalues), np.nan)
     other = {"greater": below, "less": above}.get(asked.alternative)
     selection = _decided(
         pairs,
