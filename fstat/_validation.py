@@ -305,8 +305,9 @@ def indices(value: ArrayLike, name: str, n: int) -> IntArray:
 def is_finite(array: FloatArray) -> bool:
     """Return whether values are surely finite; False may be said of huge ones, too."""
     flat = array.ravel(order="K")
-    # One pass without a temporary, of which not even an overflow warns.
-    return math.isfinite(np.dot(flat, flat))
+    # One pass without a temporary.
+    with np.errstate(over="ignore", invalid="ignore"):
+        return math.isfinite(np.dot(flat, flat))
 
 
 def no_infinity(array: FloatArray, name: str) -> None:

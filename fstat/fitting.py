@@ -7,12 +7,13 @@ observations belong together; variances follow.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ._units import ROUNDING, Exponents, column_exponents, in_units, scale_in_units
 from ._validation import FloatArray, no_infinity
 from .intervals import (
     Covariance,
@@ -21,6 +22,7 @@ from .intervals import (
     cluster_covariance,
     effective_size,
     independent_covariance,
+    inflated,
     observed_weight,
     serial_covariance,
     squares_inflation,
@@ -35,8 +37,10 @@ from .methods import (
     estimate_rank,
     estimate_supremum,
     known_scale_index,
+    merge_ties,
     moderate,
     nan_variance,
+    no_difference,
     pool,
     pooled_index,
     shrunk_rank_error,
@@ -51,12 +55,31 @@ METHODS: dict[str, Callable[..., Estimate]] = {
 
 
 class Part(NamedTuple):
-    """Some of the pairs, dense, with the clusters of their rows."""
+    """Some of the pairs, dense, with the clusters of their rows.
+
+    Observations are in units of ``2**exponent``.
+    """
 
     pairs: NDArray[np.intp] | slice
     P: FloatArray
     Q: FloatArray
     labels: Labels | None = None
+    exponent: Exponents = np.zeros(1, dtype=np.intp)
+
+    def ready(self, design: Design, method: str) -> Part:
+        """Return the observations that count, in units of their own size.
+
+        Values that are equal to within rounding are made equal for the methods that
+        look at their order.
+        """
+        no_infinity(self.P, "P")
+        no_infinity(self.Q, "Q")
+        P, Q = design.together(self.P, self.Q)
+        exponent = column_exponents(P, Q)
+        P, Q = in_units(P, exponent), in_units(Q, exponent)
+        if method != "moments":
+            P, Q = merge_ties(P, Q)
+        return self._replace(P=P, Q=Q, exponent=exponent)
 
 
 @dataclass(frozen=True)
@@ -114,7 +137,7 @@ class Fit:
     n_P, n_Q : ndarray
         Numbers of observations.
     units_P, units_Q : ndarray
-        Numbers of independent units: a separation says as much as they do.
+        Numbers of independent units: rows, clusters, or effective rows of a series.
     separated : ndarray
         1 where P and Q do not overlap and the method has no finite estimate.
     slope : ndarray
@@ -151,6 +174,13 @@ class Fit:
         """Sampling error of `mu`."""
         return SamplingError(self.constant, self.linear, self.quadratic, self.df)
 
+    def of_series(self, inflation: FloatArray, paired: bool) -> Fit:
+        """Return the fit with the error of series instead of independent rows."""
+        fewer = np.minimum(self.n_P, self.n_Q)
+        error, of_mean = inflated(self.error, fewer, inflation[0], inflation[1], paired)
+        units_P, units_Q = self.n_P / of_mean, self.n_Q / of_mean
+        return replace(self, **vars(error), units_P=units_P, units_Q=units_Q)
+
 
 def fit_part(part: Part, method: str, design: Design, scale: object = None) -> Fit:
     """Return what a method learns of some pairs, by its influence values.
@@ -158,7 +188,7 @@ def fit_part(part: Part, method: str, design: Design, scale: object = None) -> F
     Parameters
     ----------
     part : Part
-        Samples of the pairs.
+        Samples of the pairs, ready.
     method : {"moments", "rank", "binormal", "quantile"}
         Name of the method.
     design : Design
@@ -171,22 +201,21 @@ def fit_part(part: Part, method: str, design: Design, scale: object = None) -> F
     Fit
         One value a pair of `part`.
     """
-    no_infinity(part.P, "P")
-    no_infinity(part.Q, "Q")
-    P, Q = design.together(part.P, part.Q)
+    P, Q = part.P, part.Q
     if scale is None:
         estimate = METHODS[method](P, Q)
     else:
-        estimate = estimate_moments(P, Q, scale=np.asarray(scale, dtype=float))
+        estimate = estimate_moments(
+            P, Q, scale=scale_in_units(np.asarray(scale, dtype=float), part.exponent)
+        )
     seen = ~np.isnan(P), ~np.isnan(Q)
     error, units = _sampling_error(estimate, seen, part.labels, design)
     if design.dependence == "serial" and estimate.scale_of_P is not None:
         error = _towards_normal_series(error, P, Q, units, design)
     if method == "rank" and not design.paired and design.dependence == "independent":
         error = shrunk_rank_error(estimate, seen)
-    if design.dependence == "serial":
-        # Separation along a drifting series may be one event.
-        units = np.ones_like(estimate.n), np.ones_like(estimate.n)
+    if method == "moments" and design.paired:
+        error.constant[no_difference(P, Q)] = np.nan
     return Fit(
         estimate.mu, error.constant, error.linear, error.quadratic, error.df,
         estimate.n, estimate.m, *units, estimate.separated.astype(float),
@@ -241,12 +270,9 @@ def fit_summary(
     return fit, None if paired else t
 
 
-def fit_supremum(part: Part, design: Design, floor: float) -> Fit:
+def fit_supremum(part: Part, floor: float) -> Fit:
     """Return the tightest mu of some pairs, without a sampling error."""
-    no_infinity(part.P, "P")
-    no_infinity(part.Q, "Q")
-    P, Q = design.together(part.P, part.Q)
-    found = estimate_supremum(P, Q, floor=floor)
+    found = estimate_supremum(part.P, part.Q, floor=floor)
     fit = Fit.empty(len(found.mu))
     fit.mu, fit.n_P, fit.n_Q = found.mu, found.n, found.m
     return fit
@@ -265,7 +291,10 @@ def _sampling_error(
         of_P.append(estimate.scale_of_P)
         of_Q.append(estimate.scale_of_Q)
     found = design.covariance(of_P, of_Q, seen, labels)
-    constant = np.where(found.values[0][0] > 0, found.values[0][0], np.nan)
+    # What is left of sums that cancel is rounding.
+    size = np.abs(of_P[0]).sum(axis=0) + np.abs(of_Q[0]).sum(axis=0)
+    varies = found.values[0][0] > (ROUNDING * size) ** 2
+    constant = np.where(varies, found.values[0][0], np.nan)
     linear, quadratic = np.zeros_like(constant), np.zeros_like(constant)
     if len(of_P) > 1:
         linear, quadratic = -2 * found.values[0][1], found.values[1][1]
@@ -297,7 +326,8 @@ def _towards_normal_series(
         average = (nan_variance(P, n) + nan_variance(Q, m)) / 2
         if design.paired:
             together = nan_variance(P + Q, n) - 2 * average
-            share = (together / 2) ** 2 / (nan_variance(P, n) * nan_variance(Q, n))
+            product = nan_variance(P, n) * nan_variance(Q, n)
+            share = np.where(product > 0, (together / 2) ** 2 / product, 0.0)
             normal = normal + 4 * share * np.sqrt(of_P * of_Q)
         few = n if design.long_run == "ar1" else np.minimum(*effective)
         weight = observed_weight(few.astype(float))

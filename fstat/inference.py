@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from scipy.special import ndtri, stdtr
+from numpy.typing import NDArray
 
 from ._validation import FloatArray
-from .fitting import Fit, Part
+from .fitting import Design, Fit, Part
 from .intervals import (
+    BURN_IN,
     BootstrapDistribution,
     ConfidenceInterval,
     log_noncentral_t,
@@ -23,6 +24,7 @@ from .intervals import (
     separation_bound,
     separation_chance,
     sequence_interval,
+    sequence_pvalue,
 )
 from .methods import estimate_supremum, supremum_pvalue
 
@@ -42,7 +44,7 @@ class Asymptotic:
     """Student's t with the sampling error at each hypothetical mu."""
 
     fit: Fit
-    paired: bool
+    design: Design
 
     def interval(self, level: float) -> ConfidenceInterval:
         """Return every mu that the test does not reject."""
@@ -50,8 +52,7 @@ class Asymptotic:
         apart = self.fit.separated > 0
         if not apart.any():
             return ConfidenceInterval(low, high)
-        n, m = self.fit.units_P[apart], self.fit.units_Q[apart]
-        bound = separation_bound(n, m, level, self.paired)
+        bound = separation_bound(*self._units(apart), level, self.design.paired)
         right = self.fit.mu[apart] > 0
         low, high = np.array(low), np.array(high)
         low[apart] = np.where(right, bound, -np.inf)
@@ -65,14 +66,23 @@ class Asymptotic:
         if not apart.any():
             return pvalue
         right = self.fit.mu[apart] > 0
-        n, m = self.fit.units_P[apart], self.fit.units_Q[apart]
-        chance = separation_chance(n, m, np.where(right, null, -null), self.paired)
+        chance = separation_chance(
+            *self._units(apart), np.where(right, null, -null), self.design.paired
+        )
         if alternative == "two-sided":
             pvalue[apart] = np.minimum(2 * chance, 1.0)
         else:
             agrees = right == (alternative == "greater")
             pvalue[apart] = np.where(agrees, chance, 1.0)
         return pvalue
+
+    def _units(self, apart: NDArray[np.bool_]) -> tuple[FloatArray, FloatArray]:
+        """Return how many independent units are separated."""
+        units = self.fit.units_P[apart], self.fit.units_Q[apart]
+        if self.design.dependence != "serial":
+            return units
+        # Separation along a drifting series may be one event.
+        return np.ones_like(units[0]), np.ones_like(units[1])
 
 
 @dataclass(frozen=True)
@@ -107,17 +117,29 @@ class Exact:
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """Bias-corrected and accelerated quantiles of resamples."""
+    """Bias-corrected and accelerated quantiles of resamples.
+
+    Resamples of separated samples are separated, too, and say nothing: the answer is
+    then that of `Asymptotic`.
+    """
 
     draws: BootstrapDistribution
+    otherwise: Asymptotic
 
     def interval(self, level: float) -> ConfidenceInterval:
         """Return BCa intervals."""
-        return self.draws.interval(level)
+        apart = self.otherwise.fit.separated > 0
+        ends = self.draws.interval(level), self.otherwise.interval(level)
+        low, high = (np.where(apart, b, a) for a, b in zip(*ends, strict=True))
+        return ConfidenceInterval(low, high)
 
     def pvalue(self, null: float, alternative: str) -> FloatArray:
         """Return the least error at which the interval leaves out the null."""
-        return self.draws.pvalue(null, alternative)
+        return np.where(
+            self.otherwise.fit.separated > 0,
+            self.otherwise.pvalue(null, alternative),
+            self.draws.pvalue(null, alternative),
+        )
 
 
 @dataclass(frozen=True)
@@ -129,17 +151,17 @@ class Sequence:
 
     @property
     def _n(self) -> FloatArray:
+        """Numbers of observations, 0 for those from which nothing can be said yet."""
+        enough = np.minimum(self.fit.units_P, self.fit.units_Q) >= BURN_IN
         with np.errstate(divide="ignore"):
-            return 2 / (1 / self.fit.n_P + 1 / self.fit.n_Q)
+            n = 2 / (1 / self.fit.n_P + 1 / self.fit.n_Q)
+        return np.where(enough & ~(self.fit.separated > 0), n, 0.0)
 
     def interval(self, level: float) -> ConfidenceInterval:
         """Return the sequence's interval at this number of observations."""
-        mu = self.fit.mu
-        low, high = sequence_interval(mu, self.fit.error, self._n, level, self.rho)
-        open_ended = self.fit.separated > 0
-        return ConfidenceInterval(
-            np.where(open_ended, -np.inf, low), np.where(open_ended, np.inf, high)
-        )
+        ends = sequence_interval(self.fit.mu, self.fit.error, self._n, level, self.rho)
+        low, high = (np.where(np.isnan(self.fit.mu), np.nan, end) for end in ends)
+        return ConfidenceInterval(low, high)
 
     def pvalue(self, null: float, alternative: str) -> FloatArray:
         """Return p-values that hold at all times at once.
@@ -147,14 +169,8 @@ class Sequence:
         One-sided ones are no smaller than two-sided ones: the mixture behind the
         sequence looks both ways.
         """
-        mu, n = self.fit.mu, self._n
-        with np.errstate(invalid="ignore", divide="ignore"):
-            t = np.abs(mu - null) / np.sqrt(self.fit.error.variance(null, mu))
-            df = np.where(np.isinf(self.fit.df), 1e9, self.fit.df)
-            z = -ndtri(stdtr(df, -t))
-            log_miss = (np.log1p(n / self.rho) - z**2 * n / (n + self.rho)) / 2
-        pvalue = np.minimum(np.exp(np.minimum(log_miss, 0.0)), 1.0)
-        pvalue = np.where(self.fit.separated > 0, 1.0, pvalue)
+        mu = self.fit.mu
+        pvalue = sequence_pvalue(mu, self.fit.error, self._n, null, self.rho)
         pvalue = np.where(np.isnan(mu), np.nan, pvalue)
         return _one_sided(pvalue, mu, null, alternative)
 

@@ -13,6 +13,7 @@ from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
 from ._samples import by_pair, columns_of, index_of, pair_names, samples
+from ._units import scale_in_units
 from ._validation import (
     FloatArray,
     confidence,
@@ -27,9 +28,11 @@ from .empirical import levy_distance
 from .fitting import METHODS, Design, Fit, Part, fit_part, fit_summary, fit_supremum
 from .inference import Asymptotic, Band, Bootstrap, Exact, Inference, Sequence
 from .intervals import (
+    SERIAL_FLOOR,
     BootstrapDistribution,
     ConfidenceInterval,
     Labels,
+    RunningAutocorrelation,
     bootstrap_distribution,
     cluster_labels,
     normal_mixture_rho,
@@ -125,8 +128,8 @@ class FInfluence(BaseEstimator):
     n_resamples : int, default=1999
         Resamples of the bootstrap.
     optimal_at : int, default=200
-        Number of observations at which the sequence is narrowest; to be chosen before
-        the observations are seen.
+        Number of observations at which a 95 % sequence is narrowest; to be chosen
+        before the observations are seen.
     alpha_min : float, default=0.01
         Least type I and type II error at which `"supremum"` compares the curves: the
         tightest mu often grows without end towards smaller ones.
@@ -516,8 +519,11 @@ class FInfluence(BaseEstimator):
             )
         p, q = samples(P, Q, self.paired, self.__dict__.get("_columns"))
         p, q = p.reshape(len(p), -1), q.reshape(len(q), -1)
-        p, q = Design(self.paired).together(p, q)
-        estimate = METHODS[self.method](p, q, **self._method_options())
+        part = Part(slice(None), p, q).ready(Design(self.paired), self.method)
+        options = self._method_options()
+        if "scale" in options:
+            options["scale"] = scale_in_units(options["scale"], part.exponent)
+        estimate = METHODS[self.method](part.P, part.Q, **options)
         return estimate.of_P, estimate.of_Q
 
     def _method_options(self) -> dict[str, Any]:
@@ -731,20 +737,25 @@ class FInfluence(BaseEstimator):
 
     def _fit_parts(self, parts: Iterator[Part]) -> None:
         """Fit part by part: all observations at once may not fit into memory."""
-        by_sums = self.method == "moments" and self.dependence == "independent"
+        by_sums = self._by_sums()
         fit, summary = Fit.empty(self._n_pairs), MomentSummary.empty(self._n_pairs)
         resampled = self.interval == "bootstrap"
         draws = BootstrapDistribution.empty(
             self.n_resamples, self._n_pairs if resampled else 0
         )
         kept, checked = [], []
+        inflation = np.ones((2, self._n_pairs))
         for part in parts:
             if by_sums:
                 tables = self._table(part.P, part.Q)
                 summary.put(part.pairs, self._summary_of(tables))
-                if isinstance(part.pairs, slice):
+                if self.dependence == "serial":
+                    inflation[:, part.pairs] = self._inflation(part)
+                elif isinstance(part.pairs, slice):
                     self._tables = tables
-            else:
+            if not by_sums or resampled or self._checks_limit():
+                part = part.ready(self._design, self.method)
+            if not by_sums:
                 fit.put(part.pairs, self._fit_part(part))
             if self.method == "supremum":
                 kept.append(part)
@@ -753,27 +764,45 @@ class FInfluence(BaseEstimator):
             if self._checks_limit():
                 checked.append((part.pairs, self._goodness_of_fit(part)))
         if by_sums:
-            self._finish_sums(summary)
+            self._finish_sums(summary, inflation)
         else:
-            self._publish(fit, self._asymptotic(fit))
+            self._publish(fit, Asymptotic(fit, self._design))
         if self.method == "supremum":
             self._infer(Band(self._fit, tuple(kept), self.alpha_min))
         if resampled:
-            self._infer(Bootstrap(draws))
-            self.stderr_ = self._out(draws.stderr)
+            self._publish_draws(draws)
         self.goodness_of_fit_ = GoodnessOfFit.joined(checked) if checked else None
+
+    def _by_sums(self) -> bool:
+        """Return whether sums of powers tell all, as they do of watched series, too."""
+        watched = self.dependence == "serial" and self.interval == "sequence"
+        by_rows = self.dependence == "independent" or watched
+        return self.method == "moments" and by_rows
+
+    def _inflation(self, part: Part) -> FloatArray:
+        """Return the inflation of P and Q by autocorrelation."""
+        P, Q = self._design.together(part.P, part.Q)
+        inflation = []
+        if self._design.paired:
+            P, Q = P + Q, Q - P
+        for values in (P, Q):
+            running = RunningAutocorrelation(values.shape[1])
+            running.update(values)
+            inflation.append(running.inflation(SERIAL_FLOOR))
+        return np.stack(inflation)
 
     def _fit_part(self, part: Part) -> Fit:
         if self.method == "supremum":
-            return fit_supremum(part, self._design, self.alpha_min)
+            return fit_supremum(part, self.alpha_min)
         return fit_part(part, self.method, self._design, self._scale_of(part))
 
     def _resample(self, part: Part) -> BootstrapDistribution:
         """Return the bootstrap distribution of the pairs, NaN for those too small."""
-        P, Q = self._design.together(part.P, part.Q)
+        P, Q = part.P, part.Q
         scale, options = self._scale_of(part), self._method_options()
         if scale is not None:
             # Resamples are further columns, for which one scale must do.
+            scale = scale_in_units(scale, part.exponent)
             P, Q, options = P / scale, Q / scale, {"scale": 1.0}
 
         def estimate(P: FloatArray, Q: FloatArray) -> Estimate:
@@ -785,9 +814,9 @@ class FInfluence(BaseEstimator):
         enough = (
             np.minimum(*(np.count_nonzero(~np.isnan(x), axis=0) for x in (P, Q))) > 1
         )
-        found = estimate(P[:, enough], Q[:, enough])
         draws = BootstrapDistribution.empty(self.n_resamples, P.shape[1])
         if enough.any():
+            found = estimate(P[:, enough], Q[:, enough])
             some = bootstrap_distribution(
                 P[:, enough],
                 Q[:, enough],
@@ -813,7 +842,12 @@ class FInfluence(BaseEstimator):
             part.P, part.Q, paired=self._design.paired, n_draws=_DRAWS
         )
 
-    def _finish_sums(self, summary: MomentSummary, streaming: bool = False) -> None:
+    def _finish_sums(
+        self,
+        summary: MomentSummary,
+        inflation: FloatArray | None = None,
+        streaming: bool = False,
+    ) -> None:
         few = (summary.n_P < 1) | (summary.n_Q < 1)
         fit, t = fit_summary(
             summary,
@@ -822,13 +856,24 @@ class FInfluence(BaseEstimator):
             equal_var=self.equal_var,
             moderated=bool(self.shrinkage) and not (streaming and few.all()),
         )
+        if self.dependence == "serial" and inflation is not None:
+            fit = fit.of_series(inflation, self._design.paired)
         if t is None or self.interval == "asymptotic":
-            self._publish(fit, self._asymptotic(fit))
+            self._publish(fit, Asymptotic(fit, self._design))
         else:
             self._publish(fit, Exact(fit, t))
 
-    def _asymptotic(self, fit: Fit) -> Asymptotic:
-        return Asymptotic(fit, self._design.paired)
+    def _publish_draws(self, draws: BootstrapDistribution) -> None:
+        """Take intervals from resamples, NaN where too few of them have an estimate."""
+        unknown = np.isnan(self._fit.mu)
+        apart = self._fit.separated > 0
+        share = np.mean(~np.isnan(draws.draws), axis=0)
+        told = (share > 0.5) & (draws.stderr > 0) & ~np.isnan(draws.interval().low)
+        same = ~unknown & ~apart & ~told
+        draws.draws[:, unknown | apart | same] = np.nan
+        self._unmet.append((same, "resamples that differ, and surround the estimate"))
+        self._infer(Bootstrap(draws, Asymptotic(self._fit, self._design)))
+        self.stderr_ = self._out(draws.stderr)
 
     def _table(self, P: FloatArray, Q: FloatArray) -> list[CentralSums]:
         if self._design.paired:
@@ -847,11 +892,12 @@ class FInfluence(BaseEstimator):
         return np.asarray(self._scale[part.pairs])
 
     def _publish(self, fit: Fit, inference: Inference) -> None:
-        least = 1 if self.shrinkage else 2
-        few = (fit.n_P < least) | (fit.n_Q < least)
-        known = self.method == "supremum" or fit.constant > 0
+        few, enough = self._too_few(fit)
+        known = fit.constant > 0
+        if self.method == "supremum":
+            known = ~np.isnan(fit.mu)
         flat = ~few & ~known & ~(fit.separated > 0)
-        self._unmet = (few, flat, least)
+        self._unmet = [(few, enough), (flat, self._spread())]
         fit.separated = np.where(few, 0.0, fit.separated)
         unknown = few | flat
         fit.mu = np.where(unknown, np.nan, fit.mu)
@@ -870,23 +916,35 @@ class FInfluence(BaseEstimator):
             inference = Sequence(fit, normal_mixture_rho(self.optimal_at))
         self._infer(inference)
 
+    def _too_few(self, fit: Fit) -> tuple[NDArray[np.bool_], str]:
+        """Return where there are too few observations or clusters, and what is due."""
+        serial, clustered = (self.dependence == x for x in ("serial", "clustered"))
+        least = 1 if self.shrinkage else 3 if serial else 2
+        few = np.minimum(fit.n_P, fit.n_Q) < least
+        if clustered:
+            few |= np.minimum(fit.units_P, fit.units_Q) < 2
+        enough = f"at least {least} observation" + "s" * (least > 1)
+        return few, enough + " of 2 clusters" * clustered
+
+    def _spread(self) -> str:
+        if self.method == "supremum":
+            return "an order (neither is the larger one)"
+        if self.method == "binormal":
+            return "a spread and overlap, or the likelihood has no maximum"
+        return "a spread (all values, or all differences, are the same)"
+
     def _infer(self, inference: Inference) -> None:
         self._inference = inference
         self.pvalue_ = self._out(inference.pvalue(0.0, "two-sided"))
 
     def _report(self) -> None:
         """Raise for one pair, warn with a count for many, that cannot be estimated."""
-        few, flat, least = self._unmet
-        enough = f"at least {least} observation" + "s" * (least > 1)
-        spread = "a spread (all values, or all differences, are the same)"
-        if self.method == "binormal":
-            spread = "a spread and overlap, or the likelihood has no maximum"
-        if not self._shape and (few | flat).any():
-            self._forget()
-            if few.any():
-                raise ValueError(f"`P` and `Q` must each hold {enough}, got fewer.")
-            raise ValueError(f"`P` and `Q` must have {spread}.")
-        for unmet, need in ((few, enough), (flat, spread)):
+        for unmet, need in self._unmet:
+            if unmet.any() and not self._shape:
+                self._forget()
+                if need.startswith("at least"):
+                    raise ValueError(f"`P` and `Q` must each hold {need}, got fewer.")
+                raise ValueError(f"`P` and `Q` must have {need}.")
             if unmet.any():
                 warnings.warn(
                     f"{int(unmet.sum())} of {unmet.size} pairs got NaN: `P` and `Q` of "

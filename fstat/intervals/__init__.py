@@ -8,6 +8,7 @@ from .draws import BootstrapDistribution
 from .exact import noncentral_t_interval, separation_bound, separation_chance
 from .independent import independent_covariance
 from .noncentral_t import log_noncentral_t, noncentrality
+from .running import RunningAutocorrelation, inflated
 from .sampling_error import (
     ConfidenceInterval,
     SamplingError,
@@ -15,12 +16,15 @@ from .sampling_error import (
     welch_df,
 )
 from .sequence import (
+    BURN_IN,
     bernoulli_upper_bound,
     normal_mixture_boundary,
     normal_mixture_rho,
     sequence_interval,
+    sequence_pvalue,
     threshold_lower_bound,
 )
+from .serial import FLOOR as SERIAL_FLOOR
 from .serial import (
     effective_size,
     serial_covariance,
@@ -28,10 +32,13 @@ from .serial import (
 )
 
 __all__ = [
+    "BURN_IN",
+    "SERIAL_FLOOR",
     "BootstrapDistribution",
     "ConfidenceInterval",
     "Covariance",
     "Labels",
+    "RunningAutocorrelation",
     "SamplingError",
     "bernoulli_upper_bound",
     "block_length",
@@ -41,6 +48,7 @@ __all__ = [
     "cluster_labels",
     "effective_size",
     "independent_covariance",
+    "inflated",
     "log_noncentral_t",
     "noncentral_t_interval",
     "noncentrality",
@@ -50,6 +58,7 @@ __all__ = [
     "separation_bound",
     "separation_chance",
     "sequence_interval",
+    "sequence_pvalue",
     "serial_covariance",
     "squares_inflation",
     "threshold_lower_bound",

@@ -130,8 +130,9 @@ class BootstrapDistribution:
         Returns
         -------
         ndarray of shape (n_pairs,)
-            P-values; two-sided ones are no less than two over the number of draws,
-            since no draw beyond the null is no proof that there are none.
+            P-values, NaN where the interval is; two-sided ones are no less than two
+            over the number of draws, since no draw beyond the null is no proof that
+            there are none.
         """
         count = np.sum(~np.isnan(self.draws), axis=0)
         below = np.sum(self.draws < null, axis=0)
@@ -142,7 +143,7 @@ class BootstrapDistribution:
             bias = self._bias()
             beyond = ndtri(share) - bias
             # The BCa quantile is bias + w / (1 - a w) at w = bias + z: solved for z.
-            z = beyond / (1 + self.acceleration * beyond) - bias
+            z = _past_pole(beyond, 1 + self.acceleration * beyond) - bias
         less, greater = ndtr(-z), ndtr(z)
         if alternative == "two-sided":
             pvalue = np.minimum(2 * np.minimum(less, greater), 1.0)
@@ -155,12 +156,19 @@ class BootstrapDistribution:
         at_most = np.sum(self.draws <= self.estimate, axis=0)
         with np.errstate(invalid="ignore", divide="ignore"):
             share = (below + at_most) / (2 * np.sum(~np.isnan(self.draws), axis=0))
-            return np.asarray(ndtri(share))
+            inside = (share > 0) & (share < 1)
+            return np.where(inside, ndtri(share), np.nan)
 
     def _corrected(self, z: FloatArray) -> FloatArray:
         bias = self._bias()
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.asarray(bias + (bias + z) / (1 - self.acceleration * (bias + z)))
+        moved = bias + z
+        return bias + _past_pole(moved, 1 - self.acceleration * moved)
+
+
+def _past_pole(z: FloatArray, divisor: FloatArray) -> FloatArray:
+    """Return ``z / divisor``, infinite where z lies beyond the divisor's zero."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(divisor > 0, z / divisor, np.sign(z) * np.inf)
 
 
 def _quantiles(draws: FloatArray, probability: FloatArray) -> FloatArray:

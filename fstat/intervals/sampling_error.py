@@ -138,7 +138,9 @@ def welch_df(
 ) -> FloatArray:
     """Return Welch and Satterthwaite's degrees of freedom of a sum of variances."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray((one + two) ** 2 / (one**2 / df_one + two**2 / df_two))
+        share_one = np.where(one > 0, (one / (one + two)) ** 2 / df_one, 0.0 * one)
+        share_two = np.where(two > 0, (two / (one + two)) ** 2 / df_two, 0.0 * two)
+        return np.asarray(1 / (share_one + share_two))
 
 
 def _student_cdf(df: FloatArray, t: FloatArray) -> FloatArray:

@@ -16,6 +16,7 @@ from scipy.special import (
     lambertw,
     ndtr,
     ndtri,
+    stdtr,
     stdtrit,
     xlog1py,
     xlogy,
@@ -23,6 +24,8 @@ from scipy.special import (
 
 from .._validation import FloatArray, confidence, numeric
 from .sampling_error import ConfidenceInterval, SamplingError
+
+BURN_IN = 20.0  # (effective) observations from which asymptotic sequences hold
 
 
 def normal_mixture_rho(variance: float, level: float = 0.95) -> float:
@@ -138,7 +141,8 @@ def sequence_interval(
     error : SamplingError
         Their sampling error.
     n : ndarray of shape (n_pairs,)
-        Numbers of observations; of unpaired samples ``2 / (1 / n + 1 / m)``.
+        Numbers of observations; of unpaired samples ``2 / (1 / n + 1 / m)``. Ends
+        are infinite where it is 0.
     level : float
         Confidence level.
     rho : float
@@ -166,7 +170,39 @@ def sequence_interval(
             wider * error.quadratic,
             np.full_like(bound, np.inf),
         )
-        return widened.interval(estimate, level)
+        low, high = widened.interval(estimate, level)
+    return ConfidenceInterval(
+        np.where(n > 0, low, -np.inf), np.where(n > 0, high, np.inf)
+    )
+
+
+def sequence_pvalue(
+    estimate: FloatArray,
+    error: SamplingError,
+    n: FloatArray,
+    null: float,
+    rho: float,
+) -> FloatArray:
+    """Return the least error at which `sequence_interval` leaves out a value.
+
+    Parameters
+    ----------
+    estimate, error, n, rho
+        As for `sequence_interval`.
+    null : float
+        Hypothetical mu.
+
+    Returns
+    -------
+    ndarray of shape (n_pairs,)
+        P-values that hold at all times at once; 1 where `n` is 0.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        t = np.abs(estimate - null) / np.sqrt(error.variance(null, estimate))
+        df = np.where(np.isinf(error.df), 1.0, error.df)
+        z = np.where(np.isinf(error.df), t, -ndtri(stdtr(df, -t)))
+        log_miss = (np.log1p(n / rho) - z**2 * n / (n + rho)) / 2
+    return np.where(n > 0, np.exp(np.minimum(log_miss, 0.0)), 1.0)
 
 
 def bernoulli_upper_bound(

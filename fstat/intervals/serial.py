@@ -194,7 +194,7 @@ def _block(
         values, df = estimator[method](series, n)
         apart = [n / (n - 1) * np.sum(x**2, axis=0) for x in series]
         values = _not_below(values, [floor * v for v in apart])
-        size = n * apart[0] / values[0][0]
+        size = np.where(apart[0] > 0, n * apart[0] / values[0][0], n)
     few = n < 3
     values = [[np.where(few, np.nan, v) for v in row] for row in values]
     return values, np.where(few, np.nan, df), np.where(few, np.nan, size)

@@ -25,9 +25,14 @@ from ..methods.moments import (
     summarise_independent,
     summarise_paired,
 )
-from .running import RunningAutocorrelation
+from .running import RunningAutocorrelation, inflated
 from .sampling_error import ConfidenceInterval, SamplingError
-from .sequence import normal_mixture_boundary, normal_mixture_rho, sequence_interval
+from .sequence import (
+    BURN_IN,
+    normal_mixture_boundary,
+    normal_mixture_rho,
+    sequence_interval,
+)
 from .serial import FLOOR
 
 
@@ -56,8 +61,8 @@ class ConfidenceSequence:
         statistic: given the past, each difference less its mean is sub-Gaussian with
         this standard deviation. Then the sequence is exact, from the first
         observation on [1]_; otherwise it is asymptotic [2]_.
-    optimal_at : float, default=300
-        Number of observations at which intervals are to be narrowest.
+    optimal_at : float, default=200
+        Number of observations at which 95 % intervals are to be narrowest.
     burn_in : float, default=20
         Intervals are infinite until there are so many (effective) observations of
         both P and Q, unless the sequence is exact.
@@ -99,7 +104,7 @@ class ConfidenceSequence:
     ...     if low > 0:
     ...         break
     >>> step, low.round(2), high.round(2)
-    (29, array([0.01]), array([0.66]))
+    (25, array([0.01]), array([0.66]))
     """
 
     def __init__(
@@ -110,8 +115,8 @@ class ConfidenceSequence:
         dependence: str = "independent",
         scale: float | ArrayLike | None = None,
         subgaussian: float | ArrayLike | None = None,
-        optimal_at: float = 300,
-        burn_in: float = 20,
+        optimal_at: float = 200,
+        burn_in: float = BURN_IN,
         running_intersection: bool = False,
     ) -> None:
         self._level = confidence(confidence_level)
@@ -127,7 +132,7 @@ class ConfidenceSequence:
                 "dependence='independent'."
             )
         variance = number(optimal_at, "optimal_at", "(0, inf)")
-        self._rho = normal_mixture_rho(variance, self._level)
+        self._rho = normal_mixture_rho(variance)
         self._burn_in = number(burn_in, "burn_in", "[2, inf)")
         self._intersecting = flag(running_intersection, "running_intersection")
         self._shape: tuple[int, ...] | None = None
@@ -183,7 +188,8 @@ class ConfidenceSequence:
             else [a.merge(b) for a, b in zip(self._tables, tables, strict=True)]
         )
         if self._serial:
-            self._of_P.update(p)
+            # Sums and differences, which swapping P and Q leaves as they are.
+            self._of_P.update(2 * p + q if self._paired else p)
             self._of_Q.update(q)
         if self._intersecting:
             low, high = self._now()
@@ -250,40 +256,26 @@ class ConfidenceSequence:
     def _now(self) -> tuple[FloatArray, FloatArray]:
         summary = self._summary()
         mu, error = self._estimate(summary)
-        low: FloatArray | float
-        high: FloatArray | float
         with np.errstate(invalid="ignore", divide="ignore"):
             n = 2 / (1 / summary.n_P + 1 / summary.n_Q)
             if self._subgaussian is not None:
                 half = normal_mixture_boundary(n, self._level, self._rho) / n
                 half = half * self._subgaussian / np.asarray(self._scale, dtype=float)
                 low, high = mu - half, mu + half
-                enough = n > 0
             else:
-                error, inflation = self._inflated(error, summary)
-                low, high = sequence_interval(mu, error, n, self._level, self._rho)
                 fewer = np.minimum(summary.n_P, summary.n_Q)
-                enough = fewer / inflation >= self._burn_in
-        known = enough & ~np.isnan(low) & ~np.isnan(high)
+                if self._serial:
+                    one, two = self._of_P.inflation(FLOOR), self._of_Q.inflation(FLOOR)
+                    error, of_mean = inflated(error, fewer, one, two, self._paired)
+                    fewer = fewer / of_mean
+                n = np.where(fewer >= self._burn_in, n, 0.0)
+                low, high = (
+                    np.asarray(end)
+                    for end in sequence_interval(mu, error, n, self._level, self._rho)
+                )
+        known = (n > 0) & ~np.isnan(low) & ~np.isnan(high)
         return np.where(known, low, -np.inf), np.where(known, high, np.inf)
 
-    def _inflated(
-        self, error: SamplingError, summary: MomentSummary
-    ) -> tuple[SamplingError, FloatArray | float]:
-        """Return the sampling error of a series, and by how much it is inflated."""
-        if not self._serial:
-            return error, 1.0
-        one, two = self._of_P.inflation(FLOOR), self._of_Q.inflation(FLOOR)
-        most = np.maximum(one, two)
-        of_mean = two if self._paired else most
-        df = np.minimum(summary.n_P / (1 + 2 * most), summary.n_Q / (1 + 2 * most))
-        inflated = SamplingError(
-            of_mean * error.constant,
-            np.sqrt(of_mean * most) * error.linear,
-            most * error.quadratic,
-            np.maximum(df, 1.0),
-        )
-        return inflated, of_mean
-
     def _out(self, values: FloatArray) -> Any:
-        return values.reshape(self._shape or ())
+        """Return an array of pairs, or a Python number where the input was 1-D."""
+        return values.reshape(self._shape) if self._shape else values.item()

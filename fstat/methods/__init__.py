@@ -2,9 +2,9 @@
 
 from .binormal import estimate_binormal
 from .central_sums import CentralSums
-from .estimate import Estimate
+from .estimate import Estimate, merge_ties
 from .goodness_of_fit import GaussianLimitWarning, GoodnessOfFit, goodness_of_fit
-from .influence_values import estimate_moments, estimate_rank
+from .influence_values import estimate_moments, estimate_rank, no_difference
 from .moments import (
     MomentSummary,
     binormal_index,
@@ -34,8 +34,10 @@ __all__ = [
     "estimate_supremum",
     "goodness_of_fit",
     "known_scale_index",
+    "merge_ties",
     "moderate",
     "nan_variance",
+    "no_difference",
     "pool",
     "pooled_index",
     "shrunk_rank_error",

@@ -7,11 +7,12 @@ are normal with two.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import comb
 
 import numpy as np
 
+from .._units import ROUNDING, Exponents, column_exponents, in_units
 from .._validation import FloatArray, no_infinity
 
 Power = tuple[int, int]
@@ -36,12 +37,15 @@ class CentralSums:
     sums : dict
         ``sums[i, j]`` is the sum of ``(x - mean_x)**i * (y - mean_y)**j`` for i + j
         of 2, 3 and 4.
+    exponent : ndarray of int
+        Means and sums are in units of ``2**exponent``.
     """
 
     n: FloatArray
     mean_x: FloatArray
     mean_y: FloatArray
     sums: dict[Power, FloatArray]
+    exponent: Exponents = field(default_factory=lambda: np.zeros(1, dtype=np.intp))
 
     @classmethod
     def of(
@@ -51,6 +55,9 @@ class CentralSums:
 
         With `y` both variables must have been observed for a row to count.
         """
+        both = (x,) if y is None else (x, y)
+        exponent = column_exponents(*both)
+        x, y = in_units(x, exponent), None if y is None else in_units(y, exponent)
         pairs = x.shape[1]
         powers = _ONE if y is None else _TWO
         n, mean_x, mean_y = (np.zeros(pairs) for _ in range(3))
@@ -63,7 +70,42 @@ class CentralSums:
             n[part], mean_x[part], mean_y[part] = count, a, b
             for power, value in _power_sums(dx, dy).items():
                 sums[power][part] = value
-        return cls(n, mean_x, mean_y, sums)
+        whole = cls(n, mean_x, mean_y, sums, exponent)
+        whole._sum_close_values_again(x, y)
+        return whole
+
+    def _sum_close_values_again(self, x: FloatArray, y: FloatArray | None) -> None:
+        """Sum columns whose spread is near the rounding of their mean about a value."""
+        rounding = 1e3 * (self.n + 4) * np.finfo(float).eps
+        close = np.zeros(len(self.n), dtype=bool)
+        means = [self.mean_x] if y is None else [self.mean_x, self.mean_y]
+        for mean, power in zip(means, ((2, 0), (0, 2)), strict=False):
+            close |= self.sums[power] <= self.n * (rounding * mean) ** 2
+        some = np.flatnonzero(close & (self.n > 0))
+        if not some.size:
+            return
+        parts = [z[:, some] for z in ((x,) if y is None else (x, y))]
+        origins = [first_observed(z) for z in parts]
+        moved = [z - origin for z, origin in zip(parts, origins, strict=True)]
+        _, found, (dx, dy) = _centred(moved[0], None if y is None else moved[1], "PQ")
+        self.mean_x[some] = origins[0] + found[0]
+        if y is not None:
+            self.mean_y[some] = origins[1] + found[1]
+        for power, value in _power_sums(dx, dy).items():
+            self.sums[power][some] = value
+
+    def measured_in(self, exponent: Exponents) -> CentralSums:
+        """Return the same in units of ``2**exponent``."""
+        if (exponent == self.exponent).all():
+            return self
+        shift = self.exponent - exponent
+        return CentralSums(
+            self.n,
+            np.ldexp(self.mean_x, shift),
+            np.ldexp(self.mean_y, shift),
+            {(i, j): np.ldexp(v, (i + j) * shift) for (i, j), v in self.sums.items()},
+            exponent + np.zeros_like(self.exponent),
+        )
 
     def merge(self, other: CentralSums) -> CentralSums:
         """Return the summary of both sets of observations together.
@@ -76,13 +118,14 @@ class CentralSums:
            covariances and arbitrary-order statistical moments", Sandia report
            SAND2008-6212, 2008.
         """
-        n = self.n + other.n
-        share = np.divide(other.n, n, out=np.zeros_like(n), where=n > 0)
-        mean_x = self.mean_x + share * (other.mean_x - self.mean_x)
-        mean_y = self.mean_y + share * (other.mean_y - self.mean_y)
-        mine, theirs = self._about(mean_x, mean_y), other._about(mean_x, mean_y)
-        sums = {power: mine[power] + theirs[power] for power in self.sums}
-        return CentralSums(n, mean_x, mean_y, sums)
+        one, two = in_one_unit(self, other)
+        n = one.n + two.n
+        share = np.divide(two.n, n, out=np.zeros_like(n), where=n > 0)
+        mean_x = one.mean_x + share * (two.mean_x - one.mean_x)
+        mean_y = one.mean_y + share * (two.mean_y - one.mean_y)
+        mine, theirs = one._about(mean_x, mean_y), two._about(mean_x, mean_y)
+        sums = {power: mine[power] + theirs[power] for power in one.sums}
+        return CentralSums(n, mean_x, mean_y, sums, one.exponent)
 
     def central(self, i: int, j: int = 0) -> FloatArray:
         """Return the mean of ``(x - mean_x)**i (y - mean_y)**j``; NaN where n = 0."""
@@ -93,7 +136,7 @@ class CentralSums:
     def variance(self, i: int = 2, j: int = 0) -> FloatArray:
         """Return the unbiased variance or covariance; NaN where n < 2.
 
-        A spread no larger than what rounding leaves of equal values is 0.
+        Values that are equal to within rounding have a spread of 0.
         """
         value = np.divide(
             self.sums[i, j],
@@ -101,11 +144,8 @@ class CentralSums:
             out=np.full_like(self.n, np.nan),
             where=self.n > 1,
         )
-        size = np.abs(self.mean_x) + np.abs(self.mean_y)
-        if j:
-            size = size + np.sqrt(np.nan_to_num(self.central(2)))
-        noise = (self.n + 4) * np.finfo(float).eps * size
-        return np.where(np.abs(value) <= noise**2, 0.0, value)
+        square = self.mean_x**2 + self.mean_y**2 + np.nan_to_num(self.central(2))
+        return np.where(np.abs(value) <= ROUNDING**2 * square, 0.0, value)
 
     def _about(self, mean_x: FloatArray, mean_y: FloatArray) -> dict[Power, FloatArray]:
         x, y = self.mean_x - mean_x, self.mean_y - mean_y
@@ -121,6 +161,18 @@ class CentralSums:
             )
             for i, j in self.sums
         }
+
+
+def in_one_unit(one: CentralSums, two: CentralSums) -> tuple[CentralSums, CentralSums]:
+    """Return two summaries in the larger of their units."""
+    exponent = np.maximum(one.exponent, two.exponent)
+    return one.measured_in(exponent), two.measured_in(exponent)
+
+
+def first_observed(x: FloatArray) -> FloatArray:
+    """Return the first value of each column that is not NaN, 0 without any."""
+    row = np.argmax(~np.isnan(x), axis=0)
+    return np.nan_to_num(np.take_along_axis(x, row[None], axis=0)[0])
 
 
 def _centred(

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
+from .._units import ROUNDING
 from .._validation import FloatArray
+from .central_sums import first_observed
 from .estimate import Estimate, in_blocks, separated_index
 from .rank import placements, rank_derivative
 
@@ -80,6 +82,17 @@ def estimate_moments(
     )
 
 
+def no_difference(P: FloatArray, Q: FloatArray) -> NDArray[np.bool_]:
+    """Return whether Q - P of paired samples is constant, to within rounding."""
+    difference = Q - P
+    away = difference - first_observed(difference)
+    n = np.maximum(np.count_nonzero(~np.isnan(away), axis=0), 1)
+    mean = np.nansum(away, axis=0) / n
+    variance = np.nansum((away - mean) ** 2, axis=0) / n
+    square = np.nansum(P**2 + Q**2, axis=0) / n
+    return np.asarray(variance <= ROUNDING**2 * square)
+
+
 def estimate_rank(P: FloatArray, Q: FloatArray) -> Estimate:
     r"""Estimate mu as :math:`\sqrt 2 \, \Phi^{-1}(AUC)`.
 
@@ -120,15 +133,18 @@ def _estimate_rank(P: FloatArray, Q: FloatArray) -> Estimate:
 def _sample(x: FloatArray) -> _Sample:
     seen = ~np.isnan(x)
     n = seen.sum(axis=0).astype(float)
+    origin = first_observed(x)
     with np.errstate(invalid="ignore", divide="ignore"):
-        mean = np.where(seen, x, 0.0).sum(axis=0) / n
-        values = np.where(seen, x - mean, 0.0)
+        # About the first value, so that equal values leave no rounding.
+        away = np.where(seen, x - origin, 0.0)
+        mean = away.sum(axis=0) / n
+        values = np.where(seen, away - mean, 0.0)
         squares = values**2
         total = squares.sum(axis=0)
-        # Equal values leave rounding, not a spread.
-        noise = (n + 4) * np.finfo(float).eps * np.abs(mean)
+        mean = origin + mean
         variance = np.where(n < 2, np.nan, total / (n - 1))
-        variance = np.where(variance <= noise**2, 0.0, variance)
+        rounding = ROUNDING**2 * (mean**2 + total / n)
+        variance = np.where(variance <= rounding, 0.0, variance)
         log_deviation = (squares * n / total - 1) / (2 * n)
     usable = seen & (variance > 0)
     return _Sample(n, mean, variance, values, np.where(usable, log_deviation, 0.0))

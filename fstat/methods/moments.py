@@ -12,14 +12,18 @@ For normal samples of one variance this is ``(1/n + 1/m) (1 + mu**2 / 8)``.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import polygamma, psi
 
+from .._units import ROUNDING, Exponents, scale_in_units
 from .._validation import FloatArray
 from ..intervals import SamplingError, observed_weight, welch_df
-from .central_sums import CentralSums
+from .central_sums import CentralSums, in_one_unit
+
+_LEAST = -1074  # exponent of the least number
 
 
 @dataclass
@@ -39,6 +43,8 @@ class MomentSummary:
         ``w = var_P + var_Q``.
     df : ndarray of shape (n_pairs,)
         Degrees of freedom of `error_dd`.
+    exponent : ndarray of shape (n_pairs,)
+        All of it is in units of ``2**exponent`` of the statistic.
     """
 
     n_P: FloatArray
@@ -51,11 +57,14 @@ class MomentSummary:
     error_dw: FloatArray
     error_ww: FloatArray
     df: FloatArray
+    exponent: Exponents
 
     @classmethod
     def empty(cls, n_pairs: int) -> MomentSummary:
         """Return a summary of nothing, to be filled with `put`."""
-        summary = cls(*(np.full(n_pairs, np.nan) for _ in fields(cls)))
+        unknown: list[Any] = [np.full(n_pairs, np.nan) for _ in fields(cls)]
+        unknown[-1] = np.zeros(n_pairs, dtype=np.intp)
+        summary = cls(*unknown)
         summary.n_P[:] = summary.n_Q[:] = 0
         return summary
 
@@ -64,9 +73,26 @@ class MomentSummary:
         for field in fields(self):
             getattr(self, field.name)[where] = getattr(part, field.name)
 
+    def measured_in(self, exponent: Exponents | int) -> MomentSummary:
+        """Return the same in units of ``2**exponent``."""
+        shift = self.exponent - exponent
+        powers = {"difference": 1, "var_P": 2, "var_Q": 2, "var_D": 2}
+        powers |= {"error_dd": 2, "error_dw": 3, "error_ww": 4}
+        with np.errstate(under="ignore"):
+            moved: dict[str, Any] = {
+                name: np.ldexp(getattr(self, name), power * shift)
+                for name, power in powers.items()
+            }
+        return replace(self, **moved, exponent=self.exponent - shift)
+
+    def in_common_unit(self) -> MomentSummary:
+        """Return the same in the largest unit of all pairs."""
+        return self.measured_in(int(self.exponent.max(initial=_LEAST)))
+
 
 def summarise_independent(p: CentralSums, q: CentralSums) -> MomentSummary:
     """Summarise independent samples of P and Q."""
+    p, q = in_one_unit(p, q)
     var_P, var_Q = p.variance(), q.variance()
     with np.errstate(invalid="ignore", divide="ignore"):
         each_P, each_Q = var_P / p.n, var_Q / q.n
@@ -85,6 +111,7 @@ def summarise_independent(p: CentralSums, q: CentralSums) -> MomentSummary:
         error_dw,
         error_ww,
         df,
+        p.exponent,
     )
 
 
@@ -93,6 +120,8 @@ def summarise_paired(table: CentralSums) -> MomentSummary:
     n = table.n
     var_P, var_D = table.variance(2, 0), table.variance(0, 2)
     var_Q = var_P + 2 * table.variance(1, 1) + var_D
+    # What is left of a constant Q where P varies is rounding.
+    var_Q = np.where(var_Q <= ROUNDING * var_P, 0.0, var_Q)
     covariance = var_P + table.variance(1, 1)
 
     def mean(weights: dict[tuple[int, int], int]) -> FloatArray:
@@ -109,8 +138,9 @@ def summarise_paired(table: CentralSums) -> MomentSummary:
         error_ww = (weight * observed + (1 - weight) * normal) / (n - 1)
         error_dd = var_D / n
     return MomentSummary(
-        n, n, table.mean_y, var_P, var_Q, var_D, error_dd, error_dw, error_ww, n - 1
-    )
+        n, n, table.mean_y, var_P, var_Q, var_D, error_dd, error_dw, error_ww, n - 1,
+        table.exponent,
+    )  # fmt: skip
 
 
 def pool(summary: MomentSummary, moderated: bool = False) -> MomentSummary:
@@ -128,6 +158,8 @@ def pool(summary: MomentSummary, moderated: bool = False) -> MomentSummary:
     MomentSummary
         With the pooled variance as that of P and of Q, and its degrees of freedom.
     """
+    if moderated:
+        summary = summary.in_common_unit()
     n, m = summary.n_P, summary.n_Q
     df_P, df_Q = np.maximum(n - 1, 0), np.maximum(m - 1, 0)
     df = df_P + df_Q
@@ -156,37 +188,48 @@ def moderate(summary: MomentSummary) -> MomentSummary:
        differential expression in microarray experiments", Statistical Applications
        in Genetics and Molecular Biology 3(1), 2004, section 6.2.
     """
+    summary = summary.in_common_unit()
     n, m = summary.n_P, summary.n_Q
     var_P, df_P = _shrunk(summary.var_P, n - 1)
     var_Q, df_Q = _shrunk(summary.var_Q, m - 1)
+    paired = not np.isnan(summary.var_D).all()
     with np.errstate(invalid="ignore", divide="ignore"):
-        if np.isnan(summary.var_D).all():
-            var_D, covariance = summary.var_D, np.zeros_like(n)
-            error_dd = var_P / n + var_Q / m
+        if paired:
+            var_D, df = _shrunk(summary.var_D, n - 1)
+            error_dd = var_D / n
+        else:
+            var_D, error_dd = summary.var_D, var_P / n + var_Q / m
             # Both lean on one prior, so their freedoms do not add up.
             df = np.minimum(df_P, df_Q)
-        else:
-            var_D, df = _shrunk(summary.var_D, n - 1)
-            covariance, error_dd = (var_P + var_Q - var_D) / 2, var_D / n
+    known = (n > 0) & (m > 0)
+    found = replace(
+        summary,
+        var_P=var_P,
+        var_Q=var_Q,
+        var_D=var_D,
+        error_dd=np.where(known, error_dd, np.nan),
+        error_dw=np.where(known, 0.0, np.nan),
+        df=df,
+    )
+    return _with_normal_spread(found, df_P, df_Q, paired)
+
+
+def _with_normal_spread(
+    summary: MomentSummary, df_P: FloatArray, df_Q: FloatArray, paired: bool
+) -> MomentSummary:
+    """Return a summary with the variance that normal samples give the variances."""
+    size = np.nan_to_num(np.maximum(summary.var_P, summary.var_Q))
+    unit = np.frexp(np.sqrt(size))[1]
+    summary = summary.measured_in(summary.exponent + unit)
+    var_P, var_Q = summary.var_P, summary.var_Q
+    covariance = (var_P + var_Q - summary.var_D) / 2 if paired else np.zeros_like(df_P)
+    with np.errstate(invalid="ignore", divide="ignore"):
         error_ww = (
             2 * var_P**2 / df_P
             + 2 * var_Q**2 / df_Q
             + 4 * covariance**2 / np.minimum(df_P, df_Q)
         )
-    known = (n > 0) & (m > 0)
-    zero = np.where(known, 0.0, np.nan)
-    return MomentSummary(
-        n,
-        m,
-        summary.difference,
-        var_P,
-        var_Q,
-        var_D,
-        np.where(known, error_dd, np.nan),
-        zero,
-        np.where(known, error_ww, np.nan),
-        df,
-    )
+    return replace(summary, error_ww=np.where(summary.error_dw == 0, error_ww, np.nan))
 
 
 def binormal_index(summary: MomentSummary) -> tuple[FloatArray, SamplingError]:
@@ -206,6 +249,7 @@ def known_scale_index(
     summary: MomentSummary, scale: FloatArray | float
 ) -> tuple[FloatArray, SamplingError]:
     """Return the difference in units of a scale that is known beforehand."""
+    scale = scale_in_units(scale, summary.exponent)
     constant = summary.error_dd / np.square(scale)
     constant = np.where(constant > 0, constant, np.nan)
     zero = np.zeros_like(constant)
