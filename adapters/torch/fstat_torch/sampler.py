@@ -42,10 +42,13 @@ from .reference import Reference
 from .step import Step, numbers
 from .targets import Targets, read_targets
 from .update import Columns, MicroBatch, Update
-from .verification import Verification, refuse_whole_modules
+from .verification import DisagreementError, Verification, refuse_whole_modules
 
 Loss = Callable[[Any, Any], Tensor]
 _ANEW = "of gradients taken anew"
+_UNVERIFIED = (
+    "Recorded since gradients were last compared, and dropped when they differed."
+)
 
 
 class SingleRunSampler:
@@ -526,10 +529,11 @@ class SingleRunSampler:
         enter = watch.stack.enter_context
         # Parameters' hooks come off before the capture ends, which may differentiate.
         try:
+            began = self._verification.began
             watch.batch = enter(
-                self._capture.training(len(watch.examples), watch.wanted)
+                self._capture.training(len(watch.examples), watch.wanted, began)
             )
-            watch.added = enter(self._verification.seeing())
+            enter(self._verification.seeing(watch.wanted))
             watch.arrived = [] if kept is None else enter(kept.watching())
         except BaseException as error:
             watch.close(error)
@@ -554,7 +558,7 @@ class SingleRunSampler:
         watch.stack.close()
         step.check()
         batch, kept = watch.batch, self._kept
-        self._verification.compare(batch, watch.added)
+        self._verification.compare(batch, number)
         with torch.no_grad():
             taken = watch.wanted is not None
             self._add(number, watch.examples, batch, step, taken=taken)
@@ -579,9 +583,19 @@ class SingleRunSampler:
             if self.on_error == "raise" or not self._proven or self._processes:
                 raise
             self._lost = True
+            if isinstance(error, DisagreementError):
+                self._drop_unverified()
             outcome.idle = isinstance(error, NoBackwardError)
             self._detached = self.on_error == "detach" and not outcome.idle
             self._say_once(str(error))
+
+    def _drop_unverified(self) -> None:
+        """Drop the steps since the last one that was compared with its gradient."""
+        recorded = self.trace.n_recorded
+        self.trace.rewind(self._verification.last + 1)
+        dropped = recorded - self.trace.n_recorded
+        for _ in range(dropped):
+            self._trace.pass_over(_UNVERIFIED)
 
     def _say_once(self, cause: str) -> None:
         """Count a step that was passed over, and warn of the first of each cause."""
@@ -968,7 +982,6 @@ class _Watched:
     examples: Any = None
     wanted: Wanted | None = None
     batch: Any = None
-    added: Any = None
     arrived: Any = None
 
     def close(self, error: BaseException) -> None:

@@ -1,20 +1,31 @@
-"""Comparing captured gradients, once, with those that the parameters received."""
+"""Comparing captured gradients with those that the parameters received."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import random
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
 
 from .distributed import Processes
-from .gradients import Captured, GradientCapture, UnsupportedModelError
+from .gradients import Captured, GradientCapture, UnsupportedModelError, Wanted
 from .gradients.accumulation import accumulates, gradient_end
+
+_EVERY = 100  # recorded steps between two comparisons, on average
+
+
+class DisagreementError(UnsupportedModelError):
+    """What was captured is not what the parameters received, though it once was."""
 
 
 class Verification:
     """Sees to it that captured gradients are those that the model is trained by.
+
+    They are compared at the first step, wherever layers are used another number of
+    times or another number of examples is met than in the steps that were compared, and
+    now and then at random.
 
     Parameters
     ----------
@@ -22,12 +33,24 @@ class Verification:
         The model.
     processes : Processes or None
         Who trains it.
+
+    Attributes
+    ----------
+    last : int
+        The last step that was compared, -1 before there is one.
     """
 
     def __init__(self, model: nn.Module, processes: Processes | None) -> None:
-        self._model = model
-        self._processes = processes
-        self._done = False
+        self._model, self._processes = model, processes
+        self.last = -1
+        self._done = self._suspected = False
+        self._known: set[Hashable] = set()
+        self._uses: Hashable = None
+        self._random, self._wait = random.Random(0), 0
+        self._added: dict[str, Tensor] = {}
+        self._listened = False
+        self._handles: list[Any] = []
+        self._wanted: Wanted | None = None
 
     @property
     def _sharded(self) -> bool:
@@ -35,52 +58,92 @@ class Verification:
 
     @property
     def done(self) -> bool:
-        """Whether they were compared."""
-        return self._done
+        """Whether gradients were compared once, and need not be in the next step."""
+        return self._done and not self._due
+
+    @property
+    def _due(self) -> bool:
+        return not self._sharded and (self._suspected or self._wait <= 0)
 
     @contextmanager
-    def seeing(self) -> Iterator[dict[str, Tensor]]:
-        """Collect, until they were once compared, the gradients that arrive.
+    def seeing(self, wanted: Wanted | None) -> Iterator[None]:
+        """Collect the gradients that arrive, where they are to be compared.
 
         They are seen before they are unscaled or clipped; and before they are averaged
         over processes, but where parameters are sharded.
+
+        Parameters
+        ----------
+        wanted : Wanted or None
+            What is wanted of large layers, to which sums are added.
         """
-        added: dict[str, Tensor] = {}
-        if self._done:
-            yield added
+        self._added, self._wanted = {}, wanted
+        if not self.done:
+            self._listen()
+        self._wait -= 1
+        try:
+            yield
+        finally:
+            for handle in self._handles:
+                handle.remove()
+            self._handles, self._wanted = [], None
+
+    def began(self, uses: Hashable) -> None:
+        """Take note that a backward pass began, of layers used in some way."""
+        self._uses = uses
+        # Processes that wait for one another must decide alike.
+        if self._done and self._processes is None and uses not in self._known:
+            self._listen()
+
+    def _listen(self) -> None:
+        if self._handles:
             return
+        if self._wanted is not None:
+            self._wanted.sums = True
         parameters: Iterable[tuple[str, Any]] = self._model.named_parameters()
         trained = [(name, p) for name, p in parameters if p.requires_grad]
         if self._sharded:
-            handles = [
-                p.register_post_accumulate_grad_hook(_keep_averaged(added, name))
+            self._handles = [
+                p.register_post_accumulate_grad_hook(_keep_averaged(self._added, name))
                 for name, p in trained
                 if hasattr(p, "full_tensor")
             ]
         else:
-            handles = [p.register_hook(_keep(added, name, p)) for name, p in trained]
-        try:
-            yield added
-        finally:
-            for handle in handles:
-                handle.remove()
+            self._handles = [
+                p.register_hook(_keep(self._added, name, p)) for name, p in trained
+            ]
+        self._listened = True
 
-    def compare(self, batch: Captured, added: Mapping[str, Tensor]) -> None:
-        """Compare, until it could be done once.
+    def compare(self, batch: Captured, number: int) -> None:
+        """Compare, where gradients were collected.
 
         Raises
         ------
         UnsupportedModelError
-            If a parameter's gradient is not what was captured.
+            If a parameter's gradient is not what was captured. It is a
+            `DisagreementError` where it was before.
         """
-        if self._done:
+        if not self._listened:
             return
+        self._listened = False
+        try:
+            finite = self._agrees(batch)
+        except UnsupportedModelError as error:
+            if not self._done:
+                raise
+            self._suspected = True
+            raise DisagreementError(str(error)) from None
+        if finite:
+            self._done, self._suspected, self.last = True, False, number
+            self._known.add(self._uses)
+            self._wait = 1 + int(self._random.expovariate(1 / _EVERY))
+
+    def _agrees(self, batch: Captured) -> bool:
         if self._processes is not None and self._sharded:
             # Of what was gathered when the step began, nothing was seen.
             left = {name: p.grad for name, p in self._model.named_parameters()}
-            self._done = self._processes.verify(batch, {**left, **added})
-        else:
-            self._done = batch.verify(added)
+            return self._processes.verify(batch, {**left, **self._added})
+        return batch.verify(self._added)
 
 
 def _keep(

@@ -341,3 +341,72 @@ def test_a_target_without_a_gradient_is_named():
         sampler.step(range(B)),
     ):
         loss_of(model, torch.arange(B)).backward()
+
+
+class Sometimes(nn.Module):
+    """Uses a layer's weight without calling the layer, or the layer twice, later on."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(5, 5), nn.Linear(5, 3)
+        self.way = "plain"
+
+    def forward(self, x):
+        h = self.first(x).tanh()
+        if self.way == "weight":
+            h = nn.functional.linear(h, self.first.weight)
+        if self.way == "twice":
+            h = self.first(h)
+        return self.last(h)
+
+
+def later(way, start, steps, **options):
+    torch.manual_seed(0)
+    model = Sometimes()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    x, y = data()
+    sampler = SingleRunSampler(model, targets=(x[:2], y[:2]), optimizer=optimizer)
+    for t in range(steps):
+        model.way = way if t >= start else "plain"
+        index = torch.arange(B) + t % 30
+        optimizer.zero_grad()
+        with sampler.step(index):
+            loss_of(model, index).backward()
+        optimizer.step()
+    return sampler
+
+
+def test_a_weight_that_is_used_elsewhere_later_on_is_found_and_unsaid():
+    with pytest.warns(PassedOverWarning, match="do not add up") as caught:
+        sampler = later("weight", 4, 1000)
+    assert len(caught) == 1
+    # Nothing stays that was recorded since the last comparison before.
+    recorded = sampler.trace.n_recorded
+    steps = sampler.trace.columns()["step"] if recorded else np.empty(0)
+    assert len(steps) == 0 or steps.max() < 4
+    assert sum(sampler.trace.passed_over.values()) == 1000 - len(steps)
+    assert sampler.trace.n_steps == 1000
+
+
+def test_another_number_of_uses_is_compared_at_once():
+    sampler = later("twice", 4, 8)
+    assert sampler.trace.n_recorded == 8
+    assert sampler._verification.last >= 4
+
+
+def test_comparisons_are_rare_and_the_same_in_each_run():
+    compared = []
+    for _ in range(2):
+        sampler, found = later("plain", 0, 0), []
+        model, optimizer = sampler.model, sampler.optimizer
+        for t in range(1000):
+            index = torch.arange(B) + t % 30
+            optimizer.zero_grad()
+            with sampler.step(index):
+                loss_of(model, index).backward()
+            optimizer.step()
+            found.append(sampler._verification.last)
+        compared.append(sorted(set(found)))
+    assert compared[0] == compared[1]
+    # A Poisson process of one in a hundred: 10 on average, and the first step.
+    assert 3 <= len(compared[0]) <= 24

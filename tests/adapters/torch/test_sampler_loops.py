@@ -168,7 +168,7 @@ def test_repeated_examples_are_recorded_each_time():
     x, y = data(10)
     index = torch.tensor([3, 5, 3, 3, 7])
     sampler = SingleRunSampler(model)
-    with sampler.step(index):
+    with pytest.warns(UserWarning, match="twice within a batch"), sampler.step(index):
         F.cross_entropy(model(x[index]), y[index]).backward()
     assert sampler.trace.columns()["index"].tolist() == index.tolist()
     check_self(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _MUCH = 2**22  # bytes of a layer; below, it is faster to keep them
 
 
-@dataclass(frozen=True)
+@dataclass
 class Wanted:
     """What is wanted of the gradients of a pass; all else is let go.
 

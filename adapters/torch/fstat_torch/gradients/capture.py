@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -122,7 +122,10 @@ class GradientCapture:
 
     @contextmanager
     def training(
-        self, batch_size: int | None = None, wanted: Wanted | None = None
+        self,
+        batch_size: int | None = None,
+        wanted: Wanted | None = None,
+        began: Callable[[Hashable], None] | None = None,
     ) -> Iterator[Captured]:
         """Capture the forward and backward pass inside the ``with`` block.
 
@@ -137,6 +140,9 @@ class GradientCapture:
             What is wanted of the gradients, each thing once. Large layers that are
             used once are then let go as soon as that is formed, which takes less
             memory. By default, all are kept.
+        began : callable, optional
+            What is called when the backward pass begins, with what tells one way of
+            using the layers from another.
 
         Yields
         ------
@@ -155,7 +161,9 @@ class GradientCapture:
         self._plan.check()
         self._plan.check_parameters()
         captured = Captured(self._plan)
-        recording = Recording(self._plan, batch_size=batch_size, wanted=wanted)
+        recording = Recording(
+            self._plan, batch_size=batch_size, wanted=wanted, began=began
+        )
         versions = [p._version for p in self._plan.parameters.values()]
         repetition = None
         if wanted is not None and not wanted.sums and self.compares:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,8 @@ class Recording:
         Number of examples, where it is known before the pass.
     wanted : Wanted, default=None
         What is wanted of layers that are called once, if not all of their gradients.
+    began : callable, default=None
+        What is called when the backward pass begins, with the uses of each layer.
     """
 
     # The recordings that listen now. Several may watch the user's pass; a pass of our
@@ -51,8 +53,9 @@ class Recording:
         edges: bool = False,
         batch_size: int | None = None,
         wanted: Wanted | None = None,
+        began: Callable[[Hashable], None] | None = None,
     ):
-        self._plan = plan
+        self._plan, self._began = plan, began
         self._n = batch_size
         self._wanted = wanted
         self._uses: Counter[str] = Counter()
@@ -70,6 +73,7 @@ class Recording:
         self.edges: list[tuple[Call, int, GradientEdge]] = []
         self.without_gradient = False
         self.complete = False
+        self._differentiated = False  # whether gradients have gradients themselves
         self.failure: Exception | None = None  # of a hook, in the user's pass
 
     @contextmanager
@@ -239,6 +243,7 @@ class Recording:
             args, kwargs = _arguments(unit, args, kwargs)
             call = Call(unit, self._count, args, kwargs, kept, places)
             call.random = random
+        self._uses[unit.name] += not in_backward_pass()
         call.autocast = autocast_of(kept[0])
         self._count += 1
         for k, out in enumerate(outputs):
@@ -262,6 +267,9 @@ class Recording:
         unit = call.unit
         if not (self._collect or self._accumulates(unit)):
             return
+        if self._began is not None:
+            began, self._began = self._began, None
+            began((self._n, self._differentiated, frozenset(self._uses.items())))
         if unit.name in self._taken:
             self._repeated = unit
             return
@@ -351,6 +359,7 @@ class _Receiver:
 
     def __call__(self, gradient: Tensor) -> None:
         if gradient.requires_grad:
+            self._recording._differentiated = True
             gradient = gradient.detach()
         try:
             self._recording.arrived(self._call, self._place, gradient)
