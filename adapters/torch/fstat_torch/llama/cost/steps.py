@@ -254,7 +254,7 @@ def _aims(
     return aims
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Wanted(Wanted):
     """What is wanted of layers' gradients, counted apart from the backward pass."""
 
