@@ -166,6 +166,17 @@ def labels(value: object, name: str) -> NDArray[Any]:
     return array
 
 
+def pair_labels(value: object, name: str, n: int) -> NDArray[Any]:
+    """Return one label for each of n pairs, none of which is missing."""
+    array = labels(value, name)
+    if array.shape != (n,):
+        raise ValueError(
+            f"`{name}` must have one label for each pair, shape ({n},), got "
+            f"{array.shape}."
+        )
+    return array
+
+
 def plain_labels(value: Any, name: str) -> NDArray[Any]:
     """Return labels as an array in which 1 and "1" stay apart, None where masked."""
     if np.ma.is_masked(value):

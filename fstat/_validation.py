@@ -202,7 +202,7 @@ def number(value: object, name: str, within: str = "(-inf, inf)") -> float:
 
 def _words(within: str) -> str:
     low, high = within[1:-1].split(", ")
-    if high == "inf":
+    if high == "inf" and within[-1] == ")":
         least = {"(": f" and above {low}", "[": f" and at least {low}"}[within[0]]
         return "be finite" + ("" if low == "-inf" else least)
     if within[0] + within[-1] == "()":
@@ -258,6 +258,12 @@ def option(value: object, name: str, allowed: tuple[object, ...]) -> None:
     raise ValueError(f"`{name}` must be one of {listed}, got {shown(value)}.")
 
 
+def instance(value: object, name: str, kind: type) -> None:
+    """Check that a parameter is an object of a class."""
+    if not isinstance(value, kind):
+        raise TypeError(f"`{name}` must be a {kind.__name__}, got {shown(value)}.")
+
+
 def random_state(value: object, name: str = "random_state") -> np.random.RandomState:
     """Return a source of random numbers."""
     try:
@@ -297,7 +303,8 @@ def indices(value: ArrayLike, name: str, n: int) -> IntArray:
     chosen = np.atleast_1d(integers(value, name))
     if chosen.ndim != 1 or ((chosen < 0) | (chosen >= n)).any():
         raise ValueError(
-            f"`{name}` must be 1-D, of numbers from 0 to {n - 1}, got {shown(value)}."
+            f"`{name}` must hold indices from 0 to {n - 1} or be a mask of shape "
+            f"({n},), got {shown(value)}."
         )
     return chosen
 

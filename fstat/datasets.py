@@ -15,9 +15,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.signal import lfilter
 from scipy.special import ndtr, stdtrit
-from sklearn.utils import check_random_state
 
-from ._validation import FloatArray, numeric, option
+from ._validation import (
+    FloatArray,
+    finite,
+    integers,
+    number,
+    option,
+    probability,
+    shown,
+    whole_number,
+)
+from ._validation import random_state as checked
 
 # The third byte of an IDX file.
 _IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
@@ -93,18 +102,15 @@ def make_observations(
     >>> (Q.mean(axis=0) - P.mean(axis=0)).round(1)
     array([0., 1.])
     """
-    rng = check_random_state(random_state)
+    rng = checked(random_state)
     option(distribution, "distribution", ("normal", "t3", "lognormal", "rounded"))
-    centre = numeric(mu, "mu")
-    m = n if m is None else m
-    if n < 1 or m < 1:
-        raise ValueError(f"`n` and `m` must be at least 1, got {n} and {m}.")
-    for name, value in (
-        ("correlation", correlation),
-        ("autocorrelation", autocorrelation),
-    ):
-        if not -1 < value < 1:
-            raise ValueError(f"`{name}` must lie between -1 and 1, got {value!r}.")
+    centre = finite(mu, "mu")
+    most = max(1, 10**8 // max(centre.size, 1))
+    n = whole_number(n, "n", 1, most)
+    m = n if m is None else whole_number(m, "m", 1, most)
+    sd_ratio = number(sd_ratio, "sd_ratio", "(0, inf)")
+    correlation = number(correlation, "correlation", "(-1, 1)")
+    autocorrelation = number(autocorrelation, "autocorrelation", "(-1, 1)")
     if correlation and n != m:
         raise ValueError(f"`correlation` needs `n` equal to `m`, got {n} and {m}.")
     sd_P = np.sqrt(2 / (1 + sd_ratio**2))
@@ -381,16 +387,24 @@ def flip_labels(
     >>> int(flipped.sum()), bool((noisy[flipped] != [0, 1, 2]).any())
     (3, True)
     """
-    if not 0 <= rate < 1:
-        raise ValueError(f"`rate` must lie in [0, 1), got {rate!r}.")
+    rate = number(rate, "rate", "[0, 1)")
     option(kind, "kind", ("uniform", "class", "instance"))
-    rng = check_random_state(random_state)
-    true = np.asarray(labels, dtype=np.int64)
-    classes = int(true.max()) + 1 if n_classes is None else n_classes
+    rng = checked(random_state)
+    true = integers(labels, "labels")
+    if true.ndim != 1 or true.size == 0 or true.min() < 0:
+        raise ValueError(
+            f"`labels` must have shape (n,) and hold 0, 1, ..., got {shown(labels)}."
+        )
+    classes = int(true.max()) + 1
+    if n_classes is not None:
+        classes = whole_number(n_classes, "n_classes", classes)
+    if classes < 2:
+        raise ValueError("`labels` must be of two classes at least: state `n_classes`.")
     flipped = np.zeros(len(true), dtype=bool)
     count = round(rate * len(true))
     if kind == "instance":
-        belief = np.array(numeric([] if probabilities is None else probabilities, "p"))
+        given: ArrayLike = [] if probabilities is None else probabilities
+        belief = probability(given, "probabilities").copy()
         if belief.shape != (len(true), classes):
             raise ValueError(
                 f"`probabilities` must have shape {(len(true), classes)} for "

@@ -71,11 +71,17 @@ def test_a_seed_repeats_itself():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"n": 0}, "`n` and `m` must be at least 1"),
-        ({"m": 0}, "`n` and `m` must be at least 1"),
+        ({"n": 0}, "must be a whole number of at least 1"),
+        ({"m": 0}, "must be a whole number of at least 1"),
         ({"n": 5, "m": 6, "correlation": 0.5}, "`correlation` needs `n` equal to `m`"),
-        ({"correlation": 1.5}, "`correlation` must lie between -1 and 1, got 1.5"),
-        ({"autocorrelation": -1}, "`autocorrelation` must lie between -1 and 1"),
+        (
+            {"correlation": 1.5},
+            "`correlation` must lie strictly between -1 and 1, got 1.5",
+        ),
+        (
+            {"autocorrelation": -1},
+            "`autocorrelation` must lie strictly between -1 and 1",
+        ),
         ({"distribution": "cauchy"}, "`distribution` must be one of 'normal'"),
     ],
 )

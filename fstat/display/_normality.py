@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 from scipy.stats import beta, norm
 from sklearn.base import clone
-from sklearn.utils import check_random_state
 
 from .._validation import FloatArray
+from .._validation import random_state as checked
 from ..influence import FInfluence
 
 
@@ -130,7 +130,7 @@ def levy_by_chance(
     float
         Quantile of the simulated distances.
     """
-    rng = check_random_state(random_state)
+    rng = checked(random_state)
     share = min(1.0, most / max(len(P), len(Q)))
     n, m = (max(3, round(share * len(values))) for values in (P, Q))
     null = clone(estimator).set_params(

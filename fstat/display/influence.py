@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 
-from .._validation import FloatArray
+from .._samples import pair_labels
+from .._validation import FloatArray, indices, instance
 from ..influence import FInfluence
 from ._common import HARMS, HELPS, UNCLEAR, new_axes
 
@@ -103,12 +104,13 @@ class InfluenceDisplay:
         InfluenceDisplay
             The display, drawn.
         """
+        instance(estimator, "estimator", FInfluence)
         check_is_fitted(estimator, "mu_")
         table = estimator.to_frame(confidence_level)
         order = np.argsort(table["mu"].to_numpy())[: int(table["mu"].notna().sum())]
         if pairs is None:
             pairs = order if len(order) <= 40 else np.r_[order[:20], order[-20:]]
-        chosen = np.asarray(pairs)
+        chosen = indices(pairs, "pairs", len(table))
         if names is None:
             telling = [
                 column.astype(str)[chosen]
@@ -116,6 +118,7 @@ class InfluenceDisplay:
                 if len(estimator.names_) == 1 or len(np.unique(column)) > 1
             ]
             names = [", ".join(parts) for parts in zip(*telling, strict=True)]
+        names = pair_labels(names, "names", len(chosen))
         mu, low, high = (
             table[column].to_numpy()[chosen] for column in ("mu", "low", "high")
         )

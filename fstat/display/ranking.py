@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .._validation import FloatArray
+from .._samples import pair_labels
+from .._validation import FloatArray, indices, instance
 from ..selection.ranks import RankIntervals
 from ._common import HELPS, UNCLEAR, new_axes
 
@@ -126,18 +127,20 @@ class RankDisplay:
             If no pair is ranked, or one of `pairs` is not, or `k` is no number of
             ranked pairs.
         """
+        instance(ranks, "ranks", RankIntervals)
         if not ranks.n_ranked:
             raise ValueError("`ranks` must hold at least one ranked pair, got none.")
         k = max(1, ranks.n_ranked // 10) if k is None else k
         possible, certain = ranks.top_k(k)
         order = np.argsort(ranks.rank, kind="stable")
         best = np.sort(order[: min(ranks.n_ranked, _MOST)])
-        chosen = best if pairs is None else np.asarray(pairs)
+        chosen = best if pairs is None else indices(pairs, "pairs", len(ranks.mu))
         if np.isnan(ranks.rank[chosen]).any():
             raise ValueError("`pairs` must hold ranked pairs only.")
         if names is None:
             columns = [column.astype(str)[chosen] for column in ranks.names.values()]
             names = [", ".join(parts) for parts in zip(*columns, strict=True)]
+        names = pair_labels(names, "names", len(chosen))
         display = cls(
             rank=ranks.rank[chosen],
             low=ranks.low[chosen],

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import ndtr, ndtri
 
-from .._validation import FloatArray, numeric, option
+from .._validation import FloatArray, instance, numeric, option
 from ..empirical import ConfidenceBand, EmpiricalTradeOff, tradeoff_curve
 from ..influence import FInfluence
 from ..tradeoff import GaussianTradeOff, TradeOff
@@ -118,6 +118,7 @@ class TradeOffDisplay:
         TradeOffDisplay
             The display, drawn.
         """
+        instance(estimator, "estimator", EmpiricalTradeOff)
         display = cls(
             band=estimator.confidence_band(confidence_level, method=method),
             tradeoff=estimator.tradeoff_,

@@ -3,13 +3,12 @@
 from .bands import ConfidenceBand
 from .curve import tradeoff_curve
 from .estimator import EmpiricalTradeOff, ErrorIntervals
-from .levy import levy_distance, levy_distance_between
+from .levy import levy_distance as levy_distance
+from .levy import levy_distance_between as levy_distance_between
 
 __all__ = [
     "ConfidenceBand",
     "EmpiricalTradeOff",
     "ErrorIntervals",
-    "levy_distance",
-    "levy_distance_between",
     "tradeoff_curve",
 ]

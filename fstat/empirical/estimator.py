@@ -113,8 +113,11 @@ class EmpiricalTradeOff(BaseEstimator):
     the curve is not optimistic, whatever the quality of the estimate. For `"greater"`
     and `"less"` the hull is itself the monotone likelihood ratio estimate.
 
-    Each observation counts as independent of the others of its sample; serial
-    dependence within a sample is not allowed for. Bands and bounds for paired samples
+    Each observation counts as independent of the others of its sample. Steps of one run
+    are not, nor are canaries of one run, which share its noise: bounds from these speak
+    of that run alone and can be above the mu over runs. Use one value a run.
+
+    Bands and bounds for paired samples
     add up the failures of P and of Q, and thus hold whatever the dependence between
     the two. For independent samples the failures are combined by Fisher's method,
     which makes bounds some 20 % closer.

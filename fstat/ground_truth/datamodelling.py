@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 
-from .._validation import FloatArray, numeric
+from .._validation import FloatArray, indices, numeric
 
 
 def linear_datamodelling_score(
@@ -53,13 +53,16 @@ def linear_datamodelling_score(
     array([1.])
     """
     tau, outputs = numeric(scores, "scores"), numeric(statistics, "statistics")
+    subsets = list(subsets) if isinstance(subsets, Iterable) else [subsets]
     fits = tau.ndim == 2 and outputs.shape == (len(subsets), tau.shape[1])
     if not fits:
         raise ValueError(
             "`scores` and `statistics` must have shapes (n_examples, n_targets) and "
             f"({len(subsets)}, n_targets), got {tau.shape} and {outputs.shape}."
         )
-    predicted = np.stack([tau[np.asarray(s)].sum(axis=0) for s in subsets])
+    predicted = np.stack(
+        [tau[indices(s, "subsets", len(tau))].sum(axis=0) for s in subsets]
+    )
     return rank_correlation(predicted.T, outputs.T)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from os import PathLike
 from typing import Any, NamedTuple
@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import joblib
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils import check_random_state
 
-from .._validation import FloatArray, option, whole_number
+from .._validation import FloatArray, indices, option, shown, whole_number
+from .._validation import random_state as checked
 from ..observations import Observations
 from ._cache import RunCache, digest_of, read, write
 from ._fingerprint import fingerprint
@@ -134,6 +134,7 @@ def retrain(
     whole_number(n_runs, "n_runs", 2)
     whole_number(n_runs_without, "n_runs_without", 2)
     option(keep, "keep", (None, "epochs", "steps"))
+    _check_work(train, n_jobs, verbose, key)
     kept = _default_keep(train) if keep is None else keep
     entropy = _entropy(random_state, cache)
     plan = _plan(left_out, int(n_runs), int(n_runs_without), entropy)
@@ -146,6 +147,19 @@ def retrain(
     table = _table(_finished(work, plan, n_jobs, backend, verbose))
     quantity = _quantity(n_runs, n_runs_without, kept)
     return _observations(table, int(n_runs), names, targets, quantity)
+
+
+def _check_work(train: object, n_jobs: object, verbose: object, key: object) -> None:
+    if not callable(train):
+        raise TypeError(
+            "`train` must be a function of the indices to train on and a seed, got "
+            f"{shown(train)}."
+        )
+    if n_jobs is not None and whole_number(n_jobs, "n_jobs", -(2**31)) == 0:
+        raise ValueError("`n_jobs` must be None or a whole number other than 0, got 0.")
+    whole_number(verbose, "verbose", 0)
+    if not isinstance(key, str):
+        raise TypeError(f"`key` must be a string, got {shown(key)}.")
 
 
 class _Run(NamedTuple):
@@ -266,18 +280,15 @@ def _seed(entropy: int, left_out: IntArray, run: int) -> int:
 
 
 def _entropy(random_state: int | np.random.RandomState | None, cache: object) -> int:
+    generator = checked(random_state)
     if isinstance(random_state, int | np.integer):
-        if random_state < 0:
-            raise ValueError(
-                f"`random_state` must not be negative, got {random_state}."
-            )
         return int(random_state)
     if cache is not None:
         raise ValueError(
             "`cache` needs an int as `random_state`, so that runs can be found again, "
             f"got {random_state!r}."
         )
-    return int(check_random_state(random_state).randint(2**31 - 1))
+    return int(generator.randint(2**31 - 1))
 
 
 def _takes_keep(train: Train) -> bool:
@@ -303,7 +314,7 @@ def _subsets(subsets: Subsets, n_examples: int) -> tuple[list[IntArray], list[An
     if isinstance(subsets, Mapping):
         given, names = list(subsets.values()), list(subsets)
     else:
-        given = list(subsets)
+        given = list(subsets) if isinstance(subsets, Iterable) else [subsets]
         names = [*range(len(given))]
     found = [_indices(subset, n_examples) for subset in given]
     if not found:
@@ -314,18 +325,13 @@ def _subsets(subsets: Subsets, n_examples: int) -> tuple[list[IntArray], list[An
 
 
 def _indices(subset: ArrayLike, n_examples: int) -> IntArray:
-    array = np.atleast_1d(np.asarray(subset))
-    if array.dtype == bool and array.shape == (n_examples,):
-        array = np.flatnonzero(array)
-    whole = array.ndim == 1 and array.dtype.kind in "iu"
-    inside = whole and ((array >= 0) & (array < n_examples)).all()
-    unique = np.unique(array)
-    if not (inside and 0 < len(unique) < n_examples):
+    unique = np.unique(indices(subset, "subsets", n_examples))
+    if not 0 < len(unique) < n_examples:
         raise ValueError(
             f"`subsets` must hold some, not all, indices from 0 to {n_examples - 1} "
-            f"or masks of shape ({n_examples},), got {subset!r:.80}."
+            f"or masks of shape ({n_examples},), got {shown(subset)}."
         )
-    return unique.astype(np.int64)
+    return unique
 
 
 def _quantity(n_runs: int, n_runs_without: int, keep: str | None) -> str:

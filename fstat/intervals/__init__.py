@@ -1,4 +1,8 @@
-"""How sure mu is: sampling errors, intervals and tests."""
+"""How sure mu is: sampling errors, intervals and tests.
+
+What takes array-likes checks its arguments. What takes arrays of floats is a brick of
+the estimators, and is handed arrays that were checked before.
+"""
 
 from .blocks import block_length
 from .bootstrap import bootstrap_distribution, bootstrap_interval

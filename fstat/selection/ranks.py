@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr, ndtri
 from scipy.stats import rankdata
-from sklearn.utils import check_random_state
 
 from .._validation import FloatArray, confidence, option
+from .._validation import random_state as checked
 from ..influence import FInfluence
 from .dependence import Dependence, InfluenceValues
 from .simultaneous import joint_level, upper_quantile
@@ -246,7 +246,7 @@ def rank_intervals(
     """
     level = confidence(confidence_level)
     option(method, "method", (None, "comparison", "joint"))
-    generator = check_random_state(random_state)
+    generator = checked(random_state)
     per_pair, used, known = joint_level(
         influence, level, "max-t", correlation, influence_values, n_draws, generator
     )

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import norm, t
 
-from .._validation import FloatArray, numeric
+from .._validation import FloatArray, finite, number, positive
 from ..influence import FInfluence
 from .false_discovery import select
 from .result import Selection
@@ -167,15 +167,8 @@ def sign_errors(
     >>> print(f"{power:.2f} {type_s:.3f} {exaggeration:.1f}")
     0.17 0.009 2.5
     """
-    size, error = np.abs(numeric(effect, "effect")), numeric(stderr, "stderr")
-    if not np.isfinite(size).all():
-        raise ValueError(f"`effect` must be finite, got {effect!r:.80}.")
-    if not (np.isfinite(error) & (error > 0)).all():
-        raise ValueError(f"`stderr` must be finite and above 0, got {stderr!r:.80}.")
-    if not 0 < alpha < 1:
-        raise ValueError(f"`alpha` must lie strictly between 0 and 1, got {alpha!r}.")
-    if not df > 1:
-        raise ValueError(f"`df` must be above 1, got {df!r}.")
+    size, error = np.abs(finite(effect, "effect")), positive(stderr, "stderr")
+    alpha, df = number(alpha, "alpha", "(0, 1)"), number(df, "df", "(1, inf]")
     ratio = size / error
     law = norm if np.isinf(df) else t(df)
     critical = -law.ppf(alpha / 2)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from .._validation import FloatArray, confidence, option
+from .._validation import FloatArray, confidence, instance, option, whole_number
+from .._validation import random_state as checked
 from ..influence import FInfluence
 from .dependence import Dependence, InfluenceValues, dependence_among
 
@@ -203,7 +203,9 @@ def joint_level(
     random_state: int | np.random.RandomState | None,
 ) -> tuple[float, str, Dependence | None]:
     """Return the level of each interval, the method used, and the dependence."""
+    instance(influence, "influence", FInfluence)
     check_is_fitted(influence, "mu_")
+    n_draws = whole_number(n_draws, "n_draws", 1, 10**7)
     option(method, "method", ("max-t", "sidak", "bonferroni"))
     tested = ~np.isnan(np.atleast_1d(influence.mu_))
     known = dependence_among(tested, correlation, influence_values)
@@ -217,10 +219,7 @@ def joint_level(
         return 1 - (1 - level) / n, "bonferroni", known
     if method == "sidak" or known is None or known.independent or n == 1:
         return sidak, "sidak", known
-    worst = [
-        np.abs(z).max(axis=1)
-        for z in known.draws(n_draws, check_random_state(random_state))
-    ]
+    worst = [np.abs(z).max(axis=1) for z in known.draws(n_draws, checked(random_state))]
     z = upper_quantile(np.concatenate(worst), level)
     # By Sidak's inequality no correlation asks for more; draws alone might.
     return float(min(1 - 2 * ndtr(-z), sidak)), "max-t", known
