@@ -171,7 +171,7 @@ def pair_labels(value: object, name: str, n: int) -> NDArray[Any]:
     array = labels(value, name)
     if array.shape != (n,):
         raise ValueError(
-            f"`{name}` must have one label for each pair, shape ({n},), got "
+            f"`{name}` must have shape ({n},), one label for each, got "
             f"{array.shape}."
         )
     return array

@@ -149,6 +149,17 @@ def shown(value: object) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
+def table(value: Any, name: str) -> Any:
+    """Return examples, one a row, as an array; of numbers where they are numbers."""
+    array = plain(value, name)
+    if array.ndim < 2 or array.size == 0:
+        raise ValueError(
+            f"`{name}` must have one row for each example and one column at least, got "
+            f"shape {array.shape}."
+        )
+    return array
+
+
 def real(value: ArrayLike, name: str) -> FloatArray:
     """Return `value` as an array of floats without NaN, infinite ones allowed."""
     array = numeric(value, name)

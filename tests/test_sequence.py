@@ -350,7 +350,7 @@ def test_errors_of_updates():
         ConfidenceSequence(scale=[1.0, 2.0]).update(P, Q)
     with pytest.raises(ValueError, match="`variance` must be finite and above 0"):
         normal_mixture_rho(0.0)
-    with pytest.raises(ValueError, match="`rho` must be above 0"):
+    with pytest.raises(ValueError, match="`rho` must be finite and above 0"):
         normal_mixture_boundary(1.0, 0.95, 0.0)
 
 

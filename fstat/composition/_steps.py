@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from operator import index
+from collections.abc import Iterable, Sequence
 
+from .._validation import shown, whole_number
 from ..tradeoff import LaplaceTradeOff, TradeOff
 from .composed import ComposedTradeOff
 from .laplace_sum import LaplaceSum
@@ -18,7 +18,7 @@ def counted(
         raise ValueError("`fs` must be one trade-off function or more, got none.")
     for f in fs:
         if not isinstance(f, TradeOff):
-            raise ValueError(f"`fs` must be trade-off functions, got {f!r:.80}.")
+            raise ValueError(f"`fs` must be trade-off functions, got {shown(f)}.")
     return _apart(fs, checked_counts(counts, len(fs)))
 
 
@@ -26,16 +26,13 @@ def checked_counts(counts: Sequence[int] | None, size: int) -> list[int]:
     """Return `counts` as a list of positive integers, once each by default."""
     if counts is None:
         return [1] * size
-    try:
-        whole = [index(count) for count in counts]
-    except TypeError:
-        whole = []
-    if len(whole) != size or any(count < 1 for count in whole):
+    given = list(counts) if isinstance(counts, Iterable) else []
+    if len(given) != size:
         raise ValueError(
             "`counts` must be one positive integer for each of `fs`, got "
-            f"{counts!r:.80} for {size}."
+            f"{shown(counts)} for {size}."
         )
-    return whole
+    return [whole_number(count, "counts", 1, 2**62) for count in given]
 
 
 def _apart(fs: Sequence[TradeOff], counts: Sequence[int]) -> dict[TradeOff, int]:

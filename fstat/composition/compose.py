@@ -7,7 +7,7 @@ from functools import reduce
 
 import numpy as np
 
-from .._validation import option
+from .._validation import number, option
 from ..tradeoff import (
     EpsilonDeltaTradeOff,
     GaussianTradeOff,
@@ -89,14 +89,13 @@ def compose(
     (0.757278, 6.1662)
     """
     option(method, "method", ("auto", "numeric"))
-    if not tolerance > 0:
-        raise ValueError(f"`tolerance` must be positive, got {tolerance!r}.")
+    tolerance = number(tolerance, "tolerance", "(0, inf)")
     steps = counted(fs, counts)
     if any(f.advantage() == 1 for f in steps if f._shape() == ()):
         return EpsilonDeltaTradeOff(0.0, 1.0)
     if method == "auto":
-        return _shortest(steps, float(tolerance))
-    return _composed(steps, float(tolerance))
+        return _shortest(steps, tolerance)
+    return _composed(steps, tolerance)
 
 
 def _shortest(steps: dict[TradeOff, int], tolerance: float) -> TradeOff:

@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import logsumexp
 from sklearn.base import BaseEstimator, clone
 
-from .._validation import FloatArray, option
+from .._samples import pair_labels
+from .._validation import FloatArray, flag, instance, option, table
 
 
 def sklearn_trainer(
@@ -73,19 +74,23 @@ def sklearn_trainer(
     (3,)
     """
     option(statistic, "statistic", ("margin", "log_odds", "loss"))
+    flag(resample, "resample")
+    instance(estimator, "estimator", BaseEstimator)
     if not resample and not _random_parameters(estimator):
         raise ValueError(
             "`estimator` must have a parameter `random_state`, or `resample` be True: "
             f"every run of {type(estimator).__name__} would be the same."
         )
-    labels, of_targets = np.asarray(y), np.asarray(y_test)
+    of_training, of_test = table(X, "X"), table(X_test, "X_test")
+    labels = pair_labels(y, "y", len(of_training))
+    of_targets = pair_labels(y_test, "y_test", len(of_test))
     if not np.isin(of_targets, labels).all():
         raise ValueError("`y_test` must hold classes that are in `y`, got others.")
     return SklearnTrainer(
         estimator,
-        np.asarray(X),
+        of_training,
         labels,
-        np.asarray(X_test),
+        of_test,
         of_targets,
         statistic,
         resample,

@@ -301,7 +301,9 @@ def _acceleration(
     units = np.concatenate(design.units)
     sums = np.zeros((units.max() + 1, len(chosen)))
     np.add.at(sums, units, values)
+    largest = np.abs(sums).max(axis=0)  # cubes may over- or underflow
     with np.errstate(invalid="ignore", divide="ignore"):
+        sums = sums / largest
         return np.asarray(
             np.sum(sums**3, axis=0) / (6 * np.sum(sums**2, axis=0) ** 1.5)
         )

@@ -22,7 +22,7 @@ from scipy.special import (
     xlogy,
 )
 
-from .._validation import FloatArray, confidence, numeric
+from .._validation import FloatArray, confidence, number, numeric, shown
 from .sampling_error import ConfidenceInterval, SamplingError
 
 BURN_IN = 20.0  # (effective) observations from which asymptotic sequences hold
@@ -63,9 +63,8 @@ def normal_mixture_rho(variance: float, level: float = 0.95) -> float:
     >>> round(normal_mixture_rho(100.0), 2)
     12.18
     """
-    if not (np.isfinite(variance) and variance > 0):
-        raise ValueError(f"`variance` must be finite and above 0, got {variance!r}.")
-    miss = 1 - confidence(level)
+    variance = number(variance, "variance", "(0, inf)")
+    miss = 1 - confidence(level, "level")
     return float(variance / (-lambertw(-(miss**2) / np.e, -1).real - 1))
 
 
@@ -112,10 +111,11 @@ def normal_mixture_boundary(
     >>> normal_mixture_boundary([100.0, 1000.0], 0.95, rho=12.18).round(1)
     array([ 30.4, 102.7])
     """
-    if not rho > 0:
-        raise ValueError(f"`rho` must be above 0, got {rho!r}.")
+    rho = number(rho, "rho", "(0, inf)")
     total = numeric(variance, "variance") + rho
-    log_miss = np.log(1 - confidence(level))
+    if (total < rho).any():
+        raise ValueError(f"`variance` must be at least 0, got {shown(variance)}.")
+    log_miss = np.log(1 - confidence(level, "level"))
     return np.asarray(np.sqrt(total * (np.log(total / rho) - 2 * log_miss)))
 
 
@@ -252,7 +252,7 @@ def bernoulli_upper_bound(
     )
     if not ((s >= 0) & (s <= n)).all():
         raise ValueError("`successes` must lie between 0 and `trials`.")
-    least = -np.log(1 - confidence(level))
+    least = -np.log(1 - confidence(level, "level"))
 
     def excess(p: FloatArray, s: FloatArray, n: FloatArray) -> FloatArray:
         with np.errstate(divide="ignore"):
@@ -308,7 +308,7 @@ def threshold_lower_bound(
     >>> float(threshold_lower_bound(310, 1000, 300, 1000).round(2))
     0.72
     """
-    each = (1 + confidence(level)) / 2
+    each = (1 + confidence(level, "level")) / 2
     alpha = bernoulli_upper_bound(false_positives, n_P, each)
     beta = bernoulli_upper_bound(false_negatives, n_Q, each)
     return np.asarray(-ndtri(alpha) - ndtri(beta))

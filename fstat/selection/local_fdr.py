@@ -252,7 +252,8 @@ def estimate_local_fdr(scores: ArrayLike, *, method: str = "likelihood") -> Loca
     z = given[~np.isnan(given)]
     if len(z) < LEAST_PAIRS:
         raise ValueError(
-            f"An empirical null needs at least {LEAST_PAIRS} pairs, got {len(z)}: with "
+            f"`scores` must be of {LEAST_PAIRS} pairs for an empirical null, which "
+            f"needs at least {LEAST_PAIRS} pairs, got {len(z)}: with "
             "fewer the standard error of its width exceeds 8 %, which changes its "
             "density at three standard deviations by more than a factor of two."
         )

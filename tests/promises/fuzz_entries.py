@@ -396,8 +396,9 @@ def FInfluence__to_frame(a: Arguments) -> Any:
 
 @entry
 def FInfluence__score(a: Arguments) -> Any:
-    P, Q = _pair_of_samples(a)
-    return a.choice(fitted()).score(P, Q)
+    influence = a.choice(fitted())
+    shape = (int(a.rng.integers(2, 9)), *np.shape(influence.mu_))
+    return influence.score(a("sample", shape), a("sample", shape))
 
 
 @entry
@@ -675,7 +676,6 @@ QUESTIONS = {
     "likelihood_ratio_test": ("epsilon",),
     "tightest_mu": ("share",),
     "subsample": ("share",),
-    "from_json": ("name",),
 }
 
 
@@ -685,6 +685,21 @@ def _question(name: str, kinds: tuple[str, ...]) -> Callable[[Arguments], Any]:
 
 for _name, _kinds in QUESTIONS.items():
     ENTRIES[f"TradeOff.{_name}"] = _question(_name, _kinds)
+
+
+@entry
+def TradeOff__from_json(a: Arguments) -> Any:
+    text = a.choice(tradeoffs()).to_json()
+    if a.rng.random() < 0.5:
+        start = int(a.rng.integers(0, len(text)))
+        text = (
+            text[:start]
+            + str(a.choice(["", "nan", "-1", "}", '"']))
+            + text[start + 1 :]
+        )
+    f = fstat.TradeOff.from_json(a("option", text))
+    f.epsilon(1e-3)
+    return f
 
 
 @entry
@@ -850,21 +865,17 @@ def sign_errors(a: Arguments) -> Any:
 
 @entry
 def agreement(a: Arguments) -> Any:
+    given = a.options(
+        0.3,
+        stderr=("sample", (12,)),
+        threshold="share",
+        confidence_level="level",
+        n_resamples="draws",
+        random_state="seed",
+        interval=("option", (np.full(12, -9.0), np.full(12, 9.0))),
+    )
     return ground_truth.agreement(
-        a("sample", (12,)),
-        a("option", _truth()),
-        **{
-            "n_resamples": 20,
-            **a.options(
-                0.3,
-                stderr=("sample", (12,)),
-                threshold="share",
-                confidence_level="level",
-                n_resamples="draws",
-                random_state="seed",
-                interval=("option", (np.zeros(12), np.ones(12))),
-            ),
-        },
+        a("sample", (12,)), a("option", truth()), **{"n_resamples": 20, **given}
     )
 
 
@@ -872,21 +883,31 @@ def agreement(a: Arguments) -> Any:
 def CalibratedInfluence(a: Arguments) -> Any:
     calibrated = ground_truth.CalibratedInfluence(
         **a.options(0.3, method=("option", "linear", "isotonic"), normalize="flag")
-    ).fit(a("sample", (12,)), a("sample", (12,)))
+    ).fit(a("sample", (6, 2)), a("sample", (6, 2)))
     calibrated.predict(a("sample", (4,)))
-    return calibrated.interval(a("sample", (4,)), a("level"))
+    return calibrated.predict_interval(a("sample", (4,)), a("level"))
+
+
+@entry
+def MultiRunInfluence(a: Arguments) -> Any:
+    influence = ground_truth.MultiRunInfluence(
+        train=a("option", _train),
+        **a.options(0.3, n_runs="few", n_runs_without="few", random_state="seed"),
+    )
+    return influence.fit(a("option", [[0], [1, 2]], {"a": [0]}, [3]), a("option", 8))
 
 
 @entry
 def linear_datamodelling_score(a: Arguments) -> Any:
-    subsets = [a("indices", 6) for _ in range(4)]
+    subsets = [[0, 1], [2, 3], [0, 4], a("indices", 6)]
     return ground_truth.linear_datamodelling_score(
-        a("sample", (6,)), a("option", subsets), a("sample", (4,))
+        a("sample", (6, 2)), a("option", subsets), a("sample", (4, 2))
     )
 
 
 def _train(indices: np.ndarray, seed: int) -> np.ndarray:
-    return np.array([float(len(indices)), 1.0]) + seed % 7
+    rng = np.random.default_rng(seed)
+    return np.array([np.mean(indices), np.ptp(indices), 1.0]) + rng.normal(size=3)
 
 
 @entry
@@ -1093,15 +1114,7 @@ def tradeoffs() -> list[fstat.TradeOff]:
 
 
 @cache
-def _truth() -> Any:
-    """Return retrainings whose influence is known."""
-    rng = np.random.default_rng(0)
-    effects = rng.normal(size=12)
-    pair, run = np.repeat(np.arange(12), 8), np.tile(np.arange(8), 12)
-    return fstat.Observations(
-        pair,
-        rng.normal(size=96),
-        effects[pair] + rng.normal(size=96),
-        run=run,
-        paired=False,
-    )
+def truth() -> fstat.Observations:
+    """Return retrainings without each of four subsets, and three targets."""
+    subsets = [[0], [1, 2], [7], [3, 4, 5]]
+    return ground_truth.retrain(_train, 8, subsets, 8, random_state=0)

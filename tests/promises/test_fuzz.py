@@ -36,12 +36,6 @@ def test_many_calls(tmp_path):
     assert "\n0 clusters of failures" in table, table
 
 
-# Records are made by what is called; internal bricks take arrays that were checked.
-NOT_CALLED = {
-    "fstat": {"AdjustedIntervals"},
-}
-
-
 @pytest.mark.parametrize(
     "module",
     ["fstat", "fstat.selection", "fstat.ground_truth", "fstat.intervals",
