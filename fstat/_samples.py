@@ -171,8 +171,7 @@ def pair_labels(value: object, name: str, n: int) -> NDArray[Any]:
     array = labels(value, name)
     if array.shape != (n,):
         raise ValueError(
-            f"`{name}` must have shape ({n},), one label for each, got "
-            f"{array.shape}."
+            f"`{name}` must have shape ({n},), one label for each, got {array.shape}."
         )
     return array
 

@@ -789,7 +789,7 @@ def select(a: Arguments) -> Any:
             null=("option", None, "theoretical", "reference", "empirical"),
             reference=("indices", 12),
             alternative="alternative",
-            min_effect="share",
+            stronger_than="share",
             dependence="fdr dependence",
             strata=("labels", 12),
         ),
@@ -803,7 +803,7 @@ def select_signs(a: Arguments) -> Any:
         **a.options(
             0.3,
             fdr="share",
-            min_effect="share",
+            stronger_than="share",
             dependence="fdr dependence",
             strata=("labels", 12),
         ),
