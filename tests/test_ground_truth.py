@@ -4,17 +4,35 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.sparse import csc_array
 from scipy.special import logsumexp
 from sklearn.base import clone
+from sklearn.cluster import KMeans
 from sklearn.datasets import load_iris
+from sklearn.ensemble import (
+    HistGradientBoostingClassifier,
+    IsolationForest,
+    RandomForestClassifier,
+    RandomForestRegressor,
+)
 from sklearn.exceptions import NotFittedError
-from sklearn.linear_model import LogisticRegression, SGDClassifier
+from sklearn.linear_model import (
+    LogisticRegression,
+    Ridge,
+    SGDClassifier,
+    SGDRegressor,
+)
+from sklearn.model_selection import GridSearchCV
+from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
 
 from fstat import FInfluence, InfluenceDisplay, Observations, select
 from fstat.ground_truth import MultiRunInfluence, retrain, sklearn_trainer
@@ -495,7 +513,7 @@ def test_kept_runs_are_read_from_a_folder_that_cannot_be_written_to(
 
 
 DYING = """
-import os, sys, time
+import os, time
 import numpy as np
 from fstat.ground_truth import retrain
 
@@ -506,21 +524,20 @@ def train(indices, seed):
     return np.random.default_rng(seed).normal(size=2)
 
 if __name__ == "__main__":
-    given = {"cache": "runs"} if sys.argv[1] == "kept" else {}
-    print(retrain(train, 20, [[0], [1, 2]], 4, random_state=0, n_jobs=2, **given))
+    retrain(train, 20, [[0], [1, 2]], 4, random_state=0, n_jobs=2, cache="runs")
 """
 
 
 def test_a_dead_worker_is_a_sentence(tmp_path):
     (tmp_path / "study.py").write_text(DYING)
 
-    def run(how):
-        command = [sys.executable, "study.py", how]
+    def run():
+        command = [sys.executable, "study.py"]
         return subprocess.run(
             command, cwd=tmp_path, capture_output=True, text=True, check=False
         )
 
-    told = run("kept").stderr.splitlines()[-1]
+    told = run().stderr.splitlines()[-1]
     kept = len(list((tmp_path / "runs").rglob("*.npz")))
     assert told == (
         "RuntimeError: A worker of the pool was killed, perhaps for want of memory: "
@@ -528,9 +545,17 @@ def test_a_dead_worker_is_a_sentence(tmp_path):
         "`n_jobs` if memory is short."
     )
     assert 6 <= kept <= 8
-    assert "no runs are kept, since no `cache`" in run("alone").stderr.splitlines()[-1]
     (tmp_path / "healed").touch()
-    assert run("kept").returncode == 0
+    assert run().returncode == 0
+
+
+def test_without_a_cache_a_dead_worker_leaves_nothing(monkeypatch):
+    def broken(*args, **options):
+        raise BrokenProcessPool
+
+    monkeypatch.setattr("joblib.Parallel.__call__", broken)
+    with pytest.raises(RuntimeError, match="no runs are kept, since no `cache`"):
+        retrain(noisy_mean, N, [[0]], 2, random_state=0)
 
 
 def test_an_interrupted_study_keeps_its_runs(tmp_path):
@@ -722,10 +747,137 @@ def test_sklearn_trainers_refuse_what_they_cannot_do():
     with pytest.raises(ValueError, match="`keep` must be 'epochs'"):
         retrain(iris_trainer(), 150, [[0]], 2, keep="steps", random_state=0)
     with pytest.raises(ValueError, match="`estimator` must have a parameter"):
-        sklearn_trainer(StandardScaler(), X, y, X, y)
+        sklearn_trainer(GaussianNB(), X, y, X, y, statistic="loss")
     with pytest.raises(ValueError, match="`y_test` must hold classes"):
         sklearn_trainer(SGDClassifier(), X, y, X[:1], [7])
     with pytest.raises(ValueError, match="`statistic` must be one of"):
         iris_trainer(statistic="accuracy")
     with pytest.raises(ValueError, match="examples of the targets' classes"):
         retrain(iris_trainer(), 150, [np.arange(50)], 2, random_state=0)
+
+
+def small(name):
+    """Estimators of many kinds, quick ones."""
+    forest = RandomForestClassifier(5)
+    sgd = SGDClassifier(max_iter=3, tol=None)
+    return {
+        "forest": forest,
+        "svc": SVC(),
+        "ovo": SVC(decision_function_shape="ovo"),
+        "logistic": LogisticRegression(),
+        "hinge": sgd,
+        "boosting": HistGradientBoostingClassifier(max_iter=2),
+        "pipeline": make_pipeline(StandardScaler(), forest),
+        "ovo in a pipeline": make_pipeline(
+            StandardScaler(), SVC(decision_function_shape="ovo")
+        ),
+        "search": GridSearchCV(sgd, {"alpha": [1e-4, 1e-3]}, cv=2),
+        "search of forests": GridSearchCV(forest, {"max_depth": [2, 3]}, cv=2),
+        "ridge": Ridge(),
+        "regressors": make_pipeline(StandardScaler(), SGDRegressor()),
+        "random regressors": RandomForestRegressor(5),
+        "outliers": IsolationForest(),
+        "scaler": StandardScaler(),
+        "clusters": KMeans(2),
+    }[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "able"),
+    [
+        ("forest", "log_odds probability loss"),
+        ("svc", "margin"),
+        ("ovo", ""),
+        ("logistic", "margin log_odds probability loss"),
+        ("hinge", "margin"),
+        ("boosting", "margin log_odds probability loss"),
+        ("pipeline", "log_odds probability loss"),
+        ("ovo in a pipeline", ""),
+        ("search", "margin"),
+        ("search of forests", "log_odds probability loss"),
+        ("ridge", "loss"),
+        ("regressors", "loss"),
+        ("random regressors", "loss"),
+        ("outliers", ""),
+        ("scaler", ""),
+        ("clusters", ""),
+    ],
+)
+@pytest.mark.parametrize("statistic", ["margin", "log_odds", "probability", "loss"])
+def test_what_an_estimator_cannot_give_is_refused_at_once(name, able, statistic):
+    model = small(name)
+    given = {"statistic": statistic, "resample": True}
+    if statistic not in able.split():
+        with pytest.raises(ValueError, match=r"`(statistic|estimator)` ") as told:
+            sklearn_trainer(model, X, y, X[::40], y[::40], **given)
+        ways = [one for one in able.split() if repr(one) in str(told.value)]
+        assert ways == able.split() or name == "outliers"
+        return
+    train = sklearn_trainer(model, X, y, X[::40], y[::40], **given)
+    try:
+        found = train(np.arange(150), 0)
+    except ValueError as error:
+        assert "use 'probability'" in str(error) and statistic in ("log_odds", "loss")
+        return
+    assert found.shape == (4,) and np.isfinite(found).all()
+    assert_array_equal(found, train(np.arange(150), 0))
+
+
+def test_statistics_of_forests_and_regressors_are_what_they_say():
+    rows, seed = np.arange(0, 150, 2), 3
+    forest = RandomForestClassifier(5)
+    train = sklearn_trainer(forest, X, y, X[::40], y[::40], statistic="probability")
+    fitted = RandomForestClassifier(5, random_state=seed).fit(X[rows], y[rows])
+    p = fitted.predict_proba(X[::40])[np.arange(4), y[::40]]
+    assert_array_equal(train(rows, seed), p)
+    model = SGDRegressor(max_iter=3, tol=None)
+    train = sklearn_trainer(model, X, y, X[::40], y[::40], statistic="loss")
+    fitted = clone(model).set_params(random_state=seed).fit(X[rows], y[rows])
+    assert_allclose(train(rows, seed), -((fitted.predict(X[::40]) - y[::40]) ** 2))
+
+
+def test_frames_and_sparse_matrices_are_trained_on_as_arrays_are():
+    frame = pd.DataFrame(X, columns=list("abcd"))
+    model = SGDClassifier(max_iter=3, tol=None)
+    rows = np.arange(0, 150, 2)
+    plain = sklearn_trainer(model, X, y, X[:3], y[:3])(rows, 0)
+    of_frame = sklearn_trainer(model, frame, pd.Series(y), frame[:3], y[:3])(rows, 0)
+    assert_array_equal(of_frame, plain)
+    sparse = csc_array(X)
+    of_sparse = sklearn_trainer(model, sparse, y, sparse[:3], y[:3])(rows, 0)
+    fitted = clone(model).set_params(random_state=0).fit(sparse.tocsr()[rows], y[rows])
+    values = fitted.decision_function(X[:3])
+    assert_allclose(of_sparse, values[:, 0] - values[:, 1:].max(axis=1), rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"y": y[:5]}, "`y` must have shape"),
+        ({"y": np.eye(150)}, "`y` must have shape"),
+        ({"X": X[:, 0]}, "`X` must have one row for each example"),
+        ({"X_test": X[:2]}, "`y_test` must have shape"),
+        ({"X_test": X[:3, :2]}, "`X` and `X_test` must have the same features"),
+        ({"resample": 2}, "`resample` must be True or False"),
+    ],
+)
+def test_examples_that_do_not_fit_are_named(change, message):
+    given = {"X": X, "y": y, "X_test": X[:3], "y_test": y[:3], **change}
+    with pytest.raises(ValueError, match=message):
+        sklearn_trainer(SGDClassifier(), **given)
+
+
+def test_classes_that_a_subset_takes_away_are_named():
+    train = sklearn_trainer(LogisticRegression(), X, y, X[:2], y[:2], resample=True)
+    # Another class than the targets' may be missing, but not all others.
+    assert np.isfinite(train(np.arange(100), 0)).all()
+    with pytest.raises(ValueError, match=r"two classes or more, got .*0.* only"):
+        train(np.arange(50), 0)
+    with pytest.raises(ValueError, match=r"got none of \[0\]: leave out less"):
+        train(np.arange(50, 150), 0)
+
+
+def test_training_that_is_not_random_is_refused():
+    train = sklearn_trainer(LogisticRegression(), X, y, X[::40], y[::40])
+    with pytest.raises(ValueError, match=r"`train` must be random.*`resample=True`"):
+        retrain(train, 150, [[0]], 3, random_state=0)

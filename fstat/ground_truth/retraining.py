@@ -95,6 +95,7 @@ def retrain(
     ValueError
         If a subset is empty, everything, out of range or given twice, numbers of runs
         are below 2, `train` returns no finite array of the same shape each time, or
+        the same numbers each time, or
         `cache` is given without an int as `random_state` or cannot be written to.
     RuntimeError
         If a worker is killed; finished runs are in the cache.
@@ -145,6 +146,7 @@ def retrain(
     passed = {"keep": kept} if kept is not None and _takes_keep(train) else {}
     work = _Work(train, int(n_examples), passed, store)
     table = _table(_finished(work, plan, n_jobs, backend, verbose))
+    _check_random(table[: int(n_runs)])
     quantity = _quantity(n_runs, n_runs_without, kept)
     return _observations(table, int(n_runs), names, targets, quantity)
 
@@ -259,6 +261,15 @@ def _table(found: list[FloatArray]) -> FloatArray:
             f"{sorted(shapes)}."
         )
     return np.stack(found)
+
+
+def _check_random(table: FloatArray) -> None:
+    if (table == table[0]).all():
+        raise ValueError(
+            "`train` must be random, and `seed` its only source of randomness, got the "
+            "same statistics in every run with all data; `sklearn_trainer` has "
+            "`resample=True` for estimators without randomness of their own."
+        )
 
 
 def _plan(
