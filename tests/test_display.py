@@ -39,15 +39,17 @@ def test_curves_of_one_pair():
     assert display.empirical_line_.get_color() == display.line_.get_color()
     mu = FInfluence().fit(*SAMPLES).mu_
     assert legend(display) == [
-        r"$1-\alpha$: no influence", rf"$G_\mu$, $\mu$ = {mu:+.2f}"
-    ]  # fmt: skip
+        r"$1-\alpha$: no influence",
+        rf"$G_\mu$, $\mu$ = {mu:+.2f}",
+        r"95% interval of $\mu$",
+    ]
 
 
 def test_harm_is_drawn_above_the_axes_origin_with_its_sign():
     P, Q = SAMPLES
     display = TradeOffDisplay.from_samples(Q, P)
     mu = FInfluence().fit(Q, P).mu_
-    assert mu < 0 and f"{mu:+.2f}" in legend(display)[-1]
+    assert mu < 0 and f"{mu:+.2f}" in legend(display)[1]
     alpha, beta = display.empirical_line_.get_data()
     # Both samples are negated, so that the curve lies below the diagonal.
     assert np.trapezoid(beta, alpha) < 0.5
@@ -79,15 +81,20 @@ def test_given_axes_are_drawn_on(axes):
     assert two.line_.get_color() == "red"
     # The diagonal is in the legend once.
     shown = legend(two)
-    assert len(shown) == 3 and sum("no influence" in text for text in shown) == 1
-    assert shown[1].startswith("one: ") and shown[2].startswith("two: ")
+    assert len(shown) == 5 and sum("no influence" in text for text in shown) == 1
+    assert shown[1].startswith("one: ") and shown[3].startswith("two: ")
     figure.canvas.draw()
 
 
 def test_from_samples_is_plot():
     one = TradeOffDisplay.from_samples(*SAMPLES, name="pair")
     other = TradeOffDisplay(
-        tradeoff=one.tradeoff, alpha=one.alpha, beta=one.beta, name="pair"
+        tradeoff=one.tradeoff,
+        alpha=one.alpha,
+        beta=one.beta,
+        name="pair",
+        band=one.band,
+        confidence_level=0.95,
     ).plot()
     assert_array_equal(one.line_.get_ydata(), other.line_.get_ydata())
     curves = [d.empirical_line_.get_xydata() for d in (one, other)]

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.special import ndtri
 
-from .._validation import FloatArray
+from .._validation import FloatArray, whole_number
 from ..ground_truth import Agreement
 from ..intervals import ConfidenceInterval
-from ._common import HARMS, HELPS, UNCLEAR, new_axes
+from ._common import Display, inks, new_axes, point_looks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-class AgreementDisplay:
+class AgreementDisplay(Display):
     """Estimates against mu of retraining, with intervals and the calibration line.
 
     Pairs that retraining puts above the threshold are blue, those below minus it red.
@@ -115,7 +115,13 @@ class AgreementDisplay:
         -------
         AgreementDisplay
             The display, drawn.
+
+        Raises
+        ------
+        ValueError
+            If there is no such `run`.
         """
+        run = whole_number(run, "run", 0, len(agreement.estimate) - 1)
         reach = ndtri((1 + agreement.confidence_level) / 2) * agreement.truth_stderr
         interval = agreement.interval
         if interval is not None:
@@ -153,23 +159,24 @@ class AgreementDisplay:
         """
         ax = new_axes(ax, (5.6, 4.6))
         x, mu, reach = self.estimate, self.truth, self.truth_reach
-        colour = np.where(mu > self.threshold, HELPS, UNCLEAR)
-        colour = np.where(mu < -self.threshold, HARMS, colour)
+        ink = inks(ax)
+        colour = np.where(mu > self.threshold, ink.helps, ink.unclear)
+        colour = np.where(mu < -self.threshold, ink.harms, colour)
         faint = {"colors": colour.tolist(), "lw": 0.8, "alpha": 0.35}
         self.truth_intervals_ = ax.vlines(x, mu - reach, mu + reach, **faint)
         self.intervals_ = None
         if self.interval is not None:
             self.intervals_ = ax.hlines(mu, *self.interval, **faint)
-        looks = {"c": colour, "s": 12, "zorder": 3, "linewidths": 0, **kwargs}
+        looks = point_looks(kwargs, c=colour, s=12, zorder=3, linewidth=0)
         self.points_ = ax.scatter(x, mu, **looks)
         self.line_ = None
         if self.line is not None and not np.isnan(self.line[0]):
             ends = np.array([np.nanmin(x), np.nanmax(x)])
             (self.line_,) = ax.plot(
-                ends, self.line[1] + self.line[0] * ends, color="black", lw=1.2
+                ends, self.line[1] + self.line[0] * ends, color=ink.line, lw=1.2
             )
         for draw in (ax.axhline, ax.axvline):
-            draw(0.0, color="black", lw=0.6, alpha=0.5)
+            draw(0.0, color=ink.line, lw=0.6, alpha=0.5)
         self._label(ax)
         self.ax_, self.figure_ = ax, ax.figure
         return self

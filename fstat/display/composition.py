@@ -11,17 +11,23 @@ from scipy.special import ndtr, ndtri
 from .._validation import FloatArray, option
 from ..composition import GaussianLimit, compose, gaussian_limit
 from ..tradeoff import TradeOff
-from ._common import HARMS, HELPS, UNCLEAR, errors_on_probit_axes, new_axes
+from ._common import (
+    Display,
+    diagonal,
+    errors_on_probit_axes,
+    inks,
+    line_looks,
+    new_axes,
+)
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
-_BAND = "#dedede"
 _TICKS = np.array([1e-5, 1e-3, 0.05, 0.5, 0.95, 0.999])
 
 
-class CompositionDisplay:
+class CompositionDisplay(Display):
     r"""A composition beside its Gaussian limit, the limit's error bound and Edgeworth.
 
     On probit axes :math:`G_\mu` is a straight line of slope -1, and what leaves that
@@ -143,6 +149,7 @@ class CompositionDisplay:
         """
         option(axes, "axes", ("probit", "linear", "tail"))
         ax = new_axes(ax, (4.6, 4.6))
+        ink = inks(ax)
         name = name if name is not None else self.name
         alpha, scaled = _scale(axes, least)
         limit = self.limit.tradeoff
@@ -157,13 +164,15 @@ class CompositionDisplay:
                 unit / unit,
             )
         x = alpha if axes == "tail" else scaled(alpha)
-        self.band_ = ax.fill_between(x, scaled(low), scaled(high), color=_BAND, lw=0)
+        self.band_ = ax.fill_between(
+            x, scaled(low), scaled(high), color=ink.line, alpha=0.13, lw=0
+        )
         blind = alpha / unit if axes == "tail" else 1 - alpha
-        (self.diagonal_,) = ax.plot(x, scaled(blind), ":", color=UNCLEAR, lw=1.2)
+        self.diagonal_ = diagonal(ax, x, scaled(blind))
         looks: list[dict[str, Any]] = [
-            {"color": HELPS, "lw": 2.4, **kwargs},
-            {"color": "#1a1a1a", "lw": 1.1, "ls": "-."},
-            {"color": HARMS, "lw": 1.6, "ls": "--"},
+            line_looks(kwargs, color=ink.helps, linewidth=2.4, label="composition"),
+            {"color": ink.line, "lw": 1.1, "ls": "-."},
+            {"color": ink.harms, "lw": 1.6, "ls": "--"},
         ]
         self.line_, self.edgeworth_line_, self.limit_line_ = (
             ax.plot(x, scaled(curve), **look)[0]
@@ -176,10 +185,8 @@ class CompositionDisplay:
     def _finish(
         self, ax: Axes, axes: str, least: float, name: str | None, legend: bool
     ) -> None:
-        self.line_.set_label("composition")
         self.limit_line_.set_label(rf"limit $G_\mu$, $\mu$ = {self.limit.mu:.3g}")
         self.edgeworth_line_.set_label("Edgeworth")
-        self.diagonal_.set_label(r"$1-\alpha$")
         self.band_.set_label(rf"Berry-Esseen band, $\gamma$ = {self.limit.gamma:.2g}")
         ax.set(xlabel="type I error", ylabel="type II error")
         if axes == "tail":

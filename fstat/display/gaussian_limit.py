@@ -18,7 +18,14 @@ from ..intervals import ConfidenceInterval
 from ..methods.normality import deviation_ratio
 from ..observations import Observations
 from ..tradeoff import TradeOff
-from ._common import HARMS, HELPS, UNCLEAR, errors_on_probit_axes
+from ._common import (
+    Display,
+    Inks,
+    diagonal,
+    errors_on_probit_axes,
+    inks,
+    line_looks,
+)
 from ._normality import (
     NormalQuantiles,
     levy_by_chance,
@@ -33,7 +40,7 @@ if TYPE_CHECKING:
 _END = 1e-4  # least error shown
 
 
-class GaussianLimitDisplay:
+class GaussianLimitDisplay(Display):
     r"""Diagnostics of the Gaussian limit: whether P and Q are normal, of one variance.
 
     Left, normal quantile plots of P and of Q in the unit of mu, each with the line of
@@ -293,16 +300,21 @@ class GaussianLimitDisplay:
         if self.ax_.shape != (2,):
             raise ValueError(f"`ax` must be two axes, got {self.ax_.size}.")
         self.figure_ = self.ax_[0].figure
-        style = {"color": HELPS if self.mu >= 0 else HARMS, **kwargs}
-        self._plot_quantiles(self.ax_[0], style)
-        self._plot_tradeoff(self.ax_[1], style)
+        for place, plot in zip(
+            self.ax_, (self._plot_quantiles, self._plot_tradeoff), strict=True
+        ):
+            ink = inks(place)
+            plot(place, line_looks(kwargs, color=self._colour(ink)), ink)
         name = name if name is not None else self.name
         if name is not None:
             self.ax_[0].set_title(name, loc="left")
         return self
 
-    def _plot_quantiles(self, ax: Axes, style: dict[str, Any]) -> None:
-        P_style = {"marker": "x", **style, "color": UNCLEAR}
+    def _colour(self, ink: Inks) -> str:
+        return ink.helps if self.mu >= 0 else ink.harms
+
+    def _plot_quantiles(self, ax: Axes, style: dict[str, Any], ink: Inks) -> None:
+        P_style = {"marker": "x", **style, "color": ink.unclear}
         self.points_P_, self.line_P_, self.band_P_ = _draw(ax, self.P, P_style)
         Q_style = {"marker": ".", **style}
         self.points_Q_, self.line_Q_, self.band_Q_ = _draw(ax, self.Q, Q_style)
@@ -318,9 +330,9 @@ class GaussianLimitDisplay:
         order = [self.points_P_, self.points_Q_, self.band_Q_]
         ax.legend(handles=order, loc="upper left", frameon=False, fontsize=8)
 
-    def _plot_tradeoff(self, ax: Axes, style: dict[str, Any]) -> None:
+    def _plot_tradeoff(self, ax: Axes, style: dict[str, Any], ink: Inks) -> None:
         ends = ndtri([_END, 1 - _END])
-        (self.diagonal_,) = ax.plot(ends, -ends, ":", color=UNCLEAR, lw=1.2)
+        self.diagonal_ = diagonal(ax, ends, -ends)
         inner = (self.alpha > 0) & (self.alpha < 1) & (self.beta > 0) & (self.beta < 1)
         (self.empirical_line_,) = ax.plot(
             ndtri(self.alpha[inner]), ndtri(self.beta[inner]), color=style["color"]
@@ -334,8 +346,11 @@ class GaussianLimitDisplay:
         (self.line_,) = ax.plot(
             ends,
             ndtri(np.maximum(self.tradeoff.f(ndtr(ends)), 1e-300)),
-            **{"lw": 2, **style},
-            label=rf"$G_\mu$, $\mu$ = {self.mu:+.2f}",
+            **{
+                "linewidth": 2,
+                "label": rf"$G_\mu$, $\mu$ = {self.mu:+.2f}",
+                **style,
+            },
         )
         distance = (-1.0 if self.mu < 0 else 1.0) * self.Q.mean / self.Q.sd
         low, high = self.slope_interval
@@ -362,7 +377,9 @@ def _draw(
     )
     (line,) = ax.plot(ends, data.mean + data.sd * ends, color=colour, lw=1)
     (points,) = ax.plot(
-        data.normal, data.sample, **{"ms": 4, "mew": 0.8, **style, "ls": ""}
+        data.normal,
+        data.sample,
+        **{"markersize": 4, "markeredgewidth": 0.8, **style, "linestyle": ""},
     )
     return points, line, band
 

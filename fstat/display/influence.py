@@ -5,19 +5,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from .._samples import pair_labels
 from .._validation import FloatArray, indices, instance
 from ..influence import FInfluence
-from ._common import HARMS, HELPS, UNCLEAR, new_axes
+from ._common import Display, Inks, inks, new_axes, point_looks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.text import Text
+
+# Of more pairs, the extremes are drawn.
+_MOST = 40
 
 
-class InfluenceDisplay:
+class InfluenceDisplay(Display):
     """Mu of many pairs with confidence intervals, sorted, coloured by sign.
 
     Parameters
@@ -28,6 +32,8 @@ class InfluenceDisplay:
         Name of each pair.
     quantity : str, optional
         What mu is; the label of the axis.
+    n_hidden : int, default=0
+        How many pairs between the lower and the upper half are left out.
 
     Attributes
     ----------
@@ -35,6 +41,8 @@ class InfluenceDisplay:
         Axes drawn on.
     figure_ : matplotlib Figure
         Its figure.
+    break_ : matplotlib Text or None
+        What is written where pairs are left out.
     points_ : matplotlib PathCollection
         The estimates.
     intervals_ : matplotlib LineCollection
@@ -64,12 +72,14 @@ class InfluenceDisplay:
         high: FloatArray,
         names: ArrayLike,
         quantity: str | None = None,
+        n_hidden: int = 0,
     ) -> None:
         self.mu = mu
         self.low = low
         self.high = high
         self.names = names
         self.quantity = quantity
+        self.n_hidden = n_hidden
 
     @classmethod
     def from_estimator(
@@ -103,14 +113,19 @@ class InfluenceDisplay:
         -------
         InfluenceDisplay
             The display, drawn.
+
+        Raises
+        ------
+        ValueError
+            If one of `pairs` does not exist, or `names` are not one for each.
         """
         instance(estimator, "estimator", FInfluence)
         check_is_fitted(estimator, "mu_")
         table = estimator.to_frame(confidence_level)
-        order = np.argsort(table["mu"].to_numpy())[: int(table["mu"].notna().sum())]
         if pairs is None:
-            pairs = order if len(order) <= 40 else np.r_[order[:20], order[-20:]]
-        chosen = indices(pairs, "pairs", len(table))
+            chosen, n_hidden = _extremes(table["mu"].to_numpy())
+        else:
+            chosen, n_hidden = indices(pairs, "pairs", len(table)), 0
         if names is None:
             telling = [
                 column.astype(str)[chosen]
@@ -118,12 +133,16 @@ class InfluenceDisplay:
                 if len(estimator.names_) == 1 or len(np.unique(column)) > 1
             ]
             names = [", ".join(parts) for parts in zip(*telling, strict=True)]
-        names = pair_labels(names, "names", len(chosen))
         mu, low, high = (
             table[column].to_numpy()[chosen] for column in ("mu", "low", "high")
         )
         display = cls(
-            mu=mu, low=low, high=high, names=names, quantity=estimator.quantity_
+            mu=mu,
+            low=low,
+            high=high,
+            names=names,
+            quantity=estimator.quantity_,
+            n_hidden=n_hidden,
         )
         return display.plot(ax=ax, **kwargs)
 
@@ -142,14 +161,18 @@ class InfluenceDisplay:
         InfluenceDisplay
             This display.
         """
-        ax = new_axes(ax, (5.6, 1.2 + 0.2 * len(self.mu)))
+        n = len(self.mu)
+        row_labels = pair_labels(self.names, "names", n).tolist()
+        ax = new_axes(ax, (5.6, 1.2 + 0.2 * (n + bool(self.n_hidden))))
+        ink = inks(ax)
         self.order_ = np.argsort(self.mu)
         mu, low, high = (
             np.asarray(a)[self.order_] for a in (self.mu, self.low, self.high)
         )
-        rank = np.arange(len(mu))
+        rank = np.arange(n, dtype=float)
+        rank[n // 2 :] += 1.5 * bool(self.n_hidden)
         sign = np.where(low > 0, 1, np.where(high < 0, -1, 0))
-        colour = [{1: HELPS, -1: HARMS, 0: UNCLEAR}[int(s)] for s in sign]
+        colour = [(ink.unclear, ink.helps, ink.harms)[int(s)] for s in sign]
         shown = np.concatenate([mu, low, high, [0.0]])
         finite = shown[np.isfinite(shown)]
         margin = 0.05 * (np.ptp(finite) or 1.0)
@@ -157,15 +180,43 @@ class InfluenceDisplay:
         self.intervals_ = ax.hlines(
             rank, np.maximum(low, left), np.minimum(high, right), colors=colour, lw=1.5
         )
-        self.points_ = ax.scatter(mu, rank, c=colour, s=18, zorder=3, **kwargs)
-        ax.axvline(0.0, color="black", lw=0.8)
-        ax.set_yticks(rank, np.asarray(self.names)[self.order_].tolist(), fontsize=8)
-        ax.set(xlim=(left, right), ylim=(-0.8, len(mu) - 0.2), xlabel=self._xlabel())
+        looks = point_looks(kwargs, c=colour, s=18, zorder=3)
+        self.points_ = ax.scatter(mu, rank, **looks)
+        ax.axvline(0.0, color=ink.line, lw=0.8)
+        ax.set_yticks(rank, [row_labels[i] for i in self.order_], fontsize=8)
+        ax.set(xlim=(left, right), ylim=(-0.8, rank.max(initial=0) + 0.8))
+        ax.set_xlabel(self._xlabel())
+        self.break_ = self._draw_break(ax, rank, ink) if self.n_hidden else None
         ax.spines[["top", "right", "left"]].set_visible(False)
         ax.tick_params(axis="y", length=0)
         self.ax_, self.figure_ = ax, ax.figure
         return self
 
+    def _draw_break(self, ax: Axes, rank: FloatArray, ink: Inks) -> Text:
+        """Show where pairs are left out, and how many."""
+        half = len(rank) // 2
+        y = (rank[half - 1] + rank[half]) / 2
+        ax.axhspan(y - 0.45, y + 0.45, color=ink.unclear, alpha=0.15, lw=0)
+        return ax.text(
+            0.5,
+            y,
+            f"{self.n_hidden} pairs between are not shown",
+            transform=ax.get_yaxis_transform(),
+            ha="center",
+            va="center",
+            fontsize=8,
+            color=ink.line,
+        )
+
     def _xlabel(self) -> str:
         sign = r"$\mu$: harms $\leftarrow$ 0 $\rightarrow$ helps"
         return sign if self.quantity is None else f"{sign}\n({self.quantity})"
+
+
+def _extremes(mu: FloatArray) -> tuple[NDArray[np.intp], int]:
+    """Return all known pairs, or the lowest and highest of many, and how many not."""
+    order = np.argsort(mu)[: int((~np.isnan(mu)).sum())]
+    if len(order) <= _MOST:
+        return order, 0
+    half = _MOST // 2
+    return np.r_[order[:half], order[-half:]], len(order) - _MOST

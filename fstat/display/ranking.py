@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from .._samples import pair_labels
 from .._validation import FloatArray, indices, instance
 from ..selection.ranks import RankIntervals
-from ._common import HELPS, UNCLEAR, new_axes
+from ._common import Display, inks, new_axes, point_looks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _MOST = 60
 
 
-class RankDisplay:
+class RankDisplay(Display):
     """Ranks of pairs with their confidence sets, the best at the top.
 
     Parameters
@@ -124,8 +124,8 @@ class RankDisplay:
         Raises
         ------
         ValueError
-            If no pair is ranked, or one of `pairs` is not, or `k` is no number of
-            ranked pairs.
+            If no pair is ranked, one of `pairs` does not exist or is not ranked, `k` is
+            no number of ranked pairs, or `names` are not one for each pair.
         """
         instance(ranks, "ranks", RankIntervals)
         if not ranks.n_ranked:
@@ -140,7 +140,6 @@ class RankDisplay:
         if names is None:
             columns = [column.astype(str)[chosen] for column in ranks.names.values()]
             names = [", ".join(parts) for parts in zip(*columns, strict=True)]
-        names = pair_labels(names, "names", len(chosen))
         display = cls(
             rank=ranks.rank[chosen],
             low=ranks.low[chosen],
@@ -169,20 +168,23 @@ class RankDisplay:
         RankDisplay
             This display.
         """
+        names = pair_labels(self.names, "names", len(self.rank)).tolist()
         ax = new_axes(ax, (5.6, 1.4 + 0.18 * len(self.rank)))
+        ink = inks(ax)
         self.order_ = np.argsort(self.rank, kind="stable")
         rank, low, high = (a[self.order_] for a in (self.rank, self.low, self.high))
         certain, possible = self.certain[self.order_], self.possible[self.order_]
-        edges = np.where(possible, HELPS, UNCLEAR).tolist()
-        faces = np.where(certain | ~possible, edges, "white").tolist()
+        edges = [ink.helps if may else ink.unclear for may in possible]
+        full = certain | ~possible
+        faces = [e if f else ink.ground for e, f in zip(edges, full, strict=True)]
         row = np.arange(len(rank))
-        ax.axvspan(0.5, self.k + 0.5, color=HELPS, alpha=0.08, lw=0)
+        ax.axvspan(0.5, self.k + 0.5, color=ink.helps, alpha=0.1, lw=0)
         self.intervals_ = ax.hlines(
             row, low - 0.35, high + 0.35, colors=edges, lw=2.5, alpha=0.45
         )
-        looks = {"s": 22, "lw": 1.2, "zorder": 3, **kwargs}
-        self.points_ = ax.scatter(rank, row, c=faces, edgecolors=edges, **looks)
-        ax.set_yticks(row, np.asarray(self.names)[self.order_].tolist(), fontsize=8)
+        own = {"c": faces, "edgecolor": edges, "s": 22, "linewidth": 1.2, "zorder": 3}
+        self.points_ = ax.scatter(rank, row, **point_looks(kwargs, **own))
+        ax.set_yticks(row, [names[i] for i in self.order_], fontsize=8)
         right = high.max() + 0.5
         ax.set(xlim=(0.5, right + 0.02 * right), ylim=(len(rank) - 0.3, -0.7))
         ax.set_xlabel(f"rank of $\\mu$ among {self.n_ranked}, 1 the largest")
@@ -194,7 +196,10 @@ class RankDisplay:
         return self
 
     def _title(self) -> str:
+        shown = len(self.rank)
+        part = f"\n{shown} of {self.n_ranked} pairs shown"
         return (
             f"All ranks at once, {100 * self.confidence_level:g} %. Top {self.k}: "
             "certain (full), possible (open), not (grey)"
+            + (part if shown < self.n_ranked else "")
         )

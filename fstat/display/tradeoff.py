@@ -9,16 +9,21 @@ from numpy.typing import ArrayLike
 from scipy.special import ndtr, ndtri
 
 from .._validation import FloatArray, instance, numeric, option
-from ..empirical import ConfidenceBand, EmpiricalTradeOff, tradeoff_curve
+from ..empirical import EmpiricalTradeOff, tradeoff_curve
 from ..influence import FInfluence
-from ..tradeoff import GaussianTradeOff, TradeOff
-from ._common import UNCLEAR, errors_on_probit_axes, new_axes
+from ..tradeoff import (
+    EpsilonDeltaTradeOff,
+    GaussianTradeOff,
+    PiecewiseLinearTradeOff,
+    TradeOff,
+)
+from ._common import Display, diagonal, errors_on_probit_axes, line_looks, new_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-class TradeOffDisplay:
+class TradeOffDisplay(Display):
     """Trade-off curve of one pair: empirical, fitted, and "cannot be told apart".
 
     An EmpiricalTradeOff is drawn with its confidence band.
@@ -26,14 +31,14 @@ class TradeOffDisplay:
     Parameters
     ----------
     tradeoff : TradeOff
-        The fitted trade-off function.
+        The trade-off function, fitted or not.
     alpha, beta : ndarray, optional
         The empirical curve.
     name : str, optional
         Name of the pair for the legend.
     sign : float, default=1.0
         Sign of the influence, for the legend.
-    band : ConfidenceBand, optional
+    band : ConfidenceBand or pair of TradeOff, optional
         Trade-off functions below and above the true one.
     confidence_level : float, optional
         Level of the band, for the legend.
@@ -71,7 +76,7 @@ class TradeOffDisplay:
         beta: FloatArray | None = None,
         name: str | None = None,
         sign: float = 1.0,
-        band: ConfidenceBand | None = None,
+        band: tuple[TradeOff, TradeOff] | None = None,
         confidence_level: float | None = None,
     ) -> None:
         self.tradeoff = tradeoff
@@ -136,6 +141,7 @@ class TradeOffDisplay:
         Q: ArrayLike,
         *,
         estimator: FInfluence | None = None,
+        confidence_level: float | None = 0.95,
         name: str | None = None,
         ax: Axes | None = None,
         axes: str = "linear",
@@ -149,6 +155,8 @@ class TradeOffDisplay:
             Observations without and with the subset.
         estimator : FInfluence, optional
             Estimator to fit, or one fitted to a single pair; a default one by default.
+        confidence_level : float or None, default=0.95
+            Level of the interval of mu, whose curves bound the band; None for no band.
         name : str, optional
             Name for the legend.
         ax : matplotlib Axes, optional
@@ -170,7 +178,13 @@ class TradeOffDisplay:
         p, q = sign * numeric(P, "P"), sign * numeric(Q, "Q")
         alpha, beta = tradeoff_curve(p[~np.isnan(p)], q[~np.isnan(q)])
         display = cls(
-            tradeoff=fitted.tradeoff_, alpha=alpha, beta=beta, name=name, sign=sign
+            tradeoff=fitted.tradeoff_,
+            alpha=alpha,
+            beta=beta,
+            name=name,
+            sign=sign,
+            band=_band(fitted, confidence_level, sign),
+            confidence_level=confidence_level,
         )
         return display.plot(ax=ax, axes=axes, **kwargs)
 
@@ -208,17 +222,13 @@ class TradeOffDisplay:
         if probit:
             grid = ndtr(np.linspace(ndtri(ends), -ndtri(ends), 513))
         place = ndtri if probit else np.asarray
-        first = ax.get_legend() is None
-        (self.diagonal_,) = ax.plot(
-            place(grid), place(1 - grid), ":", color=UNCLEAR, lw=1.2
-        )
-        if first:
-            self.diagonal_.set_label(r"$1-\alpha$: no influence")
+        self.diagonal_ = diagonal(ax, place(grid), place(1 - grid))
+        self.diagonal_.set_label(r"$1-\alpha$: no influence")
         name = name if name is not None else self.name
-        style = {"lw": 2.0, **kwargs}
         label = self._label() if name is None else f"{name}: {self._label()}"
+        style = line_looks(kwargs, linewidth=2.0, label=label)
         fitted = np.clip(self.tradeoff.f(grid), 0 if not probit else 1e-12, 1)
-        (self.line_,) = ax.plot(place(grid), place(fitted), label=label, **style)
+        (self.line_,) = ax.plot(place(grid), place(fitted), **style)
         self.empirical_line_ = None
         if self.alpha is not None and self.beta is not None:
             with np.errstate(divide="ignore"):
@@ -245,12 +255,19 @@ class TradeOffDisplay:
     def _label(self) -> str:
         if isinstance(self.tradeoff, GaussianTradeOff):
             return rf"$G_\mu$, $\mu$ = {self.sign * float(self.tradeoff.mu):+.2f}"
-        return "fitted" if self.band is None else "convex hull of the tests"
+        if self.alpha is not None and isinstance(
+            self.tradeoff, PiecewiseLinearTradeOff
+        ):
+            return "convex hull of the tests"
+        text = repr(self.tradeoff)
+        return text if len(text) <= 40 else type(self.tradeoff).__name__
 
     def _band_label(self) -> str:
+        gaussian = isinstance(self.band and self.band[1], GaussianTradeOff)
+        of = r"interval of $\mu$" if gaussian else "confidence band"
         if self.confidence_level is None:
-            return "confidence band"
-        return f"{self.confidence_level:.0%} confidence band"
+            return of
+        return f"{100 * self.confidence_level:g}% {of}"
 
     def _finish(self, ax: Axes, probit: bool, ends: float) -> None:
         ax.set(xlabel="type I error", ylabel="type II error", aspect="equal")
@@ -259,3 +276,19 @@ class TradeOffDisplay:
         else:
             ax.set(xlim=(0, 1), ylim=(0, 1))
         ax.legend(loc="upper right", frameon=False)
+
+
+def _band(
+    fitted: FInfluence, confidence_level: float | None, sign: float
+) -> tuple[TradeOff, TradeOff] | None:
+    """Return the curves of the ends of an interval of mu, if it has any."""
+    if confidence_level is None:
+        return None
+    interval = fitted.confidence_interval(confidence_level)
+    ends = sign * np.array([float(np.squeeze(end)) for end in interval])
+    if np.isnan(ends).any():
+        return None
+    least, most = np.maximum([ends.min(), ends.max()], 0.0)
+    # Of an interval without an upper end, P and Q may be told apart for certain.
+    certain = EpsilonDeltaTradeOff(0.0, 1.0)
+    return GaussianTradeOff(most) if most < np.inf else certain, GaussianTradeOff(least)
