@@ -17,7 +17,8 @@ from .doubts import ReferenceWarning
 from .step_up import harmonic
 
 _UNLIKE = 0.001  # level of the test of the bulk, over all groups
-_LEAST_BULK = 20  # scores of either kind
+_BULK, _LEAST_BULK = 0.7, 20  # share of the scores, and number of either kind
+_DISTANCE = 0.1
 _MOST_BULK = 20_000  # of either kind are tested
 _NAMED = 10  # references named in a message
 _TRIED = 20  # numbers of wrong references that a message supposes, at most
@@ -138,22 +139,24 @@ def warned(studies: list[Study]) -> Iterator[ReferenceWarning]:
 def bulk_pvalue(score: FloatArray, trusted: FloatArray, alternative: str) -> float:
     """Return the p-value that references are like the bulk of the candidates.
 
-    The bulk is the half of all scores that is farthest from what is searched for,
+    The bulk are seven tenths of all scores, those farthest from what is searched for,
     where few bad pairs are: given that they lie there, the scores of good candidates
     and of references have one distribution. Kolmogorov and Smirnov's test of two
-    samples; 1 where either has fewer than 20 scores there.
+    samples; 1 where either has fewer than 20 scores there, or the two distributions
+    differ by a tenth at most, as the few bad pairs may make them.
     """
     score, trusted = (x[:: 1 + len(x) // _MOST_BULK] for x in (score, trusted))
     together = np.concatenate([score, trusted])
     low, high = {
-        "greater": (-np.inf, np.quantile(together, 0.5)),
-        "less": (np.quantile(together, 0.5), np.inf),
-        "two-sided": tuple(np.quantile(together, [0.25, 0.75])),
+        "greater": (-np.inf, np.quantile(together, _BULK)),
+        "less": (np.quantile(together, 1 - _BULK), np.inf),
+        "two-sided": tuple(np.quantile(together, [(1 - _BULK) / 2, (1 + _BULK) / 2])),
     }[alternative]
     bulk, theirs = ((x[(x >= low) & (x <= high)]) for x in (score, trusted))
     if min(len(bulk), len(theirs)) < _LEAST_BULK:
         return 1.0
-    return float(ks_2samp(bulk, theirs, method="asymp").pvalue)
+    distance, pvalue = ks_2samp(bulk, theirs, method="asymp")[:2]
+    return float(pvalue) if distance > _DISTANCE else 1.0
 
 
 def reasons(study: Study) -> list[str]:
