@@ -13,6 +13,7 @@ import _reference_sets as sets
 import numpy as np
 import pandas as pd
 import torch
+from _cache import write
 from joblib import Parallel, delayed
 
 from fstat import FInfluence, Selection, select
