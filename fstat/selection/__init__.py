@@ -14,6 +14,7 @@ from .false_discovery import select
 from .local_fdr import LocalFDR, estimate_local_fdr
 from .ranks import Extremes, RankIntervals, rank_intervals
 from .result import Selection
+from .shortlisted import shortlist
 from .signs import SignErrors, select_signs, sign_errors
 from .simultaneous import AdjustedIntervals, simultaneous_intervals
 
@@ -36,6 +37,7 @@ __all__ = [
     "rank_intervals",
     "select",
     "select_signs",
+    "shortlist",
     "sign_errors",
     "simultaneous_intervals",
 ]
