@@ -1,5 +1,6 @@
 """EmpiricalTradeOff: what it observes, by hand and by slow second ways."""
 
+import time
 from itertools import combinations, product
 
 import numpy as np
@@ -25,7 +26,8 @@ GRID = np.linspace(0, 1, 101)
 
 
 def fitted(P, Q, direction="greater", **options):
-    return EmpiricalTradeOff(direction=direction, random_state=0, **options).fit(P, Q)
+    given = {"random_state": 0, **options}
+    return EmpiricalTradeOff(direction=direction, **given).fit(P, Q)
 
 
 def hull_by_hand(alpha, beta, at):
@@ -370,6 +372,69 @@ def test_pointwise_interval_by_loops(alpha):
             low = beta.ppf(part, count, m - count + 1) if count else 0.0
     expected = (0, 0) if alpha == 1 else (low, high)
     assert_allclose(got, expected, atol=1e-9)
+
+
+def answers(curve):
+    alpha = [0.1, 0.5]
+    bands = ["dkw"] if curve.direction == "both" else ["dkw", "bootstrap"]
+    return [
+        curve.score(*make_observations(0.5, n=20, random_state=3)),
+        curve.statistic([0.0, 1.0]),
+        curve.lower_bound_mu(),
+        curve.lower_bound_mu(method="split"),
+        curve.lower_bound_epsilon(0.9, delta=0.01),
+        curve.upper_bound_f(0.9).f(alpha),
+        curve.confidence_band(0.9).low.f(alpha),
+        *(
+            curve.confidence_band(method=method, n_resamples=20).low.f(alpha)
+            for method in bands
+        ),
+    ]
+
+
+@pytest.mark.parametrize("direction", ["greater", "both", "likelihood_ratio"])
+def test_parameters_are_read_by_fit_alone(direction):
+    P, Q = make_observations(1.0, n=60, random_state=0)
+    curve = fitted(P, Q, direction, random_state=0)
+    before = answers(curve)
+    curve.set_params(paired=True, train_size=0.9, random_state=7)
+    for one, other in zip(before, answers(curve), strict=True):
+        assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("direction", ["greater", "less", "both", "likelihood_ratio"])
+@pytest.mark.parametrize("method", ["equal_level", "dkw", "split"])
+def test_bounds_at_all_levels(direction, method):
+    P, Q = make_observations(3.0, n=80, random_state=0)
+    curve = fitted(P, Q, direction, random_state=0)
+    levels = [1e-300, 1e-12, 0.5, 0.95, 1 - 1e-6, 1 - 1e-12, 1 - 2**-53]
+    bounds = [curve.lower_bound_mu(level, method=method) for level in levels]
+    assert np.isfinite(bounds).all() and (np.diff(bounds) <= 1e-9).all()
+    if direction != "less":
+        assert bounds[3] > 1 and bounds[-1] < bounds[3]
+    band = curve.confidence_band(levels[-1])
+    assert (band.low.f(0.5) <= band.high.f(0.5)) and band.high.f(0.5) <= 0.5
+
+
+def test_delta_is_given_by_keyword():
+    curve = fitted(*make_observations(1.0, n=20, random_state=0))
+    with pytest.raises(TypeError, match="'delta'"):
+        curve.lower_bound_epsilon(0.95)
+
+
+def test_numbers_give_numbers():
+    curve = fitted(*make_observations(1.0, n=20, random_state=0))
+    assert type(curve.statistic(0.5)) is float
+    assert all(type(end) is float for end in curve.pointwise_interval(0.5))
+    assert curve.pointwise_interval([0.5]).low.shape == (1,)
+
+
+@pytest.mark.slow
+def test_bounds_of_many_observations_are_quick():
+    curve = fitted(*make_observations(1.0, n=100_000, random_state=0))
+    start = time.process_time()
+    assert 0.97 < curve.lower_bound_mu() < 1.0
+    assert time.process_time() - start < 4  # 0.8 s on one core
 
 
 def test_random_states_repeat():

@@ -123,6 +123,27 @@ def test_bounds_are_seldom_above_the_truth(options, case):
     assert (wrong / draws <= allowed(0.3, draws)).all()
 
 
+@pytest.mark.parametrize("one_run", [True, False])
+def test_canaries_of_one_run_bound_what_differs_within_that_run(one_run):
+    """Noise of variance 4 that rows share leaves mu = 1 within a run, 0.447 over runs.
+
+    A bound of 95 % from one run exceeds the latter nearly always: it is no bound on it.
+    """
+    draws, above, n = 60, np.zeros(2), 300
+    for seed in range(draws):
+        rng = np.random.default_rng(seed)
+        of_run = rng.normal(0, 2, size=(2, 1 if one_run else n))
+        P = rng.normal(size=n) + of_run[0]
+        Q = rng.normal(1, 1, size=n) + of_run[0 if one_run else 1]
+        bound = EmpiricalTradeOff().fit(P, Q).lower_bound_mu()
+        above += [bound > 1 / np.sqrt(5), bound > 1]
+    if one_run:
+        assert above[0] >= 0.9 * draws
+    else:
+        assert above[0] / draws <= allowed(0.05, draws)
+    assert above[1] / draws <= allowed(0.05, draws)
+
+
 @by_method
 def test_bounding_curves_are_seldom_below_the_truth(options):
     draws, f = 60, GaussianTradeOff(1.0).f(GRID)

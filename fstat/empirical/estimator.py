@@ -19,6 +19,7 @@ from .._validation import (
     flag,
     no_infinity,
     number,
+    number_or_array,
     numeric,
     option,
     probability,
@@ -213,7 +214,7 @@ class EmpiricalTradeOff(BaseEstimator):
         self.tradeoff_ = hull((self.alpha_, self.beta_))
         return self
 
-    def statistic(self, values: ArrayLike) -> FloatArray:
+    def statistic(self, values: ArrayLike) -> float | FloatArray:
         """Return the statistic whose large values say "Q".
 
         Parameters
@@ -223,7 +224,7 @@ class EmpiricalTradeOff(BaseEstimator):
 
         Returns
         -------
-        ndarray
+        float or ndarray of the shape of `values`
             The values themselves (`"greater"`), negated (`"less"`), their estimated
             log likelihood ratio, or how many of the tests on the hull say "Q"
             (`"both"`). NaN stays NaN.
@@ -231,14 +232,15 @@ class EmpiricalTradeOff(BaseEstimator):
         check_is_fitted(self, "tradeoff_")
         x = numeric(values, "values")
         if isinstance(self._direction, OneThreshold):
-            return np.where(np.isnan(x), np.nan, self._direction.score(x))
+            score = np.where(np.isnan(x), np.nan, self._direction.score(x))
+            return number_or_array(score)
         # The regions grow along the hull; the first to hold x says how many do.
         low, high = self.thresholds_.T
         first = np.minimum(
             np.searchsorted(np.maximum.accumulate(low), x, side="right"),
             np.searchsorted(-np.minimum.accumulate(high), -x, side="right"),
         )
-        return np.where(np.isnan(x), np.nan, len(low) - first)
+        return number_or_array(np.where(np.isnan(x), np.nan, len(low) - first))
 
     def score(self, P: ArrayLike, Q: ArrayLike) -> float:
         """Return how well the curve describes held-out observations.
@@ -266,7 +268,8 @@ class EmpiricalTradeOff(BaseEstimator):
             If the observations are not as `fit` needs them.
         """
         check_is_fitted(self, "tradeoff_")
-        held = OneSided(*map(self.statistic, _observed(P, Q, self._paired)))
+        statistics = map(self.statistic, _observed(P, Q, self._paired))
+        held = OneSided(*(np.asarray(x) for x in statistics))
         new = hull((held.above_P / held.n_P, held.below_Q / held.n_Q))
         old = self.tradeoff_
         return 1 - levy_distance_between((old.alpha, old.beta), (new.alpha, new.beta))
@@ -360,7 +363,8 @@ class EmpiricalTradeOff(BaseEstimator):
                 "`pointwise_interval` needs P and Q to be independent, got "
                 "paired=True: use `confidence_band`."
             )
-        return interval_of_beta(P, Q, alpha, level)
+        low, high = map(number_or_array, interval_of_beta(P, Q, alpha, level))
+        return ConfidenceInterval(low, high)
 
     def errors_interval(
         self, threshold: ArrayLike, confidence_level: float = 0.95

@@ -12,7 +12,7 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
-from .._validation import FloatArray, confidence, numeric, option
+from .._validation import FloatArray, confidence, numeric, option, shown
 from ..intervals import ConfidenceInterval
 from ..observations import Observations
 from ._runs import Runs, full_mu
@@ -133,8 +133,12 @@ class CalibratedInfluence(BaseEstimator):
                 "`estimate` and `truth` must be of the same subsets, at least 3 of "
                 f"them observed, and targets, got shapes {x.shape} and {y.shape}."
             )
-        if np.isinf(x).any() or not np.isfinite(y).all():
-            raise ValueError("`estimate` and `truth` must be finite, got others.")
+        sizes = np.abs(np.concatenate([x[~np.isnan(x)], y.ravel()]))
+        if not (sizes < _LARGEST).all():
+            raise ValueError(
+                f"`estimate` and `truth` must be finite, below {_LARGEST:g}, got "
+                "others."
+            )
         self._curve = _fit_curve(self.method, x, y)
         slope, intercept = self._curve if isinstance(self._curve, tuple) else _UNKNOWN
         self.slope_, self.intercept_ = float(slope), float(intercept)
@@ -187,6 +191,10 @@ class CalibratedInfluence(BaseEstimator):
         check_is_fitted(self, "n_subsets_")
         level = confidence(confidence_level)
         x = numeric(estimate, "estimate")
+        if (np.abs(x) >= _LARGEST).any():
+            raise ValueError(
+                f"`estimate` must be below {_LARGEST:g} in size, got {shown(estimate)}."
+            )
         flat = x.ravel()
         centres = np.stack([_at(curve, flat) for curve in self._curves])
         spread = np.stack([_spread_at(spread, flat) for spread in self._spreads])
@@ -195,6 +203,8 @@ class CalibratedInfluence(BaseEstimator):
         weight = (known / np.maximum(known.sum(axis=1, keepdims=True), 1)).ravel()
         high = _weighted_quantile(centres[:, None] + reach, weight, level)
         low = -_weighted_quantile(reach - centres[:, None], weight, level)
+        # At low levels the ends, which are quantiles of other sets, may cross.
+        low, high = np.minimum(low, high), np.maximum(low, high)
         unknown = np.isnan(flat)
         low, high = np.where(unknown, np.nan, low), np.where(unknown, np.nan, high)
         return ConfidenceInterval(low.reshape(x.shape), high.reshape(x.shape))
@@ -214,6 +224,7 @@ class CalibratedInfluence(BaseEstimator):
 
 
 _UNKNOWN = (np.nan, np.nan)
+_LARGEST = 1e70  # whose fourth power is a float
 
 
 def _truth(truth: object) -> tuple[FloatArray, str]:

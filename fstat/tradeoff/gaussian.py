@@ -233,7 +233,7 @@ class GaussianTradeOff(TradeOff):
 
     def _epsilon_bound(self, delta: FloatArray) -> FloatArray:
         # delta(eps) <= Phi(-eps/mu + mu/2), solved for eps.
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", over="ignore"):
             return np.asarray(
                 np.maximum(self._mu * (self._mu / 2 - ndtri(delta)), 0.0) + 1.0
             )
