@@ -225,8 +225,14 @@ def test_each_run_of_an_agreement_is_its_own(run):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: InfluenceDisplay.from_estimator(MANY, pairs=[70]), "`pairs` must be"),
-        (lambda: InfluenceDisplay.from_estimator(MANY, pairs=[-1]), "`pairs` must be"),
+        (
+            lambda: InfluenceDisplay.from_estimator(MANY, pairs=[70]),
+            "`pairs` must hold",
+        ),
+        (
+            lambda: InfluenceDisplay.from_estimator(MANY, pairs=[-1]),
+            "`pairs` must hold",
+        ),
         (lambda: InfluenceDisplay.from_estimator(MANY, pairs=[0.5]), "`pairs` must"),
         (lambda: InfluenceDisplay.from_estimator(MANY, pairs="ab"), "`pairs` must"),
         (
@@ -235,7 +241,7 @@ def test_each_run_of_an_agreement_is_its_own(run):
         ),
         (
             lambda: RankDisplay.from_ranks(rank_intervals(MANY), pairs=[70]),
-            "`pairs` must be",
+            "`pairs` must hold",
         ),
         (lambda: RankDisplay.from_ranks(rank_intervals(MANY), k=71), "`k` must be"),
         (

@@ -86,7 +86,9 @@ class TradeOff(Immutable, ABC):
         ValueError
             If `alpha` is outside [0, 1].
         """
-        return number_or_array(self._beta_at(probability(alpha, "alpha")))
+        return number_or_array(
+            self._beta_at(self._fitting(probability(alpha, "alpha"), "alpha"))
+        )
 
     @overload
     def power(self, alpha: float) -> float: ...
@@ -112,7 +114,9 @@ class TradeOff(Immutable, ABC):
         ValueError
             If `alpha` is outside [0, 1].
         """
-        return number_or_array(self._power_at(probability(alpha, "alpha")))
+        return number_or_array(
+            self._power_at(self._fitting(probability(alpha, "alpha"), "alpha"))
+        )
 
     @overload
     def __call__(self, alpha: float) -> float: ...
@@ -151,7 +155,8 @@ class TradeOff(Immutable, ABC):
         ValueError
             If `threshold` is NaN or not numeric.
         """
-        test = self._rates(real(threshold, "threshold"), strict)
+        t = self._fitting(real(threshold, "threshold"), "threshold")
+        test = self._rates(t, strict)
         return ErrorRates(*map(number_or_array, test))
 
     @overload
@@ -178,7 +183,8 @@ class TradeOff(Immutable, ABC):
         ValueError
             If `epsilon` is NaN or not numeric.
         """
-        return number_or_array(self._delta(real(epsilon, "epsilon")))
+        epsilon = self._fitting(real(epsilon, "epsilon"), "epsilon")
+        return number_or_array(np.where(epsilon == -np.inf, 1.0, self._delta(epsilon)))
 
     @overload
     def epsilon(self, delta: float) -> float: ...
@@ -204,7 +210,9 @@ class TradeOff(Immutable, ABC):
         ValueError
             If `delta` is outside [0, 1].
         """
-        return number_or_array(self._epsilon(probability(delta, "delta")))
+        return number_or_array(
+            self._epsilon(self._fitting(probability(delta, "delta"), "delta"))
+        )
 
     @overload
     def conjugate(self, y: float) -> float: ...
@@ -236,7 +244,7 @@ class TradeOff(Immutable, ABC):
         .. [1] J. Dong, A. Roth, W. J. Su, "Gaussian differential privacy", Journal
            of the Royal Statistical Society B 84(1), 2022, arXiv:1905.02383.
         """
-        y = real(y, "y")
+        y = self._fitting(real(y, "y"), "y")
         with np.errstate(divide="ignore"):
             slope = np.log(np.maximum(-y, 0.0))
         return number_or_array(
@@ -287,7 +295,7 @@ class TradeOff(Immutable, ABC):
         ValueError
             If `prior` is outside [0, 1].
         """
-        prior = probability(prior, "prior")
+        prior = self._fitting(probability(prior, "prior"), "prior")
         with np.errstate(divide="ignore"):
             log_odds = np.log1p(-prior) - np.log(prior)
         test = self._rates(log_odds, True)
@@ -708,6 +716,17 @@ class TradeOff(Immutable, ABC):
             bound = np.where(short, 2.0 * bound, bound)
             short = (self._delta(bound) > delta) & (delta > never)
         return bound
+
+    def _fitting(self, array: FloatArray, name: str) -> FloatArray:
+        """Return the array, which must broadcast with the array of curves."""
+        try:
+            np.broadcast_shapes(array.shape, self._shape())
+        except ValueError:
+            raise ValueError(
+                f"`{name}` must be of a shape that fits {self._shape()} curves, got "
+                f"{array.shape}."
+            ) from None
+        return array
 
     def _curves(self, shape: tuple[int, ...], place: NDArray[np.intp]) -> TradeOff:
         """Return the curves, broadcast to `shape`, at flat places of it."""
