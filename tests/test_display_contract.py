@@ -1,12 +1,14 @@
 """What every Display owes: looks under any name, one diagonal, a repr, dark axes."""
 
+from dataclasses import replace
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb, to_rgba
 from numpy.testing import assert_allclose
 
-from fstat import FInfluence, rank_intervals
+from fstat import ConfidenceInterval, FInfluence, rank_intervals
 from fstat.datasets import make_observations
 from fstat.display import (
     HELPS,
@@ -207,6 +209,15 @@ def test_ranks_show_the_certain_and_the_possible_of_the_pairs_drawn():
     assert "shown" not in display.ax_.get_title(loc="left") or "3 of 70" in (
         display.ax_.get_title(loc="left")
     )
+
+
+def test_the_intervals_are_those_of_the_run():
+    ends = [AGREEMENT.estimate + by for by in (-0.3, 0.4)]
+    given = replace(AGREEMENT, interval=ConfidenceInterval(*ends))
+    display = AgreementDisplay.from_agreement(given, run=1)
+    segments = np.array(display.intervals_.get_segments())
+    assert_allclose(segments[:, 0, 0], AGREEMENT.estimate[1].ravel() - 0.3)
+    assert_allclose(segments[:, 1, 0], AGREEMENT.estimate[1].ravel() + 0.4)
 
 
 @pytest.mark.parametrize("run", [0, 1])
