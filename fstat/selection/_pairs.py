@@ -11,6 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from .._samples import any_missing, by_pair, codes, index_of, labels
 from .._validation import plain, shown
 
+_LARGEST = 2**62
+
 
 def mask_of(value: ArrayLike, n_pairs: int, name: str) -> NDArray[np.bool_]:
     """Return numbers of pairs, or a mask over them, as a mask."""
@@ -49,6 +51,10 @@ def whole(value: ArrayLike, name: str) -> NDArray[Any]:
                 raise ValueError(
                     f"`{name}` must have no missing or masked entries, got "
                     f"{given.size - len(known)}."
+                )
+            if max(map(abs, known)) > _LARGEST:
+                raise ValueError(
+                    f"`{name}` must hold numbers of pairs, got larger ones."
                 )
             return given.astype(kind)
     return given

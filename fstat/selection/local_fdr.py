@@ -123,7 +123,8 @@ class LocalFDR:
             If `alternative` is not an option.
         """
         option(alternative, "alternative", ("two-sided", "greater", "less"))
-        z = (numeric(scores, "scores") - self.mean) / self.sd
+        with np.errstate(over="ignore"):
+            z = (numeric(scores, "scores") - self.mean) / self.sd
         if alternative == "two-sided":
             return np.asarray(2 * norm.sf(np.abs(z)))
         return np.asarray(norm.sf(z) if alternative == "greater" else norm.cdf(z))

@@ -146,12 +146,14 @@ def bulk_pvalue(score: FloatArray, trusted: FloatArray, alternative: str) -> flo
     differ by a tenth at most, as the few bad pairs may make them.
     """
     score, trusted = (x[:: 1 + len(x) // _MOST_BULK] for x in (score, trusted))
-    together = np.concatenate([score, trusted])
-    low, high = {
-        "greater": (-np.inf, np.quantile(together, _BULK)),
-        "less": (np.quantile(together, 1 - _BULK), np.inf),
-        "two-sided": tuple(np.quantile(together, [(1 - _BULK) / 2, (1 + _BULK) / 2])),
+    shares = {
+        "greater": (0.0, _BULK),
+        "less": (1 - _BULK, 1.0),
+        "two-sided": ((1 - _BULK) / 2, (1 + _BULK) / 2),
     }[alternative]
+    together = np.concatenate([score, trusted])
+    # Order statistics: between infinite scores there is nothing to interpolate.
+    low, high = np.quantile(together, shares, method="inverted_cdf")
     bulk, theirs = ((x[(x >= low) & (x <= high)]) for x in (score, trusted))
     if min(len(bulk), len(theirs)) < _LEAST_BULK:
         return 1.0
