@@ -28,7 +28,7 @@ from ..tradeoff import ErrorRates, TradeOff
 from ._atoms import atom_mass
 from ._exponent import Exponent
 from ._families import interpolated
-from ._transform import ComplexArray, along, is_closed, log_transform
+from ._transform import ComplexArray, along, is_closed, log_transform, size
 
 _PERIOD = 36.0  # of the aliased distribution, in its standard deviations
 _NEGLIGIBLE = -36.0  # logarithm of the integrand, relative to its maximum
@@ -36,6 +36,7 @@ _MOST_NODES = 4096
 _NO_ATOMS = -32.0  # logarithm of the share of sums of atoms that counts as none
 _BANDWIDTHS = np.array([24.0, 96.0])  # in 1 / deviation
 _MANY = 40  # steps for which one bandwidth is tried only
+_MOST_POINTS = 2**16  # of a quadrature rule for a transform
 _TIMES = 8  # of Newton's method
 _FURTHER = np.array([0.03, 0.1, 0.3, 1.0, 3.0, 10.0])  # tilts, in 1 / deviation
 
@@ -112,11 +113,15 @@ class Inversion:
         Beyond, too, the transform must stay small: also where a single step comes
         round again, if its loss is nearly on a lattice.
         """
+        if any(size(f, bandwidth) > _MOST_POINTS for f in self._fs):
+            return False
         self._bandwidth = bandwidth
         self._paths: dict[int, Path] = {}
         self._fine = [log_transform(f, bandwidth) for f in self._fs]
         served = np.flatnonzero(self.levels - self.abscissae * self.saddles > -40.0)
         middle = int(np.searchsorted(self.abscissae, 0.0))
+        if not self._small_at_end(middle):
+            return False
         for k in (served[0], middle, served[-1]):
             nodes = self._path(int(k)).nodes
             if nodes.size >= _MOST_NODES or nodes[-1].imag >= bandwidth:
@@ -127,6 +132,14 @@ class Inversion:
         z = c + 1j * last * np.geomspace(1.0, 300.0, max(100, 3000 // len(self._fs)))
         small = self.exponent(z).real - self.levels[middle] < _NEGLIGIBLE * 0.8
         return bool(small.all())
+
+    def _small_at_end(self, k: int) -> bool:
+        """Say whether the integrand is nothing at the end of the bandwidth."""
+        c = self.abscissae[k]
+        z = c + 1j * self._bandwidth * np.linspace(0.9, 1.0, 5)
+        pairs = zip(self._fine, self._counts, strict=True)
+        log = np.sum([count * of(z).real for of, count in pairs], axis=0)
+        return bool((log - self.levels[k] < _NEGLIGIBLE).all())
 
     def _along(self, c: float, step: float, first: int, last: int) -> ComplexArray:
         """Return K at ``c + i k step`` for k from first to last."""
@@ -153,7 +166,9 @@ class Inversion:
         left = 1.0 - never, 1.0, never, 0.0
         return ErrorRates(
             *(
-                np.select(ends, [np.asarray(a), np.asarray(b)], np.clip(rate, 0, 1))
+                np.select(
+                    ends, [np.asarray(a), np.asarray(b)], np.clip(rate, 0, 1) + 0.0
+                )
                 for rate, a, b in zip(out, right, left, strict=True)
             )
         )

@@ -10,7 +10,13 @@ from numpy.typing import NDArray
 from scipy.special import gammaln
 
 from .._validation import FloatArray
-from ..tradeoff import EpsilonDeltaTradeOff, PiecewiseLinearTradeOff, TradeOff
+from ..tradeoff import (
+    EpsilonDeltaTradeOff,
+    InverseTradeOff,
+    PiecewiseLinearTradeOff,
+    SubsampledTradeOff,
+    TradeOff,
+)
 from ..tradeoff._atoms import AtomicTradeOff
 
 _MOST_ATOMS = 2**16
@@ -61,6 +67,25 @@ def exact_sum(steps: Sequence[tuple[AtomicTradeOff, int]]) -> TradeOff | None:
         np.concatenate([[0.0], _scaled(log_p, 1.0 - sure_p), [sure_p]]),
         np.concatenate([[sure_q], _scaled(log_q, 1.0 - sure_q), [0.0]]),
         loss=np.concatenate([[np.inf], loss, [-np.inf]]),
+    )
+
+
+def as_discrete(f: TradeOff) -> TradeOff:
+    """Return a discrete step that is seen now and then as a discrete one, or f."""
+    if isinstance(f, InverseTradeOff):
+        base = as_discrete(f.base)
+        return f if base is f.base else base.inverse()
+    if not (isinstance(f, SubsampledTradeOff) and isinstance(f.base, AtomicTradeOff)):
+        return f
+    base = f.base
+    finite = base._loss < np.inf
+    loss, p = f._loss(base._loss[finite]), base._p[finite]
+    # What only Q can show, is shown with probability f.p.
+    sure = f.p * float(base._q[~finite].sum())
+    return PiecewiseLinearTradeOff.from_probabilities(
+        np.append(0.0, p),
+        np.append(sure, f.p * base._q[finite] + (1 - f.p) * p),
+        loss=np.append(np.inf, loss),
     )
 
 

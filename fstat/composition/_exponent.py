@@ -11,7 +11,7 @@ from ..tradeoff import TradeOff
 from ._transform import ComplexArray, log_transform
 
 SPACING = 1.5  # of the saddle points, in standard deviations
-_LEAST = -640.0  # logarithm of the least probability served
+_LEAST = -640.0  # logarithm of the least probabilities served
 _MOST_PATHS = 200
 _NO_LESS = 0.02
 
@@ -59,8 +59,10 @@ class Exponent:
         right = self._march(self.clear(0.0, 1.0), 1.0, np.inf)
         left = self._march(-1.0 - self.clear(-1.0, -1.0), -1.0, -np.inf)
         spread = self.deviation(-0.5)
-        between = self._march(-1.0 + 1.0 / spread, 1.0, -1.0 / spread)
-        return np.array(sorted(left + between + right))
+        # Where P and Q are far apart, nothing is served midway between the poles.
+        up = self._march(-1.0 + 1.0 / spread, 1.0, -0.5)
+        down = self._march(-1.0 / spread, -1.0, -0.5)
+        return np.array(sorted(left + up + down + right))
 
     def clear(self, pole: float, direction: float) -> float:
         """Return a distance from a pole: less if the tail beyond is heavy."""
@@ -76,16 +78,16 @@ class Exponent:
         c, spread, before, wider = start, self.deviation(start), np.inf, np.inf
         while direction * (stop - c) >= 0 and len(places) < _MOST_PATHS:
             level, mean = float(self.level(np.asarray(c))), self.mean(c)
-            least = level - c * mean - max(0.0, -mean)
-            if not np.isfinite(level) or spread == 0 or least < _LEAST:
+            most = level - c * mean + max(0.0, -mean)
+            if not np.isfinite(level) or spread == 0 or most < _LEAST:
                 break
             places.append(c)
-            if np.isinf(stop) and spread < wider and abs(before - least) < _NO_LESS:
+            if np.isinf(stop) and spread < wider and abs(before - most) < _NO_LESS:
                 break  # of a bounded loss the largest value is reached
             # Where the spread soon grows, the saddle points would run away.
             step = direction * SPACING / spread
             while abs(self.mean(c + step) - mean) > 2 * SPACING * spread:
                 step /= 2
-            c, before, wider = c + step, least, spread
+            c, before, wider = c + step, most, spread
             spread = self.deviation(c)
         return places

@@ -58,6 +58,15 @@ def log_transform(f: TradeOff, bandwidth: float = 10.0) -> LogTransform:
     return _by_quadrature(f, bandwidth)
 
 
+def size(f: TradeOff, bandwidth: float) -> float:
+    """Return about how many nodes the rule for a transform has."""
+    base = f.base if isinstance(f, InverseTradeOff) else f
+    if isinstance(base, SubsampledTradeOff) and isinstance(base.base, GaussianTradeOff):
+        mu = float(base.base.mu)
+        return (80.0 + 2 * mu) / _step(mu, bandwidth)
+    return 0.0
+
+
 def is_closed(f: TradeOff) -> bool:
     """Say whether the transform is right everywhere, not only up to a bandwidth."""
     if isinstance(f, InverseTradeOff):
@@ -147,11 +156,16 @@ def _seldom_gaussian(
     ``pi / mu``, and turns by at most mu times the bandwidth, so that the rule
     converges geometrically.
     """
-    step = min(0.2, 0.45 / mu, 3.0 / (mu * bandwidth))
+    step = _step(mu, bandwidth)
     x = np.arange(-np.ceil(40.0 / step), np.ceil((40.0 + 2 * mu) / step) + 1) * step
     log_p = -x * x / 2 + np.log(step / np.sqrt(2 * np.pi))
     loss = np.logaddexp(np.log1p(-p), np.log(p) + mu * x - mu * mu / 2)
     return loss, log_p + loss
+
+
+def _step(mu: float, bandwidth: float) -> float:
+    """Return how far apart the nodes of that rule are."""
+    return min(0.2, 0.45 / mu, 3.0 / (mu * bandwidth))
 
 
 def _by_quadrature(f: TradeOff, bandwidth: float) -> LogTransform:

@@ -16,7 +16,7 @@ from ..tradeoff import (
 )
 from ..tradeoff._atoms import AtomicTradeOff
 from ..tradeoff.base import one_curve
-from ._exact import exact_sum
+from ._exact import as_discrete, exact_sum
 from ._steps import counted
 from .composed import ComposedTradeOff
 from .laplace_sum import LaplaceSum
@@ -90,12 +90,17 @@ def compose(
     """
     option(method, "method", ("auto", "numeric"))
     tolerance = number(tolerance, "tolerance", "(0, inf)")
-    steps = counted(fs, counts)
-    if any(f.advantage() == 1 for f in steps if f._shape() == ()):
+    steps = counted([as_discrete(f) for f in fs], counts)
+    if any(_tells_all(f) for f in steps if f._shape() == ()):
         return EpsilonDeltaTradeOff(0.0, 1.0)
     if method == "auto":
         return _shortest(steps, tolerance)
     return _composed(steps, tolerance)
+
+
+def _tells_all(f: TradeOff) -> bool:
+    """Say whether P and Q have no outcome in common: no other step matters then."""
+    return float(f._rates(np.asarray(np.inf), False).power) >= 1.0
 
 
 def _shortest(steps: dict[TradeOff, int], tolerance: float) -> TradeOff:

@@ -11,11 +11,13 @@ import numpy as np
 from .._validation import FloatArray, integers, number
 from ..tradeoff import ErrorRates, TradeOff
 from ..tradeoff.base import several
+from ._bent import BentInversion, is_seldom
 from ._certificate import Certificate, gap
 from ._contour import Inversion
 from ._width import Widths
 
 _ROUNDS = 6
+_NOTHING = 1e-21  # a difference that the smallest probabilities asked for can bear
 
 
 class ToleranceWarning(UserWarning):
@@ -138,16 +140,36 @@ class ComposedTradeOff(TradeOff):
         )
 
     @cached_property
-    def _point(self) -> Inversion | None:
-        """The inversion, where it converges."""
-        return self._inversion if self._inversion.converges else None
+    def _point(self) -> Inversion | BentInversion | None:
+        """The inversion that converges, if one does."""
+        if all(map(is_seldom, self.fs)):
+            straight = self._straight()
+            return straight or BentInversion(self.fs, self.counts)
+        return self._straight()
+
+    def _straight(self) -> Inversion | None:
+        """Return the inversion on straight paths, where it converges."""
+        try:
+            return self._inversion if self._inversion.converges else None
+        except ArithmeticError:
+            return None  # the losses have no spread that counts
 
     @cached_property
     def _enclosure(self) -> tuple[TradeOff, TradeOff, float]:
+        try:
+            return self._enclosed()
+        except (ArithmeticError, IndexError, ValueError, MemoryError):
+            raise ArithmeticError(
+                "`lower` and `upper` of this composition are out of reach: no lattice "
+                "within memory resolves its losses; ask for point values."
+            ) from None
+
+    def _enclosed(self) -> tuple[TradeOff, TradeOff, float]:
         certificate = Certificate(self.steps, self._inversion)
         widths = Widths(self.steps, self._inversion, self.tolerance)
         least = certificate.least_width()
-        width = max(widths.first(fine=self._point is None), least)
+        fine = not isinstance(self._point, Inversion)
+        width = max(widths.first(fine=fine), least)
         reached = before = np.inf
         for _ in range(_ROUNDS):
             curves = certificate.curves(width)
@@ -196,7 +218,7 @@ class ComposedTradeOff(TradeOff):
         t = np.atleast_1d(np.asarray(threshold, float))
         if self._point is None:
             tests = self.lower._rates(t, strict), self.upper._rates(t, strict)
-            found = ErrorRates(*map(_between, *tests))
+            found = ErrorRates(*map(self._middle, *tests))
         else:
             found = self._point.rates(t)
         return ErrorRates(*(rate.reshape(np.shape(threshold)) for rate in found))
@@ -208,7 +230,8 @@ class ComposedTradeOff(TradeOff):
             low, high = (
                 f._test_of_level(alpha, specificity) for f in (self.lower, self.upper)
             )
-            power, beta = _between(low.power, high.power), _between(low.beta, high.beta)
+            power = self._middle(low.power, high.power)
+            beta = self._middle(low.beta, high.beta)
         else:
             test = self._point.test_of_level(alpha, specificity)
             power, beta = test.power, test.beta
@@ -218,10 +241,21 @@ class ComposedTradeOff(TradeOff):
     def _delta(self, epsilon: FloatArray) -> FloatArray:
         e = np.atleast_1d(np.asarray(epsilon, float))
         if self._point is None:
-            delta = _between(self.lower._delta(e), self.upper._delta(e))
+            delta = self._middle(self.lower._delta(e), self.upper._delta(e))
         else:
             delta = self._point.delta(e)
         return delta.reshape(np.shape(epsilon))
+
+    def _middle(self, lower: FloatArray, upper: FloatArray) -> FloatArray:
+        return _between(lower, upper, self.tolerance)
+
+    def _epsilon(self, delta: FloatArray) -> FloatArray:
+        if not isinstance(self._point, BentInversion):
+            return super()._epsilon(delta)
+        with self._point.unchecked():
+            epsilon = super()._epsilon(delta)
+        self._delta(epsilon)
+        return epsilon
 
     def _inverse_delta(self, epsilon: FloatArray) -> FloatArray:
         return self._inverse()._delta(epsilon)
@@ -234,7 +268,7 @@ class ComposedTradeOff(TradeOff):
 
     def _auc(self) -> FloatArray:
         if self._point is None:
-            return _between(self.lower._auc(), self.upper._auc())
+            return self._middle(self.lower._auc(), self.upper._auc())
         return np.asarray(self._point.auc())
 
     def _kl(self) -> FloatArray:
@@ -261,8 +295,21 @@ class ComposedTradeOff(TradeOff):
         return f"ComposedTradeOff({shown}, tolerance={self.tolerance:g})"
 
 
-def _between(lower: FloatArray, upper: FloatArray) -> FloatArray:
-    """Return the mean on a logarithmic scale, weighted against the leading error."""
+def _between(
+    lower: FloatArray, upper: FloatArray, tolerance: float = 1e-4
+) -> FloatArray:
+    """Return the mean on a logarithmic scale, weighted against the leading error.
+
+    It is refused where both are farther apart than the tolerance.
+    """
+    low, high = np.minimum(lower, upper), np.maximum(lower, upper)
+    apart = high - low > tolerance * high + _NOTHING
+    if apart.any():
+        worst = float(np.max((high - low)[apart] / high[apart]))
+        raise ArithmeticError(
+            f"values of this composition are known to a relative {worst:.1g} only, not "
+            f"to its `tolerance` {tolerance:g}: `lower` and `upper` are bounds."
+        )
     with np.errstate(divide="ignore"):
         log = np.log(lower) / 3 + 2 * np.log(upper) / 3
     return np.asarray(np.exp(log))

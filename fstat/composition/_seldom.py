@@ -1,0 +1,181 @@
+r"""The transform of a subsampled Gaussian step, at any complex argument.
+
+With :math:`Y = e^{\mu x - \mu^2/2} p / (1 - p)` and x normal, the loss is
+:math:`\log(1 - p) + \log(1 + Y)`: where the data are rarely seen, it is :math:`\log(1 -
+p)` but for a small probability. What counts is the transform of ``log(1 + Y)`` minus
+one, which is tiny, and decays as slowly as Y spreads over orders of magnitude. It is an
+integral over x, along a path in the upper half-plane on which the integrand does not
+turn: :math:`|\arg Y| = \pi/2` up to Y = 1, and a slope beyond.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+
+from .._validation import FloatArray
+from ._transform import ComplexArray
+
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(16)
+_PANEL = 2.5  # length of a panel, in units of 1 / mu
+_SLOPE = 0.5  # of the path, beyond Y = 1
+_HIGHEST = 1.5  # of the path, up to Y = 1: what is lost to cancellation is small
+_LOWEST, _FARTHEST, _WIDE = 10.0, 40.0, 13.0  # of x that count, about 0 and mu
+_FIRST = 0.25  # of mu times the imaginary part, up to which x stays real
+_UNSEEN = 42.0  # orders of e below the largest term
+_BLOCK = 2**18
+_TINY = 1e-300
+_SMALL = 0.1  # of a transform, that is not known as the complement of another
+
+
+class Seldom:
+    """The transform of the loss of ``GaussianTradeOff(mu).subsample(p)`` above its end.
+
+    Parameters
+    ----------
+    mu, p : float
+        Of the step.
+
+    Attributes
+    ----------
+    edge : float
+        The end ``log(1 - p)`` of the losses, where nearly all of them may lie.
+    largest : float
+        Real arguments up to which no outcome beyond what is integrated counts.
+    """
+
+    def __init__(self, mu: float, p: float) -> None:
+        self.edge = float(np.log1p(-p))
+        self._mu, self._log_odds = mu, float(np.log(p)) - self.edge
+        self._turn = mu / 2 - self._log_odds / mu  # where Y = 1
+        self._height = min(np.pi / (2 * mu), _HIGHEST)
+        self._steepest = int(np.log2(4 * (self._height + _SLOPE * (mu + 60.0)))) + 1
+        end = mu + _FARTHEST
+        last = np.logaddexp(0.0, self._log_odds + mu * end - mu * mu / 2)
+        self.largest = float(
+            max((end**2 / 2 - 60.0) / last, 1 + (_FARTHEST - _WIDE) / mu)
+        )
+
+    def __call__(self, w: ComplexArray) -> ComplexArray:
+        """Return ``log E_P exp(w (L - edge))`` for arguments in the upper half-plane.
+
+        Parameters
+        ----------
+        w : ndarray of complex
+            Arguments z + 1, with real parts up to `largest`.
+
+        Returns
+        -------
+        ndarray of complex
+            Accurate relative to its size however small it is.
+        """
+        out = np.empty(w.shape, complex)
+        turns = np.maximum(self._mu * w.imag / _FIRST, 0.5)
+        level = np.minimum(np.floor(np.log2(turns)), self._steepest)
+        # Where terms decay by themselves, the path must not turn against that.
+        angle = np.floor((np.pi - np.angle(w)) * (8 / np.pi))
+        level = np.where(w.real < 0, -2 - np.minimum(angle, 4), level)
+        for k in np.unique(level):
+            here = np.flatnonzero(level == k)
+            out[here] = self._at(w[here], int(k))
+        return out
+
+    def _at(self, w: ComplexArray, level: int) -> ComplexArray:
+        """Integrate along one path, for similar arguments."""
+        out = np.empty(w.shape, complex)
+        loss, log_weight = self._path(level, float(w.real.max()))
+        falls = level < -1
+        if not falls:
+            loss, log_weight = _seen(loss, log_weight, w)
+        block = max(1, _BLOCK // loss.size)
+        for start in range(0, w.size, block):
+            part = w[start : start + block]
+            exponents = np.multiply.outer(part, loss)
+            top = np.maximum((exponents.real + log_weight.real).max(axis=1), 0.0)
+            near = exponents.real < 1.0
+            weight = np.exp(log_weight - top[:, None])
+            with np.errstate(over="ignore"):
+                far = np.exp(np.where(near, 0.0, exponents + log_weight - top[:, None]))
+            small = np.expm1(np.where(near, exponents, 0.0)) * weight
+            total = np.where(near, small, far - weight).sum(axis=1)
+            total = np.where(part.imag == 0, total.real, total)
+            out[start : start + block] = _log_of_sum(top, total)
+            if falls and (few := np.abs(1 + total) < _SMALL).any():
+                terms = np.exp(exponents[few] + log_weight).sum(axis=1)
+                terms = np.where(part[few].imag == 0, terms.real, terms)
+                out[start : start + block][few] = np.log(terms + _TINY)
+        return out
+
+    def _path(self, level: int, tilt: float) -> tuple[ComplexArray, ComplexArray]:
+        """Return ``log(1 + Y)`` along a path, and the logarithms of weights.
+
+        Levels below -1 tell the angle of Y in units of pi/8, others how high the path
+        rises: not at all for -1.
+        """
+        mu, end = self._mu, _WIDE
+        low = high = min(max(-2 - level, 0) * np.pi / 8 / mu, self._height)
+        turn = bend = float(np.clip(self._turn, -_LOWEST, end))
+        if level >= -1:
+            end = max(mu * min(tilt, 1 + (_FARTHEST - _WIDE) / mu) + _WIDE, _WIDE)
+            turn = float(np.clip(self._turn, -_LOWEST, end))
+            rise = _FIRST * 2.0**level if level >= 0 else 0.0
+            low = min(self._height, rise)
+            bend = min(turn + (rise - low) / _SLOPE, end)
+            high = low + _SLOPE * (bend - turn)
+        corners = [-_LOWEST + 1j * low, turn + 1j * low, bend + 1j * high]
+        corners.append(end + 1j * high)
+        pieces = [_panels(a, b, mu) for a, b in pairwise(corners) if b.real > a.real]
+        x: ComplexArray = np.concatenate([piece[0] for piece in pieces])
+        weight: ComplexArray = np.concatenate([piece[1] for piece in pieces])
+        log_weight = np.log(weight)
+        loss = _softplus(self._log_odds + mu * x - mu * mu / 2)
+        return loss, log_weight - x * x / 2 - np.log(2 * np.pi) / 2
+
+
+def _panels(
+    start: complex, stop: complex, mu: float
+) -> tuple[ComplexArray, ComplexArray]:
+    """Return nodes and weights of Gauss-Legendre rules on a straight path."""
+    number = int(np.ceil((stop.real - start.real) * max(mu, 1.0) / _PANEL))
+    ends: ComplexArray = start + (stop - start) * np.arange(number + 1) / number
+    half = (ends[1:] - ends[:-1])[:, None] / 2
+    return (ends[:-1, None] + half * (1 + _NODES)).ravel(), (half * _WEIGHTS).ravel()
+
+
+def _seen(
+    loss: ComplexArray, log_weight: ComplexArray, w: ComplexArray
+) -> tuple[ComplexArray, ComplexArray]:
+    """Leave out nodes whose terms count for nothing, at all of the arguments."""
+    size, tilt, turn = np.abs(w), w.real.max(), w.imag.min()
+    log = np.log(np.maximum(np.abs(loss), 1e-300))
+    with np.errstate(divide="ignore"):
+        most = np.minimum(0.0, log + np.log(size.max()))
+        least = np.minimum(0.0, log + np.log(size.min()))
+    most = most + np.maximum(0.0, tilt * loss.real - turn * loss.imag)
+    enough = float((log_weight.real + least).max()) - _UNSEEN
+    seen = log_weight.real + most > enough
+    return loss[seen], log_weight[seen]
+
+
+def _log_of_sum(top: FloatArray, total: ComplexArray) -> ComplexArray:
+    """Return ``log(1 + exp(top) total)``."""
+    scaled = np.exp(-top) + total
+    large = top + np.log(np.where(scaled == 0, _TINY, scaled))
+    return np.where(top > 0, large, log1p(np.where(top > 0, 0.0, total)))
+
+
+def _softplus(y: ComplexArray) -> ComplexArray:
+    """Return ``log(1 + exp(y))``, continued from the real line."""
+    small = y.real < 0
+    inner = log1p(np.exp(np.where(small, y, -y)))
+    return np.where(small, inner, y + inner)
+
+
+def log1p(w: ComplexArray) -> ComplexArray:
+    """Return ``log(1 + w)``, accurate for small w, which numpy's is not."""
+    x, y = w.real, w.imag
+    near = np.abs(1 + w) > 0.5
+    size = np.log(np.maximum(np.abs(np.where(near, 1.0, 1 + w)), _TINY))
+    size = np.where(near, np.log1p(np.where(near, x * (2 + x) + y * y, 0.0)) / 2, size)
+    return np.asarray(size + 1j * np.arctan2(y, 1 + x))

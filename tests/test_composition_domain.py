@@ -1,0 +1,130 @@
+"""Composition far from the ordinary: rare steps, separation, small and large losses."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from fstat import GaussianTradeOff
+from fstat.composition import compose
+from fstat.composition._bent import BentInversion
+from fstat.composition._contour import Inversion
+from fstat.tradeoff import EpsilonDeltaTradeOff, LaplaceTradeOff
+
+
+def seldom(mu, p, count):
+    return GaussianTradeOff(mu).subsample(p) ** count
+
+
+# Plain Fourier transforms of the losses on two grids, and mpmath.
+@pytest.mark.parametrize(
+    ("mu", "p", "count", "delta", "epsilon"),
+    [
+        (1.0, 1e-4, 10_000, 1e-5, 0.03802),
+        (2.0, 1e-4, 10_000, 1e-5, 1.17527),
+        (3.0, 1e-4, 10_000, 1e-5, 8.1065),
+        (2.0, 0.1, 10, 1e-5, 12.26124),
+        (2.0, 0.001, 10, 1e-5, 1.08602),
+        (5.0, 0.01, 1000, 1e-5, 228.660),
+        (4.0, 0.01, 100, 1e-5, 43.163),
+    ],
+)
+def test_epsilon_of_rarely_seen_steps(mu, p, count, delta, epsilon):
+    f = seldom(mu, p, count)
+    assert_allclose(f.epsilon(delta), epsilon, rtol=0, atol=1e-3 if mu > 3 else 6e-5)
+    assert_allclose(f.delta(f.epsilon(delta)), delta, rtol=1e-6)
+
+
+def test_rarely_seen_steps_are_one_mechanism():
+    f = seldom(1.0, 1e-4, 10_000)
+    assert_allclose(f.delta(0.0), 0.0052271, rtol=1e-4)
+    assert f.advantage() == f.delta(0.0)
+    alpha = np.linspace(0.005, 0.995, 100)
+    assert_allclose((f.power(alpha) - alpha).max(), f.delta(0.0), rtol=1e-5)
+    # The midpoint rule.
+    assert_allclose(f.auc() - 0.5, 0.01 * (f.power(alpha) - alpha).sum(), rtol=1e-3)
+    assert (f.f(alpha) <= 1 - alpha).all()
+
+
+# Two outcomes, an exact sum over how often data were seen: what is left of a Gaussian
+# step whose mean is far away, up to probabilities of about exp(-mu^2 / 8).
+def test_far_means_are_sums_over_how_often_data_were_seen():
+    f = seldom(12.0, 0.01, 3)
+    assert_allclose(f.delta([0.0, 5.0]), 1 - 0.99**3, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("mu", "p", "count"),
+    [(1.0, 0.01, 1000), (0.5, 0.2, 50), (1.0, 0.1, 300), (0.3, 1e-3, 100_000)],
+)
+@pytest.mark.parametrize("removed", [False, True])
+def test_both_inversions_agree_where_both_converge(mu, p, count, removed):
+    step = GaussianTradeOff(mu).subsample(p)
+    step = step.inverse() if removed else step
+    straight = Inversion([step], [count], 0.0, 0.0)
+    assert straight.converges
+    bent = BentInversion([step], [count])
+    spread = straight.exponent.deviation(-0.5)
+    t = spread * np.linspace(-4.0, 4.0, 9)
+    t = t[(t > straight.saddles[0]) & (t < straight.saddles[-1])]
+    assert_allclose(bent.delta(t), straight.delta(t), rtol=1e-8, atol=1e-15)
+    for ours, theirs in zip(bent.rates(t), straight.rates(t), strict=True):
+        assert_allclose(ours, theirs, rtol=1e-8, atol=1e-15)
+    alpha = np.array([1e-10, 1e-3, 0.3, 0.9, 1 - 1e-9])
+    ours, theirs = (f.test_of_level(alpha, 1 - alpha) for f in (bent, straight))
+    assert_allclose(ours.power, theirs.power, rtol=1e-8)
+    assert_allclose(ours.beta, theirs.beta, rtol=1e-8)
+    assert_allclose(bent.auc(), straight.auc(), rtol=1e-9)
+
+
+def test_both_directions_of_rarely_seen_steps():
+    f = seldom(2.0, 1e-3, 10)
+    g = f.inverse()
+    epsilon = np.array([-1.0, -0.005, -0.001, 0.0, 0.001, 0.5])
+    swapped = 1 - np.exp(epsilon) * (1 - f.delta(-epsilon))
+    assert_allclose(g.delta(epsilon), swapped, atol=1e-13)
+    alpha = np.array([0.001, 0.2, 0.7])
+    assert_allclose(g.f(f.f(alpha)), alpha, rtol=1e-8)
+
+
+def test_rarely_seen_steps_among_gaussian_ones():
+    # Of a Gaussian step that is nothing, the rest is left.
+    f, g = seldom(2.0, 1e-3, 10), GaussianTradeOff(1e-7)
+    both = compose(f, g)
+    assert_allclose(both.epsilon(1e-5), f.epsilon(1e-5), rtol=1e-6)
+    # Of rare steps that are nothing, the Gaussian one.
+    both = compose(seldom(1.0, 1e-9, 3), GaussianTradeOff(0.5))
+    assert_allclose(both.epsilon(1e-5), GaussianTradeOff(0.5).epsilon(1e-5), rtol=1e-5)
+
+
+# Separation.
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        LaplaceTradeOff(1.0) ** 10_000,
+        GaussianTradeOff(1.0).subsample(0.01) ** 10_000_000,
+        compose(GaussianTradeOff(90.0), LaplaceTradeOff(1.0)),
+    ],
+    ids=["laplace", "subsampled", "mixed"],
+)
+def test_total_separation_answers_zero(f):
+    assert_allclose(f.f([0.3, 0.99]), 0.0, atol=1e-300)
+    assert_allclose(f.power([1e-15, 0.3]), 1.0)
+    assert_allclose([f.advantage(), f.auc()], 1.0)
+
+
+def test_only_infinite_losses_are_certain():
+    assert_allclose((GaussianTradeOff(17.0) ** 2).mu, 17.0 * np.sqrt(2.0))
+    f = EpsilonDeltaTradeOff(50.0) ** 3
+    assert_allclose(f.epsilon(1e-5), 149.99999, rtol=1e-10)
+    f = compose(GaussianTradeOff(17.0), LaplaceTradeOff(1.0))
+    assert_allclose(f.epsilon(1e-5), 216.557275689, rtol=1e-11)
+    certain = compose(GaussianTradeOff(1.0), EpsilonDeltaTradeOff(0.0, 1.0))
+    assert certain == EpsilonDeltaTradeOff(0.0, 1.0)
+
+
+# Where the data are not seen the loss is log(1 - p), however certain they would be.
+def test_losses_of_a_subsampled_step_have_a_floor():
+    f = EpsilonDeltaTradeOff(1.0, 0.1).subsample(0.5) ** 5
+    assert_allclose(f.f([0.1, 0.9]), [0.4198, 0.0099], atol=5e-5)
