@@ -137,6 +137,13 @@ def test_nothing_is_loaded(text, parsed):
     assert not loading & {tag for tag, _ in parsed.elements}
 
 
+def test_rows_become_cards_on_a_phone(text):
+    narrow = text.partition("screen and (max-width: 40rem)")[2].partition("@media")[0]
+    assert "table.ranking tr { display: flex" in narrow
+    # No cell of the ranking is wider than the screen.
+    assert "min-width: 0" in narrow
+
+
 def test_light_dark_and_print_are_provided_for(text):
     assert "prefers-color-scheme: dark" in text
     assert "@media print" in text
