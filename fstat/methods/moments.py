@@ -250,7 +250,7 @@ def known_scale_index(
 ) -> tuple[FloatArray, SamplingError]:
     """Return the difference in units of a scale that is known beforehand."""
     scale = scale_in_units(scale, summary.exponent)
-    constant = summary.error_dd / np.square(scale)
+    constant = summary.error_dd / scale / scale
     constant = np.where(constant > 0, constant, np.nan)
     zero = np.zeros_like(constant)
     return summary.difference / scale, SamplingError(constant, zero, zero, summary.df)
@@ -284,7 +284,9 @@ def _third(table: CentralSums) -> FloatArray:
     """Return the third central moment, shrunk towards 0."""
     second = table.central(2)
     with np.errstate(invalid="ignore", divide="ignore"):
-        skewness = np.where(second > 0, table.central(3) / second**1.5, 0.0)
+        skewness = np.where(
+            second > 0, table.central(3) / second / np.sqrt(second), 0.0
+        )
     return observed_weight(table.n) * skewness * table.variance() ** 1.5
 
 
@@ -292,7 +294,7 @@ def _spread(table: CentralSums) -> FloatArray:
     """Return the variance of squared deviations, shrunk towards the normal's."""
     second, weight = table.central(2), observed_weight(table.n)
     with np.errstate(invalid="ignore", divide="ignore"):
-        kurtosis = np.where(second > 0, table.central(4) / second**2, 3.0)
+        kurtosis = np.where(second > 0, table.central(4) / second / second, 3.0)
     return table.variance() ** 2 * (weight * (kurtosis - 1) + (1 - weight) * 2)
 
 
