@@ -56,7 +56,7 @@ FAMILIES = {
     "between": tradeoff_between(norm(0, 1), norm(0.5, 1.5)),
     "between-supports": tradeoff_between(expon(), expon(0.5, 2)),
     "laplace-sum": L(0.5) ** 3,
-    "composed": compose(G(1.0).subsample(0.1), L(0.3), counts=[20, 3]),
+    "composed": compose(G(1.0).subsample(0.1), counts=[200]),
 }
 SCALAR = {"f", "power", "__call__", "delta", "epsilon", "conjugate", "bayes_error"}
 FUNCTIONALS = ("advantage", "auc", "kl", "kappa2", "kappa3", "kappa3_centred")
