@@ -77,6 +77,7 @@ studies: $(VENV)/.installed
 	$(BIN)/python docs/studies/many_pairs.py
 	$(BIN)/python docs/studies/composition.py
 	$(BIN)/python docs/studies/ground_truth.py
+	$(BIN)/python docs/studies/agreement.py
 	$(BIN)/python docs/studies/curvature.py --model logistic
 	$(BIN)/python docs/studies/curvature.py --model cnn
 	$(BIN)/python docs/studies/curvature.py --model llama

@@ -4,7 +4,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
-from fstat.ground_truth import CalibratedInfluence, MultiRunInfluence
+from fstat.ground_truth import (
+    CalibratedInfluence,
+    ExtrapolationWarning,
+    MultiRunInfluence,
+)
 
 
 def draw(rng, n_subsets, targets, n_runs=10):
@@ -117,6 +121,7 @@ def test_intervals_cover_new_subsets(options):
     assert np.mean(true) > np.mean(noisy)
 
 
+@pytest.mark.filterwarnings("ignore:.*far outside")
 def test_correcting_the_slope_for_noise_would_predict_worse():
     plain, corrected = [], []
     for seed in range(30):
@@ -185,3 +190,43 @@ def test_options_are_checked():
         CalibratedInfluence(method="cubic").fit(x, y)
     with pytest.raises(ValueError, match="`confidence_level`"):
         CalibratedInfluence().fit(x, y).predict_interval(x, 1.0)
+
+
+@pytest.mark.parametrize("method", ["linear", "isotonic"])
+def test_far_outside_of_what_was_learnt_there_is_a_warning(method):
+    _, x, y = draw(np.random.default_rng(0), 20, np.zeros(5))
+    fitted = CalibratedInfluence(method=method).fit(x, y)
+    near = [x.min(), x.max() + 0.9 * np.ptp(x), np.nan]
+    fitted.predict(near), fitted.predict_interval(near, 0.9)  # warnings are errors
+    far = [x.max() + 1.1 * np.ptp(x), x.min() - 1.1 * np.ptp(x), 0.0]
+    for ask in (fitted.predict, fitted.predict_interval):
+        with pytest.warns(
+            ExtrapolationWarning, match="2 of 3 estimates lie far outside"
+        ):
+            ask(far)
+
+
+def test_a_truth_without_spread_or_signal_is_covered_all_the_same():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(30, 6))
+    low, high = CalibratedInfluence().fit(x, np.ones((30, 6))).predict_interval(x, 0.9)
+    assert_allclose(low, 1.0, atol=1e-6)
+    assert_allclose(high, 1.0, atol=1e-6)
+    # Noise alone: 24 subsets of 8 targets, new ones covered as often as was asked.
+    shares = []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        x, y = rng.normal(size=(2, 24, 8))
+        new, noise = rng.normal(size=(2, 25, 8))
+        low, high = CalibratedInfluence().fit(x, y).predict_interval(new, 0.9)
+        shares.append(np.mean((low <= noise) & (noise <= high)))
+    error = np.std(shares) / np.sqrt(len(shares))
+    assert 0.9 - 3 * error < np.mean(shares) < 0.9 + 2 / 25 + 3 * error
+
+
+@pytest.mark.parametrize("method", ["linear", "isotonic"])
+def test_one_subset_that_differs_is_no_calibration(method):
+    x = np.zeros((5, 3))
+    x[0] = [1.0, 2.0, 3.0]
+    with pytest.raises(ValueError, match="whichever subset is left out"):
+        CalibratedInfluence(method=method).fit(x, np.ones((5, 3)))

@@ -698,6 +698,9 @@ def test_the_estimator_keeps_the_contract():
         MultiRunInfluence().fit(SUBSETS, N)
     with pytest.raises(ValueError, match="`train` and `n_examples`"):
         estimator.fit(SUBSETS)
+    steps = Observations(pair=[0, 0], p=[0.0, 0.1], q=[1.0, 2.0], n_steps=2)
+    with pytest.raises(ValueError, match="observations of retrained models"):
+        estimator.fit(steps)
 
 
 def test_sklearn_statistics_are_what_they_say():

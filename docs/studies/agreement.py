@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from itertools import product
 
 import numpy as np
@@ -17,7 +18,7 @@ import pandas as pd
 from _cache import ROOT, fill
 from sklearn.metrics import roc_auc_score
 
-from fstat.ground_truth import agreement
+from fstat.ground_truth import CalibratedInfluence, ExtrapolationWarning, agreement
 
 sys.path.insert(0, str(ROOT / "tests"))
 from oracles.agreement import (
@@ -26,6 +27,7 @@ from oracles.agreement import (
     ESTIMATES,
     World,
     anywhere,
+    calibration_world,
     known,
     known_lds,
     population,
@@ -91,6 +93,7 @@ def coverage(n_worlds: int, n_resamples: int) -> str:
     for kind, shape, runs, reliability in COVERED:
         right = population(kind, shape[0], 0.7)
         inside: dict[str, list[float]] = {name: [] for name in right}
+        ends: dict[str, list[tuple[float, float]]] = {name: [] for name in right}
         for seed in range(n_worlds):
             one = world(
                 np.random.default_rng(seed), kind, shape, runs, reliability, 0.7
@@ -101,22 +104,63 @@ def coverage(n_worlds: int, n_resamples: int) -> str:
             for name, value in right.items():
                 low, high = found[name].low, found[name].high
                 inside[name].append(np.nan if np.isnan(low) else low <= value <= high)
-        cells = [shown(np.array(values, dtype=float)) for values in inside.values()]
+                ends[name].append((found[name].value, high - low))
+        cells = [shown(np.array(inside[name], float), ends[name]) for name in right]
         sizes = f"{shape[0]}, {shape[1]} | {runs[0]} and {runs[1]} | {reliability}"
         lines.append(f"| {kind} | {sizes} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def shown(inside: np.ndarray) -> str:
-    """Return a share of simulations with an interval, and of how many."""
+def shown(inside: np.ndarray, ends: list[tuple[float, float]]) -> str:
+    """Return how often intervals hold, and their width over what would be needed."""
     given = inside[~np.isnan(inside)]
     if len(given) < len(inside) / 2:
         return "not given"
-    error = 2 * np.sqrt(0.95 * 0.05 / len(given))
-    return f"{given.mean():.0%} ± {error:.0%}"
+    values, widths = np.array(ends).T
+    needed = 2 * 1.96 * np.nanstd(values)
+    return f"{given.mean():.0%} of {len(given)}; {np.nanmean(widths) / needed:.1f}"
+
+
+WAYS = {
+    "line": {},
+    "line, corrected for the run's noise": {},
+    "isotonic": {"method": "isotonic"},
+}
+NOISE = 0.25**2 + 0.35**2  # of one run in `calibration_world`
+
+
+def calibrated(n_worlds: int) -> str:
+    """Table errors and coverage of calibrated mu, of 24 subsets for 25 new ones."""
+    head = "| mu of one run | calibrated by | error | covers noisy truth | covers mu |"
+    lines = [head, "|---" * 5 + "|"]
+    for curved, (name, options) in product((False, True), WAYS.items()):
+        found = []
+        for seed in range(n_worlds):
+            rng = np.random.default_rng(seed)
+            targets = 0.4 * rng.normal(size=8)
+            _, x, y = calibration_world(rng, 24, targets, curved)
+            mu, new, noisy = calibration_world(rng, 25, targets, curved)
+            fitted = CalibratedInfluence(**options).fit(x, y)
+            low, high = fitted.predict_interval(new, 0.9)
+            predicted = fitted.predict(new)
+            if "corrected" in name:
+                slope = fitted.slope_ * x.var() / (x.var() - NOISE)
+                predicted = y.mean() + slope * (new - x.mean())
+                low, high = (np.full(new.shape, np.nan) for _ in range(2))
+            inside = [np.mean((low <= z) & (z <= high)) for z in (noisy, mu)]
+            found.append((np.mean((predicted - mu) ** 2), *inside))
+        square, noisy_share, share = np.mean(found, axis=0)
+        error = 2 * np.std(found, axis=0) / np.sqrt(n_worlds)
+        cells = f"{np.sqrt(square):.2f} ± {error[0] / 2 / np.sqrt(square):.2f} | "
+        covers = f"{noisy_share:.1%} ± {error[1]:.1%} | {share:.1%} ± {error[2]:.1%}"
+        kind = "bends with the truth" if curved else "proportional to the truth"
+        cells += "- | -" if "corrected" in name else covers
+        lines.append(f"| {kind} | {name} | {cells} |")
+    return "\n".join(lines)
 
 
 def main() -> None:
+    warnings.simplefilter("ignore", ExtrapolationWarning)  # by chance, of tails
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--worlds", type=int, default=60)
     parser.add_argument("--covered", type=int, default=60)
@@ -125,6 +169,9 @@ def main() -> None:
     bias = biases(options.worlds)
     fill("ground-truth.md", "bias", bias, __file__, *PARTS)
     print(bias, flush=True)
+    by_calibration = calibrated(2 * options.worlds)
+    fill("ground-truth.md", "calibration", by_calibration, __file__, *PARTS)
+    print(by_calibration, flush=True)
     covered = coverage(options.covered, options.resamples)
     fill("ground-truth.md", "coverage", covered, __file__, *PARTS)
     print(covered)

@@ -1,7 +1,7 @@
 """Ground truth: retraining, agreement with it, calibration to it."""
 
 from .agreement import Agreement, Measure, agreement
-from .calibration import CalibratedInfluence
+from .calibration import CalibratedInfluence, ExtrapolationWarning
 from .datamodelling import linear_datamodelling_score
 from .multi_run import MultiRunInfluence
 from .retraining import retrain
@@ -10,6 +10,7 @@ from .sklearn_trainer import sklearn_trainer
 __all__ = [
     "Agreement",
     "CalibratedInfluence",
+    "ExtrapolationWarning",
     "Measure",
     "MultiRunInfluence",
     "agreement",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ from scipy.special import ndtr, ndtri
 
 from .._validation import FloatArray, numeric
 from ..intervals import ConfidenceInterval
-from .calibration import CalibratedInfluence
+from .calibration import CalibratedInfluence, ExtrapolationWarning
 
 _FOLDS = 10
 
@@ -130,10 +131,12 @@ def _calibrated_coverage(
     for k in np.unique(fold):
         own = fold == k
         learnt = x[~own & observed]
-        if len(learnt) < 3 or not np.nanstd(learnt) > 0:
+        if len(learnt) < 3 or not _varied(learnt):
             continue
         fitted = CalibratedInfluence().fit(x[~own], mu[~own])
-        low, high = fitted.predict_interval(x[own], level)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExtrapolationWarning)
+            low, high = fitted.predict_interval(x[own], level)
         inside = (low <= mu[own]) & (mu[own] <= high)
         # With too few subsets the intervals are infinite, and cover without merit.
         half = np.where(np.isfinite(high - low), (high - low) / 2, np.nan)
@@ -141,6 +144,12 @@ def _calibrated_coverage(
         found[0, own] = np.where(known, inside, np.nan)
         found[1, own] = 2 * ndtr(half / error[own]) - 1
     return found
+
+
+def _varied(x: FloatArray) -> bool:
+    """Whether estimates differ whichever subset is left out."""
+    without = (np.delete(x, s, axis=0) for s in range(len(x)))
+    return all(np.nanstd(one) > 0 for one in without)
 
 
 def _check_names(estimator: Any, names: dict[str, Any]) -> None:

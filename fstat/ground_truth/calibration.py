@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,6 +18,10 @@ from ..intervals import ConfidenceInterval
 from ..observations import Observations
 from ._runs import Runs, full_mu
 from .multi_run import MultiRunInfluence
+
+
+class ExtrapolationWarning(UserWarning):
+    """Estimates lie far outside of those that a calibration was learnt from."""
 
 
 class CalibratedInfluence(BaseEstimator):
@@ -118,7 +123,8 @@ class CalibratedInfluence(BaseEstimator):
         Raises
         ------
         ValueError
-            If shapes differ, fewer than 3 subsets are given, or `method` is not an
+            If shapes differ, fewer than 3 subsets are given, the estimates of all
+            pairs, or of all subsets but one, are the same, or `method` is not an
             option.
         """
         option(self.method, "method", ("linear", "isotonic"))
@@ -143,6 +149,7 @@ class CalibratedInfluence(BaseEstimator):
         slope, intercept = self._curve if isinstance(self._curve, tuple) else _UNKNOWN
         self.slope_, self.intercept_ = float(slope), float(intercept)
         self._leave_out(x, y)
+        self._range = float(np.nanmin(x)), float(np.nanmax(x))
         self.n_subsets_ = len(x)
         self.quantity_ = (
             f"mu of retraining, predicted from one run by {len(x)} retrained subsets; "
@@ -162,9 +169,17 @@ class CalibratedInfluence(BaseEstimator):
         -------
         ndarray
             Predictions of the same shape.
+
+        Warns
+        -----
+        ExtrapolationWarning
+            If an estimate lies further outside of those learnt from than the width of
+            their range.
         """
         check_is_fitted(self, "n_subsets_")
-        return _at(self._curve, numeric(estimate, "estimate"))
+        x = numeric(estimate, "estimate")
+        self._warn_outside(x)
+        return _at(self._curve, x)
 
     def predict_interval(
         self, estimate: ArrayLike, confidence_level: float = 0.95
@@ -187,6 +202,11 @@ class CalibratedInfluence(BaseEstimator):
         ------
         ValueError
             If `confidence_level` is not strictly between 0 and 1.
+
+        Warns
+        -----
+        ExtrapolationWarning
+            As `predict`: nothing is known of the coverage there.
         """
         check_is_fitted(self, "n_subsets_")
         level = confidence(confidence_level)
@@ -195,6 +215,7 @@ class CalibratedInfluence(BaseEstimator):
             raise ValueError(
                 f"`estimate` must be below {_LARGEST:g} in size, got {shown(estimate)}."
             )
+        self._warn_outside(x)
         flat = x.ravel()
         centres = np.stack([_at(curve, flat) for curve in self._curves])
         spread = np.stack([_spread_at(spread, flat) for spread in self._spreads])
@@ -208,6 +229,20 @@ class CalibratedInfluence(BaseEstimator):
         unknown = np.isnan(flat)
         low, high = np.where(unknown, np.nan, low), np.where(unknown, np.nan, high)
         return ConfidenceInterval(low.reshape(x.shape), high.reshape(x.shape))
+
+    def _warn_outside(self, x: FloatArray) -> None:
+        low, high = self._range
+        room = high - low
+        outside = int(((x < low - room) | (x > high + room)).sum())
+        if outside:
+            warnings.warn(
+                f"{outside} of {x.size} estimates lie far outside of those learnt "
+                f"from, {low:.3g} to {high:.3g}: what is predicted there extends the "
+                "fitted curve, and its intervals promise nothing. Learn from subsets "
+                "like these.",
+                ExtrapolationWarning,
+                stacklevel=3,
+            )
 
     def _leave_out(self, x: FloatArray, y: FloatArray) -> None:
         """Fit without each subset, and see how far off its own targets are."""
@@ -237,12 +272,15 @@ def _truth(truth: object) -> tuple[FloatArray, str]:
 
 def _fit_curve(method: str, x: FloatArray, y: FloatArray) -> Any:
     seen = ~np.isnan(x)
-    if method == "isotonic":
-        return IsotonicRegression(out_of_bounds="clip").fit(x[seen], y[seen])
     centred = x[seen] - x[seen].mean()
     square = float(centred @ centred)
     if not square > 0:
-        raise ValueError("`estimate` must differ between pairs, got one value.")
+        raise ValueError(
+            "`estimate` must differ between pairs, whichever subset is left out, got "
+            "one value."
+        )
+    if method == "isotonic":
+        return IsotonicRegression(out_of_bounds="clip").fit(x[seen], y[seen])
     slope = float(centred @ y[seen]) / square
     return slope, float(y[seen].mean() - slope * x[seen].mean())
 

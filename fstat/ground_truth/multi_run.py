@@ -146,10 +146,11 @@ class MultiRunInfluence(BaseEstimator):
         Raises
         ------
         ValueError
-            If subsets come without `train` or `n_examples`, or as `retrain` does.
+            If subsets come without `train` or `n_examples`, observations are those of
+            one run, or as `retrain` does.
         """
         if isinstance(subsets, Observations):
-            observations = subsets
+            observations = _of_retraining(subsets)
         elif self.train is None or n_examples is None:
             raise ValueError(
                 "`train` and `n_examples` must be given to retrain without subsets; "
@@ -214,6 +215,15 @@ class MultiRunInfluence(BaseEstimator):
 
 
 _NOT_PASSED = {"train", "influence"}
+
+
+def _of_retraining(observations: Observations) -> Observations:
+    if observations.paired or observations.n_steps > 1:
+        raise ValueError(
+            "`subsets` must be observations of retrained models, as `retrain` gives "
+            "them, got observations of the steps of one run; fit FInfluence to these."
+        )
+    return observations
 
 
 def _fitted(influence: FInfluence | None, observations: Observations) -> FInfluence:

@@ -120,3 +120,18 @@ def population(kind, n_subsets, r):
     found = dict(zip(("pearson", "spearman"), known(drawn((600, 600))), strict=True))
     scores = [known_lds(drawn((n_subsets, 200))) for _ in range(200)]
     return {**found, "lds": float(np.mean(scores))}
+
+
+def calibration_world(rng, n_subsets, targets, curved=False):
+    """Return true mu, mu of one run, and mu of ten retrainings of subsets.
+
+    Within a subset all is dependent: a common size, lean, and error of the one run.
+    """
+    shape = (n_subsets, len(targets))
+    size = np.exp(0.6 * rng.normal(size=(n_subsets, 1)))
+    lean = 0.7 * rng.normal(size=(n_subsets, 1))
+    truth = size * (lean + targets + 0.6 * rng.normal(size=shape))
+    error = 0.25 * rng.normal(size=(n_subsets, 1)) + 0.35 * rng.normal(size=shape)
+    noise = np.sqrt(2 / 10 * (1 + truth**2 / 8)) * rng.normal(size=shape)
+    signal = np.sign(truth) * np.abs(truth) ** 2 / 2 if curved else 0.5 * truth
+    return truth, signal + error, truth + noise
