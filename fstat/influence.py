@@ -588,12 +588,12 @@ class FInfluence(BaseEstimator):
             not self.equal_var or self.paired or self.scale is not None
         ):
             raise ValueError(
-                "interval='exact' needs `equal_var=True` and unpaired samples of "
+                "`interval='exact'` needs `equal_var=True` and unpaired samples of "
                 "unknown scale: other intervals have no exact form."
             )
         if self.shrinkage and self.interval == "bootstrap":
             raise ValueError(
-                "interval='bootstrap' resamples each pair by itself and needs "
+                "`interval='bootstrap'` resamples each pair by itself and needs "
                 f"`shrinkage=None`, got {self.shrinkage!r}."
             )
         if self.scale is not None:
@@ -615,13 +615,13 @@ class FInfluence(BaseEstimator):
     def _refuse_of_bands(self, independent: bool) -> None:
         if not independent:
             raise ValueError(
-                "method='supremum' needs dependence='independent', got "
+                "`method='supremum'` needs dependence='independent', got "
                 f"{self.dependence!r}: its band holds for independent rows."
             )
         if self.interval != "auto":
             raise ValueError(
-                f"method='supremum' needs interval='auto', got {self.interval!r}: its "
-                "interval comes from a band."
+                "`method='supremum'` needs interval='auto', got "
+                f"{self.interval!r}: its interval comes from a band."
             )
 
     def _check_scale(self) -> None:
@@ -708,8 +708,8 @@ class FInfluence(BaseEstimator):
         )
         if self.interval == "bootstrap" and self.dependence == "clustered":
             raise ValueError(
-                "interval='bootstrap' with dependence='clustered' needs arrays P and Q "
-                "with `steps` or `runs`, got Observations."
+                "`interval='bootstrap'` with dependence='clustered' needs arrays P "
+                "and Q with `steps` or `runs`, got Observations."
             )
         self.names_ = dict(observations.names)
         self.quantity_ = observations.quantity

@@ -31,6 +31,7 @@ from ._validation import (
 
 SCHEMA = 1
 _BLOCK = 4_000_000
+_LARGEST = 1e100  # influence of a step, whose square is a float
 _PAIRS = 1_000_000, 100  # that may be unobserved: so many, and so many a row
 
 
@@ -351,8 +352,14 @@ class Observations:
             )
         mu, stderr, power = (np.full(self.n_pairs, np.nan) for _ in range(3))
         for block in self.blocks():
-            shift = (block.Q - block.P) / self.scale
-            weighted = block.weight * shift / (self.recorded * self.weight_norm)
+            with np.errstate(over="ignore"):
+                shift = (block.Q - block.P) / self.scale
+                weighted = block.weight * shift / (self.recorded * self.weight_norm)
+            if (np.maximum(np.abs(shift), np.abs(weighted)) > _LARGEST).any():
+                raise ValueError(
+                    f"`p` and `q` must differ by less than {_LARGEST:g} in units of "
+                    "`scale`, weighted or not, got more."
+                )
             run_sum, n_runs = _mean_over_runs(weighted, block.run)
             mu[block.pairs] = run_sum.mean
             stderr[block.pairs] = run_sum.stderr

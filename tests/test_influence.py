@@ -879,7 +879,7 @@ def test_paired_samples_that_always_differ_by_the_same_have_no_spread():
         ({"dependence": "mixed"}, "`dependence` must be one of"),
         ({"long_run": "bartlett"}, "`long_run` must be one of"),
         ({"interval": "wald"}, "`interval` must be one of"),
-        ({"interval": "exact"}, "interval='exact' needs `equal_var=True`"),
+        ({"interval": "exact"}, "`interval='exact'` needs `equal_var=True`"),
         ({"method": "binormal", "equal_var": True}, "`equal_var` needs method='mom"),
         ({"method": "supremum", "interval": "bootstrap"}, "needs interval='auto'"),
         ({"method": "supremum", "dependence": "serial"}, "needs dependence='indep"),

@@ -289,7 +289,7 @@ def test_invariants(seed, k):
     ("options", "message"),
     [
         ({"method": "pairwise"}, "`method` must be one of"),
-        ({"method": "comparison"}, "method='comparison' needs `correlation` or"),
+        ({"method": "comparison"}, "`method='comparison'` needs `correlation` or"),
         ({"confidence_level": 0}, "`confidence_level` must lie strictly between"),
         ({"correlation": np.eye(2)}, "`correlation` must have shape"),
         ({"correlation": "independent", "n_draws": 5}, "`n_draws` must be at least 19"),

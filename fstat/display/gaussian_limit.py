@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 _END = 1e-4  # least error shown
 
 
+_LARGEST = 1e150  # whose square is a float
+
+
 class GaussianLimitDisplay(Display):
     r"""Diagnostics of the Gaussian limit: whether P and Q are normal, of one variance.
 
@@ -396,6 +399,11 @@ def _observed(
         if values.ndim != 1:
             raise ValueError(f"`{name}` must have shape (n,), got {values.shape}.")
         no_infinity(values, name)
+        if (np.abs(values) > _LARGEST).any():
+            raise ValueError(
+                f"`{name}` must be below {_LARGEST:g} in size to be drawn, got larger "
+                "values: divide both samples by a constant."
+            )
         if seen.sum() < 3 or not np.ptp(values[seen]) > 0:
             raise ValueError(
                 f"`{name}` must hold at least 3 observations, not all the same, got "

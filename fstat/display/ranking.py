@@ -135,8 +135,8 @@ class RankDisplay(Display):
         order = np.argsort(ranks.rank, kind="stable")
         best = np.sort(order[: min(ranks.n_ranked, _MOST)])
         chosen = best if pairs is None else indices(pairs, "pairs", len(ranks.mu))
-        if np.isnan(ranks.rank[chosen]).any():
-            raise ValueError("`pairs` must hold ranked pairs only.")
+        if not len(chosen) or np.isnan(ranks.rank[chosen]).any():
+            raise ValueError("`pairs` must hold ranked pairs only, one at least.")
         if names is None:
             columns = [column.astype(str)[chosen] for column in ranks.names.values()]
             names = [", ".join(parts) for parts in zip(*columns, strict=True)]

@@ -541,7 +541,7 @@ class EmpiricalTradeOff(BaseEstimator):
         """Return P and Q of the statistic of which large values say "Q"."""
         if not isinstance(self._direction, OneThreshold):
             raise ValueError(
-                f"{what} needs tests with one threshold, got direction='both'."
+                f"{what} needs tests with one threshold, got `direction`='both'."
             )
         P, Q = (self._direction.score(sample) for sample in self._data)
         return P, Q

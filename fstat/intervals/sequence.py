@@ -255,7 +255,7 @@ def bernoulli_upper_bound(
     least = -np.log(1 - confidence(level, "level"))
 
     def excess(p: FloatArray, s: FloatArray, n: FloatArray) -> FloatArray:
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore"):
             ratio = np.log(betainc(s + 0.5, n - s + 0.5, p) / betainc(0.5, 0.5, p))
         ratio = ratio + betaln(s + 0.5, n - s + 0.5) - betaln(0.5, 0.5)
         return np.maximum(ratio - xlogy(s, p) - xlog1py(n - s, -p), -1e300) - least

@@ -112,7 +112,7 @@ def deviation_ratio(
         P, Q = np.where(both, P, np.nan), np.where(both, Q, np.nan)
     n, m = (np.sum(~np.isnan(x), axis=0).astype(float) for x in (P, Q))
     tail = (1 - confidence_level) / 2
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         (u, deviation_P), (v, deviation_Q) = _standardised(P, n), _standardised(Q, m)
         ratio = deviation_P / deviation_Q
         if paired:
@@ -155,9 +155,12 @@ def _pitman(
 
 def _standardised(x: FloatArray, n: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return values in units of the standard deviation, and the unbiased one."""
-    centred = x - np.nansum(x, axis=0) / n
-    total = np.nansum(centred**2, axis=0)
-    return centred / np.sqrt(total / n), np.sqrt(total / (n - 1))
+    centred = x - np.nansum(x / n, axis=0)
+    largest = np.nan_to_num(np.abs(centred)).max(axis=0)
+    size = np.where(largest > 0, largest, 1.0)  # squares may over- or underflow
+    scaled = centred / size
+    total = np.nansum(scaled**2, axis=0)
+    return scaled / np.sqrt(total / n), size * np.sqrt(total / (n - 1))
 
 
 def _variance(x: FloatArray, n: FloatArray) -> FloatArray:

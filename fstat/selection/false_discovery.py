@@ -318,8 +318,8 @@ def _theoretical(
     influence = pairs.influence
     if influence is None:
         raise ValueError(
-            "null='theoretical' needs the sampling error of a fitted FInfluence; give "
-            "the estimator, or a `reference`."
+            "`null='theoretical'` needs the sampling error of a fitted FInfluence; "
+            "give the estimator, or a `reference`."
         )
     labels = checked_strata(strata, pairs.names, len(pairs.score))
     threshold = _order_statistic(np.abs(pairs.score), asked.stronger_than)
@@ -460,7 +460,7 @@ def _empirical(
         )
     if asked.dependence == "arbitrary":
         raise ValueError(
-            "null='empirical' has no promise for dependence='arbitrary'; use "
+            "`null='empirical'` has no promise for dependence='arbitrary'; use "
             "null='theoretical' or a `reference`."
         )
     z = pairs.score if pairs.influence is None else _zvalues(pairs.influence)

@@ -252,7 +252,7 @@ def rank_intervals(
     )
     if method == "comparison" and known is None:
         raise ValueError(
-            "method='comparison' needs `correlation` or `influence_values`, got "
+            "`method='comparison'` needs `correlation` or `influence_values`, got "
             "neither."
         )
     mu = np.atleast_1d(influence.mu_)

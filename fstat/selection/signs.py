@@ -169,7 +169,9 @@ def sign_errors(
     """
     size, error = np.abs(finite(effect, "effect")), positive(stderr, "stderr")
     alpha, df = number(alpha, "alpha", "(0, 1)"), number(df, "df", "(1, inf]")
-    ratio = size / error
+    # Beyond this an effect is sure to be found, with its sign and size.
+    with np.errstate(over="ignore"):
+        ratio = np.minimum(size / error, 1e100)
     law = norm if np.isinf(df) else t(df)
     critical = -law.ppf(alpha / 2)
     right, wrong = law.cdf(ratio - critical), law.cdf(-ratio - critical)
