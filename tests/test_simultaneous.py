@@ -16,6 +16,8 @@ from fstat.datasets import make_observations
 from fstat.selection import fcr_intervals, select_signs, simultaneous_intervals
 from fstat.selection.dependence import dependence_among
 
+# What is warned of has tests of its own.
+pytestmark = pytest.mark.filterwarnings("ignore::fstat.selection.SelectionWarning")
 properties = settings(derandomize=True, deadline=None, max_examples=30)
 PAGE = Path(__file__).parents[1] / "docs" / "many-pairs.md"
 
