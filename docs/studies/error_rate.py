@@ -17,6 +17,7 @@ from _cache import fill
 
 from fstat import FInfluence, Selection, select
 from fstat.datasets import make_observations
+from fstat.selection import NothingSelectedWarning
 from fstat_torch.mnist import Config, Result, run
 
 PARTS = "fstat", "fstat_torch"
@@ -83,7 +84,8 @@ def rows(scores: object, truth: np.ndarray, **options: object) -> Iterator[dict]
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             chosen = select(scores, fdr=fdr, alternative="greater", **options)
-        yield {"fdr": fdr, "warned": bool(caught), **judged(chosen, truth)}
+        kinds = {w.category for w in caught} - {NothingSelectedWarning}
+        yield {"fdr": fdr, "warned": bool(kinds), **judged(chosen, truth)}
 
 
 def simulated(dependence: str, share: float, seed: int) -> pd.DataFrame:
