@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ._files import Npz, refusing, write_npz
 from ._samples import checked_names, index_of, same_rows
 from ._validation import (
     FloatArray,
@@ -443,10 +444,7 @@ class Observations:
         ValueError
             If a column of `names` holds Python objects.
         """
-        columns: dict[str, Any] = {
-            name: getattr(self, name)
-            for name in ("pair", "p", "q", "step", "run", "weight")
-        }
+        columns: dict[str, Any] = {name: getattr(self, name) for name in _COLUMNS}
         for key, column in self.names.items():
             if column.dtype.hasobject:
                 raise ValueError(
@@ -457,7 +455,10 @@ class Observations:
             "schema": SCHEMA,
             **{name: getattr(self, name) for name in _META},
         }
-        np.savez_compressed(path, meta=np.array(json.dumps(meta)), **columns)
+        place = Path(path)
+        if place.suffix != ".npz":
+            place = place.with_name(place.name + ".npz")
+        write_npz(place, {"meta": json.dumps(meta), **columns}, compress=True)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Observations:
@@ -476,26 +477,28 @@ class Observations:
         Raises
         ------
         ValueError
-            If the file is of a later schema, or holds pickled objects.
+            If the file is damaged, of a later schema, or no regular file.
         """
         file_path = Path(path)
         if not file_path.exists() and file_path.suffix != ".npz":
             file_path = file_path.with_name(file_path.name + ".npz")
-        with np.load(file_path, allow_pickle=False) as file:
-            meta = json.loads(str(file["meta"]))
-            if meta.pop("schema") > SCHEMA:
-                raise ValueError(f"`{path}` was written by a later version of fstat.")
+        file = Npz(file_path, "a file of Observations")
+        with refusing(file_path, "a file of Observations"):
+            meta = json.loads(str(file.array("meta")))
+            schema = int(meta.pop("schema"))
             names = {
-                key.removeprefix("name:"): file[key]
-                for key in file.files
+                key.removeprefix("name:"): file.array(key)
+                for key in file.names
                 if key.startswith("name:")
             }
-            columns = {
-                name: file[name] for name in ("pair", "p", "q", "step", "run", "weight")
-            }
-        return cls(**columns, names=names, **meta)
+            columns = {name: file.array(name) for name in _COLUMNS}
+        if schema > SCHEMA:
+            raise ValueError(f"`{path}` was written by a later version of fstat.")
+        with refusing(file_path, "a file of Observations"):
+            return cls(**columns, names=names, **meta)
 
 
+_COLUMNS = ("pair", "p", "q", "step", "run", "weight")
 _META = (
     "n_steps",
     "weight_norm",

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .shards import Part, Shard, shard_number, shard_paths, write_shard
+from ._files import locked
+from .shards import Part, Shard, column, shard_number, shard_paths, write_shard
 
 _ROOM = 2  # shards that may wait, in memory, for the background thread
 
@@ -21,12 +22,16 @@ class _Pending(Mapping[str, np.ndarray]):
         self.columns = columns
         self.n_steps, self.since = n_steps, since
 
-    def write(self, folder: Path, number: int) -> None:
-        path = write_shard(folder, number, self.columns, self.n_steps, self.since)
-        self.columns = Shard(path)
+    def write(self, folder: Path, number: int, run: str) -> None:
+        about = self.n_steps, self.since, run
+        self.columns = Shard(write_shard(folder, number, self.columns, *about))
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.columns[name]
+
+    def column(self, name: str, k: int) -> np.ndarray:
+        """Return a column of a matrix, without reading the others."""
+        return column(self.columns, name, k)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.columns)
@@ -43,14 +48,18 @@ class ShardWriter:
     Parameters
     ----------
     folder : Path
-        Where to write; numbers go on after the shards that are there.
+        Where to write; numbers go on after the shards that are there. It is locked
+        until `close`.
+    run : str
+        Of which trace the shards are.
     background : bool
         Whether to write in a thread of its own. At most two shards wait for it: then
         `write` waits too.
     """
 
-    def __init__(self, folder: Path, background: bool) -> None:
-        self._folder, self._background = folder, background
+    def __init__(self, folder: Path, background: bool, run: str) -> None:
+        self._folder, self._background, self._run_id = folder, background, run
+        self._lock = locked(folder)
         there = shard_paths(folder)
         self._number = shard_number(there[-1]) + 1 if there else 0
         self._waiting: deque[_Pending] = deque()
@@ -81,7 +90,7 @@ class ShardWriter:
         """
         pending = _Pending(part, n_steps, since)
         if not self._background:
-            pending.write(self._folder, self._number)
+            pending.write(self._folder, self._number, self._run_id)
             self._number += 1
             return pending.columns
         with self._changed:
@@ -116,6 +125,7 @@ class ShardWriter:
                 self._changed.notify_all()
             if thread is not None:
                 thread.join()
+            self._lock.close()
 
     def _start(self) -> None:
         if self._thread is None or not self._thread.is_alive():
@@ -134,7 +144,7 @@ class ShardWriter:
                     return
                 pending = self._waiting[0]
             try:
-                pending.write(self._folder, self._number)
+                pending.write(self._folder, self._number, self._run_id)
             except Exception as error:
                 with self._changed:
                     self._error, self._thread = error, None

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import struct
+import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
-from zipfile import ZIP_STORED, ZipFile
 
 import numpy as np
 
-_LOCAL_HEADER = 30  # bytes before the name of a member of a zip file
+from ._files import DamagedFileError, Npz, write_npz
+
+_NAME = re.compile(r"shard-\d{6,}\.npz")
+_SCALARS = ("n_steps", "since", "number", "run")
 BY_STEP = ("step", "batch_size", "learning_rate", "target_norm")
 
 Part = Mapping[str, np.ndarray]
@@ -21,8 +20,9 @@ Part = Mapping[str, np.ndarray]
 class Shard(Mapping[str, np.ndarray]):
     """Columns of some recorded steps, in an npz file.
 
-    A column is mapped, not read: of a matrix that was written in Fortran order, one
-    column costs the memory and the reading of that column, however many there are.
+    A column is mapped, not read, and verified when it is first asked for: of a matrix
+    that was written in Fortran order, one column costs the memory and the reading of
+    that column, however many there are.
 
     Parameters
     ----------
@@ -35,43 +35,43 @@ class Shard(Mapping[str, np.ndarray]):
         Update steps of the run when it was written.
     since : int
         From this step on, earlier shards are superseded.
+    number : int
+        Under which it was written.
+    run : str
+        Of which trace it is.
 
     Raises
     ------
     ValueError
-        If the file holds pickled objects.
+        If the file is damaged, or not a regular one.
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path.absolute()
-        with np.load(path, allow_pickle=False) as file:
-            self._places = {name: _place(file.zip, name) for name in file.files}
-            for name, place in self._places.items():
-                if place is None or place.dtype.hasobject:
-                    self._places[name] = None
-                    file[name]  # raises for objects
-            self.n_steps = int(file["n_steps"])
-            self.since = 0
-            if "since" in file:
-                self.since = int(file["since"])
-            elif "step" in file:
-                self.since = int(file["step"][0])
-        self._places.pop("since", None)
-        del self._places["n_steps"]
+        self._file = Npz(path, "a shard of a trace")
+        if not set(_SCALARS) < set(self._file.names):
+            raise DamagedFileError(
+                f"`{path}` is not a shard of a trace, though its name says so: move it "
+                "out of the folder."
+            )
+        about = {name: self._file.array(name)[()] for name in _SCALARS}
+        self.n_steps, self.since = int(about["n_steps"]), int(about["since"])
+        self.number, self.run = int(about["number"]), str(about["run"])
+        self._names = [name for name in self._file.names if name not in _SCALARS]
 
     def __getitem__(self, name: str) -> np.ndarray:
-        place = self._places[name]
-        if place is None:
-            with np.load(self._path, allow_pickle=False) as file:
-                column: np.ndarray = file[name]
-                return column
-        return np.asarray(np.memmap(self._path, mode="r", **place._asdict()))
+        if name not in self._names:
+            raise KeyError(name)
+        return self._file.array(name)
+
+    def column(self, name: str, k: int) -> np.ndarray:
+        """Return a column of a matrix, without reading the others."""
+        return self._file.column(name, k)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
+        return iter(self._names)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._names)
 
 
 class Leading(Mapping[str, np.ndarray]):
@@ -90,13 +90,27 @@ class Leading(Mapping[str, np.ndarray]):
         self._visits = int(part["batch_size"][:steps].sum())
 
     def __getitem__(self, name: str) -> np.ndarray:
-        return self._part[name][: self._steps if name in BY_STEP else self._visits]
+        return self._part[name][: self._length(name)]
+
+    def column(self, name: str, k: int) -> np.ndarray:
+        """Return a column of a matrix, without reading the others."""
+        return column(self._part, name, k)[: self._length(name)]
+
+    def _length(self, name: str) -> int:
+        return self._steps if name in BY_STEP else self._visits
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._part)
 
     def __len__(self) -> int:
         return len(self._part)
+
+
+def column(part: Part, name: str, k: int) -> np.ndarray:
+    """Return a column of a matrix of a part, without reading the others."""
+    own = getattr(part, "column", None)
+    found: np.ndarray = part[name][:, k] if own is None else own(name, k)
+    return found
 
 
 def trailing(part: Part, steps: int) -> dict[str, np.ndarray]:
@@ -107,38 +121,6 @@ def trailing(part: Part, steps: int) -> dict[str, np.ndarray]:
         name: column[-(steps if name in BY_STEP else visits) :]
         for name, column in part.items()
     }
-
-
-class _Place(NamedTuple):
-    """Where in a file an array lies, as `numpy.memmap` takes it."""
-
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-    order: str
-    offset: int
-
-
-def _place(archive: ZipFile, name: str) -> _Place | None:
-    """Return where the bytes of a member lie; None if it is compressed or empty."""
-    member = archive.getinfo(f"{name}.npy")
-    if member.compress_type != ZIP_STORED:
-        return None
-    with archive.open(member) as stream:
-        version = np.lib.format.read_magic(stream)
-        if version == (1, 0):
-            header = np.lib.format.read_array_header_1_0(stream)
-        else:
-            header = np.lib.format.read_array_header_2_0(stream)
-        within = stream.tell()
-    shape, fortran, dtype = header
-    if 0 in shape:
-        return None
-    # Names and extra fields may differ from those in the archive's directory.
-    with open(str(archive.filename), "rb") as file:
-        file.seek(member.header_offset)
-        lengths = struct.unpack("<26x2H", file.read(_LOCAL_HEADER))
-    start = member.header_offset + _LOCAL_HEADER + sum(lengths) + within
-    return _Place(dtype, shape, "F" if fortran else "C", start)
 
 
 def joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -155,8 +137,21 @@ def join(arrays: list[np.ndarray]) -> np.ndarray:
 
 
 def shard_paths(folder: Path) -> list[Path]:
-    """Return the complete shards of a folder, in the order of writing."""
-    return sorted(folder.glob("shard-*.npz"), key=shard_number)
+    """Return the shards of a folder, in the order of writing.
+
+    Raises
+    ------
+    ValueError
+        If a file has the name of a shard, but for its number.
+    """
+    found = list(folder.glob("shard-*.npz"))
+    for path in found:
+        if not _NAME.fullmatch(path.name):
+            raise ValueError(
+                f"`{path}` must be named shard-NUMBER.npz as shards are: it may be a "
+                "copy, move it out of the folder."
+            )
+    return sorted(found, key=shard_number)
 
 
 def shard_number(path: Path) -> int:
@@ -164,24 +159,44 @@ def shard_number(path: Path) -> int:
     return int(path.stem.removeprefix("shard-"))
 
 
+def read_shards(folder: Path, run: str) -> list[Shard]:
+    """Return the shards of a trace, in the order of writing.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the trace.
+    run : str
+        Of which trace they must be.
+
+    Raises
+    ------
+    ValueError
+        If one is missing, damaged, a copy of another, or of another trace.
+    """
+    shards = []
+    for expected, path in enumerate(shard_paths(folder)):
+        if shard_number(path) != expected:
+            raise ValueError(
+                f"`{folder}` lacks shard-{expected:06d}.npz, and holds {path.name}: "
+                "put it back, or move this and later ones away to read those before."
+            )
+        shard = Shard(path)
+        if (shard.number, shard.run) != (expected, run):
+            other = "another trace" if shard.run != run else f"number {shard.number}"
+            raise ValueError(
+                f"`{path}` holds a shard of {other}: it may be a copy, put back the "
+                "file that belongs there."
+            )
+        shards.append(shard)
+    return shards
+
+
 def write_shard(
-    folder: Path, number: int, part: Part, n_steps: int, since: int
+    folder: Path, number: int, part: Part, n_steps: int, since: int, run: str
 ) -> Path:
     """Write a shard; takes the attributes of `Shard`."""
     place = folder / f"shard-{number:06d}.npz"
-    scalars = {"n_steps": np.array(n_steps), "since": np.array(since)}
-    columns: dict[str, Any] = {**scalars, **part}
-    with written_whole(place) as file:
-        np.savez(file, **columns)
+    about = {"n_steps": n_steps, "since": since, "number": number, "run": run}
+    write_npz(place, {**about, **part})
     return place
-
-
-@contextmanager
-def written_whole(place: Path) -> Iterator[BinaryIO]:
-    """Write a file beside its place and move it there: it is complete or absent."""
-    beside = place.with_name(f".writing-{place.name}")
-    with open(beside, "wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, place)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import sys
 import time
 import warnings
 import weakref
@@ -18,10 +19,12 @@ from os import PathLike
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ._files import refusing, regular, written_whole
 from ._validation import IntArray, no_infinity
 from .observations import Observations
 from .shard_writer import ShardWriter
@@ -29,17 +32,16 @@ from .shards import (
     BY_STEP,
     Leading,
     Part,
-    Shard,
+    column,
     join,
     joined,
-    shard_paths,
+    read_shards,
     trailing,
     write_shard,
-    written_whole,
 )
 from .steps import SELF, Members, observe_self, observe_targets
 
-SCHEMA = 2
+SCHEMA = 3
 # Steps that are put off are taken in so many at once, and at least every so often.
 _TOGETHER, _TOGETHER_SECONDS = 16, 1.0
 _OF_SELF = ("norm_squared", "gram_sum", "gram_squares")
@@ -134,6 +136,7 @@ class Trace:
         self.targets = [str(name) for name in targets]
         if not self.targets or len(set(self.targets)) != len(self.targets):
             raise ValueError(f"`targets` must be unique names, got {targets!r}.")
+        self._run = uuid4().hex
         self.n_steps = 0
         self.passed_over: dict[str, int] = {}
         self.path = None if path is None else Path(path).absolute()
@@ -165,19 +168,23 @@ class Trace:
                 "folder."
             )
         else:
-            targets, metric = _read_meta(folder)
+            targets, metric, self._run = _read_meta(folder)
             if targets != self.targets or metric != self.metric:
                 raise ValueError(
                     "`targets` and `metric` must be those of the trace to resume, "
                     f"{targets} and {metric!r}, got {self.targets} and {self.metric!r}."
                 )
-        self._read(folder)
-        self._writer = ShardWriter(folder, background)
+        self._writer = ShardWriter(folder, background, self._run)
+        try:
+            self._read(folder)
+        except BaseException:
+            self._writer, writer = None, self._writer
+            writer.close()
+            raise
         _unfinished.add(self)
 
     def _read(self, folder: Path) -> None:
-        for path in shard_paths(folder):
-            shard = Shard(path)
+        for shard in read_shards(folder, self._run):
             self.rewind(shard.since)
             self._parts.append(shard)
             self._names, steps = set(shard), shard["step"]
@@ -280,12 +287,36 @@ class Trace:
             `step` does not ascend.
         """
         self._take_in()
+        columns = {
+            "alignment": alignment,
+            "target_norm": target_norm,
+            "norm_squared": norm_squared,
+            "gram_sum": gram_sum,
+            "gram_squares": gram_squares,
+        }
+        self._record(step, index, learning_rate=learning_rate, **columns, **extra)
+        self._write_if_due()
+
+    def _record(
+        self,
+        step: int,
+        index: ArrayLike,
+        *,
+        alignment: ArrayLike | None = None,
+        target_norm: ArrayLike | None = None,
+        norm_squared: ArrayLike | None = None,
+        gram_sum: ArrayLike | None = None,
+        gram_squares: ArrayLike | None = None,
+        learning_rate: float = np.nan,
+        **extra: ArrayLike,
+    ) -> None:
+        """Take one update step into memory."""
         row = {
             "alignment": alignment,
             "norm_squared": norm_squared,
             "gram_sum": gram_sum,
             "gram_squares": gram_squares,
-            **{f"extra:{name}": column for name, column in extra.items()},
+            **{f"extra:{name}": values for name, values in extra.items()},
         }
         index = np.asarray(index)
         if index.ndim != 1 or not index.size or index.dtype.kind not in "iu":
@@ -304,6 +335,9 @@ class Trace:
         self._names, self._last_step = set(part), int(step)
         self._n_recorded += 1
         self.n_steps = max(self.n_steps, int(step) + 1)
+
+    def _write_if_due(self) -> None:
+        """Write a shard, if enough was recorded since the last one."""
         late = time.monotonic() - self._flushed_at >= self._flush_seconds
         if len(self._buffer) >= self._flush_every or (late and self._writer):
             self._hand_over()
@@ -323,13 +357,11 @@ class Trace:
             self._take_in()
 
     def _take_in(self) -> None:
-        """Append the steps that were put off."""
-        if not self._put_off:
-            return
-        waiting, self._put_off = self._put_off, []
+        """Append the steps that were put off; those that cannot be yet stay."""
         self._taken_in_at = time.monotonic()
-        while waiting:
-            self.append(**waiting.pop(0)())
+        while self._put_off:
+            self._record(**self._put_off.pop(0)())
+            self._write_if_due()
 
     def extend(self, columns: Mapping[str, np.ndarray]) -> None:
         """Append the steps of another trace.
@@ -366,16 +398,16 @@ class Trace:
             got = part[name].shape if name in part else None
             if got != shape:
                 raise ValueError(f"`{name}` must have shape {shape}, got {got}.")
-        for name, column in part.items():
+        for name, values in part.items():
             if name in _OF_THE_STEP:
                 continue
-            if column.dtype.kind == "f":
-                no_infinity(column, name.removeprefix("extra:"))
+            if values.dtype.kind == "f":
+                no_infinity(values, name.removeprefix("extra:"))
             row_wise = name in _OF_SELF or name.startswith("extra:")
-            if row_wise and column.shape != (b,):
+            if row_wise and values.shape != (b,):
                 raise ValueError(
                     f"`{name.removeprefix('extra:')}` must have shape {(b,)}, got "
-                    f"{column.shape}."
+                    f"{values.shape}."
                 )
         if part["step"][0] <= self._last_step:
             raise ValueError(
@@ -390,7 +422,6 @@ class Trace:
 
     def _hand_over(self) -> None:
         """Make a part of what was recorded since the last one."""
-        self._take_in()
         if not self._buffer:
             return
         part: Part = joined(self._buffer)
@@ -408,6 +439,7 @@ class Trace:
         OSError
             If it could not be written; it is kept, and tried again at the next flush.
         """
+        self._take_in()
         self._hand_over()
         if self._writer is not None:
             self._writer.wait()
@@ -482,7 +514,8 @@ class Trace:
         _write_meta(folder, self)
         rest = [joined(self._buffer)] if self._buffer else []
         for number, part in enumerate([*self._parts, *rest]):
-            write_shard(folder, number, part, self.n_steps, int(part["step"][0]))
+            since = int(part["step"][0])
+            write_shard(folder, number, part, self.n_steps, since, self._run)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Trace:
@@ -506,8 +539,9 @@ class Trace:
         ValueError
             If it was written by a later version, or holds pickled objects.
         """
-        targets, metric = _read_meta(Path(path))
+        targets, metric, run = _read_meta(Path(path))
         trace = cls(targets, metric=metric)
+        trace._run = run
         trace._read(Path(path))
         return trace
 
@@ -584,8 +618,8 @@ class Trace:
         self._take_in()
         parts = (*self._parts, *self._buffer)
         return (
-            join([part["alignment"][:, target] for part in parts]),
-            join([part["target_norm"][:, target] for part in parts]),
+            join([column(part, "alignment", target) for part in parts]),
+            join([column(part, "target_norm", target) for part in parts]),
         )
 
     def observations(
@@ -762,21 +796,30 @@ def _floating(values: ArrayLike) -> np.ndarray:
 def _write_meta(folder: Path, trace: Trace) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     meta = {"schema": SCHEMA, "targets": trace.targets, "metric": trace.metric}
+    meta["run"] = trace._run
     with written_whole(folder / "trace.json") as file:
         file.write(json.dumps(meta, indent=1).encode())
 
 
-def _read_meta(folder: Path) -> tuple[list[str], str]:
-    meta = json.loads((folder / "trace.json").read_text())
-    if meta["schema"] > SCHEMA:
+def _read_meta(folder: Path) -> tuple[list[str], str, str]:
+    place = folder / "trace.json"
+    regular(place)
+    with refusing(place, "the description of a trace"):
+        meta = json.loads(place.read_text(encoding="utf-8"))
+        schema, run = int(meta["schema"]), str(meta["run"])
+        targets, metric = [str(name) for name in meta["targets"]], str(meta["metric"])
+    if schema > SCHEMA:
         raise ValueError(f"`{folder}` was written by a later version of fstat.")
-    return list(meta["targets"]), str(meta.get("metric", "plain"))
+    return targets, metric, run
 
 
 def _close_all() -> None:
     for trace in list(_unfinished):
         if os.getpid() == trace._process:
-            trace.close()
+            try:
+                trace.close()
+            except Exception as error:  # the others are still to be closed
+                print(f"fstat: a trace was not written: {error}", file=sys.stderr)
 
 
 atexit.register(_close_all)

@@ -137,7 +137,8 @@ def test_recording_to_a_folder_holds_one_shard(tmp_path):
     recorded(shard)  # imports, caches
     short, long = (peak(lambda n=n: recorded(n * shard))[0] for n in (2, 12))
     assert long < 1.2 * short
-    assert long < 4 * (shard * 32 * n_targets * 4)
+    # A shard, as it is gathered, joined and written, and the checksums of the others.
+    assert long < 5 * (shard * 32 * n_targets * 4)
 
 
 def test_of_a_matrix_in_a_file_only_what_is_asked_for_is_read(tmp_path):
@@ -155,23 +156,12 @@ def test_of_a_matrix_in_a_file_only_what_is_asked_for_is_read(tmp_path):
     file.unlink()
     file.write_bytes(content)
     trace = Trace.load(tmp_path / "run")
-    assert np.isnan(Shard(file)["alignment"][:, 0]).all()
+    with pytest.raises(ValueError, match="the checksum of 'alignment' differs"):
+        Shard(file)["alignment"]
     assert_same_observations(trace.observations(range(N), "z3"), before)
 
 
 # Files
-
-
-@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-def test_files_of_other_writers_are_read(tmp_path, save):
-    # Rows first, or compressed: read all the same, though not lazily.
-    trace = record()
-    trace.save(tmp_path / "run")
-    columns = {name: np.ascontiguousarray(c) for name, c in trace.columns().items()}
-    save(tmp_path / "run" / "shard-000000.npz", n_steps=np.array(120), **columns)
-    assert_same_observations(
-        Trace.load(tmp_path / "run").observations(), trace.observations()
-    )
 
 
 def test_a_shard_is_a_mapping_of_columns(tmp_path):
@@ -185,11 +175,6 @@ def test_a_shard_is_a_mapping_of_columns(tmp_path):
         assert_array_equal(shard[name], expected[name])
     with pytest.raises(KeyError):
         shard["nothing"]
-
-
-def test_an_empty_column_is_read(tmp_path):
-    np.savez(tmp_path / "part.npz", n_steps=np.array(1), nothing=np.empty((0, 3)))
-    assert Shard(tmp_path / "part.npz")["nothing"].shape == (0, 3)
 
 
 def test_a_trace_is_found_from_elsewhere(tmp_path, monkeypatch):

@@ -93,21 +93,6 @@ def test_any_history_of_runs_reads_as_its_last_timeline(tmp_path_factory, runs, 
             expected = recorded(Trace.load(folder))
 
 
-def test_shards_of_the_first_version_are_read_and_continued(tmp_path):
-    with Trace(["z"], path=tmp_path) as trace:
-        append(trace, range(5))
-    (shard,) = tmp_path.glob("shard-*.npz")
-    with np.load(shard) as file:
-        columns = {name: file[name] for name in file.files if name != "since"}
-    np.savez(shard, **columns)
-    (tmp_path / "trace.json").write_text('{"schema": 1, "targets": ["z"]}')
-    with Trace(["z"], path=tmp_path, resume=True) as again:
-        again.rewind(3)
-        append(again, range(3, 5), run=1)
-    expected = {0: 0, 1: 0, 2: 0, 3: 1, 4: 1}
-    assert recorded(Trace.load(tmp_path)) == expected
-
-
 def test_what_cannot_be_resumed_is_refused(tmp_path):
     Trace(["z"], path=tmp_path / "run").close()
     with pytest.raises(FileExistsError, match="resume=True"):
@@ -192,12 +177,12 @@ if os.fork() == 0:
     del trace
     sys.exit()
 os.wait()
-print(len(os.listdir({str(tmp_path)!r})))
+print(sorted(os.listdir({str(tmp_path)!r})))
 """
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
-    assert done.stdout.split() == ["1"]
+    assert done.stdout.strip() == "['.lock', 'trace.json']"
     assert Trace.load(tmp_path).n_recorded == 1
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fstat.shards import written_whole
+from fstat._files import written_whole
 
 from .statistic import Snapshots
 

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fstat.shards import written_whole
+from fstat._files import written_whole
 
 from ..distributed import Processes
 from ..gradients import Captured, GradientCapture
