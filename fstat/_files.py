@@ -143,7 +143,7 @@ def seal(file: BinaryIO) -> None:
 def _checksums(array: np.ndarray) -> list[int]:
     """Return a checksum of each column of a matrix, or of another array whole."""
     columns = array.T if array.ndim == 2 else array[None]
-    return [zlib.crc32(np.ascontiguousarray(column)) for column in columns]
+    return [zlib.crc32(np.ascontiguousarray(column).data) for column in columns]
 
 
 class Place(NamedTuple):

@@ -491,7 +491,7 @@ class Observations:
                 for key in file.names
                 if key.startswith("name:")
             }
-            columns = {name: file.array(name) for name in _COLUMNS}
+            columns: dict[str, Any] = {name: file.array(name) for name in _COLUMNS}
         if schema > SCHEMA:
             raise ValueError(f"`{path}` was written by a later version of fstat.")
         with refusing(file_path, "a file of Observations"):

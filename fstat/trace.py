@@ -178,8 +178,8 @@ class Trace:
         try:
             self._read(folder)
         except BaseException:
-            self._writer, writer = None, self._writer
-            writer.close()
+            self._writer.close()
+            self._writer = None
             raise
         _unfinished.add(self)
 
@@ -287,7 +287,7 @@ class Trace:
             `step` does not ascend.
         """
         self._take_in()
-        columns = {
+        columns: dict[str, Any] = {
             "alignment": alignment,
             "target_norm": target_norm,
             "norm_squared": norm_squared,
