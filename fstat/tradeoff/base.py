@@ -86,9 +86,8 @@ class TradeOff(Immutable, ABC):
         ValueError
             If `alpha` is outside [0, 1].
         """
-        return number_or_array(
-            self._beta_at(self._fitting(probability(alpha, "alpha"), "alpha"))
-        )
+        alpha = self._fitting(probability(alpha, "alpha"), "alpha")
+        return number_or_array(np.minimum(self._beta_at(alpha), 1.0 - alpha))
 
     @overload
     def power(self, alpha: float) -> float: ...
@@ -114,9 +113,8 @@ class TradeOff(Immutable, ABC):
         ValueError
             If `alpha` is outside [0, 1].
         """
-        return number_or_array(
-            self._power_at(self._fitting(probability(alpha, "alpha"), "alpha"))
-        )
+        alpha = self._fitting(probability(alpha, "alpha"), "alpha")
+        return number_or_array(np.maximum(self._power_at(alpha), alpha))
 
     @overload
     def __call__(self, alpha: float) -> float: ...

@@ -76,6 +76,10 @@ class Composition:
         """Return ``E_Q max(0, 1 - exp(epsilon - L))``."""
         return self._known(_delta, epsilon)
 
+    def spent(self, t):
+        """Return ``exp(t) P[L > t]``, by which delta falls with t."""
+        return self._known(_spent, t)
+
     def above(self, t):
         """Return the probabilities under P and Q of a loss above t."""
         return tuple(self._known(side, t) for side in (_p_above, _q_above))
@@ -91,7 +95,7 @@ class Composition:
             return Answer(0.0, 0.0)
         e = self._root(_delta, delta, 0.0)
         for _ in range(3):
-            at, slope = self.delta(e), self._known(_spent, e).value
+            at, slope = self.delta(e), self.spent(e).value
             change = (at.value - delta) / slope
             e += change
             if abs(change) < 1e-11 * e:
@@ -178,6 +182,8 @@ def _at_level(t, p, q, level):
     """Return the error rate on the tangent at t, a bound that is exact at the root."""
     slope = np.exp(t)
     value = q.value + slope * (level - p.value)
+    if not np.isfinite(value):
+        raise Unknown("the slope is beyond the numbers")
     return Answer(value, q.error + slope * p.error)
 
 
@@ -238,7 +244,7 @@ class _At:
         top = log.max()
         total = np.exp(log - top).sum()
         near = top + np.log(total)
-        if abs(near) < 0.5:
+        if abs(near) < 0.5 and abs(log - log_q).max() < 50:
             lost = self._lost_mass(i)
             near = np.log1p(np.exp(log_q) @ np.expm1(tilt * loss) - lost)
         return log, near
@@ -263,14 +269,22 @@ class _At:
         total = self.smooth[bins.astype(int)]
         for i, (f, n) in enumerate(self.of._pairs):
             if f.atoms().size:
-                log, norm = self._log_masses(i, tilt)
-                at = np.isin(self.nodes[i][0], f.atoms())
-                masses, loss = np.exp(log - norm)[at], self.nodes[i][0][at]
-                value = abs(np.exp(1j * np.multiply.outer(waves, loss)) @ masses)
-                span = max(f.most - f.least, 1e-300)
-                rest = max(1 - masses.sum(), 0.0) * np.minimum(1, 10 / (waves * span))
-                total = total + n * np.log(np.clip(value + rest, 1e-300, 1.0))
+                value = self._atomic_modulus(i, f, tilt, waves)
+                total = total + n * np.log(np.clip(value, 1e-300, 1.0))
         return np.exp(total)
+
+    def _atomic_modulus(self, i, f, tilt, waves):
+        """Return the modulus of one step, a bound of it for waves beyond its nodes."""
+        log, norm = self._log_masses(i, tilt)
+        masses, loss = np.exp(log - norm), self.nodes[i][0]
+        at = np.isin(loss, f.atoms())
+        span = max(f.most - f.least, 1e-300)
+        rest = max(masses[~at].sum(), 0.0) * np.minimum(1, 10 / (waves * span))
+        few = np.exp(1j * np.multiply.outer(waves, loss[at])) @ masses[at]
+        far = waves * span > 40
+        value = abs(few) + np.where(far, rest, 0.0)
+        value[~far] = abs(np.exp(1j * np.multiply.outer(waves[~far], loss)) @ masses)
+        return value
 
     def centre(self, tilt):
         """Return the tilted mean and standard deviation of the sum."""

@@ -5,7 +5,8 @@ from itertools import combinations_with_replacement
 
 import mpmath as mp
 import numpy as np
-from scipy.special import gammaln, ndtri
+from scipy.optimize import brentq
+from scipy.special import expit, gammaln, ndtri
 
 from oracles.composition import Answer, Unknown
 
@@ -58,11 +59,11 @@ class Enumerated:
         loss, log_q = np.zeros(1), np.zeros(1)
         self._finite_q = self._finite_p = 0.0
         for f, n in zip(losses, counts, strict=True):
-            one, log_p_one, log_q_one = f.nodes(-np.inf, np.inf)
+            one, _, log_q_one = f.nodes(-np.inf, np.inf)
             step, log_step = _multinomial(one, log_q_one, int(n))
             loss, log_q = _sums(loss, log_q, step, log_step)
-            self._finite_p += n * _log_total(log_p_one)
-            self._finite_q += n * _log_total(log_q_one)
+            self._finite_p += n * f.log_finite
+            self._finite_q += n * np.log1p(-f.above(np.finfo(float).max)[1])
         order = np.argsort(-loss)
         self._loss, self._log_q = loss[order], log_q[order]
 
@@ -153,9 +154,13 @@ def _multinomial(loss, log_q, n):
 def _binomial(loss, log_q, n):
     """Return sums of n steps of two outcomes, by ratios from the most likely one."""
     log_odds = log_q[1] - log_q[0]
-    mode = int(np.clip(n / (1 + np.exp(-log_odds)), 0, n))
+    under_p = log_odds - (loss[1] - loss[0])
+    mode, other = (int(np.clip(n * expit(x), 0, n)) for x in (log_odds, under_p))
     reach = int(np.sqrt(n)) * 30 + 60
-    k = np.arange(max(mode - reach, 0), min(mode + reach, n) + 1, dtype=float)
+    first, last = max(min(mode, other) - reach, 0), min(max(mode, other) + reach, n)
+    if last - first > _MOST:
+        raise Unknown("too many outcomes to enumerate")
+    k = np.arange(first, last + 1, dtype=float)
     steps = np.log((n - k[:-1]) / (k[:-1] + 1)) + log_odds
     at = mode - int(k[0])
     log = np.zeros(k.size)
@@ -167,7 +172,7 @@ def _binomial(loss, log_q, n):
 
 def _sums(loss, log_q, step, log_step):
     """Return the sums of two discrete losses, without what is too rare to matter."""
-    kept = log_step > log_step.max() - 90
+    kept = log_step > log_step.max() - 600
     step, log_step = step[kept], log_step[kept]
     if loss.size * step.size > _MOST:
         raise Unknown("too many outcomes to enumerate")
@@ -249,11 +254,70 @@ class LaplaceSum:
 
     def delta(self, epsilon):
         """Return ``E_Q max(0, 1 - exp(epsilon - L))``."""
+        return self._tail(epsilon, lambda s: np.exp(s / 2) * -np.expm1(epsilon - s))
 
-        def kernel(s):
-            return np.exp(self._log_scale + s / 2) * -np.expm1(epsilon - s)
+    def spent(self, t):
+        """Return ``exp(t) P[L > t]``."""
+        return self._tail(t, lambda s: np.exp(t - s / 2))
 
-        value = self._integral(epsilon, kernel, True)
+    def epsilon(self, delta):
+        """Return the least epsilon >= 0 with at most this delta."""
+        most = self.mu * self.count
+        if self.delta(0.0).value <= delta:
+            return Answer(0.0, 0.0)
+
+        def excess(e):
+            return np.log(max(self.delta(e).value, 1e-300) / delta)
+
+        value = brentq(excess, 0.0, most, xtol=1e-14 * most, rtol=1e-13)
+        return Answer(value, 1e-10 * value)
+
+    def power(self, alpha):
+        """Return the largest power, the least ``delta(t) + exp(t) alpha``."""
+        most = self.mu * self.count
+
+        def above(t):
+            return np.log(max(self.spent(t).value, 1e-300)) - t
+
+        if above(-most) < np.log(alpha):
+            t = -most
+        else:
+            t = brentq(lambda t: above(t) - np.log(alpha), -most, most, xtol=1e-9)
+        value = min(self._power_at(x, alpha) for x in (t - 2e-9, t, t + 2e-9))
+        return Answer(float(value), 1e-8 * value)
+
+    def _power_at(self, t, alpha):
+        q = self._tail(t, lambda s: np.exp(s / 2)).value
+        return q + np.exp(t) * alpha - self.spent(t).value
+
+    def beta(self, specificity):
+        """Return the type II error at a type I error of 1 - specificity.
+
+        The swapped pair has the same losses: the largest level, of 1 - beta under P,
+        whose power is the specificity's.
+        """
+        most = self.mu * self.count
+
+        def below(t):
+            return np.log(max(self._tail(-t, lambda s: np.exp(s / 2)).value, 1e-300))
+
+        low = below(-most) >= np.log(specificity)
+        t = -most
+        if not low:
+            t = brentq(lambda t: below(t) - np.log(specificity), -most, most, xtol=1e-9)
+        value = max(self._beta_at(x, specificity) for x in (t - 2e-9, t, t + 2e-9))
+        return Answer(float(value), 1e-8 * value)
+
+    def _beta_at(self, t, specificity):
+        q = self._tail(-t, lambda s: np.exp(-s / 2)).value
+        p = self._tail(-t, lambda s: np.exp(s / 2)).value
+        return q + np.exp(t) * (specificity - p)
+
+    def _tail(self, t, kernel):
+        def scaled(s):
+            return np.exp(self._log_scale) * kernel(s)
+
+        value = self._integral(t, scaled, True)
         return Answer(value, 1e-11 * value)
 
 
