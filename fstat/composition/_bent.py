@@ -92,6 +92,17 @@ def is_seldom(f: TradeOff) -> bool:
     return isinstance(base, GaussianTradeOff)
 
 
+def largest_mu(fs: Sequence[TradeOff]) -> float:
+    """Return the largest mu of such steps."""
+    largest = 0.0
+    for f in fs:
+        base = f.base if isinstance(f, InverseTradeOff) else f
+        base = base.base if isinstance(base, SubsampledTradeOff) else base
+        assert isinstance(base, GaussianTradeOff)
+        largest = max(largest, float(base.mu))
+    return largest
+
+
 class BentInversion:
     """The distribution of a sum of losses of Gaussian steps, seen now and then.
 
@@ -437,56 +448,62 @@ class Above:
         self._paths[k] = path
         log_q = path.level - d * c + self._log_q
         log_p = path.level - d * (c + 1) + self._log_p
-        scales = np.exp([log_q, log_q, log_p])
+        # exp(-t) delta, of which the inverse's is made, has the scale of alpha.
+        scales = np.exp([log_q, log_q, log_p, log_p])
+        values, errors = values[[0, 1, 2, 1]], errors[[0, 1, 2, 1]]
         values, errors = values * scales, errors * np.abs(values) * scales
+        power, delta, alpha, back = errors
         with np.errstate(over="ignore", invalid="ignore"):
-            back = np.exp(np.minimum(-self.place - d, 700.0))
-            of = self._low if c < -1 else self._high
-            power, delta, alpha = errors
-            a, q, s, b, one, two = of(d, c < 0, back, *values)
-            return Tails(a, q, s, b, one, two, alpha, power, delta, delta * back)
+            if c < -1:
+                a, q, s, b, one, two = self._low(d, *values)
+            else:
+                a, q, s, b, one, two = self._high(d, c < 0, *values)
+            if c > 0:  # what is close to 1 is known up to rounding
+                back = np.exp(-self.place - d) * (delta + 2.0**-52)
+        return Tails(a, q, s, b, one, two, alpha, power, delta, back)
 
     def _low(
         self,
         d: FloatArray,
-        between: bool,
-        back: FloatArray,
         power: FloatArray,
         delta: FloatArray,
         alpha: FloatArray,
+        back: FloatArray,
     ) -> tuple[FloatArray, ...]:
         """Return rates and deltas from integrals left of both poles: lower tails."""
         whole = delta - np.expm1(self.place + d)
-        return 1 + alpha, 1 + power, -alpha, -power, whole, delta * back
+        return 1 + alpha, 1 + power, -alpha, -power, whole, back
 
     def _high(
         self,
         d: FloatArray,
         between: bool,
-        back: FloatArray,
         power: FloatArray,
         delta: FloatArray,
         alpha: FloatArray,
+        back: FloatArray,
     ) -> tuple[FloatArray, ...]:
         """Return rates and deltas from integrals without the sum of the ends."""
         q, p = np.exp(self._log_q), np.exp(self._log_p)
         known, passed = self._normal._rates(d, True), -np.expm1(self._log_q)
-        alpha = p * known.alpha + alpha
+        rest = -np.expm1(
+            np.log1p(-np.minimum(self._normal._delta(d), 1.0)) + self._log_p - d
+        )
+        beta = q * known.beta - power
+        alpha, power = p * known.alpha + alpha, q * known.power + power
         delta = q * self._normal._delta(d) + delta
         if between:
-            beta, rest = q * known.beta - power, q - delta
-            power, delta = passed + q * known.power + power, passed + delta
+            power, delta, inverse = passed + power, passed + delta, rest + back
         else:
-            power = q * known.power + power
-            beta, rest = 1 - power, 1 - delta
-        return alpha, power, 1 - alpha, beta, delta, 1 - back * rest
+            beta, inverse = 1 - power, 1 - np.exp(-self.place - d) * (1 - delta)
+        return alpha, power, 1 - alpha, beta, delta, inverse
 
     def _path(self, k: int, least: float) -> Path:
         """Return the path of an abscissa that serves distances from `least` on."""
         path = self._paths.get(k)
-        if path is None or path.least > least:
+        if path is None or not path.reaches(least):
             c = float(self._abscissae[k])
-            path = Path.made(self, c, least / 8)
+            path = Path.made(self, c, least)
             self._paths[k] = path
         return path
 
@@ -499,7 +516,6 @@ class Path:
     c: float
     scale: float
     step: float
-    least: float
     nodes: ComplexArray
     log_terms: ComplexArray
 
@@ -510,14 +526,19 @@ class Path:
         last, widened = np.arcsinh(_NEGLIGIBLE / (_BEND * scale * least)), 0
         while True:
             xi = _COARSEST * np.arange(int(last / _COARSEST) + 2, dtype=float)
-            path = cls(of, c, scale, _COARSEST, least, *_along(of, c, scale, xi))
+            path = cls(of, c, scale, _COARSEST, *_along(of, c, scale, xi))
             sizes = path.log_terms.real - least * path.nodes.real
             if sizes.max() > sizes[0] + _MOST_GROWTH and widened < _WIDEST:
                 scale, widened = 2 * scale, widened + 1
-            elif sizes[-1] > sizes[0] - _NEGLIGIBLE and last < 300:
+            elif not path.reaches(least) and last < 300:
                 last += 2
             else:
                 return path
+
+    def reaches(self, d: float) -> bool:
+        """Say whether nothing is left of the integrand at the end, at a distance."""
+        sizes = self.log_terms.real - d * self.nodes.real
+        return bool(sizes[-1] < sizes.max() - _NEGLIGIBLE)
 
     @property
     def level(self) -> float:

@@ -49,8 +49,8 @@ class Seldom:
         self.edge = float(np.log1p(-p))
         self._mu, self._log_odds = mu, float(np.log(p)) - self.edge
         self._turn = mu / 2 - self._log_odds / mu  # where Y = 1
-        self._height = min(np.pi / (2 * mu), _HIGHEST)
-        self._steepest = int(np.log2(4 * (self._height + _SLOPE * (mu + 60.0)))) + 1
+        steepest = np.pi / (2 * mu) + _SLOPE * (mu + 60.0)
+        self._steepest = int(np.log2(steepest / _FIRST)) + 1
         end = mu + _FARTHEST
         last = np.logaddexp(0.0, self._log_odds + mu * end - mu * mu / 2)
         self.largest = float(
@@ -72,7 +72,7 @@ class Seldom:
         """
         out = np.empty(w.shape, complex)
         turns = np.maximum(self._mu * w.imag / _FIRST, 0.5)
-        level = np.minimum(np.floor(np.log2(turns)), self._steepest)
+        level = np.floor(np.log2(turns))
         # Where terms decay by themselves, the path must not turn against that.
         angle = np.floor((np.pi - np.angle(w)) * (8 / np.pi))
         level = np.where(w.real < 0, -2 - np.minimum(angle, 4), level)
@@ -84,7 +84,16 @@ class Seldom:
     def _at(self, w: ComplexArray, level: int) -> ComplexArray:
         """Integrate along one path, for similar arguments."""
         out = np.empty(w.shape, complex)
-        loss, log_weight = self._path(level, float(w.real.max()))
+        tilt, turn = float(w.real.max()), float(w.imag.min())
+        # Where Y hardly varies its transform falls as that of a normal variable, which
+        # is seen from a height: the transform itself is integrated then.
+        load = self._mu * turn * np.exp(min(self._log_odds, 0.0))
+        height = min(np.pi / (2 * self._mu), max(_HIGHEST, load))
+        x, weight = _rule(self._corners(level, tilt, height), *self._fine(w))
+        loss = _softplus(self._log_odds + self._mu * x - self._mu**2 / 2)
+        log_weight = np.log(weight) - x * x / 2 - np.log(2 * np.pi) / 2
+        if height > _HIGHEST:
+            return _directly(w, loss, log_weight)
         falls = level < -1
         if not falls:
             loss, log_weight = _seen(loss, log_weight, w)
@@ -107,40 +116,78 @@ class Seldom:
                 out[start : start + block][few] = np.log(terms + _TINY)
         return out
 
-    def _path(self, level: int, tilt: float) -> tuple[ComplexArray, ComplexArray]:
-        """Return ``log(1 + Y)`` along a path, and the logarithms of weights.
+    def _corners(self, level: int, tilt: float, height: float) -> list[complex]:
+        """Return the corners of a path.
 
         Levels below -1 tell the angle of Y in units of pi/8, others how high the path
         rises: not at all for -1.
         """
         mu, end = self._mu, _WIDE
-        low = high = min(max(-2 - level, 0) * np.pi / 8 / mu, self._height)
-        turn = bend = float(np.clip(self._turn, -_LOWEST, end))
+        low = high = min(max(-2 - level, 0) * np.pi / 8 / mu, height)
+        bend = change = float(np.clip(self._turn, -_LOWEST, end))
         if level >= -1:
             end = max(mu * min(tilt, 1 + (_FARTHEST - _WIDE) / mu) + _WIDE, _WIDE)
-            turn = float(np.clip(self._turn, -_LOWEST, end))
-            rise = _FIRST * 2.0**level if level >= 0 else 0.0
-            low = min(self._height, rise)
-            bend = min(turn + (rise - low) / _SLOPE, end)
-            high = low + _SLOPE * (bend - turn)
-        corners = [-_LOWEST + 1j * low, turn + 1j * low, bend + 1j * high]
-        corners.append(end + 1j * high)
-        pieces = [_panels(a, b, mu) for a, b in pairwise(corners) if b.real > a.real]
-        x: ComplexArray = np.concatenate([piece[0] for piece in pieces])
-        weight: ComplexArray = np.concatenate([piece[1] for piece in pieces])
-        log_weight = np.log(weight)
-        loss = _softplus(self._log_odds + mu * x - mu * mu / 2)
-        return loss, log_weight - x * x / 2 - np.log(2 * np.pi) / 2
+            change = float(np.clip(self._turn, -_LOWEST, end))
+            rise = _FIRST * 2.0 ** min(level, self._steepest) if level >= 0 else 0.0
+            low = min(height, rise)
+            bend = min(change + (rise - low) / _SLOPE, end)
+            high = low + _SLOPE * (bend - change)
+        corners = [-_LOWEST + 1j * low, change + 1j * low, bend + 1j * high]
+        return [*corners, end + 1j * high]
+
+    def _fine(self, w: ComplexArray) -> tuple[float, float, float, float]:
+        """Return where Y counts, but is not large: there nodes must be dense.
+
+        The other numbers are lengths of panels, there and beyond.
+        """
+        mu, largest = self._mu, float(np.abs(w).max())
+        start = self._turn - (_UNSEEN + np.log1p(largest)) / mu
+        dense = _PANEL / max(mu, 1.0)
+        turns = mu * max(float(w.imag.max()), 1e-3)
+        return start, self._turn + _UNSEEN / mu, dense, max(dense, min(1.0, 6 / turns))
+
+
+def _rule(
+    corners: list[complex], start: float, stop: float, dense: float, wide: float
+) -> tuple[ComplexArray, ComplexArray]:
+    """Return nodes and weights of Gauss-Legendre rules on a path of straight pieces."""
+    points: list[complex] = []
+    for a, b in pairwise(corners):
+        inner = [cut for cut in (start, stop) if a.real < cut < b.real]
+        points += [a, *(a + (b - a) * (cut - a.real) / (b - a).real for cut in inner)]
+    points.append(corners[-1])
+    pieces = []
+    for a, b in pairwise(points):
+        if b.real > a.real:
+            middle = (a + b).real / 2
+            pieces.append(_panels(a, b, dense if start < middle < stop else wide))
+    x: ComplexArray = np.concatenate([piece[0] for piece in pieces])
+    weight: ComplexArray = np.concatenate([piece[1] for piece in pieces])
+    return x, weight
 
 
 def _panels(
-    start: complex, stop: complex, mu: float
+    start: complex, stop: complex, length: float
 ) -> tuple[ComplexArray, ComplexArray]:
     """Return nodes and weights of Gauss-Legendre rules on a straight path."""
-    number = int(np.ceil((stop.real - start.real) * max(mu, 1.0) / _PANEL))
+    number = int(np.ceil((stop.real - start.real) / length))
     ends: ComplexArray = start + (stop - start) * np.arange(number + 1) / number
     half = (ends[1:] - ends[:-1])[:, None] / 2
     return (ends[:-1, None] + half * (1 + _NODES)).ravel(), (half * _WEIGHTS).ravel()
+
+
+def _directly(
+    w: ComplexArray, loss: ComplexArray, log_weight: ComplexArray
+) -> ComplexArray:
+    """Return the logarithm of the transform, where it is not close to 1."""
+    out = np.empty(w.shape, complex)
+    block = max(1, _BLOCK // loss.size)
+    for start in range(0, w.size, block):
+        exponents = np.multiply.outer(w[start : start + block], loss) + log_weight
+        top = np.maximum(exponents.real.max(axis=1), -600.0)
+        total = np.exp(exponents - top[:, None]).sum(axis=1)
+        out[start : start + block] = top + np.log(total + _TINY)
+    return out
 
 
 def _seen(

@@ -11,12 +11,13 @@ import numpy as np
 from .._validation import FloatArray, integers, number
 from ..tradeoff import ErrorRates, TradeOff
 from ..tradeoff.base import several
-from ._bent import BentInversion, is_seldom
+from ._bent import BentInversion, is_seldom, largest_mu
 from ._certificate import Certificate, gap
 from ._contour import Inversion
 from ._width import Widths
 
 _ROUNDS = 6
+_ORDINARY = 4.0  # the largest mu of which straight paths see all scales
 _NOTHING = 1e-21  # a difference that the smallest probabilities asked for can bear
 
 
@@ -62,9 +63,12 @@ class ComposedTradeOff(TradeOff):
     -----
     Point values invert :math:`\prod_i E_{Q_i} e^{z L_i}` by the trapezoidal rule on a
     contour through a saddle point [1]_, to about 12 digits of however small a
-    probability. Where that does not converge, as with few steps whose losses have
-    atoms, they are `lower` and `upper` averaged with the weights 1/3 and 2/3 on a
-    logarithmic scale, which removes the leading term of their errors.
+    probability. Where the losses of Gaussian steps, seen now and then, hardly move,
+    the contour is a hyperbola, and each value is checked against one of half as many
+    nodes. Where no inversion converges, as with few steps whose losses have atoms,
+    values are `lower` and `upper` averaged with the weights 1/3 and 2/3 on a
+    logarithmic scale, if these agree to within `tolerance`. Values that cannot be had
+    so accurately raise an `ArithmeticError`.
 
     `lower` comes from losses that are spread out to a lattice [2]_, `upper` from
     losses that are drawn together on it; both leave an error of second order in the
@@ -143,7 +147,7 @@ class ComposedTradeOff(TradeOff):
     def _point(self) -> Inversion | BentInversion | None:
         """The inversion that converges, if one does."""
         if all(map(is_seldom, self.fs)):
-            straight = self._straight()
+            straight = self._straight() if largest_mu(self.fs) <= _ORDINARY else None
             return straight or BentInversion(self.fs, self.counts)
         return self._straight()
 
@@ -254,6 +258,8 @@ class ComposedTradeOff(TradeOff):
             return super()._epsilon(delta)
         with self._point.unchecked():
             epsilon = super()._epsilon(delta)
+        if np.isnan(epsilon).any():
+            raise ArithmeticError("epsilon of this composition cannot be computed.")
         self._delta(epsilon)
         return epsilon
 
