@@ -138,6 +138,12 @@ def test_total_separation_answers_zero(f):
     assert_allclose([f.advantage(), f.auc()], 1.0)
 
 
+# Values beyond the closed form's reach are refused rather than wrong.
+def test_few_laplace_steps_of_large_losses():
+    with pytest.raises(ArithmeticError, match=r"out of reach|are known to"):
+        (LaplaceTradeOff(700.0) ** 3).epsilon(1e-5)
+
+
 def test_only_infinite_losses_are_certain():
     assert_allclose((GaussianTradeOff(17.0) ** 2).mu, 17.0 * np.sqrt(2.0))
     f = EpsilonDeltaTradeOff(50.0) ** 3

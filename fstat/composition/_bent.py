@@ -47,6 +47,7 @@ _NEGLIGIBLE = 45.0
 _COARSEST, _MOST_NODES = 0.1, 2**14
 _ENOUGH = 1500  # nodes beyond which an error that stays is one of rounding
 _ROUNDING = 2.0**-50
+_LARGEST_MU, _LEAST_SHARE = 4.0, 1e-3  # of steps whose losses have one scale
 _MOST_GROWTH, _WIDEST = 3.0, 10
 ACCURACY = 1e-8
 TOLERANCE = 1e-6
@@ -92,15 +93,15 @@ def is_seldom(f: TradeOff) -> bool:
     return isinstance(base, GaussianTradeOff)
 
 
-def largest_mu(fs: Sequence[TradeOff]) -> float:
-    """Return the largest mu of such steps."""
-    largest = 0.0
+def are_ordinary(fs: Sequence[TradeOff]) -> bool:
+    """Say whether straight paths see all scales of the losses of such steps."""
     for f in fs:
         base = f.base if isinstance(f, InverseTradeOff) else f
-        base = base.base if isinstance(base, SubsampledTradeOff) else base
-        assert isinstance(base, GaussianTradeOff)
-        largest = max(largest, float(base.mu))
-    return largest
+        if isinstance(base, SubsampledTradeOff):
+            assert isinstance(base.base, GaussianTradeOff)
+            if float(base.base.mu) > _LARGEST_MU or base.p < _LEAST_SHARE:
+                return False
+    return True
 
 
 class BentInversion:

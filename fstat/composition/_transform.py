@@ -137,12 +137,15 @@ def _of_laplace(mu: float) -> LogTransform:
     """Two atoms, and between them a loss uniform but for a tilt of one half."""
 
     def transform(z: ComplexArray) -> ComplexArray:
+        # Even in this, so that of its exponentials the larger one is left out.
         tilted = (z + 0.5) * mu
-        with np.errstate(over="ignore", invalid="ignore"):
-            ratio = np.sinh(tilted) / np.where(tilted == 0, 1.0, tilted)
-            ratio = np.where(np.abs(tilted) < 1e-4, 1 + tilted * tilted / 6, ratio)
-            total = np.cosh(tilted) + mu / 2 * ratio
-            return np.asarray(np.log(total) - mu / 2)
+        tilted = np.where(tilted.real < 0, -tilted, tilted)
+        falling = np.exp(-2 * tilted)
+        ratio = (1 - falling) / np.where(tilted == 0, 1.0, 2 * tilted)
+        small = np.exp(-tilted) * (1 + tilted * tilted / 6)
+        ratio = np.where(np.abs(tilted) < 1e-4, small, ratio)
+        total = (1 + falling) / 2 + mu / 2 * ratio
+        return np.asarray(tilted + np.log(total) - mu / 2)
 
     return transform
 

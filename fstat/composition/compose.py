@@ -22,6 +22,7 @@ from .composed import ComposedTradeOff
 from .laplace_sum import LaplaceSum
 
 _MOST_LAPLACE = 1024
+_LARGEST_LAPLACE = 20.0  # beyond, its series do not resolve the densities
 
 
 def compose(
@@ -133,7 +134,8 @@ def _composed(steps: dict[TradeOff, int], tolerance: float) -> ComposedTradeOff:
 def _power(f: TradeOff, count: int, tolerance: float) -> TradeOff:
     if count == 1:
         return f
-    if isinstance(f, LaplaceTradeOff) and count <= _MOST_LAPLACE:
+    few = count <= _MOST_LAPLACE
+    if isinstance(f, LaplaceTradeOff) and few and f.mu <= _LARGEST_LAPLACE:
         return LaplaceSum(f.mu, count)
     if isinstance(f, AtomicTradeOff) and (exact := exact_sum([(f, count)])) is not None:
         return exact

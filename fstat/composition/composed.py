@@ -11,13 +11,12 @@ import numpy as np
 from .._validation import FloatArray, integers, number
 from ..tradeoff import ErrorRates, TradeOff
 from ..tradeoff.base import several
-from ._bent import BentInversion, is_seldom, largest_mu
+from ._bent import BentInversion, are_ordinary, is_seldom
 from ._certificate import Certificate, gap
 from ._contour import Inversion
 from ._width import Widths
 
 _ROUNDS = 6
-_ORDINARY = 4.0  # the largest mu of which straight paths see all scales
 _NOTHING = 1e-21  # a difference that the smallest probabilities asked for can bear
 
 
@@ -147,7 +146,7 @@ class ComposedTradeOff(TradeOff):
     def _point(self) -> Inversion | BentInversion | None:
         """The inversion that converges, if one does."""
         if all(map(is_seldom, self.fs)):
-            straight = self._straight() if largest_mu(self.fs) <= _ORDINARY else None
+            straight = self._straight() if are_ordinary(self.fs) else None
             return straight or BentInversion(self.fs, self.counts)
         return self._straight()
 
@@ -161,7 +160,8 @@ class ComposedTradeOff(TradeOff):
     @cached_property
     def _enclosure(self) -> tuple[TradeOff, TradeOff, float]:
         try:
-            return self._enclosed()
+            with np.errstate(all="ignore"):
+                return self._enclosed()
         except (ArithmeticError, IndexError, ValueError, MemoryError):
             raise ArithmeticError(
                 "`lower` and `upper` of this composition are out of reach: no lattice "
@@ -186,6 +186,8 @@ class ComposedTradeOff(TradeOff):
             width = widths.next(width, reached)
             if width < least:
                 break
+        if not np.isfinite(reached):
+            raise ArithmeticError("no lattice gives bounds.")
         if reached > self.tolerance:
             warnings.warn(
                 f"the curves enclose the composition to {reached:.2g}, not to the "

@@ -45,11 +45,15 @@ class LaplaceSum(TradeOff):
         points = (2.0 * np.arange(n + 1) - n) * self.mu
         log_atoms = gammaln(n + 1) - gammaln(np.arange(n + 1) + 1)
         log_atoms -= gammaln(n - np.arange(n + 1) + 1) + n * (np.log(2.0) + self.mu / 2)
-        density = _spline(self.mu, n, (1 + _NODES) / 2) * np.exp(-n * self.mu / 2)
+        density, most = _spline(self.mu, n, (1 + _NODES) / 2), n * self.mu
         places = points[:-1, None] + self.mu * (1 + _NODES)
         self._set(_points=points)
-        self._set(_p=_Part(log_atoms - points / 2, density * np.exp(-places / 2)))
-        self._set(_q=_Part(log_atoms + points / 2, density * np.exp(places / 2)))
+        self._set(
+            _p=_Part(log_atoms - points / 2, density * np.exp(-(most + places) / 2))
+        )
+        self._set(
+            _q=_Part(log_atoms + points / 2, density * np.exp((places - most) / 2))
+        )
 
     def _rates(self, threshold: FloatArray, strict: bool) -> ErrorRates:
         last = self.count - 1
