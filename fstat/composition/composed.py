@@ -260,9 +260,13 @@ class ComposedTradeOff(TradeOff):
             return super()._epsilon(delta)
         with self._point.unchecked():
             epsilon = super()._epsilon(delta)
-        if np.isnan(epsilon).any():
-            raise ArithmeticError("epsilon of this composition cannot be computed.")
-        self._delta(epsilon)
+        reached = np.asarray(self._delta(epsilon))
+        inner = (epsilon > 0) & (epsilon < np.inf)
+        off = np.abs(reached - delta) > 1e-6 * np.asarray(delta)
+        if np.isnan(epsilon).any() or (inner & off).any():
+            raise ArithmeticError(
+                "`epsilon` of this composition cannot be computed to a relative 1e-6."
+            )
         return epsilon
 
     def _inverse_delta(self, epsilon: FloatArray) -> FloatArray:
