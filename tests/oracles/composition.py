@@ -104,18 +104,32 @@ class Composition:
 
     def power(self, alpha):
         """Return the largest power at this type I error."""
-        t = self._root(_p_above, alpha, self.least)
-        p, q = self.above(t)
-        return _at_level(t, p, q, alpha)
+        return self._at_level(_p_above, self.above, alpha, min)
 
     def beta(self, specificity):
         """Return the least type II error at a type I error of 1 - specificity."""
-        t = self._root(_p_below, specificity, self.least)
-        p, q = self.below(t)
-        return _at_level(t, p, q, specificity)
+        return self._at_level(_p_below, self.below, specificity, max)
+
+    def _at_level(self, ask, sides, level, best):
+        """Return the best error rate on tangents about the threshold of a level."""
+        t, answers = self._root(ask, level, self.least), []
+        for _ in range(4):
+            p, q = sides(t)
+            answers.append(_on_tangent(t, p, q, level))
+            off = np.log(max(p.value, 1e-300) / level)
+            rate = _At(self, t).saddle + 1
+            if abs(off) < 1e-5 or (rate > 0) != (ask is _p_above):
+                break
+            t += off / rate
+        found = best(answers, key=float)
+        others = [abs(a.value - found.value) for a in answers if a is not found]
+        known = abs(off) < 1e-5 or min(others, default=0.0) < self.rtol * found.value
+        if not known:
+            raise Unknown("the threshold of this level is not found")
+        return found
 
     def _known(self, ask, t):
-        for size, reach in ((SMALL, 2.0), (8 * SMALL, 2.0), (16 * SMALL, 1.2)):
+        for size, reach in ((SMALL, 2.0), (4 * SMALL, 1.2)):
             at = _At(self, t, reach)
             values = [ask(at.with_size(size, k)) for k in (1, 2, 4)]
             value, error = romberg(values)
@@ -178,7 +192,7 @@ def _falling_root(excess, start):
     return near
 
 
-def _at_level(t, p, q, level):
+def _on_tangent(t, p, q, level):
     """Return the error rate on the tangent at t, a bound that is exact at the root."""
     slope = np.exp(t)
     value = q.value + slope * (level - p.value)

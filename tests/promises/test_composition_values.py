@@ -1,0 +1,60 @@
+"""Values of compositions over the whole domain, against an oracle of another kind.
+
+A value is right to a relative 1e-6, or it is refused in one sentence. Settings are
+drawn with stated seeds; `composition_settings` says how.
+"""
+
+import numpy as np
+import pytest
+from promises.composition_settings import draw_ordinary, relative_errors
+
+from fstat.composition import compose
+from fstat.tradeoff import EpsilonDeltaTradeOff as E
+from fstat.tradeoff import GaussianTradeOff as G
+from fstat.tradeoff import LaplaceTradeOff as L
+
+NAMES = {"compose": compose, "E": E, "G": G, "L": L}
+
+
+def composition(setting):
+    """Return the library's composition of a setting."""
+    return eval(setting.code(), NAMES)
+
+
+def wrong(setting):
+    """Return what is wrong with a setting's values, and whether it was refused."""
+    try:
+        _, errors = relative_errors(setting, composition(setting))
+    except ArithmeticError as error:
+        assert str(error).count(". ") == 0, error
+        return {}, True
+    return {what: error for what, error in errors.items() if error > 1e-6}, False
+
+
+def open_at(seed, reason):
+    """Return a seed whose setting is not answered yet as promised."""
+    return pytest.param(seed, marks=pytest.mark.xfail(reason=reason, strict=False))
+
+
+@pytest.mark.parametrize(
+    "seed",
+    [
+        *(seed for seed in range(12) if seed not in (3, 4)),
+        open_at(3, "beta is off by 1 % next to losses of -inf of mass 2e-15"),
+        open_at(4, "888,897 discrete steps are refused"),
+    ],
+)
+def test_discrete_steps(seed):
+    rng = np.random.default_rng([seed, 2])
+    setting = draw_ordinary(rng, kinds=("pure", "approximate"), mixed=0.0)
+    assert wrong(setting) == ({}, False), setting.code()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "seed", [0, open_at(1, "6 steps that are rarely seen are refused"), 2, 3]
+)
+def test_laplace_steps(seed):
+    rng = np.random.default_rng([seed, 3])
+    setting = draw_ordinary(rng, kinds=("laplace",), mixed=0.0)
+    assert wrong(setting) == ({}, False), setting.code()
