@@ -12,13 +12,14 @@ from typing import Any
 import _rival_tools as tools
 import numpy as np
 from _cache import kept
-from _mnist_truth import TARGETS, Problem
+from _mnist_truth import Problem
 from _run_noise import in_the_middle
+from _single_runs import PARTS
+from _splits import N_TARGETS
 
 from fstat_torch import Curvature, GradientCapture, cross_entropy
 from fstat_torch.metrics import Snapshots
 
-PARTS = "fstat", "fstat_torch"
 KEPT = kept("rivals", __file__, *PARTS)
 DEFAULT = "fstat, curvature"
 EXACT = "fstat, curvature, all landmarks"
@@ -48,31 +49,51 @@ class Judged:
 
 
 def judged(problem: Problem, scores: Array, seconds: float) -> Judged:
-    """Add scores up, and form mu from them as from those of a snapshot."""
-    snapshots = Snapshots([f"z{k}" for k in range(TARGETS)], len(scores))
-    snapshots.append(1, np.asarray(scores, dtype=float))
+    """Add scores up, and form mu from them as from those of snapshots.
+
+    Scores have the shape (n_moments, n_train, n_targets); moments count alike.
+    """
+    snapshots = Snapshots([f"z{k}" for k in range(N_TARGETS)], scores.shape[1])
+    for moment, each in enumerate(scores, start=1):
+        snapshots.append(moment, np.asarray(each, dtype=float))
     observations = snapshots.observations(problem.subsets)
-    raw = np.stack([scores[s].sum(axis=0) for s in problem.subsets.values()])
+    mean = scores.mean(axis=0)
+    raw = np.stack([mean[s].sum(axis=0) for s in problem.subsets.values()])
     return Judged(raw, observations.composed().mu.reshape(raw.shape), seconds)
 
 
 def curvature(problem: Problem, seed: int) -> dict[str, Judged]:
     """Return mu in curvature metrics, snapshots taken within the run."""
-    found = {}
     exact = {"landmarks": None}
-    for name, options, after in (
-        (DEFAULT, {}, None),
-        (EXACT, exact, None),
-        (OFTEN, exact, in_the_middle),
-        (EKFAC, {"structure": "ekfac"}, None),
+    return {
+        DEFAULT: in_metric(problem, seed),
+        EXACT: in_metric(problem, seed, **exact),
+        OFTEN: in_metric(problem, seed, in_the_middle, **exact),
+        EKFAC: in_metric(problem, seed, structure="ekfac"),
+    }
+
+
+def in_metric(problem: Problem, seed: int, after: Any = None, **options: Any) -> Judged:
+    """Return mu in one curvature metric."""
+    metric = Curvature(len(problem.everyone), random_state=seed, **options)
+    start = time.process_time()
+    sampler = problem.trainer.sample(seed, metric=metric, after=after)
+    seconds = time.process_time() - start
+    mu = sampler.observations(problem.subsets).composed().mu
+    mu = mu.reshape(len(problem.subsets), N_TARGETS)
+    return Judged(mu, mu, seconds)
+
+
+def damped(problem: Problem, seed: int) -> dict[str, Judged]:
+    """Return mu in the metrics with as many dampings as other packages are tried at."""
+    found = {}
+    for name, options, dampings in (
+        (DEFAULT, {}, (0.3, 1.0, 2.0, 3.0, 5.0, 10.0)),
+        (EKFAC, {"structure": "ekfac"}, (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)),
     ):
-        metric = Curvature(len(problem.everyone), random_state=seed, **options)
-        start = time.process_time()
-        sampler = problem.trainer.sample(seed, metric=metric, after=after)
-        seconds = time.process_time() - start
-        mu = sampler.observations(problem.subsets).composed().mu
-        mu = mu.reshape(len(problem.subsets), TARGETS)
-        found[name] = Judged(mu, mu, seconds)
+        for damping in dampings:
+            told = f"{name}, damping {damping:g}"
+            found[told] = in_metric(problem, seed, damping=damping, **options)
     return found
 
 
@@ -85,54 +106,54 @@ def per_step(problem: Problem, seed: int) -> dict[str, Judged]:
     n, dots = len(problem.everyone), columns["alignment"].astype(float)
     by_example = [np.bincount(columns["index"], v, n) for v in dots.T]
     mu = trace.observations(problem.subsets).composed().mu
-    mu = mu.reshape(len(problem.subsets), TARGETS)
-    summed = judged(problem, np.stack(by_example, axis=1), seconds)
+    mu = mu.reshape(len(problem.subsets), N_TARGETS)
+    summed = judged(problem, np.stack(by_example, axis=1)[None], seconds)
     name = "sum of dot products within the run"
     return {PLAIN: Judged(mu, mu, seconds), name: summed}
 
 
-def trained_model(problem: Problem, seed: int) -> dict[str, Judged]:
-    """Return inner products and cosines of gradients of the trained model."""
-    model = problem.trainer.fit(problem.everyone, seed)
+def checkpoints(problem: Problem, seed: int) -> dict[str, Judged]:
+    """Return inner products and cosines of gradients at the checkpoints."""
+    run = tools.Run(problem, seed)
     start = time.process_time()
-    capture = GradientCapture(model)
-    everyone = capture.of(cross_entropy, problem.data.x, problem.data.y)
-    goals = capture.of(cross_entropy, *problem.targets)
-    dot = everyone.cross(goals).numpy()
-    norms = (np.sqrt(g.norms_squared().numpy()) for g in (everyone, goals))
-    cosine = dot / np.maximum(np.multiply.outer(*norms), 1e-30)
+    dots, cosines = [], []
+    for k in range(len(run.checkpoints)):
+        capture = GradientCapture(run.copy(k))
+        everyone = capture.of(cross_entropy, problem.data.x, problem.data.y)
+        goals = capture.of(cross_entropy, *problem.targets)
+        dots.append(everyone.cross(goals).numpy())
+        norms = (np.sqrt(g.norms_squared().numpy()) for g in (everyone, goals))
+        cosines.append(dots[-1] / np.maximum(np.multiply.outer(*norms), 1e-30))
     seconds = time.process_time() - start
     return {
-        "gradient dot product": judged(problem, dot, seconds),
-        "gradient cosine": judged(problem, cosine, seconds),
+        "gradient dot product": judged(problem, np.stack(dots), seconds),
+        "gradient cosine": judged(problem, np.stack(cosines), seconds),
     }
 
 
 Tool = Callable[[Problem, int], dict[str, Judged]]
 
 
-def of_package(compute: Callable[..., tools.Scores], **options: Any) -> Tool:
+def of_package(
+    compute: Callable[..., tools.Scores], moments: int = 4, **options: Any
+) -> Tool:
     """Return a tool that runs another package on the run's checkpoints."""
 
     def tool(problem: Problem, seed: int) -> dict[str, Judged]:
-        found = compute(tools.Run(problem, seed), **options)
+        found = compute(tools.Run(problem, seed, moments), **options)
         return {name: judged(problem, *scored) for name, scored in found.items()}
 
     return tool
 
 
-MANY, FEW = 10, 3
+MANY, FEW = 3, 1  # runs of fstat's statistics, and of other packages
 OURS: dict[str, tuple[Tool, int]] = {
     "curvature": (curvature, MANY),
     "per_step": (per_step, MANY),
-    "trained_model": (trained_model, MANY),
+    "checkpoints": (checkpoints, MANY),
 }
-RIVALS: dict[str, tuple[Tool, int]] = {
-    "dattri-dvemb": (of_package(tools.dattri_dvemb, sizes=(2048, 4096)), FEW),
-    "kronfluence": (of_package(tools.kronfluence_ekfac), FEW),
-    "captum": (of_package(tools.captum_tracin), FEW),
-    "dattri": (of_package(tools.dattri_conjugate, regularizations=(0.0, 0.3)), FEW),
-}
+DVEMB: Tool = of_package(tools.dattri_dvemb, sizes=(2048,))
+CAPTUM: Tool = of_package(tools.captum_tracin)
 
 
 def missing() -> list[str]:
@@ -190,23 +211,30 @@ def scores_of(
 
 
 def trak(
-    problem: Problem, design: str, ridges: tuple[float, ...], n_runs: int = FEW
+    problem: Problem, design: str, ridges: tuple[float, ...], n_runs: int = 3
 ) -> dict[str, list[Judged]]:
-    """Return TRAK of one run each, and of all runs together."""
+    """Return TRAK of one run each, of several together, and of all checkpoints of one.
+
+    Of one run alone there are its last checkpoint's scores only.
+    """
     if "trak" in missing():
         return {}
+    moments = 1 if n_runs == 1 else 4
+    last = [(k, moments - 1) for k in range(n_runs)]
+    groups = {f"TRAK, 1 model#{k}": [last[k]] for k in range(n_runs)}
+    if n_runs > 1:
+        groups[f"TRAK, {n_runs} models"] = last
+        groups["TRAK, 1 model, 4 checkpoints"] = [(0, k) for k in range(moments)]
 
     def compute() -> dict[str, Judged]:
-        runs = [tools.Run(problem, seed) for seed in seeds_of(problem, n_runs)]
-        sizes = (1, FEW) if n_runs == FEW else (1,)
+        seeds = seeds_of(problem, n_runs)
+        runs = [tools.Run(problem, seed, moments) for seed in seeds]
         folder = KEPT / design / "trak"
-        found = {}
-        for method, groups in tools.trak(runs, ridges, sizes, folder).items():
-            for k, scored in enumerate(groups):
-                found[f"{method}#{k}"] = judged(problem, *scored)
-        return found
+        scored = tools.trak(runs, ridges, groups, folder)
+        return {name: judged(problem, *one) for name, one in scored.items()}
 
     found: dict[str, list[Judged]] = {}
     for method, one in found_or(design, f"trak-{n_runs}", compute).items():
-        found.setdefault(method.split("#")[0], []).append(one)
+        name, number, rest = method.partition("#")
+        found.setdefault(name + rest[1:] * bool(number), []).append(one)
     return found

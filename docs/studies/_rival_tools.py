@@ -1,7 +1,9 @@
 """Scores of other packages on one training run, each by its own public interface.
 
-Each function returns scores of shape (n_train, n_targets), positive where an example
-serves the target, by name of the variant. A package that is not installed is skipped.
+Each function returns, by name of the variant, scores of shape (n_moments, n_train,
+n_targets), positive where an example serves the target, and CPU seconds. Moments are
+the four checkpoints at which fstat takes its snapshots, or one where the package puts
+them together itself. A package that is not installed is skipped.
 """
 
 from __future__ import annotations
@@ -22,17 +24,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from _mnist_truth import RATE, STEPS, Problem
+from _mnist_truth import EPOCHS, RATE, Problem
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
-N_LARGE = 1000  # examples in a batch of gradients
-EPOCHS = 5
+N_LARGE = 1600  # examples in a batch of gradients
 
 
 class Run:
-    """One training run with all data, and its parameters at the end of each epoch.
+    """One training run with all data, and its parameters at the ends of epochs.
 
     Parameters
     ----------
@@ -40,9 +41,11 @@ class Run:
         Data, targets and recipe.
     seed : int
         Of initial weights and batches.
+    moments : int, default=4
+        How many of the last epochs' ends are kept.
     """
 
-    def __init__(self, problem: Problem, seed: int) -> None:
+    def __init__(self, problem: Problem, seed: int, moments: int = 4) -> None:
         self.problem, self.seed = problem, seed
         self.train = problem.data.x, problem.data.y
         self.goals = problem.targets
@@ -53,12 +56,14 @@ class Run:
                 state = model.state_dict()
                 self.checkpoints.append({k: v.clone() for k, v in state.items()})
 
-        ends = epoch_ends()
+        ends = problem.epoch_ends[-moments:]
         self.model = problem.trainer.fit(problem.everyone, seed, after=keep)
 
-    def copy(self) -> nn.Module:
-        """Return a copy of the trained model."""
-        return deepcopy(self.model)
+    def copy(self, checkpoint: int = -1) -> nn.Module:
+        """Return a model with the parameters of a checkpoint, the last by default."""
+        model = deepcopy(self.model)
+        model.load_state_dict(self.checkpoints[checkpoint])
+        return model
 
     def loader(self, size: int) -> DataLoader:
         """Return the training examples, in order."""
@@ -67,11 +72,6 @@ class Run:
     def goal_loader(self) -> DataLoader:
         """Return the targets, in one batch."""
         return DataLoader(TensorDataset(*self.goals), len(self.goals[1]))
-
-
-def epoch_ends() -> list[int]:
-    """Return the numbers of the updates after which an epoch is over."""
-    return [round(STEPS * (k + 1) / EPOCHS) for k in range(EPOCHS)]
 
 
 Scores = dict[str, tuple[np.ndarray, float]]
@@ -110,7 +110,7 @@ def timed(compute: Callable[[], Any]) -> tuple[Any, float]:
 
 
 def captum_tracin(run: Run) -> Scores:
-    """TracInCP over the ends of all epochs, and TracInCPFast: the last layer alone."""
+    """TracInCP over the checkpoints, and TracInCPFast: the last layer alone."""
     influence = importlib.import_module("captum.influence")
 
     def load(model: nn.Module, state: dict[str, Tensor]) -> float:
@@ -133,7 +133,7 @@ def captum_tracin(run: Run) -> Scores:
             loss_fn=nn.CrossEntropyLoss(reduction="sum"),
             **options,
         )
-        return tracin.influence(run.goals).detach().numpy().T
+        return tracin.influence(run.goals).detach().numpy().T[None]
 
     return {
         "captum TracInCP, loss": timed(partial(scores, False, None)),
@@ -145,7 +145,7 @@ def captum_tracin(run: Run) -> Scores:
 def kronfluence_ekfac(
     run: Run, dampings: tuple[float | None, ...] = (1e-8, None)
 ) -> Scores:
-    """EK-FAC influence of the trained model on the margin."""
+    """EK-FAC influence on the margin, at each checkpoint."""
     analyzer_of = importlib.import_module("kronfluence.analyzer")
     task_of = importlib.import_module("kronfluence.task")
     arguments = importlib.import_module("kronfluence.arguments")
@@ -164,10 +164,10 @@ def kronfluence_ekfac(
         def compute_measurement(self, batch: Any, model: nn.Module) -> Tensor:
             return negative_margin(model(batch[0]), batch[1])
 
-    def fit() -> Any:
+    def fit(checkpoint: int, folder: str) -> Any:
         torch.manual_seed(run.seed)
         task = Classification()
-        model = analyzer_of.prepare_model(run.copy(), task)
+        model = analyzer_of.prepare_model(run.copy(checkpoint), task)
         analyzer = analyzer_of.Analyzer(
             "run", model, task, cpu=True, disable_tqdm=True, output_dir=folder
         )
@@ -188,22 +188,33 @@ def kronfluence_ekfac(
         found = analyzer.load_pairwise_scores("scores")
         return found["all_modules"].numpy().T
 
-    with tempfile.TemporaryDirectory() as folder:
-        analyzer, fitting = timed(fit)
-        found = {}
-        for damping in dampings:
-            how = "by eigenvalues" if damping is None else f"{damping:g}"
-            name = f"kronfluence EK-FAC, damping {how}"
-            scored, seconds = timed(partial(scores, analyzer, damping))
-            found[name] = scored, fitting + seconds
-        return found
+    each: dict[str, list[tuple[np.ndarray, float]]] = {}
+    for checkpoint in range(len(run.checkpoints)):
+        with tempfile.TemporaryDirectory() as folder:
+            analyzer, fitting = timed(partial(fit, checkpoint, folder))
+            for damping in dampings:
+                how = "by eigenvalues" if damping is None else f"{damping:g}"
+                scored, seconds = timed(partial(scores, analyzer, damping))
+                name = f"kronfluence EK-FAC, damping {how}"
+                each.setdefault(name, []).append((scored, fitting + seconds))
+    return {name: joined(parts) for name, parts in each.items()}
+
+
+def joined(parts: list[tuple[np.ndarray, float]]) -> tuple[np.ndarray, float]:
+    """Put scores of several checkpoints together, and add up their seconds."""
+    scores, seconds = zip(*parts, strict=True)
+    return np.stack(scores), sum(seconds)
+
+
+Group = list[tuple[int, int]]  # numbers of runs and of their checkpoints
 
 
 def trak(
-    runs: list[Run], ridges: tuple[float, ...], sizes: tuple[int, ...], folder: Path
-) -> dict[str, list[tuple[np.ndarray, float]]]:
-    """TRAK of groups of runs, projected to 2,048 numbers as by default."""
+    runs: list[Run], ridges: tuple[float, ...], groups: dict[str, Group], folder: Path
+) -> dict[str, tuple[np.ndarray, float]]:
+    """TRAK over groups of checkpoints, projected to 2,048 numbers as by default."""
     package = importlib.import_module("trak")
+    n_checkpoints = len(runs[0].checkpoints)
 
     def make(folder: str, ridge: float = 0.0) -> Any:
         return package.TRAKer(
@@ -217,45 +228,48 @@ def trak(
             logging_level=logging.ERROR,
         )
 
-    def featurize(traker: Any, number: int) -> None:
-        run = runs[number]
-        traker.load_checkpoint(run.checkpoints[-1], model_id=number)
-        for batch in run.loader(N_LARGE):
+    def number_of(run: int, checkpoint: int) -> int:
+        return run * n_checkpoints + checkpoint
+
+    def featurize(traker: Any, run: int, checkpoint: int) -> None:
+        state = runs[run].checkpoints[checkpoint]
+        traker.load_checkpoint(state, model_id=number_of(run, checkpoint))
+        for batch in runs[run].loader(N_LARGE):
             traker.featurize(batch, num_samples=len(batch[1]))
 
-    def aim(traker: Any, number: int, name: str) -> None:
-        run = runs[number]
-        m = len(run.goals[1])
-        traker.start_scoring_checkpoint(name, run.checkpoints[-1], number, m)
-        traker.score(run.goals, num_samples=m)
+    def scores_of(traker: Any, name: str, group: Group) -> np.ndarray:
+        for run, checkpoint in group:
+            state, goals = runs[run].checkpoints[checkpoint], runs[run].goals
+            m, number = len(goals[1]), number_of(run, checkpoint)
+            traker.start_scoring_checkpoint(name, state, number, m)
+            traker.score(goals, num_samples=m)
+        numbers = [number_of(*one) for one in group]
+        return np.array(traker.finalize_scores(name, model_ids=numbers))[None]
 
-    def group_of(traker: Any, numbers: list[int]) -> np.ndarray:
-        name = "-".join(map(str, numbers))
-        for number in numbers:
-            aim(traker, number, name)
-        return np.array(traker.finalize_scores(name, model_ids=numbers))
-
-    found: dict[str, list[tuple[np.ndarray, float]]] = {}
+    found: dict[str, tuple[np.ndarray, float]] = {}
     features = make(str(folder / "features"))  # goes on where it was stopped
-    spent = [timed(partial(featurize, features, k))[1] for k in range(len(runs))]
+    used = dict.fromkeys(one for group in groups.values() for one in group)
+    spent = [timed(partial(featurize, features, *one))[1] for one in used]
     for ridge in ridges:
         own = folder / f"{ridge:g}"
         shutil.copytree(folder / "features", own, dirs_exist_ok=True)
         finished = make(str(own), ridge)
-        each = timed(finished.finalize_features)[1] / len(runs)
-        for size in sizes:
-            for start in range(0, len(runs) - size + 1, size):
-                group = list(range(start, start + size))
-                scored, seconds = timed(partial(group_of, finished, group))
-                seconds += max(spent) * size + each * size
-                name = f"TRAK, {size} model{'s'[: size > 1]}, ridge {ridge:g}"
-                found.setdefault(name, []).append((scored, seconds))
+        each = timed(finished.finalize_features)[1] / len(used)
+        for k, (name, group) in enumerate(groups.items()):
+            scored, seconds = timed(partial(scores_of, finished, f"group{k}", group))
+            seconds += (float(np.median(spent)) + each) * len(group)
+            found[f"{name}, ridge {ridge:g}"] = scored, seconds
         shutil.rmtree(own)
     return found
 
 
-def dattri_conjugate(run: Run, regularizations: tuple[float, ...] = (0.0,)) -> Scores:
-    """Influence functions of the trained model by conjugate gradients."""
+def dattri_conjugate(
+    run: Run, options: tuple[tuple[float, int], ...] = ((0.0, 10),)
+) -> Scores:
+    """Influence functions by conjugate gradients, at each checkpoint.
+
+    `options` are pairs of a regularisation and a number of iterations.
+    """
     algorithm = importlib.import_module("dattri.algorithm")
     tasks = importlib.import_module("dattri.task")
     model = run.copy()
@@ -278,22 +292,27 @@ def dattri_conjugate(run: Run, regularizations: tuple[float, ...] = (0.0,)) -> S
                 self.solved = super().transform_test_rep(ckpt_idx, test_rep)
             return self.solved
 
-    def conjugate(regularization: float) -> np.ndarray:
-        task = tasks.AttributionTask(
-            loss, run.copy(), run.checkpoints[-1], target_func=target
-        )
-        attributor = Remembering(task, regularization=regularization)
-        attributor.cache(run.loader(len(run.train[1])))
-        found = attributor.attribute(run.loader(N_LARGE), run.goal_loader())
-        return found.detach().numpy()
+    def conjugate(regularization: float, iterations: int) -> np.ndarray:
+        each = []
+        for state in run.checkpoints:
+            task = tasks.AttributionTask(loss, run.copy(), state, target_func=target)
+            attributor = Remembering(
+                task, regularization=regularization, max_iter=iterations
+            )
+            attributor.cache(run.loader(len(run.train[1])))
+            found = attributor.attribute(run.loader(N_LARGE), run.goal_loader())
+            each.append(found.detach().numpy())
+        return np.stack(each)
 
     return {
-        f"dattri IF-CG, regularisation {r:g}": timed(partial(conjugate, r))
-        for r in regularizations
+        f"dattri IF-CG, {n} iterations, regularisation {r:g}": timed(
+            partial(conjugate, r, n)
+        )
+        for r, n in options
     }
 
 
-def dattri_dvemb(run: Run, sizes: tuple[int, ...] = (2048,)) -> Scores:
+def dattri_dvemb(run: Run, sizes: tuple[int, ...]) -> Scores:
     """Data value embedding within the run, on the loss and on the margin."""
     algorithm = importlib.import_module("dattri.algorithm")
     tasks = importlib.import_module("dattri.task")
@@ -319,7 +338,7 @@ def dattri_dvemb(run: Run, sizes: tuple[int, ...] = (2048,)) -> Scores:
                 attributor.model.load_state_dict(model.state_dict())
                 index = torch.from_numpy(batches[step])
                 batch = tuple(part[index] for part in run.train)
-                epoch = step * EPOCHS // STEPS
+                epoch = step * EPOCHS // len(batches)
                 attributor.cache_gradients(epoch, batch, index, RATE)
 
         torch.manual_seed(run.seed)
@@ -330,7 +349,7 @@ def dattri_dvemb(run: Run, sizes: tuple[int, ...] = (2048,)) -> Scores:
 
     def scores(attributor: Any, function: Callable) -> np.ndarray:
         attributor.task.original_loss_func = function
-        return attributor.attribute(run.goal_loader()).detach().numpy()
+        return attributor.attribute(run.goal_loader()).detach().numpy()[None]
 
     found = {}
     for size in sizes:

@@ -11,9 +11,9 @@ from _single_runs import PARTS, problem_of
 
 from fstat_torch import Curvature, SingleRunSampler
 
-ENDS = (125, 187, 250, 312)  # of epochs 2 to 5
+ENDS = (50, 75, 100, 125)  # of epochs 2 to 5
+MIDDLES = (38, 62, 88, 112)
 memory = joblib.Memory(kept("run_noise", __file__, *PARTS), verbose=0)
-MIDDLES = (94, 156, 218, 281)
 Array = np.ndarray
 
 

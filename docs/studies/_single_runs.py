@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import joblib
@@ -13,6 +13,7 @@ from _cache import kept
 from _llama_truth import Facts
 from _mnist_truth import Problem
 from numpy.typing import NDArray
+from scipy.special import ndtr
 
 from fstat import FInfluence, Observations
 from fstat.ground_truth import CalibratedInfluence
@@ -20,7 +21,14 @@ from fstat_torch import Curvature, GradientCapture, cross_entropy
 
 LEVEL = 0.9  # of the intervals of single runs
 FOLDS = 8
-PARTS = "fstat", "fstat_torch"
+PARTS = (
+    "fstat/influence.py",
+    "fstat/observations.py",
+    "fstat/steps.py",
+    "fstat/trace.py",
+    "fstat_torch",
+)
+TABLE = *PARTS, "fstat/ground_truth"
 memory = joblib.Memory(kept("single_runs", __file__, *PARTS), verbose=0)
 Array = NDArray[np.float64]
 
@@ -39,9 +47,25 @@ def problem_of(model: str, name: str = "report") -> Any:
 
 
 def plain_seconds(problem: Any) -> float:
-    """Return CPU seconds of one training that nobody watches; the best of three."""
-    runs = [_timed(lambda: problem.trainer.fit(problem.everyone, 1)) for _ in range(3)]
-    return min(seconds for _, seconds in runs)
+    """Return CPU seconds of one training that nobody watches; the median of seven."""
+    runs = [_timed(lambda: problem.trainer.fit(problem.everyone, 1)) for _ in range(7)]
+    return float(np.median([seconds for _, seconds in runs]))
+
+
+def cost(seconds: Iterable[float], plain: float, trained: int = 1) -> float:
+    """Return CPU time in plain trainings, beyond those that it includes.
+
+    Parameters
+    ----------
+    seconds : iterable of float
+        Of each run; their median counts.
+    plain : float
+        What `plain_seconds` gives.
+    trained : int, default=1
+        How many trainings are among these seconds that would be made anyway: 1 where
+        a run is watched, 0 where a trained model is looked at.
+    """
+    return float(np.median(list(seconds)) / plain) - trained
 
 
 @memory.cache  # type: ignore[untyped-decorator]
@@ -129,6 +153,19 @@ def out_of_fold(x: Array, truth: Array) -> Calibrated:
         found.mu[own] = fitted.predict(x[own])
         found.low[own], found.high[own] = fitted.predict_interval(x[own], LEVEL)
     return found
+
+
+def attainable(half: Array, noise: Array) -> Array:
+    """Return how often a perfect estimate with such intervals would hold the truth.
+
+    Parameters
+    ----------
+    half : ndarray of shape (n_runs, n_subsets, n_targets)
+        Half widths of the intervals.
+    noise : ndarray of shape (n_subsets, n_targets)
+        Standard errors of the truth.
+    """
+    return np.asarray(2 * ndtr(half / noise) - 1)
 
 
 def covered(inside: NDArray[np.bool_]) -> tuple[float, float]:

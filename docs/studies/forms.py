@@ -17,9 +17,10 @@ import joblib
 import numpy as np
 import torch
 from _cache import fill, kept
-from _mnist_truth import TARGETS, THRESHOLD
+from _mnist_truth import THRESHOLD
 from _run_noise import ENDS
-from _single_runs import PARTS, curvature_scores, problem_of
+from _single_runs import PARTS, TABLE, curvature_scores, problem_of
+from _splits import N_TARGETS
 from scipy.linalg import cho_factor, cho_solve
 from scipy.special import logsumexp
 
@@ -300,7 +301,7 @@ def gradient_flow(now: Moment, subsets: Subsets) -> Array:
 
 FORMS: dict[str, Callable[[Moment, Subsets], Array]] = {
     BASE: lambda now, subsets: standardised(now.scores, subsets),
-    "not standardised": over(lambda now: np.ones(TARGETS)),
+    "not standardised": over(lambda now: np.ones(N_TARGETS)),
     "over the spread of all scores, S among them": over(
         lambda now: now.scores.std(axis=0) * now.n**0.5
     ),
@@ -414,7 +415,7 @@ def main() -> None:
     head = "| form | Pearson | AUROC + | AUROC - | runs | slope | gain in Pearson |"
     rows = [row(name, found, judged[BASE]) for name, found in judged.items()]
     lines = "\n".join([head, "|---" * 7 + "|", *rows])
-    fill(PAGE, "forms", lines, __file__, *PARTS)
+    fill(PAGE, "forms", lines, __file__, *TABLE)
 
 
 if __name__ == "__main__":

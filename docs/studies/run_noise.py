@@ -17,7 +17,7 @@ import torch
 from _cache import fill
 from _mnist_truth import THRESHOLD
 from _run_noise import ENDS, MIDDLES, scores
-from _single_runs import PARTS, problem_of
+from _single_runs import TABLE, problem_of
 from scipy.stats import spearmanr
 
 from fstat.ground_truth import Agreement, agreement
@@ -113,7 +113,7 @@ def report() -> None:
     lines = ["| corrected Pearson of | 300 landmarks | all |", "|---|---|---|"]
     for name, value in default.items():
         lines.append(f"| {name} | {value} | {exact.get(name, '-')} |")
-    fill(PAGE, "run noise", "\n".join(lines), __file__, *PARTS)
+    fill(PAGE, "run noise", "\n".join(lines), __file__, *TABLE)
 
 
 def tune() -> None:
@@ -149,7 +149,7 @@ def tune() -> None:
         values = found["pearson"].value, limit(found)[0], *common
         shown = " | ".join(f"{value:.3f}" for value in values)
         lines.append(f"| {name} | {shown} |")
-    fill(PAGE, "run noise, tuning", "\n".join(lines), __file__, *PARTS)
+    fill(PAGE, "run noise, tuning", "\n".join(lines), __file__, *TABLE)
 
 
 def main() -> None:

@@ -81,9 +81,8 @@ class Curvature:
     sure and keeps the wrong ones, such as mislabelled examples; ``"gauss-newton"`` by
     1; ``"fisher"`` by (1 - p)^2.
 
-    The defaults of `kind`, `damping` and `landmarks` were chosen on digits, against
-    retraining, with other subsets, test digits, flipped labels and seeds than the
-    figures in the documentation are from.
+    The defaults of `kind`, `damping` and `landmarks` were chosen on digits of MNIST and
+    perceptrons, against retraining; other data and models may ask for others.
 
     References
     ----------
