@@ -10,7 +10,7 @@ from ..tradeoff import TradeOff
 from ._contour import Inversion
 from ._convolution import Tilt, tail_masses
 from ._join import Tail, joined
-from ._lattice import Lattice, contraction, reach, spread
+from ._lattice import Lattice, contraction, outline, points, spread
 from ._tilts import LARGEST, WINDOW, tilts_upward
 
 
@@ -28,50 +28,69 @@ class Certificate:
     def __init__(
         self, steps: Sequence[tuple[TradeOff, int]], inversion: Inversion
     ) -> None:
-        self._steps = [(f, count, reach(f), reach(f.inverse())) for f, count in steps]
+        self._steps = [
+            (f, count, outline(f), outline(f.inverse())) for f, count in steps
+        ]
         self._symmetric = all(f.inverse() == f for f, _ in steps)
         self._inversion = inversion
+        self._last: dict[bool, tuple[float, tuple[Tail, Tail]]] = {}
 
-    def curves(self, width: float) -> tuple[TradeOff, TradeOff]:
-        """Return a lower and an upper trade-off curve, from a lattice of this width."""
-        right, left = self._tilts(width)
-        curves = []
-        for up in (True, False):
-            upper = self._tail(width, right, up, swapped=False)
-            lower = upper
-            if not self._symmetric:
-                lower = self._tail(width, left, up, swapped=True)
-            curves.append(joined(upper, lower, width, up))
-        return curves[0], curves[1]
+    def curves(self, widths: tuple[float, float]) -> tuple[TradeOff, TradeOff]:
+        """Return a lower and an upper trade-off curve.
 
-    def least_width(self) -> float:
-        """Return the width below which the transforms would be too long."""
-        broadest = max(t.deviation for tilts in self._tilts(1e-3) for t in tilts)
-        return 2 * WINDOW * broadest / LARGEST
+        From a lattice of the first width where losses are large, of the second where
+        they are small.
+        """
+        right = self._tails(widths[0], False)
+        left = right if self._symmetric else self._tails(widths[1], True)
+        lower, upper = (
+            joined(*tails, up)
+            for tails, up in zip(
+                zip(right, left, strict=True), (True, False), strict=True
+            )
+        )
+        return lower, upper
 
-    def _tilts(self, width: float) -> tuple[list[Tilt], list[Tilt]]:
-        """Return the tilts of both tails."""
-        inversion, centre = self._inversion, self._inversion.exponent.mean(-0.5)
-        ends = np.array([[a, b] for _, _, a, b in self._steps])
-        counts = np.array([count for _, count, _, _ in self._steps])
-        outward = 2 * width * np.array([-1.0, 1.0])
-        ranges = np.tensordot(counts, ends + outward, 1)
-        right = tilts_upward(inversion, centre, width, ranges[0], False)
-        left = tilts_upward(inversion, -centre, width, ranges[1], True)
+    def least_widths(self) -> tuple[float, float]:
+        """Return the widths below which the transforms would be too long."""
+        broadest = (
+            max(t.deviation for t in self._tilts(1e-3, side)) for side in (False, True)
+        )
+        right, left = (2 * WINDOW * deviation / LARGEST for deviation in broadest)
         return right, left
+
+    def _tilts(self, width: float, mirrored: bool) -> list[Tilt]:
+        """Return the tilts of one tail."""
+        centre = self._inversion.exponent.mean(-0.5)
+        ends = np.array([(b if mirrored else a).ends for _, _, a, b in self._steps])
+        counts = np.array([count for _, count, _, _ in self._steps])
+        ends = counts @ (ends + 2 * width * np.array([-1.0, 1.0]))
+        centre = -centre if mirrored else centre
+        return tilts_upward(self._inversion, centre, width, ends, mirrored)
+
+    def _tails(self, width: float, mirrored: bool) -> tuple[Tail, Tail]:
+        """Return bounds from above and from below on the masses of one tail."""
+        if self._last.get(mirrored, (0.0,))[0] != width:
+            tilts = self._tilts(width, mirrored)
+            upper = self._tail(width, tilts, True, mirrored)
+            lower = self._tail(width, tilts, False, mirrored)
+            self._last[mirrored] = width, (upper, lower)
+        return self._last[mirrored][1]
 
     def _tail(self, width: float, tilts: list[Tilt], up: bool, swapped: bool) -> Tail:
         on_lattice = spread if up else contraction
         steps: list[tuple[Lattice, int]] = []
-        for f, count, ends, swapped_ends in self._steps:
-            g, reached = (f.inverse(), swapped_ends) if swapped else (f, ends)
-            steps.append((on_lattice(g, width, reached), count))
+        thetas = np.array([0.0, *(tilt.theta for tilt in tilts)])
+        for f, count, own, of_inverse in self._steps:
+            g, seen = (f.inverse(), of_inverse) if swapped else (f, own)
+            k = points(seen, width, thetas)
+            steps.append((on_lattice(g, width, k), count))
         masses = tail_masses(steps, width, tilts, up)
         infinite = _infinite(steps)
         shift = sum(count * lattice.shift for lattice, count in steps)
         if up:
             infinite += _beyond(steps, width, tilts[-1])
-        return Tail(tilts[0].first, shift, masses, infinite)
+        return Tail(width, tilts[0].first, shift, masses, infinite)
 
 
 def _infinite(steps: Sequence[tuple[Lattice, int]]) -> float:
@@ -87,19 +106,23 @@ def _infinite(steps: Sequence[tuple[Lattice, int]]) -> float:
 def _beyond(steps: Sequence[tuple[Lattice, int]], width: float, tilt: Tilt) -> float:
     """Bound by Chernoff the mass above all that is served."""
     exponent = -tilt.theta * tilt.last * width
-    if tilt.last > sum(n * (x.first + x.masses.size - 1) for x, n in steps):
+    if tilt.last > sum(n * x.last for x, n in steps):
         return 0.0
     for lattice, count in steps:
-        loss = (lattice.first + np.arange(lattice.masses.size)) * width
-        with np.errstate(divide="ignore"):
-            exponents = np.log(lattice.masses) + tilt.theta * loss
+        exponents = lattice.log_masses + tilt.theta * (lattice.index * width)
         top = exponents.max()
         exponent += count * (top + np.log(np.exp(exponents - top).sum()))
     return float(np.exp(min(exponent + 1e-9, 0.0)))
 
 
-def gap(lower: TradeOff, upper: TradeOff) -> float:
-    """Return the largest relative difference of the powers, down to 1e-15."""
+def gaps(lower: TradeOff, upper: TradeOff) -> tuple[float, float]:
+    """Return the largest relative differences of the powers, down to 1e-15.
+
+    The first is of the curves, the second of their inverses. Where neither tail is
+    small they count for both.
+    """
     alpha = np.append(10.0 ** np.arange(-15.0, 0.0, 0.25), 0.5)
     pairs = (lower, upper), (lower.inverse(), upper.inverse())
-    return max(float(np.max(f.power(alpha) / g.power(alpha) - 1)) for f, g in pairs)
+    apart = np.array([f.power(alpha) / g.power(alpha) - 1 for f, g in pairs])
+    right, left = np.maximum(apart.max(axis=1), apart[:, alpha > 0.003].max()).tolist()
+    return right, left

@@ -20,15 +20,14 @@ _ROUNDING = 2.0**-53
 # Error of a transform of length N in the Euclidean norm, in units of the norm of the
 # input times log2(N): 7 roundings a butterfly, with room for those of real input.
 _TRANSFORM = 10 * _ROUNDING
-# Tilts of Chernoff bounds on what is wrapped around, in 1 / deviation.
-FURTHER = np.array([0.1, 0.3, 1.0, 3.0, 10.0])
 
 
 @dataclass(frozen=True)
 class Tilt:
     """A tilt, the indices of the sum that it serves, and its spread and transform.
 
-    The length of the transform is a power of two.
+    The length of the transform is a power of two. What is wrapped around comes from
+    beyond some indices: each with the further tilt of a Chernoff bound on it.
     """
 
     theta: float
@@ -36,6 +35,7 @@ class Tilt:
     last: int
     deviation: float
     size: int
+    beyond: tuple[tuple[int, float], ...] = ()
 
 
 def outside(tilt: Tilt) -> tuple[tuple[float, int], tuple[float, int]]:
@@ -82,7 +82,8 @@ def _served(
     log_total, slack, first = 0.0, 16.0, 0
     for lattice, count in steps:
         log_sum, tilted, exponent = _tilted(lattice, width, tilt.theta)
-        folded = np.bincount(np.arange(tilted.size) % size, tilted, minlength=size)
+        place = (lattice.index - lattice.first) % size
+        folded = np.bincount(place, tilted, minlength=size)
         phi = fft.rfft(folded)
         error = _TRANSFORM * np.log2(size) * np.sqrt(size) * np.linalg.norm(folded)
         bound = np.abs(phi) + error
@@ -93,7 +94,7 @@ def _served(
         slack += count * (16.0 + 2 * exponent)
         first += count * lattice.first
     index = np.arange(tilt.first, tilt.last)
-    last = first + sum(count * (x.masses.size - 1) for x, count in steps)
+    last = sum(count * lattice.last for lattice, count in steps)
     possible = (index >= first) & (index <= last)
     masses = np.roll(fft.irfft(product, size), first - tilt.first)[: index.size]
     wrong = _error(largest * relative, product, size)
@@ -110,10 +111,8 @@ def _tilted(
     lattice: Lattice, width: float, theta: float
 ) -> tuple[float, FloatArray, float]:
     """Return the log of the sum of tilted masses, these, and the largest exponent."""
-    k = np.arange(lattice.masses.size)
-    with np.errstate(divide="ignore"):
-        log_mass = np.log(lattice.masses)
-    tilting = theta * ((lattice.first + k) * width + lattice.shift)
+    log_mass = lattice.log_masses
+    tilting = theta * (lattice.index * width + lattice.shift)
     exponents = log_mass + tilting
     top = exponents.max()
     tilted = np.exp(exponents - top)
@@ -121,6 +120,14 @@ def _tilted(
     size = np.abs(log_mass[seen]).max() + np.abs(tilting[seen]).max()
     total = tilted.sum()
     return float(top + np.log(total)), tilted / total, float(size)
+
+
+def _log_sum(lattice: Lattice, width: float, theta: float) -> float:
+    """Return the log of the sum of tilted masses."""
+    exponents = theta * (lattice.index * width + lattice.shift)
+    exponents += lattice.log_masses
+    top = exponents.max()
+    return float(top + np.log(np.exp(exponents - top).sum()))
 
 
 def _power(phi: FloatArray, count: int) -> FloatArray:
@@ -152,16 +159,14 @@ def _wrapped(
     """Bound by Chernoff what the cyclic convolution adds from outside the window."""
     bound = 0.0
     first = sum(count * x.first for x, count in steps)
-    last = sum(count * (x.first + x.masses.size - 1) for x, count in steps)
-    for sign, end in outside(tilt):
+    last = sum(count * x.last for x, count in steps)
+    further = dict(tilt.beyond)
+    for _, end in outside(tilt):
         if not first <= end <= last:
             continue
-        least = 0.0
-        for further in sign * FURTHER / tilt.deviation:
-            log_mgf = -log_total - further * end * width
-            for lattice, count in steps:
-                moved = _tilted(lattice, width, tilt.theta + further)[0]
-                log_mgf += count * (moved - further * lattice.shift)
-            least = min(least, log_mgf)
-        bound += float(np.exp(least))
+        log_mgf, more = -log_total, further.get(end, 0.0)
+        for lattice, count in steps:
+            moved = _log_sum(lattice, width, tilt.theta + more)
+            log_mgf += count * (moved - more * lattice.shift)
+        bound += float(np.exp(min(log_mgf - more * end * width, 0.0)))
     return bound

@@ -14,37 +14,43 @@ from ..tradeoff import PiecewiseLinearTradeOff, TradeOff
 class Tail:
     """Masses under Q at ``(first + k) width + shift``, and at infinity."""
 
+    width: float
     first: int
     shift: float
     masses: FloatArray
     infinite: float
 
-    def losses(self, width: float) -> FloatArray:
+    def losses(self) -> FloatArray:
         """Return the losses of the masses."""
-        return np.asarray(
-            self.shift + (self.first + np.arange(self.masses.size)) * width
-        )
+        index = self.first + np.arange(self.masses.size)
+        return np.asarray(self.shift + index * self.width)
 
 
-def joined(right: Tail, left: Tail, width: float, up: bool) -> TradeOff:
+def joined(right: Tail, left: Tail, up: bool) -> TradeOff:
     """Return the curve of both tails, with what is left in the middle.
 
     The right one has masses under Q of losses, the left one masses under P of their
-    negatives. A bound on f from below puts the rest at three points such that delta
-    is bounded there, one from above at one point: where it came from on average.
+    negatives, on a lattice of its own. A bound on f from below puts the rest at three
+    points such that delta is bounded there, one from above at one point: where it
+    came from on average.
     """
-    loss, back = right.losses(width), left.losses(width)
-    centre = width * _centre(right, left)
+    loss, back = right.losses(), left.losses()
+    centre = right.width * _centre(right, left)
     delta = _delta(right, left, loss, back, centre)
-    reach = 1
+    reach, step = 1, max(right.width, left.width)
     while reach < 2 * (right.masses.size + left.masses.size):
-        above = loss > centre + (reach + 0.5) * width
-        below = -back < centre - (reach + 0.5) * width
+        # From the second point on: the one before is an end of the middle.
+        i = max(int(np.searchsorted(loss, centre + (reach + 0.5) * step)), 1)
+        j = max(int(np.searchsorted(back, (reach + 0.5) * step - centre)), 1)
+        above, below = slice(i, None), slice(j, None)
         q_up, p_low = right.masses[above], left.masses[below]
         q_low, p_up = p_low * np.exp(-back[below]), q_up * np.exp(-loss[above])
         p = 1.0 - left.infinite - p_low.sum() - p_up.sum()
         q = 1.0 - right.infinite - q_up.sum() - q_low.sum()
-        ends = centre - reach * width - left.shift, centre + reach * width + right.shift
+        # Above all masses of a tail, any point will do.
+        high = loss[i - 1] if i < loss.size else max(loss[-1], centre + reach * step)
+        low = back[j - 1] if j < back.size else max(back[-1], reach * step - centre)
+        ends = -float(low), float(high)
         if up:
             hinge = right.infinite - float(q_up @ np.expm1(centre - loss[above]))
             middle = _three_points(p, q, centre, ends, delta - hinge)
@@ -65,7 +71,7 @@ def joined(right: Tail, left: Tail, width: float, up: bool) -> TradeOff:
 
 def _centre(right: Tail, left: Tail) -> int:
     """Return the index of the largest mass where both tails overlap."""
-    first, last = right.first, -left.first
+    first, last = right.first, int(-left.first * left.width / right.width)
     near = right.masses[: max(last - first, 1)]
     quarter = near.size // 4
     return first + quarter + int(np.argmax(near[quarter : max(near.size - quarter, 1)]))

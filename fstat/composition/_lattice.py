@@ -10,11 +10,14 @@ losses that are multiples of one width.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .._validation import FloatArray
 from ..tradeoff import TradeOff
+from ._atoms import atoms
 
 # What is assumed of the rates of a step: their error relative to their size.
 RATE_ERROR = 2.0**-44
@@ -22,33 +25,102 @@ RATE_ERROR = 2.0**-44
 # one of them but for rounding is not carried to the next.
 _SHIFT = 32 * RATE_ERROR
 _UPPER_TAIL, _LOWER_TAIL = 1e-36, 1e-26
+_FEW = 2**10  # points that are all used
+_SPARSEST = 2.0**12  # of these one is used at least
 
 
 @dataclass(frozen=True)
 class Lattice:
-    """Masses under Q at the losses ``(first + k) width + shift``, and at infinity.
+    """Masses under Q at the losses ``index * width + shift``, and at infinity.
 
     Masses under P are those times ``exp(-loss)``. They add up to about one.
     """
 
-    first: int
+    index: NDArray[np.intp]
     shift: float
     masses: FloatArray
     infinite: float
 
+    @cached_property
+    def log_masses(self) -> FloatArray:
+        """Return the logarithms of the masses."""
+        with np.errstate(divide="ignore"):
+            return np.log(self.masses)
 
-def reach(f: TradeOff) -> tuple[float, float]:
-    """Return losses beyond which only negligible probabilities lie."""
+    @property
+    def first(self) -> int:
+        """Return the least index."""
+        return int(self.index[0])
+
+    @property
+    def last(self) -> int:
+        """Return the largest index."""
+        return int(self.index[-1])
+
+
+@dataclass(frozen=True)
+class Outline:
+    """Losses between which all that counts lies, and roughly where it does.
+
+    Masses under Q are those between successive losses; none are given for a step
+    with atoms, which must lie on the lattice.
+    """
+
+    ends: tuple[float, float]
+    losses: FloatArray
+    masses: FloatArray | None
+
+
+def outline(f: TradeOff) -> Outline:
+    """Return losses beyond which only negligible probabilities lie, and between."""
     t = np.geomspace(1e-9, 1e6, 1400)
     low, high = f._loss_range()
     right, left = f._rates(t, True), f._rates(-t, True)
     singular = float(f._rates(np.asarray(np.inf), False).power)
     above = t[np.argmax(right.power - singular <= _UPPER_TAIL)]
     below = -t[np.argmax(left.beta <= _LOWER_TAIL)]
-    return max(below, low), min(above, high)
+    ends = max(below, low), min(above, high)
+    losses, masses = np.concatenate([-t[::-1], t]), None
+    if not atoms(f).size:
+        power = np.concatenate([left.power[::-1], right.power])
+        beta = np.concatenate([left.beta[::-1], right.beta])
+        masses = _between(power, beta)
+    return Outline(ends, losses, masses)
 
 
-def spread(f: TradeOff, width: float, ends: tuple[float, float]) -> Lattice:
+def points(seen: Outline, width: float, thetas: FloatArray) -> NDArray[np.intp]:
+    """Return the points of the lattice to use, which hold all between the ends.
+
+    Fewer where little lies even when tilted: errors are the mass times the square of
+    the distance, least for their number where that is the density to the power -1/3.
+    """
+    rounding = min(1e-9, _SHIFT / width / 2)
+    first = int(np.floor(seen.ends[0] / width + rounding))
+    last = int(np.ceil(seen.ends[1] / width - rounding))
+    if seen.masses is None or last - first < _FEW:
+        return np.arange(first, last + 1)
+    inside = (seen.losses[1:] > seen.ends[0]) & (seen.losses[:-1] < seen.ends[1])
+    starts, stops = seen.losses[:-1][inside], seen.losses[1:][inside]
+    with np.errstate(divide="ignore"):
+        log_mass = np.log(seen.masses[inside])
+    tilted = log_mass + np.multiply.outer(thetas, stops)
+    tilted -= tilted.max(axis=1, keepdims=True)
+    tilted = np.exp(tilted)
+    tilted /= tilted.sum(axis=1, keepdims=True)
+    density = (tilted / np.maximum(stops - starts, width)).max(axis=0)
+    ratio = np.maximum(density / density.max(), 1e-99) ** (-1 / 3) / 2
+    power = np.floor(np.log2(np.clip(ratio, 1.0, _SPARSEST))).astype(int)
+    runs = np.flatnonzero(np.diff(power)) + 1
+    borders = [first, *np.round(starts[runs] / width).astype(int).tolist(), last + 1]
+    found = [np.array([first, last])]
+    for a, b, k in zip(
+        borders[:-1], borders[1:], power[[0, *runs]].tolist(), strict=True
+    ):
+        found.append(np.arange(-((-a >> k) << k), b, 1 << k))
+    return np.unique(np.concatenate(found))
+
+
+def spread(f: TradeOff, width: float, k: NDArray[np.intp]) -> Lattice:
     """Return a loss on the lattice whose delta is nowhere smaller.
 
     The probabilities of each stretch between neighbouring points, under P and under
@@ -62,20 +134,19 @@ def spread(f: TradeOff, width: float, ends: tuple[float, float]) -> Lattice:
        dots: tighter discrete approximations of privacy loss distributions",
        Proceedings on Privacy Enhancing Technologies 2022(4), arXiv:2207.04380.
     """
-    k = _points(ends, width)
-    at = k * width + _SHIFT
+    at = np.asarray(k * width + _SHIFT, float)
     rates = f._rates(at, True)
     p, q = _between(rates.alpha, rates.specificity), _between(rates.power, rates.beta)
     q, p = q * (1 + 8 * RATE_ERROR), p * (1 - 8 * RATE_ERROR)
-    above = np.maximum(q - np.exp(at[:-1]) * p, 0.0) / -np.expm1(-width)
+    above = np.maximum(q - np.exp(at[:-1]) * p, 0.0) / -np.expm1(-np.diff(k) * width)
     masses = np.append(q - above, 0.0)
     masses[1:] += above
     masses[0] += rates.beta[0] * (1 + 8 * RATE_ERROR)
     infinite = float(rates.power[-1]) * (1 + 8 * RATE_ERROR)
-    return _trimmed(int(k[0]), _SHIFT, np.maximum(masses, 0.0), infinite)
+    return _trimmed(k, _SHIFT, np.maximum(masses, 0.0), infinite)
 
 
-def contraction(f: TradeOff, width: float, ends: tuple[float, float]) -> Lattice:
+def contraction(f: TradeOff, width: float, k: NDArray[np.intp]) -> Lattice:
     """Return a loss on the lattice whose delta is nowhere larger.
 
     Tangents of delta, as a function of ``exp(epsilon)``, midway between the points of
@@ -83,48 +154,44 @@ def contraction(f: TradeOff, width: float, ends: tuple[float, float]) -> Lattice
     they make a polygon below delta. Where it is not convex its convex minorant is
     taken, whose corners are points of the lattice as well.
     """
-    k = _points(ends, width)
     singular = float(f._rates(np.asarray(np.inf), False).power)
     never = float(f._rates(np.asarray(-np.inf), True).specificity)
-    at = k * width - _SHIFT
-    middles = f._rates(at[:-1] + width / 2, True)
+    at = np.asarray(k * width - _SHIFT, float)
+    halves = (at[:-1] + at[1:]) / 2
+    middles = f._rates(halves, True)
     # Tangents that have come down to nothing by the next corner are of no use: there
     # the last one touches delta just at the last corner.
     useless = np.exp(at[1:]) * middles.alpha > middles.power - singular
     top = int(np.argmax(np.append(useless[:-1], True))) + 1
     k, at = k[: top + 1], at[: top + 1]
-    edges = f._rates(np.append(at[:-2] + width / 2, at[-1]), True)
+    edges = f._rates(np.append(halves[: top - 1], at[-1]), True)
     q = _stretches(edges.power - singular, edges.beta) * (1 - 8 * RATE_ERROR)
     p = _stretches(edges.alpha, edges.specificity - never) * (1 + 8 * RATE_ERROR)
-    masses = _convex(_joined(q, np.exp(at) * p, width), width)
-    return _trimmed(int(k[0]), -_SHIFT, masses, singular * (1 - 8 * RATE_ERROR))
+    polygon = _joined(q, np.exp(at) * p, np.diff(k) * width)
+    masses = _convex(polygon, np.asarray(k * width, float))
+    return _trimmed(k, -_SHIFT, masses, singular * (1 - 8 * RATE_ERROR))
 
 
-def _trimmed(first: int, shift: float, masses: FloatArray, infinite: float) -> Lattice:
+def _trimmed(
+    index: NDArray[np.intp], shift: float, masses: FloatArray, infinite: float
+) -> Lattice:
     seen = np.flatnonzero(masses > 0)
     low, high = (seen[0], seen[-1] + 1) if seen.size else (0, 1)
-    return Lattice(first + int(low), shift, masses[low:high], infinite)
+    return Lattice(index[low:high], shift, masses[low:high], infinite)
 
 
-def _points(ends: tuple[float, float], width: float) -> FloatArray:
-    """Return the points of the lattice that hold everything between the ends."""
-    rounding = min(1e-9, _SHIFT / width / 2)
-    first, last = ends[0] / width + rounding, ends[1] / width - rounding
-    return np.arange(np.floor(first), np.ceil(last) + 1)
-
-
-def _joined(q: FloatArray, p: FloatArray, width: float) -> FloatArray:
+def _joined(q: FloatArray, p: FloatArray, widths: FloatArray) -> FloatArray:
     """Return the masses of the polygon, from those of Q and of ``exp(loss) P``."""
     over = q - p
     raised, lowered = np.maximum(over, 0.0), np.maximum(-over, 0.0)
     masses = p.copy()
     masses[0] += raised[0]
-    masses[1:] += (raised[1:] - lowered[:-1]) / -np.expm1(-width)
-    masses[:-1] -= (raised[1:] - lowered[:-1]) / np.expm1(width)
+    masses[1:] += (raised[1:] - lowered[:-1]) / -np.expm1(-widths)
+    masses[:-1] -= (raised[1:] - lowered[:-1]) / np.expm1(widths)
     return masses
 
 
-def _convex(masses: FloatArray, width: float) -> FloatArray:
+def _convex(masses: FloatArray, at: FloatArray) -> FloatArray:
     """Return the masses of the convex minorant of a polygon.
 
     A corner of negative mass lies above the chord of its neighbours: it is left out,
@@ -140,7 +207,7 @@ def _convex(masses: FloatArray, width: float) -> FloatArray:
         bad, moved, place = bad[inner], moved[inner], place[inner]
         above, below = good[place], good[place - 1]
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-            share = np.expm1((below - bad) * width) / np.expm1((below - above) * width)
+            share = np.expm1(at[below] - at[bad]) / np.expm1(at[below] - at[above])
         # Below the first corner only the mass of P changes, where nothing sees it.
         share[place == 0] = 1.0
         np.add.at(masses, above, share * moved)

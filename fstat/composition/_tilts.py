@@ -8,12 +8,14 @@ import numpy as np
 
 from .._validation import FloatArray
 from ._contour import Inversion
-from ._convolution import FURTHER, Tilt, outside
+from ._convolution import Tilt, outside
 
 LARGEST = 2**21  # points of a Fourier transform
 WINDOW = 12.0  # in standard deviations, at least
 _FARTHEST = -48.0  # logarithm of the least probability resolved
 _NEGLIGIBLE = -34.0  # logarithm of what may be wrapped around
+# Tilts of Chernoff bounds on what is wrapped around, in 1 / deviation.
+_FURTHER = np.array([0.1, 0.3, 1.0, 3.0, 10.0])
 _TOGETHER = 2  # saddle points of the contours to a tilt
 
 
@@ -68,13 +70,16 @@ def _long_enough(
     size = 1 << int(np.ceil(np.log2(served)))
     while True:
         tilt = replace(tilt, size=size)
-        wrapped = [-np.inf]
+        wrapped, beyond = [-np.inf], []
         for sign, end in outside(tilt):
             if ends[0] <= end * width <= ends[1]:
-                further = sign * FURTHER / tilt.deviation
+                further = sign * _FURTHER / tilt.deviation
                 logs = level(tilt.theta + further) - further * end * width
-                logs = logs - level(np.array(tilt.theta))
-                wrapped.append(float(np.nanmin(logs, initial=0.0)))
+                logs = np.nan_to_num(logs - level(np.array(tilt.theta)), nan=np.inf)
+                best = int(np.argmin(logs))
+                beyond.append((end, float(further[best])))
+                wrapped.append(float(min(logs[best], 0.0)))
+        tilt = replace(tilt, beyond=tuple(beyond))
         if max(wrapped) < _NEGLIGIBLE or size >= LARGEST:
             return tilt
         size *= 2

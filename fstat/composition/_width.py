@@ -11,7 +11,7 @@ from ..tradeoff import TradeOff
 from ._atoms import atoms
 from ._contour import Inversion
 
-_STEEPEST = 8.0  # tilt, in 1 / deviation, at which the gap is measured
+_DEEPEST = 34.5  # logarithm of the least type I error at which the gap is measured
 _MOST_PARTS = 64  # of the smallest atom, to find a common measure of all
 _MOST_KINDS = 32
 _LEAST_ERROR = 1e-6  # that a first attempt aims at
@@ -43,24 +43,48 @@ class Widths:
         if len(steps) > _MOST_KINDS:
             self._unit = None
 
-    def first(self, fine: bool) -> float:
-        r"""Return a width whose error should be within the tolerance.
+    def first(self, fine: bool) -> tuple[float, float]:
+        r"""Return widths whose errors should be within the tolerance.
 
         A step's transform at :math:`\theta` is changed by the factors
         :math:`1 + \theta (\theta + 1) w^2 / 12` and
         :math:`1 - \theta (\theta + 1) w^2 / 24` where its loss has a density, which
-        for normal sums changes small powers by about :math:`n \theta w^2 / 8` in all.
+        changes small powers by about :math:`n \theta w^2 / 8` in all, at a tail's own
+        :math:`\theta`.
         """
         spread = self._inversion.exponent.deviation(-0.5)
-        error = max(self._tolerance, _LEAST_ERROR)
-        width = np.sqrt(6.0 * error * spread / (self._number * _STEEPEST))
+        error = 0.4 * max(self._tolerance, _LEAST_ERROR)
+        steepest = np.maximum(self._steepest(), 4.0 / spread)
+        widths = np.sqrt(8.0 * error / (self._number * steepest))
+        if fine or self._unit:
+            widths = np.full(2, widths.min())
         if fine:
-            width = min(width, 16.0 * spread / _FINE)
-        return self._aligned(float(width))
+            widths = np.minimum(widths, 16.0 * spread / _FINE)
+        right, left = (self._aligned(float(width)) for width in widths)
+        return right, left
 
-    def next(self, width: float, reached: float) -> float:
-        """Return a finer width, given the error of this one."""
-        factor = 0.9 * np.sqrt(self._tolerance / reached)
+    def _steepest(self) -> FloatArray:
+        """Return the tilts at which the gap is measured, upward and downward."""
+        c = self._inversion.abscissae
+        level, mean = self._inversion.levels, self._inversion.saddles
+        right = c[((c + 1) * mean - level < _DEEPEST) & (c > 0)]
+        left = -1 - c[(c * mean - level < _DEEPEST) & (c < -1)]
+        return np.array([right.max(initial=0.0), left.max(initial=0.0)])
+
+    def next(
+        self, widths: tuple[float, float], reached: tuple[float, float]
+    ) -> tuple[float, float]:
+        """Return finer widths, given the errors of these: equal ones stay equal."""
+        if widths[0] == widths[1]:
+            reached = max(reached), max(reached)
+        right, left = (
+            width if error <= self._tolerance else self._finer(width, error)
+            for width, error in zip(widths, reached, strict=True)
+        )
+        return right, left
+
+    def _finer(self, width: float, error: float) -> float:
+        factor = 0.9 * np.sqrt(self._tolerance / error)
         return self._aligned(width * float(np.clip(factor, 0.1, 0.7)))
 
     def _aligned(self, width: float) -> float:

@@ -12,7 +12,7 @@ from .._validation import FloatArray, integers, number
 from ..tradeoff import ErrorRates, TradeOff
 from ..tradeoff.base import several
 from ._bent import BentInversion, are_ordinary, is_seldom
-from ._certificate import Certificate, gap
+from ._certificate import Certificate, gaps
 from ._contour import Inversion
 from ._width import Widths
 
@@ -171,21 +171,26 @@ class ComposedTradeOff(TradeOff):
     def _enclosed(self) -> tuple[TradeOff, TradeOff, float]:
         certificate = Certificate(self.steps, self._inversion)
         widths = Widths(self.steps, self._inversion, self.tolerance)
-        least = certificate.least_width()
-        fine = not isinstance(self._point, Inversion)
-        width = max(widths.first(fine=fine), least)
+        least = certificate.least_widths()
+        bent = all(map(is_seldom, self.fs))
+        straight = None if bent and not are_ordinary(self.fs) else self._straight()
+        # Without an inversion the curves serve as point values too.
+        fine = straight is None and not bent
+        tried = widths.first(fine)
         reached = before = np.inf
         for _ in range(_ROUNDS):
-            curves = certificate.curves(width)
-            now = gap(*curves)
-            if now < reached:
+            tried = max(tried[0], least[0]), max(tried[1], least[1])
+            curves = certificate.curves(tried)
+            apart = gaps(*curves)
+            if (now := max(apart)) < reached:
                 (lower, upper), reached, before = curves, now, reached
             # Rounding limits what finer lattices gain.
             if reached <= self.tolerance or now > 0.9 * before:
                 break
-            width = widths.next(width, reached)
-            if width < least:
+            finer = widths.next(tried, apart)
+            if any(x < least for x, least in zip(finer, least, strict=True)):
                 break
+            tried = finer
         if not np.isfinite(reached):
             raise ArithmeticError("no lattice gives bounds.")
         if reached > self.tolerance:
@@ -195,7 +200,7 @@ class ComposedTradeOff(TradeOff):
                 ToleranceWarning,
                 stacklevel=3,
             )
-        if self._point is not None:
+        if straight is not None:
             self._check(lower, upper)
         return lower, upper, reached
 
