@@ -11,6 +11,9 @@ from fstat.datasets import fetch_digits, load_digits, load_idx
 
 CODES = {"u1": 8, "i1": 9, ">i2": 11, ">i4": 12, ">f4": 13, ">f8": 14}
 
+# Few digits are too few to select from.
+pytestmark = pytest.mark.filterwarnings("ignore::fstat.selection.SelectionWarning")
+
 
 def idx(array, code=None):
     array = np.asarray(array)

@@ -444,6 +444,8 @@ def contaminated(rng, m, n, bad, bad_among_references, shift=6.0):
     return scores, rng.gamma(2.0, size=n) + shift * missed, wrong
 
 
+# One test of the bulk in a thousand speaks against references as they should be.
+@pytest.mark.filterwarnings("ignore::fstat.selection.ReferenceWarning")
 def test_bad_references_cost_power_that_stating_them_restores():
     rng, results = np.random.default_rng(0), {}
     odds = (0.02 / 0.98) / (0.1 / 0.9)

@@ -10,6 +10,7 @@ import inspect
 import sys
 import sysconfig
 import textwrap
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import CodeType, FunctionType
@@ -21,6 +22,7 @@ import numpy as np
 _PLACES = {sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")}
 _LIBRARIES = tuple(str(Path(place).resolve()) for place in _PLACES)
 _OURS = ("fstat", "fstat_torch")
+_PARSING = threading.Lock()  # CPython 3.11 counts recursion for all threads at once
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis))
 
 
@@ -185,7 +187,8 @@ def _code(code: CodeType) -> str:
 @functools.cache
 def _bare(source: str) -> str:
     """Return source without comments, docstrings and layout."""
-    tree = ast.parse(textwrap.dedent(source))
+    with _PARSING:
+        tree = ast.parse(textwrap.dedent(source))
     kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
     for node in ast.walk(tree):
         if isinstance(node, kinds):

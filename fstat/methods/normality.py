@@ -12,6 +12,8 @@ from ..intervals import ConfidenceInterval
 
 _FEWEST = 8  # observations for which Stephens's formula holds
 
+_ROUNDING = 8 * np.finfo(float).eps  # of a mean of constants, in their unit
+
 
 def anderson_darling(values: FloatArray) -> tuple[FloatArray, FloatArray]:
     r"""Test samples for normality, mean and variance being unknown.
@@ -155,12 +157,14 @@ def _pitman(
 
 def _standardised(x: FloatArray, n: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return values in units of the standard deviation, and the unbiased one."""
-    centred = x - np.nansum(x / n, axis=0)
-    largest = np.nan_to_num(np.abs(centred)).max(axis=0)
-    size = np.where(largest > 0, largest, 1.0)  # squares may over- or underflow
-    scaled = centred / size
-    total = np.nansum(scaled**2, axis=0)
-    return scaled / np.sqrt(total / n), size * np.sqrt(total / (n - 1))
+    # In an exact unit, so that squares of large and small numbers are numbers.
+    largest = np.nan_to_num(np.abs(x)).max(axis=0)
+    unit = np.where(largest > 0, np.exp2(np.frexp(largest)[1] - 1.0), 1.0)
+    scaled = x / unit
+    centred = scaled - np.nansum(scaled, axis=0) / n
+    varies = np.nan_to_num(np.abs(centred)).max(axis=0) > _ROUNDING
+    total = np.where(varies, np.nansum(centred**2, axis=0), 0.0)
+    return centred / np.sqrt(total / n), unit * np.sqrt(total / (n - 1))
 
 
 def _variance(x: FloatArray, n: FloatArray) -> FloatArray:

@@ -550,6 +550,7 @@ class SingleRunSampler:
             "example to the sampler, as two answers to a prompt may be. If `index` "
             "holds something else than the examples' numbers in the training set, "
             "such as labels, give the numbers.",
+            RepeatedExampleWarning,
             stacklevel=7,
         )
 
@@ -960,6 +961,10 @@ class SingleRunSampler:
             "give load_state_dict what state_dict returned then.",
             stacklevel=5,
         )
+
+
+class RepeatedExampleWarning(UserWarning):
+    """A batch holds the number of an example twice."""
 
 
 class PassedOverWarning(UserWarning):

@@ -876,23 +876,28 @@ def test_refuses_parameters_that_make_no_sense():
         GradientCapture(nn.LazyLinear(3))
 
 
-def test_refuses_another_set_of_trainable_parameters():
+def test_another_set_of_trainable_parameters_is_said_or_refused():
     model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
     model[1].weight.requires_grad_(False)
     capture = GradientCapture(model)
     model[1].weight.requires_grad_(True)
+    x, y = torch.randn(B, 4), torch.randint(2, (B,))
     with (
-        pytest.raises(UnsupportedModelError, match="unfrozen or replaced"),
-        capture.training(),
+        pytest.warns(UserWarning, match="unfrozen since"),
+        capture.training(B) as batch,
     ):
-        pass
-    some = GradientCapture(model, [model[0].weight])
-    model[0].weight.requires_grad_(False)
-    with (
-        pytest.raises(UnsupportedModelError, match="unfrozen or replaced"),
-        some.training(),
+        nn.functional.cross_entropy(model(x), y).backward()
+    assert set(batch.per_example()) == {"0.weight", "0.bias", "1.bias"}
+    other = nn.Parameter(torch.ones(3, 4))
+    for change, match in (
+        (lambda: model[0].weight.requires_grad_(False), "was frozen since"),
+        (lambda: setattr(model[0], "weight", other), "was replaced since"),
     ):
-        pass
+        some = GradientCapture(model, [model[0].weight])
+        change()
+        with pytest.raises(UnsupportedModelError, match=match), some.training():
+            pass
+        model[0].weight.requires_grad_(True)
 
 
 def test_refuses_losses_that_are_not_one_per_example():

@@ -514,7 +514,7 @@ def wrong_batches():
         "must yield (index, x, y), got 2 parts": yielding((x[:2], y[:2])),
         "must yield (index, x, y), got no parts": yielding(x[:2]),
         "`index` must be a 1-D array of integers": yielding((y[:2] / 2, x[:2], y[:2])),
-        "must yield numbers from 0, got -1": yielding(([-1, 0], x[:2], y[:2])),
+        "from 0 on, got -1": yielding(([-1, 0], x[:2], y[:2])),
         "one number for each example, got 1 for 2": yielding(([0], x[:2], y[:2])),
         "must yield each example once, got number 7 2 times": yielding(
             ([0, 7], x[:2], y[:2]), ([7], x[:1], y[:1])

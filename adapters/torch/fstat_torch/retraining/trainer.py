@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from fstat._validation import option
 
 from ..measures import cross_entropy, log_odds
-from ..sampler import SingleRunSampler
+from ..sampler import RepeatedExampleWarning, SingleRunSampler
 from ..targets import Target
 
 Array = NDArray[Any]
@@ -321,7 +322,7 @@ class TorchTrainer:
             if watch is None:
                 torch.autograd.backward(self.loss(model(x), y).mean())
             else:
-                with watch(index):
+                with _noted(watch, index):
                     torch.autograd.backward(self.loss(model(x), y).mean())
             optimizer.step()
             if scheduler is not None:
@@ -329,6 +330,18 @@ class TorchTrainer:
             if after is not None:
                 after(n, model)
         model.eval()
+
+
+@contextmanager
+def _noted(watch: Callable[[Array], Any], index: Array) -> Iterator[None]:
+    """Watch a step, of which the batch may end one epoch and begin the next."""
+    block = watch(index)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RepeatedExampleWarning)
+        block.__enter__()
+    with ExitStack() as stack:
+        stack.push(block.__exit__)
+        yield
 
 
 def _watching(
