@@ -378,14 +378,14 @@ def later(way, start, steps, **options):
 
 def test_a_weight_that_is_used_elsewhere_later_on_is_found_and_unsaid():
     with pytest.warns(PassedOverWarning, match="do not add up") as caught:
-        sampler = later("weight", 4, 1000)
+        sampler = later("weight", 4, 400)
     assert len(caught) == 1
     # Nothing stays that was recorded since the last comparison before.
     recorded = sampler.trace.n_recorded
     steps = sampler.trace.columns()["step"] if recorded else np.empty(0)
     assert len(steps) == 0 or steps.max() < 4
-    assert sum(sampler.trace.passed_over.values()) == 1000 - len(steps)
-    assert sampler.trace.n_steps == 1000
+    assert sum(sampler.trace.passed_over.values()) == 400 - len(steps)
+    assert sampler.trace.n_steps == 400
 
 
 def test_another_number_of_uses_is_compared_at_once():
@@ -399,7 +399,7 @@ def test_comparisons_are_rare_and_the_same_in_each_run():
     for _ in range(2):
         sampler, found = later("plain", 0, 0), []
         model, optimizer = sampler.model, sampler.optimizer
-        for t in range(1000):
+        for t in range(400):
             index = torch.arange(B) + t % 30
             optimizer.zero_grad()
             with sampler.step(index):
@@ -408,5 +408,5 @@ def test_comparisons_are_rare_and_the_same_in_each_run():
             found.append(sampler._verification.last)
         compared.append(sorted(set(found)))
     assert compared[0] == compared[1]
-    # A Poisson process of one in a hundred: 10 on average, and the first step.
-    assert 3 <= len(compared[0]) <= 24
+    # A Poisson process of one in a hundred: 4 on average, and the first step.
+    assert 2 <= len(compared[0]) <= 14
