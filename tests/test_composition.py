@@ -11,6 +11,7 @@ from numpy.testing import assert_allclose, assert_array_less
 
 from fstat import GaussianTradeOff
 from fstat.composition import ComposedTradeOff, LaplaceSum, ToleranceWarning, compose
+from fstat.composition._certificate import by_affinity
 from fstat.tradeoff import (
     EpsilonDeltaTradeOff,
     LaplaceTradeOff,
@@ -458,3 +459,26 @@ def test_operators():
         f @ 2.0
     with pytest.raises(ValueError, match="`counts` must be"):
         f**0
+
+
+def test_bounds_without_a_lattice_are_loose_but_valid_and_say_so():
+    f = compose(GaussianTradeOff(1.0).subsample(0.01), counts=[1_000_000])
+    with pytest.warns(ToleranceWarning, match="valid bounds"):
+        lower = f.lower
+    # The affinity is below 1e-9, as n log E_Q exp(-L / 2) is about -20.7.
+    assert lower(0.05) == 0.0
+    assert 0.0 < f.upper(0.05) < 2e-9
+    assert f.gap > f.tolerance
+
+
+@pytest.mark.parametrize("count", [1, 10, 1000])
+def test_bounds_by_affinity_enclose_closed_forms(count):
+    lower, upper = by_affinity([(GaussianTradeOff(0.1), count)])
+    truth = GaussianTradeOff(0.1 * np.sqrt(count))
+    alpha = np.concatenate([10.0 ** -np.arange(1.0, 13.0), [0.3, 0.5, 0.9]])
+    assert (lower(alpha) <= truth(alpha)).all()
+    assert (truth(alpha) <= upper(alpha)).all()
+    # The affinity of unit normals mu apart is exp(-mu^2 / 8).
+    rho = np.exp(-(truth.mu**2) / 8)
+    assert_allclose(lower.delta(0.0), np.sqrt(1 - rho**2), rtol=1e-3)
+    assert_allclose(upper.delta(0.0), max(1 - 2 * rho, 0.0), rtol=1e-3)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..tradeoff import TradeOff
+from ..tradeoff import EpsilonDeltaTradeOff, PiecewiseLinearTradeOff, TradeOff
 from ._contour import Inversion
 from ._convolution import Tilt, tail_masses
 from ._join import Tail, joined
@@ -113,6 +113,43 @@ def _beyond(steps: Sequence[tuple[Lattice, int]], width: float, tilt: Tilt) -> f
         top = exponents.max()
         exponent += count * (top + np.log(np.exp(exponents - top).sum()))
     return float(np.exp(min(exponent + 1e-9, 0.0)))
+
+
+def by_affinity(steps: Sequence[tuple[TradeOff, int]]) -> tuple[TradeOff, TradeOff]:
+    r"""Return loose bounds from the affinity, which is a product over steps.
+
+    With :math:`\rho = \prod_i E_{Q_i} e^{-L_i / 2}` the advantage is at most
+    :math:`\sqrt{1 - \rho^2}`, and the test that rejects where the summed loss is
+    positive has both errors at most :math:`\rho`.
+    """
+    least = most = 0.0
+    for f, count in steps:
+        low, high = _log_affinity(f)
+        least, most = least + count * low, most + count * high
+    advantage = np.sqrt(-np.expm1(2 * min(least, 0.0)))
+    error = float(np.clip(np.exp(min(most, 0.0)), 1e-300, 0.5))
+    upper = PiecewiseLinearTradeOff.from_probabilities(
+        np.array([error, 1 - error]), np.array([1 - error, error])
+    )
+    return EpsilonDeltaTradeOff(0.0, float(min(advantage * (1 + 1e-14), 1.0))), upper
+
+
+def _log_affinity(f: TradeOff) -> tuple[float, float]:
+    """Return bounds on the logarithm of a step's affinity."""
+    seen = outline(f)
+    width = (seen.ends[1] - seen.ends[0]) / 2**15
+    k = points(seen, width, np.array([-0.5, 0.0]))
+    bounds = []
+    for on_lattice, sign in ((spread, -1), (contraction, 1)):
+        lattice = on_lattice(f, width, k)
+        q, loss = lattice.masses, lattice.index * width + lattice.shift
+        total = float(q @ np.exp(-loss / 2))
+        if sign > 0:  # whatever the probabilities that the masses lack may add
+            rests = 1 - q.sum() - lattice.infinite, 1 - q @ np.exp(-loss)
+            total += float(np.sqrt(np.prod(np.maximum(rests, 0.0) + 1e-12)))
+        with np.errstate(divide="ignore"):
+            bounds.append(float(np.log(total)) + sign * 1e-12)
+    return bounds[0], bounds[1]
 
 
 def gaps(lower: TradeOff, upper: TradeOff) -> tuple[float, float]:

@@ -12,7 +12,7 @@ from .._validation import FloatArray, integers, number
 from ..tradeoff import ErrorRates, TradeOff
 from ..tradeoff.base import several
 from ._bent import BentInversion, are_ordinary, is_seldom
-from ._certificate import Certificate, gaps
+from ._certificate import Certificate, by_affinity, gaps
 from ._contour import Inversion
 from ._width import Widths
 
@@ -71,7 +71,9 @@ class ComposedTradeOff(TradeOff):
 
     `lower` comes from losses that are spread out to a lattice [2]_, `upper` from
     losses that are drawn together on it; both leave an error of second order in the
-    width. They are added up with tilted Fourier transforms.
+    width. They are added up with tilted Fourier transforms. Where no lattice resolves
+    the losses, both follow from the affinity of P and Q, a product over steps, and are
+    loose: `gap` and a `ToleranceWarning` say so.
 
     References
     ----------
@@ -163,10 +165,11 @@ class ComposedTradeOff(TradeOff):
             with np.errstate(all="ignore"):
                 return self._enclosed()
         except (ArithmeticError, IndexError, ValueError, MemoryError):
-            raise ArithmeticError(
-                "`lower` and `upper` of this composition are out of reach: no lattice "
-                "within memory resolves its losses; ask for point values."
-            ) from None
+            with np.errstate(all="ignore"):
+                lower, upper = by_affinity(self.steps)
+                reached = max(gaps(lower, upper))
+            self._warn(reached)
+            return lower, upper, reached
 
     def _enclosed(self) -> tuple[TradeOff, TradeOff, float]:
         certificate = Certificate(self.steps, self._inversion)
@@ -193,16 +196,20 @@ class ComposedTradeOff(TradeOff):
             tried = finer
         if not np.isfinite(reached):
             raise ArithmeticError("no lattice gives bounds.")
+        self._warn(reached)
+        if straight is not None:
+            self._check(lower, upper)
+        return lower, upper, reached
+
+    def _warn(self, reached: float) -> None:
+        """Warn where the curves are farther apart than was asked for."""
         if reached > self.tolerance:
             warnings.warn(
                 f"the curves enclose the composition to {reached:.2g}, not to the "
                 f"`tolerance` {self.tolerance:.2g}: they are valid bounds.",
                 ToleranceWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
-        if straight is not None:
-            self._check(lower, upper)
-        return lower, upper, reached
 
     def _check(self, lower: TradeOff, upper: TradeOff) -> None:
         """Refuse point values outside the curves: neither would be worth anything."""
