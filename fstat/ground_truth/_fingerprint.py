@@ -35,7 +35,8 @@ def fingerprint(train: Callable[..., Any]) -> str:
     name, source and version, and not followed. Comments, docstrings and layout do not
     count.
     """
-    parts = "\n".join(_Parts().of(train))
+    with _PARSING:
+        parts = "\n".join(_Parts().of(train))
     return hashlib.sha256(parts.encode()).hexdigest()[:16]
 
 
@@ -187,8 +188,7 @@ def _code(code: CodeType) -> str:
 @functools.cache
 def _bare(source: str) -> str:
     """Return source without comments, docstrings and layout."""
-    with _PARSING:
-        tree = ast.parse(textwrap.dedent(source))
+    tree = ast.parse(textwrap.dedent(source))
     kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
     for node in ast.walk(tree):
         if isinstance(node, kinds):
