@@ -11,6 +11,7 @@ import sys
 import sysconfig
 import textwrap
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import CodeType, FunctionType
@@ -22,7 +23,7 @@ import numpy as np
 _PLACES = {sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")}
 _LIBRARIES = tuple(str(Path(place).resolve()) for place in _PLACES)
 _OURS = ("fstat", "fstat_torch")
-_PARSING = threading.Lock()  # CPython 3.11 counts recursion for all threads at once
+_PARSING, _TRIES = threading.Lock(), 50
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis))
 
 
@@ -173,7 +174,7 @@ def _source(value: Any) -> str:
         return _code(code)
     try:
         # Of the code, not of the function: that would be what a decorator wraps.
-        return _bare(inspect.getsource(value if code is None else code))
+        return _bare(_again(inspect.getsource, value if code is None else code))
     except (OSError, TypeError, SyntaxError):
         return "" if code is None else _code(code)
 
@@ -185,10 +186,24 @@ def _code(code: CodeType) -> str:
     return f"{code.co_code!r}{code.co_names}{code.co_varnames}{constants}"
 
 
+def _again(read: Callable[[Any], Any], source: Any) -> Any:
+    """Parse, once more where another thread parsed at the same time.
+
+    CPython 3.11 counts the depth of syntax trees for all threads at once, and raises
+    SystemError where two of them build one. `inspect` does so for signatures, too.
+    """
+    for _ in range(_TRIES):
+        try:
+            return read(source)
+        except SystemError:
+            time.sleep(0.01)
+    return read(source)
+
+
 @functools.cache
 def _bare(source: str) -> str:
     """Return source without comments, docstrings and layout."""
-    tree = ast.parse(textwrap.dedent(source))
+    tree = _again(ast.parse, textwrap.dedent(source))
     kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
     for node in ast.walk(tree):
         if isinstance(node, kinds):
