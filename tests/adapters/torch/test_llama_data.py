@@ -71,7 +71,7 @@ def test_each_line_is_read_in_its_own_schema(tmp_path):
     assert [e.answer for e in examples] == ["5", "Me.", "Hi.", "Hi."]
     assert examples[2].messages[0] == Message("system", "Be brief.")
     assert [m.role for m in examples[1].messages] == ["user", "assistant"] * 2
-    assert read_examples(file)[0].group is None
+    assert read_examples(file, ignore=["by"])[0].group is None
 
 
 def test_a_line_break_of_unicode_splits_no_line(tmp_path):
@@ -79,7 +79,7 @@ def test_a_line_break_of_unicode_splits_no_line(tmp_path):
     raw = line.encode().decode("unicode_escape")
     file = tmp_path / "data.jsonl"
     file.write_text(raw, encoding="utf-8-sig")
-    assert read_examples(file)[0].answer == "c\x85d"
+    assert read_examples(file, group="by")[0].answer == "c\x85d"
 
 
 def test_what_is_written_is_read_back(tmp_path):

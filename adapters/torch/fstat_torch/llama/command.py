@@ -85,6 +85,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--completed-by", help="model that completes --prompts; by default --model")
     add("--group", help="field of --data to group examples by, and to score groups")
+    add(
+        "--ignore",
+        nargs="+",
+        default=[],
+        metavar="FIELD",
+        help="further fields of --data that are not to be read",
+    )
     add("--lora-r", type=int, default=8, help="rank of the adapters")
     add(
         "--target-modules",
@@ -140,7 +147,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> None:
     """Train, score and write; processes but the first only train."""
     check_sharding(options)
-    examples = read_examples(options.data, group=options.group)
+    examples = read_examples(options.data, group=options.group, ignore=options.ignore)
     _check_steps(len(examples), options)
     reference = _reference(examples, options)
     model, tokenizer = choose_model(options.model, examples, options)

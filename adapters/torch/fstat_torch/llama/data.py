@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from itertools import cycle
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from .fields import got, is_empty, names_of, optional_text, refuse_unread, text_of
+from .lines import Line, items_of, lines_from, read_json_lines, short
+
 _ROLES = {
-    **{name: "system" for name in ("system",)},
-    **{name: "user" for name in ("user", "human")},
-    **{name: "assistant" for name in ("assistant", "gpt", "chatgpt", "model")},
+    "system": "system",
+    **dict.fromkeys(("user", "human"), "user"),
+    **dict.fromkeys(("assistant", "gpt", "chatgpt", "model"), "assistant"),
 }
-_SCHEMAS = (
+# Which schema a field is of.
+_SCHEMAS = {
+    "messages": "chat",
+    "conversations": "LIMA or ShareGPT",
+    **dict.fromkeys(("instruction", "input", "output", "history"), "Alpaca"),
+}
+_READ = (*_SCHEMAS, "system")
+# Which say what an example is, and nothing that a model reads.
+_METADATA = ("id", "source", "group")
+_NEEDED = (
     "`messages` (chat), `conversations` (LIMA, ShareGPT) or `instruction` and `output` "
     "(Alpaca)"
 )
@@ -85,7 +98,10 @@ class Example:
 
 
 def read_examples(
-    path: str | PathLike[str], *, group: str | None = None
+    path: str | PathLike[str],
+    *,
+    group: str | None = None,
+    ignore: Collection[str] = (),
 ) -> list[Example]:
     r"""Read instruction data, one JSON object a line.
 
@@ -93,11 +109,16 @@ def read_examples(
     ----------
     path : path-like
         File in which each line is of one of the schemas of Alpaca (`instruction`,
-        `input`, `output`), LIMA (`conversations`, texts that alternate between user
-        and assistant), chat (`messages` with `role` and `content`) or ShareGPT
-        (`conversations` with `from` and `value`). Empty lines are passed over.
+        `input`, `output`, and `history`, pairs of earlier questions and answers), LIMA
+        (`conversations`, texts that alternate between user and assistant), chat
+        (`messages` with `role` and `content`) or ShareGPT (`conversations` with `from`
+        and `value`). A text in `system` is a message before the others. Empty lines
+        are passed over.
     group : str, optional
         Field to group examples by.
+    ignore : collection of str, optional
+        Further fields, of lines or of their messages, that are not to be read. `id`,
+        `source` and `group` are not read in any case, nor are empty fields.
 
     Returns
     -------
@@ -109,7 +130,8 @@ def read_examples(
     FileNotFoundError
         If there is no such file.
     ValueError
-        If a line is not JSON, lacks a field, or does not end with an answer, or if
+        If a line is not JSON, is of no schema or of two, lacks a field or has one that
+        is not read, has the `id` of another, or does not end with an answer, or if
         there is no example; the message names file and line.
 
     Examples
@@ -130,9 +152,25 @@ def read_examples(
     >>> second.answer, second.source
     ('A model.', 'data.jsonl:2')
     """
-    examples = [_example(line, source, group) for source, line in read_json_lines(path)]
-    if not examples:
+    lines = read_json_lines(path)
+    if not lines:
         raise ValueError(f"{str(path)!r} must hold at least one example, got none.")
+    if len(lines) == 1 and not _SCHEMAS.keys() & lines[0][1].keys():
+        _refuse_wrapped(Path(path), *lines[0])
+    examples = [_example(line, source, group) for source, line in lines]
+    said = [
+        (f"A message of {source}", message)
+        for source, line in lines
+        for field in ("messages", "conversations")
+        for message in line.get(field) or ()
+        if isinstance(message, dict)
+    ]
+    way = "correct it, or leave it out with --ignore {}"
+    metadata = {*_METADATA, *ignore, *([] if group is None else [group])}
+    refuse_unread(lines, _READ, metadata, way)
+    refuse_unread(said, ("role", "content", "from", "value"), set(ignore), way)
+    if "id" not in ignore:
+        _refuse_repeated(lines)
     return examples
 
 
@@ -170,67 +208,29 @@ def as_messages(messages: Iterable[Message]) -> list[dict[str, str]]:
     return [{"role": m.role, "content": m.content} for m in messages]
 
 
-def read_json_lines(
-    path: str | PathLike[str],
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Read the objects of a file, one a line, each with where it stands.
-
-    Parameters
-    ----------
-    path : path-like
-        File in UTF-8; empty lines are passed over.
-
-    Yields
-    ------
-    source : str
-        File and line, such as ``"lima.jsonl:12"``.
-    line : dict
-        The object.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If a line is not a JSON object.
-    """
-    file = Path(path)
-    if not file.is_file():
-        raise FileNotFoundError(f"There is no file {str(path)!r}.")
-    for number, text in enumerate(_lines(file), start=1):
-        if text.strip():
-            source = f"{file.name}:{number}"
-            yield source, _object(text, source)
-
-
-def _lines(file: Path) -> list[str]:
-    try:
-        # Not splitlines, which also splits where JSON's strings may not be split.
-        return file.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
+def _refuse_wrapped(file: Path, source: str, line: dict[str, Any]) -> None:
+    """Refuse a file of one object that holds the examples."""
+    items = items_of(line)
+    if "'" in items:
         raise ValueError(
-            f"{str(file)!r} must be in UTF-8, got byte {error.object[error.start]:#04x}"
-            f" at offset {error.start}."
-        ) from None
+            f"{source} must be one example a line, got an object that holds a list of "
+            f"them: {lines_from(file, items)}"
+        )
 
 
-def _object(text: str, source: str) -> dict[str, Any]:
-    try:
-        line = json.loads(text)
-    except json.JSONDecodeError as error:
-        array = text.lstrip().startswith("[") and source.endswith(":1")
-        hint = ": one object a line is read, not an array" if array else ""
-        raise ValueError(
-            f"{source} must be a JSON object, got {_short(text)} ({error.msg} at "
-            f"column {error.colno}){hint}."
-        ) from None
-    if not isinstance(line, dict):
-        raise ValueError(f"{source} must be a JSON object, got {_short(text)}.")
-    return line
+def _refuse_repeated(lines: list[Line]) -> None:
+    first: dict[Any, str] = {}
+    for source, line in lines:
+        name = line.get("id")
+        if isinstance(name, str | int) and first.setdefault(name, source) != source:
+            raise ValueError(
+                f"{source} has the `id` of {first[name]}, {short(str(name))}: leave "
+                "one out, or leave ids unread with --ignore id"
+            )
 
 
 def _example(line: dict[str, Any], source: str, group: str | None) -> Example:
-    messages = tuple(_messages(line, source))
+    messages = tuple(_with_system(line, source))
     if not messages or messages[-1].role != "assistant":
         last = f"a message of the {messages[-1].role}" if messages else "none"
         raise ValueError(
@@ -238,90 +238,99 @@ def _example(line: dict[str, Any], source: str, group: str | None) -> Example:
         )
     if not messages[-1].content.strip():
         raise ValueError(f"{source} must end with an answer, got an empty one.")
-    if len(messages) == 1:
+    if not any(m.content.strip() for m in messages[:-1] if m.role == "user"):
         raise ValueError(f"{source} must ask before it answers, got an answer only.")
     return Example(messages, _group(line, group, source), source)
 
 
-def _messages(line: dict[str, Any], source: str) -> Iterator[Message]:
-    if "messages" in line:
-        yield from _said(line["messages"], "messages", ("role", "content"), source)
-    elif "conversations" in line:
-        turns = line["conversations"]
-        if isinstance(turns, list) and all(isinstance(turn, str) for turn in turns):
-            for number, content in enumerate(turns):
-                yield Message(("user", "assistant")[number % 2], content)
-        else:
-            yield from _said(turns, "conversations", ("from", "value"), source)
-    elif "instruction" in line or "output" in line:
-        fields = ("instruction", "input", "output")
-        asked, given, answer = (text_of(line, name, source) for name in fields)
-        asked = "\n\n".join(part for part in (asked, given) if part.strip())
-        yield from (Message("user", asked), Message("assistant", answer))
-    else:
+def _with_system(line: dict[str, Any], source: str) -> list[Message]:
+    """Return the messages of a line, that of the system first."""
+    messages = _messages(line, source)
+    system = optional_text(line, "system", source)
+    if not system:
+        return messages
+    if any(message.role == "system" for message in messages):
         raise ValueError(
-            f"{source} must have the fields {_SCHEMAS}, got {sorted(line)}."
+            f"{source} must say once what the system says, got it as `system` and "
+            "among the messages: leave one out."
         )
+    return [Message("system", system), *messages]
+
+
+def _messages(line: dict[str, Any], source: str) -> list[Message]:
+    there = [name for name in _SCHEMAS if name in line]
+    there = [name for name in there if not is_empty(line[name])] or there
+    schemas = list(dict.fromkeys(_SCHEMAS[name] for name in there))
+    if not schemas:
+        raise ValueError(
+            f"{source} must have the fields {_NEEDED}, got {names_of(line)}."
+        )
+    if len(schemas) > 1:
+        raise ValueError(
+            f"{source} must be of one schema, got fields of {' and '.join(schemas)}, "
+            f"{', '.join(f'`{name}`' for name in there)}: leave those of one in the "
+            "line."
+        )
+    if schemas == ["Alpaca"]:
+        return _alpaca(line, source)
+    if schemas == ["chat"]:
+        return _said(line["messages"], "messages", ("role", "content"), source)
+    turns = line["conversations"]
+    if isinstance(turns, list) and all(isinstance(turn, str) for turn in turns):
+        roles = cycle(("user", "assistant"))
+        return [Message(role, turn) for role, turn in zip(roles, turns, strict=False)]
+    return _said(turns, "conversations", ("from", "value"), source)
+
+
+def _alpaca(line: dict[str, Any], source: str) -> list[Message]:
+    history = line.get("history") or []
+    if not isinstance(history, list) or not all(map(_is_pair, history)):
+        raise ValueError(
+            f"{source} must have a list of [question, answer] as `history`, got "
+            f"{got(line, 'history')}."
+        )
+    asked = text_of(line, "instruction", source)
+    given = optional_text(line, "input", source) or ""
+    asked = "\n\n".join(part for part in (asked, given) if part.strip())
+    turns = [*history, (asked, text_of(line, "output", source))]
+    return [
+        Message(role, content)
+        for turn in turns
+        for role, content in zip(("user", "assistant"), turn, strict=True)
+    ]
+
+
+def _is_pair(turn: Any) -> bool:
+    return (
+        isinstance(turn, list)
+        and len(turn) == 2
+        and all(isinstance(text, str) for text in turn)
+    )
 
 
 def _said(turns: Any, field: str, names: tuple[str, str], source: str) -> list[Message]:
     if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
         raise ValueError(
             f"`{field}` of {source} must be a list of objects with `{names[0]}` and "
-            f"`{names[1]}`, got {_short(json.dumps(turns))}."
+            f"`{names[1]}`, got {short(json.dumps(turns))}."
         )
     said = [(text_of(t, names[0], source), text_of(t, names[1], source)) for t in turns]
     unknown = [role for role, _ in said if role not in _ROLES]
     if unknown:
         raise ValueError(
             f"`{names[0]}` of a message of {source} must be one of "
-            f"{', '.join(_ROLES)}, got {unknown[0]!r}."
+            f"{', '.join(_ROLES)}, got {short(unknown[0])}."
         )
     return [Message(_ROLES[role], content) for role, content in said]
-
-
-def text_of(line: dict[str, Any], field: str, source: str) -> str:
-    """Return a field that must hold a text.
-
-    Parameters
-    ----------
-    line : dict
-        What was read; ``"input"`` may be missing from it.
-    field : str
-        Which field.
-    source : str
-        File and line.
-
-    Returns
-    -------
-    str
-        The text.
-
-    Raises
-    ------
-    ValueError
-        If the field is missing, or holds something else.
-    """
-    value = line.get(field, "" if field == "input" else None)
-    if not isinstance(value, str):
-        what = _short(json.dumps(value)) if field in line else f"only {sorted(line)}"
-        raise ValueError(f"{source} must have a text as `{field}`, got {what}.")
-    return value
 
 
 def _group(line: dict[str, Any], group: str | None, source: str) -> str | None:
     if group is None:
         return None
     value = line.get(group)
-    if not isinstance(value, str | int) or value == "":
-        what = _short(json.dumps(value)) if group in line else f"only {sorted(line)}"
+    if not isinstance(value, str | int) or isinstance(value, bool) or value == "":
         raise ValueError(
             f"{source} must have a text or whole number as `{group}`, which examples "
-            f"are grouped by, got {what}."
+            f"are grouped by, got {got(line, group)}."
         )
     return str(value)
-
-
-def _short(text: str) -> str:
-    text = text.strip()
-    return repr(text if len(text) <= 40 else text[:37] + "...")

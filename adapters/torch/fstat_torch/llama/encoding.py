@@ -17,6 +17,10 @@ PLAIN_TEMPLATE = (
     "{{ eos_token if message['role'] == 'assistant' else '' }}\n\n"
     "{% endfor %}{% if add_generation_prompt %}### assistant\n{% endif %}"
 )
+_SHORTER = (
+    "raise `max_length` (--max-length) or shorten it; long answers of data are cut by "
+    "`truncate='answer'` (--truncate)"
+)
 Row = dict[str, Any]
 
 
@@ -87,7 +91,7 @@ def _row(
     if len(answer) > room and (truncate is None or room < 1):
         raise ValueError(
             f"{example.source} must have at most `max_length`={max_length} tokens, got "
-            f"{len(prompt)} before the answer and {len(answer)} in it."
+            f"{len(prompt)} before the answer and {len(answer)} in it: {_SHORTER}."
         )
     answer = answer[:room]
     length = len(prompt) + len(answer)
@@ -117,11 +121,11 @@ def tokens_of(example: Example, tokenizer: Any) -> tuple[list[int], list[int]]:
     Raises
     ------
     ValueError
-        If the answer has no token, or the template does not begin an answer with
-        what it asks for one with.
+        If the answer has no token, or the template refuses or leaves out a message, or
+        does not begin an answer with what it asks for one with.
     """
-    asked = write_prompt(example.messages[:-1], tokenizer)
-    whole = _write(example.messages, tokenizer)
+    asked = write_prompt(example.messages[:-1], tokenizer, example.source)
+    whole = _write(example.messages, tokenizer, example.source)
     if not whole.startswith(asked):
         raise ValueError(
             "The chat template of `tokenizer` must begin an answer with what it asks "
@@ -139,7 +143,7 @@ def tokens_of(example: Example, tokenizer: Any) -> tuple[list[int], list[int]]:
     return prompt, answer
 
 
-def write_prompt(messages: Sequence[Message], tokenizer: Any) -> str:
+def write_prompt(messages: Sequence[Message], tokenizer: Any, source: str) -> str:
     """Return a conversation as the model reads it when it is to answer.
 
     Parameters
@@ -148,20 +152,49 @@ def write_prompt(messages: Sequence[Message], tokenizer: Any) -> str:
         What was said so far.
     tokenizer : PreTrainedTokenizerBase
         Tokenizer, with its chat template if it has one.
+    source : str
+        Where the conversation comes from, such as ``"lima.jsonl:12"``.
 
     Returns
     -------
     str
         Up to where the answer begins, special tokens written out.
+
+    Raises
+    ------
+    ValueError
+        If the template refuses or leaves out a message.
     """
-    return _write(messages, tokenizer, add_generation_prompt=True)
+    text = _write(messages, tokenizer, source, add_generation_prompt=True)
+    # Earlier answers may be shortened, as some templates do with thoughts.
+    left = [m for m in messages if m.role != "assistant" and m.content.strip()]
+    for message in left:
+        if message.content.strip() not in text:
+            raise ValueError(
+                f"{source} must be a conversation that the model's chat template "
+                f"writes out, which leaves out a message of the {message.role}: join "
+                "it with the next one, or leave it out."
+            )
+    return text
 
 
-def _write(messages: Sequence[Message], tokenizer: Any, **options: bool) -> str:
+def _write(
+    messages: Sequence[Message], tokenizer: Any, source: str, **options: bool
+) -> str:
     template = tokenizer.chat_template or PLAIN_TEMPLATE
-    text: str = tokenizer.apply_chat_template(
-        as_messages(messages), chat_template=template, tokenize=False, **options
-    )
+    try:
+        text: str = tokenizer.apply_chat_template(
+            as_messages(messages), chat_template=template, tokenize=False, **options
+        )
+    except Exception as error:  # a template is a program, and may raise anything
+        words = " ".join(str(error).split()) or type(error).__name__
+        roles = ", ".join(message.role for message in messages)
+        raise ValueError(
+            f"{source} must be a conversation that the model's chat template takes, "
+            f"got {roles}, of which it says: {words[:200].rstrip('.')}. Join messages "
+            "that follow each other on one side, and put what the system says into the "
+            "first of the user's."
+        ) from error
     return text
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,16 @@ import torch
 
 from ..measures import completion_log_likelihood
 from ..targets import Target
-from .data import Example, Message, read_json_lines, text_of
+from .data import Example, Message
 from .encoding import collate, encode, write_prompt
+from .fields import optional_text, refuse_unread, text_of
+from .lines import read_json_lines, read_text, short
 from .sharding import agreed, is_sharded, reshard
 
+_FIELDS = ("prompt", "completion", "instead", "name")
+_ONLY_PROMPTS = (
+    "remove {} from the file, or use --targets for answers that are known already"
+)
 _INPUTS = ("input_ids", "attention_mask")
 _STEP = 32  # tokens
 
@@ -64,8 +71,8 @@ def read_pairs(path: str | PathLike[str]) -> list[Pair]:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If a line is not JSON or lacks a field, or there is none; the message names
-        file and line.
+        If a line is not JSON, lacks a field, has another, or repeats a target, or
+        there is none; the message names file and line.
 
     Examples
     --------
@@ -80,19 +87,25 @@ def read_pairs(path: str | PathLike[str]) -> list[Pair]:
     [Pair(prompt='Is it good?', completion='Yes.', instead='No.', name=None,
           source='targets.jsonl:1')]
     """
-    pairs = [_pair(line, source) for source, line in read_json_lines(path)]
-    if not pairs:
+    lines = read_json_lines(path)
+    if not lines:
         raise ValueError(f"{str(path)!r} must hold at least one target, got none.")
+    pairs = [_pair(line, source) for source, line in lines]
+    refuse_unread(lines, _FIELDS, (), "correct it, or remove {} from the file")
+    first: dict[Pair, str] = {}
+    for pair in pairs:
+        before = first.setdefault(replace(pair, source=""), pair.source)
+        if before != pair.source:
+            raise ValueError(
+                f"{pair.source} repeats the target of {before}: leave one out."
+            )
     return pairs
 
 
 def _pair(line: dict[str, Any], source: str) -> Pair:
     needed = {name: text_of(line, name, source) for name in ("prompt", "completion")}
-    optional = {
-        name: text_of(line, name, source)
-        for name in ("instead", "name")
-        if line.get(name) is not None
-    }
+    found = {name: optional_text(line, name, source) for name in ("instead", "name")}
+    optional = {name: text for name, text in found.items() if text is not None}
     for name, text in (needed | optional).items():
         if not text.strip():
             raise ValueError(f"{source} must have a text as `{name}`, got {text!r}.")
@@ -121,19 +134,38 @@ def read_prompts(path: str | PathLike[str]) -> list[str]:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it holds no prompt, or a line of JSON has none.
+        If it holds no prompt, a line of JSON has none or another field, or the file
+        holds JSON and has another name.
     """
     file = Path(path)
     if file.suffix == ".jsonl":
-        lines = [text_of(x, "prompt", source) for source, x in read_json_lines(file)]
-    elif not file.is_file():
-        raise FileNotFoundError(f"There is no file {str(path)!r}.")
+        read = read_json_lines(file)
+        lines = [text_of(line, "prompt", source) for source, line in read]
+        refuse_unread(read, ("prompt",), ("id",), _ONLY_PROMPTS)
     else:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        text = read_text(file)
+        _refuse_json(file, text)
+        lines = text.split("\n")
     prompts = [line for line in lines if line.strip()]
     if not prompts:
         raise ValueError(f"{str(path)!r} must hold at least one prompt, got none.")
     return prompts
+
+
+def _refuse_json(file: Path, text: str) -> None:
+    """Refuse JSON where plain prompts are read, one a line."""
+    if text.lstrip()[:1] not in ("{", "["):
+        return
+    for part in (text.lstrip().partition("\n")[0], text):
+        try:
+            value = json.loads(part)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(value, dict) or (value and isinstance(value[0], dict | str)):
+            raise ValueError(
+                f"{file.name}:1 must be a prompt, got JSON, of which one object a line "
+                "with `prompt` is read, from a file whose name ends with .jsonl."
+            )
 
 
 @torch.no_grad()
@@ -158,16 +190,29 @@ def complete(
     list of Pair
         Each prompt with the model's answer; targets that ask which examples make the
         model answer so.
+
+    Raises
+    ------
+    ValueError
+        If a prompt is too long for the model, or it answers with nothing.
     """
     was_training = model.training
     model.eval()
     pairs = []
+    room = getattr(model.config, "max_position_embeddings", 2**31) - max_new_tokens
     for number, prompt in enumerate(prompts, start=1):
-        text = write_prompt([Message("user", prompt)], tokenizer)
+        source = f"prompt {number}"
+        text = write_prompt([Message("user", prompt)], tokenizer, source)
         asked = tokenizer(text, add_special_tokens=False, return_tensors="pt")
         asked = {
             k: v.to(model.device) for k, v in asked.items() if k != "token_type_ids"
         }
+        length = asked["input_ids"].shape[1]
+        if length > room:
+            raise ValueError(
+                f"{source} must have at most {room} tokens, so that an answer of "
+                f"{max_new_tokens} fits into the model's context, got {length}."
+            )
         said = model.generate(
             **asked,
             do_sample=False,
@@ -175,9 +220,14 @@ def complete(
             pad_token_id=tokenizer.pad_token_id,
             synced_gpus=is_sharded(model),
         )
-        answer = said[0, asked["input_ids"].shape[1] :]
+        answer = said[0, length:]
         answer = tokenizer.decode(answer, skip_special_tokens=True)
-        pairs.append(Pair(prompt, answer, source=f"prompt {number}"))
+        if not answer.strip():
+            raise ValueError(
+                f"{source} must be one that the model answers, got nothing for "
+                f"{short(prompt)}: leave it out, or use --targets."
+            )
+        pairs.append(Pair(prompt, answer, source=source))
     reshard(model)
     model.train(was_training)
     return agreed(model, pairs)
@@ -222,6 +272,13 @@ def encode_pairs(
         max_length=max_length,
     )
     batch = collate(rows, tokenizer.pad_token_id)
+    named = {pair.name for pair in pairs if pair.name}
+    clash = named & {at for pair, _, _, at in answers if not pair.name}
+    if clash:
+        raise ValueError(
+            f"The name of a target must not be the place of another, got {min(clash)!r}"
+            ": give both of them names."
+        )
     owners = [pair.name or at for pair, _, _, at in answers]
     signs = torch.tensor([sign for _, _, sign, _ in answers], dtype=torch.float64)
     return {
