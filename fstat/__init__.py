@@ -43,6 +43,7 @@ from .selection import (
     sign_errors,
     simultaneous_intervals,
 )
+from .snapshots import Snapshots
 from .trace import Trace
 from .tradeoff import (
     Comparison,
@@ -57,6 +58,7 @@ from .tradeoff import (
     mixture,
     tradeoff_between,
 )
+from .watch import Watch
 
 __version__ = "0.1.0"
 
@@ -89,11 +91,13 @@ __all__ = [
     "RankIntervals",
     "Selection",
     "SignErrors",
+    "Snapshots",
     "ToleranceWarning",
     "Trace",
     "TradeOff",
     "TradeOffDisplay",
     "UnestimableWarning",
+    "Watch",
     "bootstrap_distribution",
     "compose",
     "fcr_intervals",

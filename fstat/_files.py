@@ -7,20 +7,26 @@ reads, and need not read the rest.
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
 import stat
 import struct
-import tempfile
+import weakref
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from os import PathLike
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from uuid import uuid4
 from zipfile import ZIP_STORED, ZipFile
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 try:
     import fcntl
@@ -31,8 +37,17 @@ _MARK, _DIGITS = b"fstat crc32 ", 8
 _SUMS = "checksums"
 _LOCAL_HEADER = 30  # bytes before the name of a member of a zip file
 _CHUNK = 2**20
-# How much larger than its file the content may be that a reader is made to hold.
 _EXPANDS, _SMALL = 200, 2**26
+_ELSEWHERE = "make it writable, or write elsewhere"
+_REMEDIES = {
+    errno.ENOSPC: "free some space, or write elsewhere",
+    errno.EDQUOT: "free some space, or write elsewhere",
+    errno.ENOENT: "its folder is not there: make it again, or write elsewhere",
+    errno.EACCES: _ELSEWHERE,
+    errno.EPERM: _ELSEWHERE,
+    errno.EROFS: _ELSEWHERE,
+}
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextmanager
@@ -40,23 +55,88 @@ def written_whole(place: Path) -> Iterator[BinaryIO]:
     """Write a file beside its place and move it there: it is complete or absent.
 
     The file beside is new: nothing that has its name is followed or written over.
+
+    Raises
+    ------
+    OSError
+        If it could not be written; the file before is as it was.
     """
-    handle, name = tempfile.mkstemp(prefix=f".writing-{place.name}-", dir=place.parent)
-    try:
-        with os.fdopen(handle, "w+b") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, place)
-    except BaseException:
+    with writing(place):
+        beside = place.with_name(f"{_beside(place.name)}{uuid4().hex[:12]}")
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        try:
+            with os.fdopen(os.open(beside, flags, 0o666), "w+b") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, place)
+        except BaseException:
+            with suppress(OSError):
+                beside.unlink()
+            raise
+
+
+def write_text(place: Path, text: str) -> None:
+    """Write text in UTF-8, whole or not at all."""
+    with written_whole(place) as file:
+        file.write(text.encode())
+
+
+def write_table(place: Path, table: pd.DataFrame, *, index: bool = False) -> None:
+    """Write a data frame as CSV, whole or not at all."""
+    write_text(place, table.to_csv(index=index))
+
+
+def _beside(name: str) -> str:
+    return f".writing-{name}-"
+
+
+def swept(folder: Path, pattern: str) -> None:
+    """Remove what killed processes left of files that they were writing.
+
+    Call it with the folder locked.
+
+    Parameters
+    ----------
+    folder : Path
+        Where.
+    pattern : str
+        Of the names of the files, as `Path.glob` takes it.
+    """
+    for left in folder.glob(_beside(pattern) + "*"):
         with suppress(OSError):
-            os.unlink(name)
+            left.unlink()
+
+
+def bound(size: int) -> int:
+    """Return how many bytes the content of a compressed file may expand to."""
+    return _EXPANDS * size + _SMALL
+
+
+@contextmanager
+def writing(place: Path) -> Iterator[None]:
+    """Say of an error in writing of which file it is, and what to do."""
+    try:
+        yield
+    except UnwrittenError:
         raise
+    except OSError as error:
+        number = error.errno or errno.EIO
+        remedy = _REMEDIES.get(number, "mend that, or write elsewhere")
+        raise UnwrittenError(
+            number,
+            f"`{place}` could not be written ({os.strerror(number)}): {remedy}.",
+        ) from error
 
 
-def regular(path: Path) -> os.stat_result:
-    """Return the state of a file, which must be a regular one and no link."""
-    found = os.lstat(path)
+class UnwrittenError(OSError):
+    """A file could not be written."""
+
+
+def regular(path: Path, links: bool = False) -> os.stat_result:
+    """Return the state of a file, which must be a regular one, and no link to one."""
+    with reading(path):
+        found = os.stat(path) if links else os.lstat(path)
     if not stat.S_ISREG(found.st_mode):
         raise ValueError(
             f"`{path}` must be a regular file, got a link, folder or device: replace "
@@ -65,37 +145,81 @@ def regular(path: Path) -> os.stat_result:
     return found
 
 
-def locked(folder: Path) -> BinaryIO:
-    """Lock a folder for one writer, until the file that is returned is closed.
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Say of an error of the system's which file cannot be read, and what to do."""
+    try:
+        yield
+    except OSError as error:
+        if not _of_the_system(error):
+            raise
+        remedy = "mend that, or take the file from a backup"
+        if error.errno == errno.ENOENT:
+            remedy = "check the path"
+        words = f"`{path}` cannot be read ({os.strerror(error.errno or 0)}): {remedy}."
+        raise OSError(error.errno, words) from None
+
+
+def _of_the_system(error: OSError) -> bool:
+    # Libraries raise some without a number; EINVAL is of places beyond a file.
+    return error.errno not in (None, errno.EINVAL)
+
+
+class Lock:
+    """A folder's lock for one writer, held until `close`.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder.
 
     Raises
     ------
     BlockingIOError
         If another writer has it.
     """
-    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
-    file = os.fdopen(os.open(folder / ".lock", flags, 0o644), "r+b")
-    if fcntl is None:
-        return file
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise BlockingIOError(
-            f"`{folder}` is being written to by another run: give this one another "
-            "`path`, or end the other one."
-        ) from None
-    return file
+
+    def __init__(self, folder: Path) -> None:
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+        with writing(folder / ".lock"):
+            handle = os.open(folder / ".lock", flags, 0o644)
+        self._handle, self._end = handle, weakref.finalize(self, os.close, handle)
+        try:
+            self._lock(getattr(fcntl, "LOCK_EX", 0) | getattr(fcntl, "LOCK_NB", 0))
+        except BlockingIOError:
+            self._end()
+            raise BlockingIOError(
+                f"`{folder}` is being written to by another run: give this one another "
+                "`path`, or end the other one (`close`)."
+            ) from None
+
+    def _lock(self, how: int) -> None:
+        if fcntl is None:
+            return
+        try:
+            fcntl.flock(self._handle, how)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:  # of this file system
+                raise
+
+    def close(self) -> None:
+        """Let others have it, even where a forked process has the file open."""
+        if self._end.alive:
+            self._lock(getattr(fcntl, "LOCK_UN", 0))
+            self._end()
 
 
 @contextmanager
 def refusing(path: Path, what: str) -> Iterator[None]:
     """Turn whatever a damaged file makes libraries raise into one sentence."""
     try:
-        yield
-    except (FileNotFoundError, PermissionError, DamagedFileError):
+        with reading(path):
+            yield
+    except DamagedFileError:
         raise
     except Exception as error:
+        if isinstance(error, OSError) and _of_the_system(error):
+            raise
         raise _damaged(path, what, error) from None
 
 
@@ -109,6 +233,12 @@ def _damaged(path: Path, what: str, error: object) -> DamagedFileError:
         f"`{path}` is damaged, or is not {what} ({reason:.120}): take it from a "
         "backup, or write it again."
     )
+
+
+def npz_place(path: str | PathLike[str]) -> Path:
+    """Return where a file is written, ``.npz`` appended where it is missing."""
+    place = Path(path)
+    return place if place.suffix == ".npz" else place.with_name(place.name + ".npz")
 
 
 def write_npz(place: Path, arrays: Mapping[str, Any], compress: bool = False) -> None:
@@ -253,7 +383,7 @@ class Npz:
             raise ValueError("it does not end with a checksum")
         with ZipFile(file) as archive:
             content = sum(member.file_size for member in archive.infolist())
-        if content > _EXPANDS * size + _SMALL:
+        if content > bound(size):
             raise ValueError(f"it would expand to {content / 2**30:.1f} GiB")
         if b"%08x" % _structure(file, size - _DIGITS) != mark[-_DIGITS:]:
             raise ValueError("its checksum differs")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 import os
-import zlib
+from contextlib import nullcontext
 from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.signal import lfilter
 from scipy.special import ndtr, stdtrit
 
+from ._files import DamagedFileError, bound, refusing, regular
 from ._validation import (
     FloatArray,
     finite,
@@ -201,46 +202,48 @@ def load_idx(path: str | PathLike[str]) -> NDArray[Any]:
     ...     load_idx(file)
     array([7, 2, 1], dtype=uint8)
     """
-    content = _content(path)
-    if len(content) < 4 or content[:2] != b"\x00\x00":
-        raise ValueError(
+    place = Path(path)
+    size = regular(place, links=True).st_size
+    with refusing(place, "a complete IDX file"), open(place, "rb") as file:
+        packed = file.read(2) == _GZIP_MAGIC
+        file.seek(0)
+        with gzip.open(file) if packed else nullcontext(file) as content:
+            return _read_idx(path, content, bound(size) if packed else size)
+
+
+def _read_idx(path: object, file: Any, limit: int) -> NDArray[Any]:
+    """Read what a header declares, and no more than a limit."""
+    head = file.read(4)
+    if len(head) < 4 or head[:2] != b"\x00\x00":
+        raise DamagedFileError(
             f"{str(path)!r} must be an IDX file, which starts with two zero bytes, got "
-            f"{content[:4].hex(' ') or 'nothing'}."
+            f"{head.hex(' ') or 'nothing'}."
         )
-    code, n_dimensions = content[2], content[3]
+    code, n_dimensions = head[2], head[3]
     if code not in _IDX_TYPES:
         known = ", ".join(f"{known:#04x}" for known in _IDX_TYPES)
-        raise ValueError(
+        raise DamagedFileError(
             f"{str(path)!r} must have a type code among {known}, got {code:#04x}."
         )
-    start = 4 + 4 * n_dimensions
-    if n_dimensions == 0 or len(content) < start:
-        raise ValueError(
-            f"{str(path)!r} must state its dimensions in its first {max(start, 8)} "
-            f"bytes, got {n_dimensions} dimensions and {len(content)} bytes."
+    sizes = file.read(4 * n_dimensions)
+    if n_dimensions == 0 or len(sizes) < 4 * n_dimensions:
+        raise DamagedFileError(
+            f"{str(path)!r} must state its dimensions in its first "
+            f"{max(4 + 4 * n_dimensions, 8)} bytes, got {n_dimensions} dimensions and "
+            f"{4 + len(sizes)} bytes."
         )
-    shape = tuple(np.frombuffer(content, ">u4", n_dimensions, 4).tolist())
+    shape = tuple(np.frombuffer(sizes, ">u4").tolist())
     dtype = np.dtype(_IDX_TYPES[code])
-    expected = start + dtype.itemsize * math.prod(shape)
+    expected = dtype.itemsize * math.prod(shape)
+    content = file.read(min(expected, limit) + 1)
     if len(content) != expected:
-        raise ValueError(
-            f"{str(path)!r} must hold {expected} bytes for shape {shape} of "
-            f"{dtype.newbyteorder('=')}, got {len(content)}."
+        more = "more" if len(content) > expected else f"{len(content)}"
+        raise DamagedFileError(
+            f"{str(path)!r} must hold {expected} bytes after its header, for shape "
+            f"{shape} of {dtype.newbyteorder('=')}, got {more}."
         )
-    values = np.frombuffer(content, dtype, offset=start).reshape(shape)
+    values = np.frombuffer(content, dtype).reshape(shape)
     return values.astype(dtype.newbyteorder("="))
-
-
-def _content(path: str | PathLike[str]) -> bytes:
-    content = Path(path).read_bytes()
-    if not content.startswith(_GZIP_MAGIC):
-        return content
-    try:
-        return gzip.decompress(content)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(
-            f"{str(path)!r} must be a complete gzip file, got: {error}."
-        ) from None
 
 
 def load_digits(folder: str | PathLike[str], subset: str = "train") -> Digits:

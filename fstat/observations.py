@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._files import Npz, refusing, write_npz
+from ._files import Npz, npz_place, refusing, write_npz
 from ._samples import checked_names, index_of, same_rows
 from ._validation import (
     FloatArray,
@@ -455,10 +455,8 @@ class Observations:
             "schema": SCHEMA,
             **{name: getattr(self, name) for name in _META},
         }
-        place = Path(path)
-        if place.suffix != ".npz":
-            place = place.with_name(place.name + ".npz")
-        write_npz(place, {"meta": json.dumps(meta), **columns}, compress=True)
+        arrays = {"meta": json.dumps(meta), **columns}
+        write_npz(npz_place(path), arrays, compress=True)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Observations:
@@ -480,8 +478,8 @@ class Observations:
             If the file is damaged, of a later schema, or no regular file.
         """
         file_path = Path(path)
-        if not file_path.exists() and file_path.suffix != ".npz":
-            file_path = file_path.with_name(file_path.name + ".npz")
+        if not file_path.exists():
+            file_path = npz_place(path)
         file = Npz(file_path, "a file of Observations")
         with refusing(file_path, "a file of Observations"):
             meta = json.loads(str(file.array("meta")))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ._files import locked
+from ._files import Lock, UnwrittenError, swept
 from .shards import Part, Shard, column, shard_number, shard_paths, write_shard
 
 _ROOM = 2  # shards that may wait, in memory, for the background thread
@@ -59,7 +59,8 @@ class ShardWriter:
 
     def __init__(self, folder: Path, background: bool, run: str) -> None:
         self._folder, self._background, self._run_id = folder, background, run
-        self._lock = locked(folder)
+        self._lock = Lock(folder)
+        swept(folder, "shard-*.npz")
         there = shard_paths(folder)
         self._number = shard_number(there[-1]) + 1 if there else 0
         self._waiting: deque[_Pending] = deque()
@@ -157,5 +158,7 @@ class ShardWriter:
 
     def _raise_error(self) -> None:
         error, self._error = self._error, None
+        if isinstance(error, UnwrittenError):
+            raise UnwrittenError(*error.args) from error
         if error is not None:
             raise OSError(f"A shard could not be written to {self._folder}.") from error

@@ -506,7 +506,7 @@ def test_kept_runs_are_read_from_a_folder_that_cannot_be_written_to(
     def refused(*args, **options):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("fstat.ground_truth._cache.tempfile.mkstemp", refused)
+    monkeypatch.setattr("fstat._files.os.open", refused)
     assert same(whole, retrain(noisy_mean, N, [[0]], 2, random_state=0, cache=tmp_path))
     with pytest.raises(ValueError, match="Permission denied"):
         retrain(noisy_mean, N, [[0]], 3, random_state=0, cache=tmp_path)

@@ -5,9 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
-from collections.abc import Callable
-from io import BytesIO
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -15,9 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._files import Npz, write_npz, write_text
 from .._validation import FloatArray
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 def digest_of(indices: NDArray[np.int64]) -> bytes:
@@ -40,7 +38,7 @@ class RunCache:
         described = json.dumps({"schema": SCHEMA, **identity}, sort_keys=True, indent=1)
         name = hashlib.sha256(described.encode()).hexdigest()[:16]
         self.folder = Path(folder) / name
-        self._described = described.encode()
+        self._described = described
 
     def prepare(self) -> None:
         """Make the folder, and see that runs can be written to it.
@@ -52,12 +50,13 @@ class RunCache:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            _replace(self.folder / "study.json", lambda f: f.write(self._described))
+            write_text(self.folder / "study.json", self._described)
         except OSError as error:
+            reason = os.strerror(error.errno) if error.errno else str(error)
             raise ValueError(
                 "`cache` must be a folder that can be written to, got "
-                f"{str(self.folder.parent)!r} ({error.strerror or error}): give "
-                "another, or None to keep nothing."
+                f"{str(self.folder.parent)!r} ({reason}): give another, or None to "
+                "keep nothing."
             ) from error
 
     def path(self, left_out: NDArray[np.int64], seed: int) -> Path:
@@ -71,12 +70,10 @@ def read(path: Path) -> FloatArray | None:
 
     Files of the format hold a checksum, which is checked.
     """
-    if not path.is_file():
-        return None
     try:
-        with np.load(BytesIO(path.read_bytes()), allow_pickle=False) as file:
-            found, name = file["statistics"], str(file["run"])
-    except Exception:  # a damaged file can raise anything
+        file = Npz(path, "a run of `retrain`")
+        found, name = np.array(file.array("statistics")), str(file.array("run"))
+    except (OSError, ValueError, KeyError):
         return None
     sound = found.dtype == np.float64 and found.ndim == 1 and np.isfinite(found).all()
     return np.asarray(found) if sound and name == path.stem else None
@@ -84,16 +81,4 @@ def read(path: Path) -> FloatArray | None:
 
 def write(path: Path, statistics: FloatArray) -> None:
     """Write what a run gave, all of it or nothing."""
-    run = np.array(path.stem)
-    _replace(path, lambda file: np.savez(file, statistics=statistics, run=run))
-
-
-def _replace(path: Path, fill: Callable[[Any], object]) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            fill(file)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    write_npz(path, {"statistics": statistics, "run": path.stem})

@@ -10,12 +10,13 @@ if _torch is None or _torch.origin is None:
         "fstat_torch needs PyTorch: pip install 'fstat[torch]'.", name="torch"
     )
 
+from fstat import Watch  # noqa: E402
+
 from .gradients import GradientCapture, UnsupportedModelError  # noqa: E402
 from .measures import cross_entropy  # noqa: E402
 from .metrics import Curvature  # noqa: E402
 from .sampler import PassedOverWarning, SingleRunSampler  # noqa: E402
 from .targets import Target  # noqa: E402
-from .watch import Watch  # noqa: E402
 
 if TYPE_CHECKING:
     from .trainers.lightning import LightningCallback as LightningCallback

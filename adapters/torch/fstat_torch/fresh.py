@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fstat import Snapshots
+from fstat.snapshot_files import SnapshotFiles
+
 from .distributed import Processes
-from .metrics import Snapshots
-from .metrics.files import SnapshotFiles
 from .passes import Scores
 from .reference import Reference
 
@@ -57,14 +58,17 @@ class FreshGradients:
         self._reference, self._score, self._processes = reference, score, processes
         self._shared = folder is not None
         writes = processes is None or processes.rank == 0
-        self._files = SnapshotFiles(folder) if folder is not None and writes else None
+        self._files = None
+        if folder is not None and writes:
+            self._files = SnapshotFiles(folder, resume)
+        self._unwritten: list[int] = []  # steps of those that are in no file yet
         self._made: list[int] = []  # steps of those that were not gone on from
         if self._shared and resume:
             found = None if self._files is None else self._files.read()
             if processes is not None:
                 found = processes.share(found)[0]
             if found is not None:
-                self._take_over(found.steps, found.scores, found)
+                self.snapshots.go_on_from(found)
 
     def snapshot(self, step: int) -> None:
         """Score all examples at this moment.
@@ -112,14 +116,23 @@ class FreshGradients:
             raise ValueError(
                 f"`reference` must yield numbers from 0 to {n - 1}, got {index.max()}."
             )
-        if not self.snapshots.n_examples:
-            now = self.snapshots
-            self.snapshots = Snapshots(now.targets, n, now.metric)
         scores = np.full((n, found.shape[1]), np.nan, found.dtype)
         scores[index] = found
         self.snapshots.append(step, scores)
-        if self._files is not None:
-            self._files.write(self.snapshots)
+        self._unwritten.append(step)
+        self.flush()
+
+    def flush(self) -> None:
+        """Write the snapshots that are not yet in the folder.
+
+        Raises
+        ------
+        OSError
+            If one could not be written; it is kept, and tried again the next time.
+        """
+        while self._files is not None and self._unwritten:
+            self._files.write(self.snapshots, self._unwritten[0])
+            del self._unwritten[0]
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint needs; without scores where a folder has them."""
@@ -145,36 +158,29 @@ class FreshGradients:
         """
         self._made = []
         if self._shared:
-            known = state["steps"].tolist() if state else self.snapshots.steps
+            known = state["steps"].tolist() if state else list(self.snapshots.steps)
+            gone = sorted(set(known) - set(self.snapshots.steps))
+            if gone:
+                warnings.warn(_GONE.format(gone=gone), stacklevel=3)
             self._keep([at for at in known if at <= step])
         elif state:
-            scores = state["scores"].numpy()
-            self._take_over(state["steps"].tolist(), scores, self.snapshots)
+            found = self.snapshots.empty()
+            for at, scores in zip(state["steps"], state["scores"], strict=True):
+                found.append(int(at), scores.numpy())
+            self.snapshots.go_on_from(found)
         elif step > 0:
             self._keep([])
             warnings.warn(_LOST.format(step=step), stacklevel=3)
-
-    def _take_over(
-        self, steps: Iterable[int], scores: Iterable[Any], of: Snapshots
-    ) -> None:
-        now, scores = self.snapshots, list(scores)
-        if (of.targets, of.metric) != (now.targets, now.metric):
-            raise ValueError(
-                f"The snapshots in `path` must be of targets {now.targets} in "
-                f"{now.metric}, got {of.targets} in {of.metric}."
-            )
-        n = now.n_examples or (len(scores[0]) if scores else 0)
-        self.snapshots = Snapshots(now.targets, n, now.metric)
-        for step, each in zip(steps, scores, strict=True):
-            self.snapshots.append(step, each)
 
     def _keep(self, steps: list[int]) -> None:
         """Let go of snapshots at other steps, which the run goes through again."""
         now = self.snapshots
         for place in reversed(range(len(now))):
             if now.steps[place] not in steps:
+                step = now.steps[place]
+                self._unwritten = [at for at in self._unwritten if at != step]
                 if self._files is not None:
-                    self._files.remove(now.steps[place])
+                    self._files.remove(step)
                 del now.steps[place], now.scores[place]
 
 
@@ -184,6 +190,10 @@ _OVER = (
 )
 _NOT_FINITE = (
     "No example has a finite gradient at step {step}: there is no snapshot of it."
+)
+_GONE = (
+    "Snapshots at the steps {gone}, which the checkpoint knows, are not in `path`: put "
+    "back their files, or go on without them."
 )
 _LOST = (
     "Snapshots before step {step}, where the run goes on, are not known. To keep them "

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fstat import Observations, Trace
+from fstat import Observations, Snapshots, Trace
 from fstat._validation import option
 from fstat.steps import SELF
 from fstat.trace import Subsets
@@ -34,7 +34,7 @@ from .gradients import (
     Wanted,
 )
 from .measures import cross_entropy
-from .metrics import Curvature, KeptGradients, Snapshots
+from .metrics import Curvature, KeptGradients
 from .optimisers import UpdateCounter, aligned, innermost, learning_rate
 from .passes import AlignedPass, CurvaturePass
 from .points import Points
@@ -317,7 +317,7 @@ class SingleRunSampler:
         score: AlignedPass | CurvaturePass
         if curved is None:
             score = AlignedPass(self._comparison, self._aims, self._self)
-            empty = Snapshots(names, 0, f"the metric {self._metric!r}, {_ANEW}")
+            empty = Snapshots(names, None, f"the metric {self._metric!r}, {_ANEW}")
         else:
             score = CurvaturePass(
                 curved,
@@ -843,6 +843,8 @@ class SingleRunSampler:
         self.trace.flush()
         if self._kept is not None:
             self._kept.flush(self._next)
+        if self._fresh is not None:
+            self._fresh.flush()
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint needs, and flush.
@@ -938,10 +940,16 @@ class SingleRunSampler:
     def close(self) -> None:
         """Flush the trace and let go of the optimiser; the trace can still be asked."""
         self._closed = True
-        self.trace.close()
-        self._counter.close()
-        if self._clipping is not None:
-            self._clipping.close()
+        with ExitStack() as ends:
+            # Each ends for itself, whatever goes wrong with another.
+            ends.callback(self._counter.close)
+            if self._clipping is not None:
+                ends.callback(self._clipping.close)
+            if self._kept is not None:
+                ends.callback(self._kept.close)
+            if self._fresh is not None:
+                ends.callback(self._fresh.flush)
+            ends.callback(self.trace.close)
 
     def __enter__(self) -> SingleRunSampler:
         return self

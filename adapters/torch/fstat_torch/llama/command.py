@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from fstat import Trace
+from fstat._files import write_table
 
 from ..metrics import Curvature
 from ..targets import Target
@@ -290,8 +291,8 @@ def _write(
 ) -> None:
     out = options.out
     ranked = scores.table.sort_values("mu", ascending=False)
-    ranked.to_csv(out / "scores.csv", index=False)
-    scores.by_target.to_csv(out / "by_target.csv", index=False)
+    write_table(out / "scores.csv", ranked)
+    write_table(out / "by_target.csv", scores.by_target)
     asked: dict[str, list[tuple[str, str]]] = {}
     for number, pair in enumerate(pairs, start=1):
         instead = f"\n\nrather than\n\n{pair.instead}" if pair.instead else ""

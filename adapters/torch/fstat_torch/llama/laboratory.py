@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from fstat import Snapshots
+from fstat._files import Npz, refusing, write_npz, write_text
 from fstat.steps import SELF
 
 from ..measures import completion_log_likelihood, language_loss, predicted
-from ..metrics import Snapshots
 from ..sampler import SingleRunSampler
 from ..targets import Target
 from .encoding import collate, encode
@@ -132,23 +133,30 @@ class Training:
         for name in _ARRAYS:
             arrays[name] = getattr(self, name)
         meta = json.dumps({name: getattr(self, name) for name in known})
-        unfinished = path.with_suffix(".unfinished.npz")
-        arrays["meta"] = np.array(meta)
-        with unfinished.open("wb") as file:
-            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-        unfinished.replace(path)
+        write_npz(path, {**arrays, "meta": meta}, compress=True)
 
     @classmethod
     def load(cls, path: Path) -> Training:
         """Read what `save` wrote."""
-        with np.load(path, allow_pickle=False) as file:
+        what = "a training of the laboratory"
+        file = Npz(path, what)
+        with refusing(path, what):
             columns = {
-                name.removeprefix("column:"): file[name]
-                for name in file.files
+                name.removeprefix("column:"): file.array(name)
+                for name in file.names
                 if name.startswith("column:")
             }
-            arrays = {k: file[k] for k in _ARRAYS}
-            return cls(**json.loads(str(file["meta"])), columns=columns, **arrays)
+            arrays: dict[str, Any] = {k: file.array(k) for k in _ARRAYS}
+            meta = json.loads(str(file.array("meta")))
+            return cls(**meta, columns=columns, **arrays)
+
+    @classmethod
+    def found(cls, path: Path) -> Training | None:
+        """Read a file, if it is there and whole."""
+        try:
+            return cls.load(path)
+        except (OSError, ValueError):
+            return None
 
     @property
     def snapshots(self) -> Snapshots:
@@ -209,10 +217,12 @@ class Laboratory:
             From the file, if this training was finished before.
         """
         path = self._file(without)
-        if not path.exists():
+        found = Training.found(path)
+        if found is None:
             left_out = np.zeros(0, dtype=np.int64) if without is None else without
-            self._train(name, left_out, watched=without is None).save(path)
-        return Training.load(path)
+            found = self._train(name, left_out, watched=without is None)
+            found.save(path)
+        return found
 
     def finished(self, without: IntArray | None = None) -> bool:
         """Return whether a training is there already.
@@ -227,7 +237,7 @@ class Laboratory:
         bool
             Whether `train` would only read it.
         """
-        return self._file(without).exists()
+        return Training.found(self._file(without)) is not None
 
     def _file(self, without: IntArray | None) -> Path:
         if without is None:
@@ -439,7 +449,7 @@ def _own_folder(folder: Path, config: Config, data: Poisoned) -> Path:
     settings = {k: v for k, v in asdict(config).items() if k not in _OF_THE_WATCH}
     own = folder / "trainings" / _digest(settings, data.examples, data.views)
     own.mkdir(parents=True, exist_ok=True)
-    (own / "settings.json").write_text(json.dumps(settings, indent=1))
+    write_text(own / "settings.json", json.dumps(settings, indent=1))
     return own
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from fstat._files import write_table
+
 from .experiment import Result, run
 from .laboratory import Config
 from .poison import Recipe
@@ -104,9 +106,9 @@ def write(result: Result, folder: Path) -> None:
         Where to.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    result.table.to_csv(folder / "examples.csv", index=False)
-    result.scores.to_csv(folder / "scores.csv")
-    result.deletions.to_csv(folder / "deletions.csv")
+    write_table(folder / "examples.csv", result.table)
+    write_table(folder / "scores.csv", result.scores, index=True)
+    write_table(folder / "deletions.csv", result.deletions, index=True)
     config, data = result.config, result.data
     asked: dict[str, list[tuple[str, str]]] = {}
     for pair in data.asked:

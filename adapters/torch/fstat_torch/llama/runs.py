@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from fstat._files import refusing, regular, write_text
+
 from ..distributed import whole
 from ..metrics import Curvature
 from ..targets import Target
@@ -105,7 +107,7 @@ def open_run(folder: Path, settings: Mapping[str, Any]) -> str | None:
         If the folder holds another run.
     """
     file = folder / "run.json"
-    there = json.loads(file.read_text()) if file.is_file() else None
+    there = _settings(file) if file.is_file() else None
     others = [*folder.glob("checkpoint-*"), *folder.glob("trace")]
     if there is None and others:
         raise ValueError(
@@ -130,6 +132,12 @@ def open_run(folder: Path, settings: Mapping[str, Any]) -> str | None:
     return None if checkpoint is None else str(checkpoint)
 
 
+def _settings(file: Path) -> dict[str, Any]:
+    regular(file)
+    with refusing(file, "the settings of a run"):
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+
+
 def _last_checkpoint(folder: Path) -> Path | None:
     """Return the last checkpoint that was written to its end."""
     found = [
@@ -149,6 +157,4 @@ def _is_json(file: Path) -> bool:
 
 
 def _write(file: Path, settings: Mapping[str, Any]) -> None:
-    written = file.with_suffix(".tmp")
-    written.write_text(json.dumps(dict(settings), indent=1))
-    os.replace(written, file)
+    write_text(file, json.dumps(dict(settings), indent=1))

@@ -12,10 +12,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from fstat import FInfluence, Observations, Selection, select
+from fstat import FInfluence, Observations, Selection, Snapshots, select
 from fstat.influence import UnestimableWarning
 
-from ..metrics import Snapshots
 from .data import Example
 
 _MANY = 500  # scores from which what most of them look like can be learnt

@@ -6,6 +6,8 @@ exact and sketched where it has to be; kernels of these gradients stand for the 
 which is never formed.
 """
 
+from fstat import Snapshots
+
 from .curvature import Curvature
 from .factored import FactoredRidge
 from .holders import Holders
@@ -15,7 +17,6 @@ from .kronecker import MatrixCode, matrix_code
 from .last_layer import adapter_parameters, last_layer_parameters
 from .projected import SketchCode, sketch_code, sketch_matrix
 from .ridge import ExactRidge, LandmarkRidge
-from .statistic import Snapshots
 from .store import GradientStore
 
 __all__ = [

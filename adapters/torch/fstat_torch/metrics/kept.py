@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -14,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fstat._files import written_whole
+from fstat import Snapshots
+from fstat._files import Npz, refusing, write_npz, writing
 
 from ..distributed import Processes
 from ..gradients import Captured, GradientCapture
@@ -24,10 +26,10 @@ from .building import Ridge, build, empty_store
 from .curvature import Curvature
 from .holders import Holders
 from .residual import residuals, watching_outputs
-from .statistic import Snapshots
 
 # The last one, and the one before it while the user's own checkpoint is written.
 _STATES = 2
+_STATE_NAME = re.compile(r"state-\d{12,}\.npz")
 
 
 class KeptGradients:
@@ -60,6 +62,7 @@ class KeptGradients:
     ) -> None:
         self._metric, self._model, self._targets = metric, model, targets
         self._processes = processes
+        self._store = empty_store(metric, model, None)
         self._folder = None if metric.path is None else Path(metric.path)
         if self._folder is not None and processes is not None:
             self._folder /= f"process-{processes.rank}"
@@ -69,6 +72,7 @@ class KeptGradients:
         """Begin anew."""
         n = self._metric.n_examples
         self.snapshots = Snapshots(self._targets, n)
+        self.close()
         self._store = empty_store(self._metric, self._model, self._folder)
         # At which step each was met, -1 for never; what its kept gradient is to be
         # multiplied with; the size of the loss's gradient at the model's output.
@@ -281,12 +285,20 @@ class KeptGradients:
         if self._folder is None or not self._store.nbytes:
             return
         state = self._state()
-        words = np.array(state.pop("kept_as"))
-        with written_whole(self._file(step)) as file:
-            arrays = {name: value.numpy() for name, value in state.items()}
-            np.savez(file, kept_as=words, **arrays)
-        for old in self._files()[:-_STATES]:
-            old.unlink()
+        words = state.pop("kept_as")
+        arrays = {name: value.numpy() for name, value in state.items()}
+        write_npz(self._file(step), {"step": step, "kept_as": words, **arrays})
+        self._remove(self._files()[:-_STATES])
+
+    @staticmethod
+    def _remove(files: list[Path]) -> None:
+        for old in files:
+            with writing(old):
+                old.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Let other writers have the folder."""
+        self._store.close()
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -322,22 +334,25 @@ class KeptGradients:
                 warnings.warn(_NOTHING.format(step=step), stacklevel=4)
             return
         self._check(found)
-        scale, residual = found.pop("scale"), found.pop("residual")
-        process = tuple(found.pop("process", torch.tensor([0, 1])).tolist())
-        met, words = found.pop("met"), json.loads(found.pop("kept_as"))
         for at, scores in zip(found.pop("steps"), found.pop("scores"), strict=True):
             self.snapshots.append(int(at), scores.numpy())
+        process = tuple(found.pop("process", torch.tensor([0, 1])).tolist())
         if process != self._process:
             warnings.warn(_OTHERS.format(step=step), stacklevel=4)
-        if not words or process[0] != self._process[0]:
-            return
-        self._scale.copy_(scale)
-        self._residual.copy_(residual)
+        words = json.loads(found.pop("kept_as"))
+        if words and process[0] == self._process[0]:
+            self._go_on(step, words, found)
+
+    def _go_on(self, step: int, words: Any, found: dict[str, Any]) -> None:
+        """Go on with the gradients that were kept."""
+        met = found.pop("met")
+        self._scale.copy_(found.pop("scale"))
+        self._residual.copy_(found.pop("residual"))
         device = next(self._model.parameters()).device
         there = self._store.load(words, met, found, device)
         lost = int(((met >= 0) & ~there).sum())
         if lost:
-            warnings.warn(_LOST.format(lost=lost, step=step), stacklevel=4)
+            warnings.warn(_LOST.format(lost=lost, step=step), stacklevel=5)
         self._met.copy_(torch.where(there, met, -1))
 
     def _check(self, state: Mapping[str, Any]) -> None:
@@ -349,26 +364,33 @@ class KeptGradients:
             )
 
     def _read(self, step: int) -> dict[str, Any]:
-        if not self._file(step).exists():
+        place, what = self._file(step), "the state of kept gradients"
+        if not place.exists():
             return {}
-        with np.load(self._file(step), allow_pickle=False) as file:
-            found: dict[str, Any] = {k: file[k] for k in file.files if k != "kept_as"}
-            words = str(file["kept_as"])
-        return {"kept_as": words} | {k: torch.from_numpy(v) for k, v in found.items()}
+        file = Npz(place, what)
+        found: dict[str, Any] = {name: file.array(name) for name in file.names}
+        with refusing(place, what):
+            if int(found.pop("step")) != step:
+                raise ValueError("it is of another step")
+            words = str(found.pop("kept_as"))
+            arrays = {k: torch.from_numpy(np.array(v)) for k, v in found.items()}
+            return {"kept_as": words} | arrays
 
     def _file(self, step: int) -> Path:
         assert self._folder is not None
         return self._folder / f"state-{step:012d}.npz"
 
     def _files(self) -> list[Path]:
-        return [] if self._folder is None else sorted(self._folder.glob("state-*.npz"))
+        if self._folder is None:
+            return []
+        found = sorted(self._folder.glob("state-*.npz"))
+        return [place for place in found if _STATE_NAME.fullmatch(place.name)]
 
     def _warn_of_starting_over(self) -> None:
         """Say that what a folder holds of an earlier run goes away."""
         if self._store.nbytes or not self._files():
             return
-        for old in self._files():
-            old.unlink()
+        self._remove(self._files())
         warnings.warn(
             f"The run starts over, so that the gradients in {str(self._folder)!r} are "
             "superseded. To go on from a checkpoint instead, give load_state_dict what "

@@ -212,15 +212,17 @@ class GradientStore:
     def description(self) -> dict[str, Any]:
         """Return how gradients are kept, in numbers and strings."""
         return {
-            name: {"code": describe(self._codes[name]), "parts": len(parts)}
+            name: {
+                "code": describe(self._codes[name]),
+                "parts": [[_name(part.dtype), *part.shape[1:]] for part in parts],
+            }
             for name, parts in self._kept.items()
         }
 
     def dump(self) -> dict[str, Tensor]:
-        """Return copies of what memory holds, or leave the files as they are."""
+        """Return copies of what memory holds, or checksums of what files hold."""
         if isinstance(self._slots, OnDisk):
-            self._slots.commit()
-            return {}
+            return {"row_checksums": self._slots.commit()}
         return {
             f"unit-{number}-{k}": part.cpu().clone()
             for number, parts in enumerate(self._kept.values())
@@ -253,20 +255,40 @@ class GradientStore:
             Whose gradients are there.
         """
         self._codes = {k: described(words["code"]) for k, words in description.items()}
-        folder, n = self._folder, self.n_examples
-        on_disk = None if folder is None else OnDisk(n, folder, resume=True)
-        self._slots = on_disk or InMemory(n)
+        if self._folder is None:
+            self._slots = InMemory(self.n_examples)
 
-        def held(name: str) -> Tensor:
-            if on_disk is not None:
-                return on_disk.reopen(name)
-            return dumped[name].to(device).clone()
+            def held(name: str, *_: Any) -> Tensor:
+                return dumped[name].to(device).clone()
 
-        self._kept = {
-            name: tuple(held(f"unit-{number}-{k}") for k in range(words["parts"]))
-            for number, (name, words) in enumerate(description.items())
-        }
-        return met >= 0 if on_disk is None else on_disk.restore(met)
+            self._kept = _reopened(description, held)
+            return met >= 0
+        on_disk = self._slots = OnDisk(self.n_examples, self._folder, resume=True)
+        try:
+            self._kept = _reopened(description, on_disk.reopen)
+            return on_disk.restore(met, dumped["row_checksums"])
+        except BaseException:
+            on_disk.close()
+            raise
+
+    def close(self) -> None:
+        """Let other writers have the folder."""
+        if isinstance(self._slots, OnDisk):
+            self._slots.close()
+
+
+def _reopened(description: Mapping[str, Any], held: Callable[..., Tensor]) -> Rows:
+    return {
+        name: tuple(
+            held(f"unit-{number}-{k}", getattr(torch, dtype), tuple(shape))
+            for k, (dtype, *shape) in enumerate(words["parts"])
+        )
+        for number, (name, words) in enumerate(description.items())
+    }
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _last_of_each(index: Tensor) -> Tensor:

@@ -10,11 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from fstat import Trace
+from fstat import Trace, Watch
 
 from ..sampler import SingleRunSampler
 from ..step import Step
-from ..watch import Watch
 
 
 class _Abandoned(Exception):

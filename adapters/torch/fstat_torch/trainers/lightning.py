@@ -9,10 +9,9 @@ from lightning.pytorch.callbacks import (  # type: ignore[import-not-found, unus
     Callback,
 )
 
-from fstat import Trace
+from fstat import Trace, Watch
 
 from ..sampler import SingleRunSampler
-from ..watch import Watch
 from .following import Following
 
 

@@ -11,10 +11,9 @@ from transformers import (  # type: ignore[import-not-found, unused-ignore]
     TrainerCallback,
 )
 
-from fstat import Trace
+from fstat import Trace, Watch
 
 from ..sampler import SingleRunSampler
-from ..watch import Watch
 from .following import Following
 from .own_loss import own_loss
 

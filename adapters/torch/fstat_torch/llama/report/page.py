@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 import fstat
 from fstat import Selection, TradeOffDisplay
+from fstat._files import write_text
 from fstat.report import (
     data_frame,
     inline_svg,
@@ -127,7 +128,7 @@ def write_report(
     )
     file = Path(path)
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text, encoding="utf-8")
+    write_text(file, text)
 
 
 def _checked(scores: pd.DataFrame, selection: Selection | None) -> pd.DataFrame:

@@ -16,6 +16,7 @@ import torch
 from matplotlib.figure import Figure
 
 import fstat
+from fstat._files import write_table, write_text, written_whole
 from fstat.report import (
     bar,
     inline_svg,
@@ -67,12 +68,14 @@ def write(result: Result, folder: Path) -> None:
     """
     matplotlib.use("Agg")
     folder.mkdir(parents=True, exist_ok=True)
-    result.table.to_csv(folder / "examples.csv", index=False)
-    result.table.to_parquet(folder / "examples.parquet", index=False)
-    influential_examples(result).to_csv(folder / "influential.csv", index=False)
+    write_table(folder / "examples.csv", result.table)
+    with written_whole(folder / "examples.parquet") as file:
+        result.table.to_parquet(file, index=False)
+    write_table(folder / "influential.csv", influential_examples(result))
     for name, draw in _PICTURES.items():
-        draw(result).savefig(folder / f"{name}.png", dpi=110)
-    (folder / "index.html").write_text(page(result), encoding="utf-8")
+        with written_whole(folder / f"{name}.png") as file:
+            draw(result).savefig(file, dpi=110)
+    write_text(folder / "index.html", page(result))
 
 
 def page(result: Result) -> str:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from os import PathLike
-from typing import Any, BinaryIO
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fstat import Observations
-from fstat.steps import SELF, Members
-from fstat.trace import Subsets
+from ._files import Npz, npz_place, refusing, write_npz
+from ._validation import FloatArray
+from .observations import Observations
+from .steps import SELF, Members
+from .trace import Subsets
 
-SCHEMA = 1
-FloatArray = NDArray[np.float64]
+SCHEMA = 2
 
 
 class Snapshots:
@@ -25,8 +28,8 @@ class Snapshots:
     ----------
     targets : sequence of str
         Names of the targets. ``"self"``: each example is its own target.
-    n_examples : int
-        Number of training examples.
+    n_examples : int, optional
+        Number of training examples; by default that of the first snapshot.
     metric : str, default="a curvature metric"
         In what scores compare gradients; what is formed of them says so.
 
@@ -45,7 +48,7 @@ class Snapshots:
     Examples
     --------
     >>> import numpy as np
-    >>> from fstat_torch.metrics import Snapshots
+    >>> from fstat import Snapshots
     >>> rng = np.random.default_rng(0)
     >>> snapshots = Snapshots(["z"], n_examples=100)
     >>> for step in (60, 120, 180):
@@ -60,15 +63,17 @@ class Snapshots:
     def __init__(
         self,
         targets: Sequence[str],
-        n_examples: int,
+        n_examples: int | None = None,
         metric: str = "a curvature metric",
     ) -> None:
         self.targets = [str(name) for name in targets]
         if not self.targets or len(set(self.targets)) != len(self.targets):
             raise ValueError(f"`targets` must be unique names, got {targets!r}.")
-        self.n_examples, self.metric = int(n_examples), str(metric)
+        self.n_examples = 0 if n_examples is None else int(n_examples)
+        self.metric = str(metric)
         self.steps: list[int] = []
         self.scores: list[NDArray[Any]] = []
+        self._run = uuid4().hex
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -78,6 +83,63 @@ class Snapshots:
             f"Snapshots({len(self)} of {self.n_examples} examples, "
             f"{len(self.targets)} targets)"
         )
+
+    def empty(self) -> Snapshots:
+        """Return snapshots of the same run, targets and metric, with none in them.
+
+        Returns
+        -------
+        Snapshots
+            To which those of the same run can be appended.
+        """
+        found = Snapshots(self.targets, self.n_examples, self.metric)
+        found._run = self._run
+        return found
+
+    def go_on_from(self, other: Snapshots) -> None:
+        """Take what others hold for one's own, as a run does that is resumed.
+
+        Parameters
+        ----------
+        other : Snapshots
+            Of the same targets and metric.
+
+        Raises
+        ------
+        ValueError
+            If they are of others.
+        """
+        if (other.targets, other.metric) != (self.targets, self.metric):
+            raise ValueError(
+                f"The snapshots to go on from must be of targets {self.targets} in "
+                f"{self.metric}, got {other.targets} in {other.metric}."
+            )
+        if self.n_examples and other.steps and other.n_examples != self.n_examples:
+            raise ValueError(
+                f"The snapshots to go on from must be of {self.n_examples} examples, "
+                f"got {other.n_examples}."
+            )
+        self._run, self.n_examples = other._run, other.n_examples or self.n_examples
+        self.steps[:], self.scores[:] = other.steps, other.scores
+
+    def is_like(self, other: Snapshots) -> bool:
+        """Return whether others are of the same run, targets and metric.
+
+        Parameters
+        ----------
+        other : Snapshots
+            The others.
+
+        Returns
+        -------
+        bool
+            Whether both can stand together.
+        """
+
+        def kind(of: Snapshots) -> tuple[object, ...]:
+            return of._run, of.targets, of.n_examples, of.metric
+
+        return kind(self) == kind(other)
 
     def append(self, step: int, scores: ArrayLike) -> None:
         """Add a snapshot.
@@ -95,7 +157,10 @@ class Snapshots:
             If the shape or the order is another, or a score is infinite.
         """
         array = np.array(scores)
-        shape = (self.n_examples, len(self.targets))
+        n = self.n_examples
+        if not n and not self.steps:
+            n = len(array) if array.ndim else 0
+        shape = (n, len(self.targets))
         if array.shape != shape or array.dtype.kind != "f":
             raise ValueError(
                 f"`scores` must be floats of shape {shape}, got {array.dtype} of shape "
@@ -108,6 +173,7 @@ class Snapshots:
                 f"`step` must be above {self.steps[-1]}, that of the last snapshot, "
                 f"got {step!r}."
             )
+        self.n_examples = n
         self.steps.append(int(step))
         self.scores.append(array)
 
@@ -221,29 +287,41 @@ class Snapshots:
                 "itself give its examples to the sampler as a target of their own."
             )
 
-    def save(self, path: str | PathLike[str] | BinaryIO) -> None:
-        """Save as an npz file without pickle.
+    def save(self, path: str | PathLike[str]) -> None:
+        """Save as an npz file without pickle, whole or not at all.
 
         Parameters
         ----------
-        path : path-like or binary file
-            File to write.
+        path : path-like
+            File to write; ``.npz`` is appended where missing.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written.
         """
         meta = {
             "schema": SCHEMA,
             "targets": self.targets,
             "n": self.n_examples,
             "metric": self.metric,
+            "run": self._run,
         }
-        np.savez(
-            path,
-            meta=np.array(json.dumps(meta)),
-            steps=np.array(self.steps, dtype=np.int64),
-            scores=self.stacked(),
-        )
+        arrays = {
+            "meta": json.dumps(meta),
+            "steps": np.array(self.steps, dtype=np.int64),
+            "scores": self.stacked(),
+        }
+        write_npz(npz_place(path), arrays)
 
     def stacked(self) -> NDArray[Any]:
-        """Return all scores, of shape (n_snapshots, n_examples, n_targets)."""
+        """Return all scores as one array.
+
+        Returns
+        -------
+        ndarray of shape (n_snapshots, n_examples, n_targets)
+            The scores.
+        """
         shape = (len(self), self.n_examples, len(self.targets))
         return np.reshape(self.scores, shape)
 
@@ -254,7 +332,7 @@ class Snapshots:
         Parameters
         ----------
         path : path-like
-            File to read.
+            File to read; ``.npz`` may be left out as in `save`.
 
         Returns
         -------
@@ -264,17 +342,25 @@ class Snapshots:
         Raises
         ------
         ValueError
-            If the file is of a later schema.
+            If the file is damaged, of a later schema, or no regular file.
+        OSError
+            If it cannot be read.
         """
-        with np.load(path, allow_pickle=False) as file:
-            meta = json.loads(str(file["meta"]))
-            if meta["schema"] > SCHEMA:
-                raise ValueError(f"`{path}` was written by a later version of fstat.")
-            # Files of before there was a choice say none.
-            said = {"metric": meta["metric"]} if "metric" in meta else {}
-            found = cls(meta["targets"], meta["n"], **said)
-            found.steps = [int(step) for step in file["steps"]]
-            found.scores = list(file["scores"])
+        place, what = Path(path), "a file of Snapshots"
+        if not place.exists():
+            place = npz_place(path)
+        file = Npz(place, what)
+        with refusing(place, what):
+            meta = json.loads(str(file.array("meta")))
+            schema = int(meta["schema"])
+        if schema > SCHEMA:
+            raise ValueError(f"`{place}` was written by a later version of fstat.")
+        with refusing(place, what):
+            found = cls(meta["targets"], meta["n"], meta["metric"])
+            found._run = str(meta["run"])
+            steps, scores = file.array("steps"), file.array("scores")
+            for step, each in zip(steps, scores, strict=True):
+                found.append(int(step), each)
         return found
 
 

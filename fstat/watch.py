@@ -9,9 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
-from fstat import Observations, Trace
-from fstat.intervals.watching import ConfidenceSequence
-from fstat.trace import Subsets
+from .intervals.watching import ConfidenceSequence
+from .observations import Observations
+from .trace import Subsets, Trace
 
 _WINDOW = 20  # steps that the scale of a step comes from
 
@@ -67,8 +67,7 @@ class Watch:
     Examples
     --------
     >>> import numpy as np
-    >>> from fstat import Trace
-    >>> from fstat_torch import Watch
+    >>> from fstat import Trace, Watch
     >>> rng, trace = np.random.default_rng(0), Trace(targets=["z"])
     >>> watch = Watch({"harmful": [0, 1, 2, 3]}, every=100)
     >>> for step in range(1000):
