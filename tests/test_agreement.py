@@ -13,7 +13,7 @@ from fstat.ground_truth import (
 from fstat.ground_truth._deconvolution import probability_beyond, soft_auroc
 from fstat.ground_truth._noise import truth_of
 from fstat.ground_truth._ranks import extended, rank_reliability
-from fstat.ground_truth._resampling import percentiles
+from fstat.ground_truth._resamples import Resamples
 from fstat.ground_truth._runs import (
     Runs,
     concentration,
@@ -469,7 +469,6 @@ def test_intervals_cover_the_correlation_of_all_subsets_and_targets():
         both = found["pearson"], found["spearman"]
         known = 0.8, 6 / np.pi * np.arcsin(0.4)
         inside.append([m.low < k < m.high for m, k in zip(both, known, strict=True)])
-    # The pigeonhole bootstrap is conservative; from below 3 binomial errors.
     error = np.sqrt(0.05 * 0.95 / n_simulations)
     assert (np.mean(inside, axis=0) > 0.95 - 3 * error).all()
 
@@ -592,15 +591,53 @@ def test_few_subsets_tell_nothing_of_others():
     assert np.isfinite(one["lds"].uncorrected)
 
 
-def test_intervals_are_quantiles_of_the_resamples():
-    draws = np.random.default_rng(0).normal(size=200)
-    assert_allclose(percentiles(draws, 0.9), np.quantile(draws, [0.05, 0.95]))
+def test_intervals_are_quantiles_of_the_resamples_drawn_in_to_their_error():
+    rng = np.random.default_rng(0)
+    draws = rng.normal(size=200) ** 2
+    # Nothing is due to pairs: both together vary by the sum of what each does.
+    one = Resamples(draws, 0.6 * draws, 0.8 * draws)
+    assert_allclose(one.stderr, draws.std())
+    assert_allclose(one.interval(0.9), np.quantile(draws, [0.05, 0.95]))
+    # All is due to pairs: both together have three times the variance.
+    alone = draws / np.sqrt(3)
+    one = Resamples(draws, alone, alone)
+    assert_allclose(one.stderr, alone.std())
+    middle, *ends = np.quantile(draws, [0.5, 0.05, 0.95])
+    assert_allclose(one.interval(0.9), middle + (ends - middle) / np.sqrt(3))
+    # By chance of few resamples the parts may exceed the whole, or tell nothing.
+    assert_allclose(Resamples(draws, draws, draws).stderr, draws.std())
+    assert_allclose(Resamples(draws, 0 * draws, 0.1 * draws).stderr, 0.1 * draws.std())
+    assert Resamples(0 * draws + 2, draws, draws).interval(0.9) == (2, 2)
     for name in ("pearson", "spearman", "lds", "auroc_above", "slope"):
-        low, high = np.quantile(FOUND.draws[name], [0.025, 0.975])
-        assert_allclose((FOUND[name].low, FOUND[name].high), (low, high))
+        assert (FOUND[name].low, FOUND[name].high) == FOUND.draws[name].interval(0.95)
     draws[:12] = np.nan
-    assert_allclose(percentiles(draws, 0.8), np.quantile(draws[12:], [0.1, 0.9]))
-    assert np.isnan(percentiles(draws, 0.9)).all()
+    known = Resamples(draws, 0.6 * draws, 0.8 * draws)
+    assert_allclose(known.interval(0.8), np.quantile(draws[12:], [0.1, 0.9]))
+    assert np.isnan(known.interval(0.9)).all()
+
+
+def test_errors_of_a_mean_over_rows_and_columns():
+    # Rows, columns and cells vary by known amounts; 60 tables, of whose standard
+    # errors the mean is compared with that of the mean itself.
+    rng = np.random.default_rng(0)
+    S, T, n_draws, found = 12, 10, 300, []
+    for row, column in ((0.0, 0.0), (1.0, 0.0), (0.3, 0.5)):
+        for _ in range(60):
+            table = row * rng.normal(size=(S, 1)) + column * rng.normal(size=(1, T))
+            table = table + rng.normal(size=(S, T))
+            s = rng.multinomial(S, np.full(S, 1 / S), size=n_draws) / S
+            t = rng.multinomial(T, np.full(T, 1 / T), size=n_draws) / T
+            drawn = (
+                np.einsum("ns,st,nt->n", s, table, t),
+                s @ table.mean(axis=1),
+                t @ table.mean(axis=0),
+            )
+            found.append(Resamples(*drawn).stderr ** 2)
+        right = row**2 / S + column**2 / T + 1 / (S * T)
+        # Resamples have (n - 1) / n of the variance; taking at least that of either
+        # part errs upwards, most where both are alike.
+        assert 0.8 * right < np.mean(found) < 1.35 * right
+        found.clear()
 
 
 @pytest.fixture
@@ -611,7 +648,7 @@ def spread(monkeypatch):
 
     def of(name, x, P, Q):
         found = agreement(x, (P, Q), random_state=0, n_resamples=400)
-        return np.std(found.draws[name])
+        return found.draws[name].stderr
 
     return of
 
@@ -620,7 +657,7 @@ def test_subsets_and_targets_are_each_resampled(spread):
     # One source of error at a time, against its size in closed form or simulation;
     # 400 resamples give a standard deviation to within 12 % (3.5 standard errors).
     rng = np.random.default_rng(0)
-    S, T, n = 30, 12, 400
+    S, T, n = 30, 12, 100
     still = 1e-3 * rng.normal(size=(S, n, T)), 1e-3 * rng.normal(size=(n, T))
     # Every target is the same: only subsets differ, as S independent pairs.
     mu = rng.normal(size=(S, 1)) + np.zeros((S, T))
@@ -640,6 +677,19 @@ def test_subsets_and_targets_are_each_resampled(spread):
         draws.append(np.corrcoef(x[0, own], mu[0, own])[0, 1])
     P = still[0] - 1e-3 * mu[:, None]
     assert_allclose(spread("pearson", x, P, still[1]), np.std(draws), rtol=0.2)
+
+
+def test_pairs_that_differ_independently_count_once(spread):
+    # The correlation r of n independent normal pairs varies by (1 - r**2)**2 / n;
+    # drawing subsets and targets both would say three times as much. 400 resamples, a
+    # third of the parts alone: to within 30 % (three standard errors).
+    rng = np.random.default_rng(0)
+    S, T, n = 30, 24, 100
+    still = 1e-3 * rng.normal(size=(S, n, T)), 1e-3 * rng.normal(size=(n, T))
+    mu = rng.normal(size=(S, T))
+    x = mu + rng.normal(size=(S, T))
+    found = spread("pearson", x, still[0] - 1e-3 * mu[:, None], still[1])
+    assert_allclose(found, 0.5 / np.sqrt(S * T), rtol=0.3)
 
 
 def test_runs_with_all_data_are_resampled(spread):

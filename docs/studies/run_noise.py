@@ -56,8 +56,8 @@ def limit(found: Agreement) -> tuple[float, float, float]:
 
     One run's is lower by the root of what two runs have in common.
     """
-    draws = found.draws["pearson"] / np.sqrt(found.draws["consistency_pearson"])
-    low, high = np.nanquantile(draws, [0.025, 0.975])
+    common = found.draws["consistency_pearson"]
+    low, high = found.draws["pearson"].over_root_of(common).interval(0.95)
     value = found["pearson"].value / np.sqrt(found["consistency_pearson"].value)
     return float(value), float(low), float(high)
 

@@ -24,6 +24,7 @@ from ._measures import (
 )
 from ._noise import Truth, truth_of
 from ._ranks import RankReliability, rank_reliability
+from ._resamples import Resamples
 from ._runs import Runs, concentration
 from .datamodelling import correlation
 
@@ -130,36 +131,46 @@ class Comparison:
 
     def resampled(
         self, n_resamples: int, rng: np.random.RandomState
-    ) -> dict[str, FloatArray]:
-        """Return the measures of resamples, by name, and what tells the resamples.
+    ) -> tuple[dict[str, Resamples], Indices]:
+        """Return the measures of resamples by name, and what tells the resamples.
 
         Two estimates of the same pairs get the same subsets, targets and retrainings.
+        Each part alone is drawn a third as often as both.
         """
         seeds = rng.randint(2**31 - 1, size=n_resamples)
-        found = [self._resample(np.random.RandomState(seed)) for seed in seeds]
-        draws = {name: np.array([one[name] for one in found]) for name in MEASURES}
-        return {**draws, "resample": seeds.astype(float)}
+        few = seeds[: max(-(-n_resamples // 3), 2)]
+        found = [
+            [self._resample(np.random.RandomState(seed), drawn) for seed in chosen]
+            for drawn, chosen in (("st", seeds), ("s", few), ("t", few))
+        ]
+        draws = {
+            name: Resamples(*(np.array([one[name] for one in part]) for part in found))
+            for name in MEASURES
+        }
+        return draws, seeds
 
-    def _resample(self, rng: np.random.RandomState) -> dict[str, float]:
-        """Return the measures of one resample.
+    def _resample(self, rng: np.random.RandomState, drawn: str) -> dict[str, float]:
+        """Return the measures of one resample of subsets "s", targets "t" or both.
 
         Subsets take their own runs along, which need no resampling of their own; the
-        runs with all data, common to all subsets, do. A few targets stay as they are.
+        runs with all data, common to all subsets, do, and so do the estimates. Both
+        come with the subsets. A few targets stay as they are.
         """
         n_estimates, n_subsets, n_targets = self.judged.mu.shape
-        s = _drawn(n_subsets, rng)
-        t = _drawn(n_targets, rng)
-        if n_targets < FEWEST_TARGETS:
+        s, t = _drawn(n_subsets, rng), _drawn(n_targets, rng)
+        m, runs = len(self.runs.Q), _drawn(n_estimates, rng)
+        weights: FloatArray | None = rng.gamma(concentration(m), size=m)
+        if "s" not in drawn:
+            s, runs, weights = np.arange(n_subsets), np.arange(n_estimates), None
+        if "t" not in drawn or n_targets < FEWEST_TARGETS:
             t = np.arange(n_targets)
-        m = len(self.runs.Q)
-        weights = rng.gamma(concentration(m), size=m)
-        sample = Sample(_drawn(n_estimates, rng), s, t)
+        sample = Sample(runs, s, t)
         known = sample.of(self.known)
         if known.sum() < 3:
             return dict.fromkeys(MEASURES, np.nan)
-        drawn = Runs(self.runs.P[s][:, :, t], self.runs.Q[:, t])
-        ranks = rank_reliability(drawn, known, _RESAMPLED_SPLITS, rng, weights)
-        return self._measures(truth_of(drawn, known, weights), ranks, sample)
+        own = Runs(self.runs.P[s][:, :, t], self.runs.Q[:, t])
+        ranks = rank_reliability(own, known, _RESAMPLED_SPLITS, rng, weights)
+        return self._measures(truth_of(own, known, weights), ranks, sample)
 
     def _measures(
         self, truth: Truth, ranks: RankReliability, sample: Sample
@@ -217,16 +228,3 @@ def _different(estimates: Indices) -> list[tuple[int, int]]:
     """Return pairs of runs but one drawn twice, or all where there is no other."""
     drawn = [pair for pair in combinations(estimates.tolist(), 2) if len({*pair}) > 1]
     return drawn or [*combinations(range(len(estimates)), 2)]
-
-
-def percentiles(draws: FloatArray, level: float) -> tuple[float, float]:
-    """Return the interval that holds most draws, equal shares outside on either side.
-
-    NaN where a larger share than that is NaN.
-    """
-    seen = draws[~np.isnan(draws)]
-    outside = (1 - level) / 2
-    if len(seen) < (1 - outside) * len(draws):
-        return np.nan, np.nan
-    low, high = np.quantile(seen, [outside, 1 - outside])
-    return float(low), float(high)

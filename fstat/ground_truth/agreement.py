@@ -13,7 +13,8 @@ from .._validation import FloatArray, confidence, nonnegative, whole_number
 from ..intervals import ConfidenceInterval
 from ._judged import covered_pairs, read_estimate
 from ._limits import ceilings, reason_of_interval, reasons
-from ._resampling import FEWEST_SUBSETS, Comparison, percentiles
+from ._resamples import Resamples
+from ._resampling import FEWEST_SUBSETS, Comparison, Indices
 from ._runs import Runs, full_mu, standard_errors
 
 if TYPE_CHECKING:
@@ -75,9 +76,10 @@ class Agreement:
         Mu of retraining and its standard error.
     quantity : str
         What the truth is.
-    draws : dict of str to ndarray of shape (n_resamples,)
-        Measures of the resamples, by name, and under `"resample"` what tells
-        these from others.
+    draws : dict of str to Resamples
+        Measures of the resamples, by name.
+    resamples : ndarray of int of shape (n_resamples,)
+        What tells these resamples from others.
     """
 
     measures: dict[str, Measure]
@@ -90,7 +92,8 @@ class Agreement:
     truth: FloatArray
     truth_stderr: FloatArray
     quantity: str
-    draws: dict[str, FloatArray]
+    draws: dict[str, Resamples]
+    resamples: Indices
 
     def __getitem__(self, name: str) -> Measure:
         return self.measures[name]
@@ -127,7 +130,7 @@ class Agreement:
             If the truth or the resamples are not the same.
         """
         same = np.array_equal(self.truth, other.truth) and np.array_equal(
-            self.draws["resample"], other.draws["resample"]
+            self.resamples, other.resamples
         )
         if not same:
             raise ValueError(
@@ -135,8 +138,8 @@ class Agreement:
                 "`random_state`, got others."
             )
         mine, theirs = self[name], other[name]
-        draws = self.draws[name] - other.draws[name]
-        interval = percentiles(draws, self.confidence_level)
+        draws = self.draws[name].minus(other.draws[name])
+        interval = draws.interval(self.confidence_level)
         if np.isnan([mine.low, theirs.low]).any():
             interval = np.nan, np.nan
         return Measure(
@@ -256,12 +259,15 @@ def agreement(
     threshold enter, the estimate tells these from strong ones, and so an estimate
     independent of the truth among the strong appears to agree with it.
 
-    Intervals are percentiles of resamples. Subsets, with their runs, and targets, from
-    5 on, are drawn independently of each other [2]_, which is conservative. The runs
-    with all data, common to all subsets, are resampled by a Bayesian bootstrap, each
-    with a random weight. For the AUROC the truth is deconvolved anew in each resample,
-    from these runs as they are; pairs keep whether they are covered. With fewer than 5
-    subsets there are no intervals, nor where too many resamples have no value.
+    Intervals are percentiles of resamples in which subsets, with their runs, and
+    targets, from 5 on, are drawn independently of each other. That triples the variance
+    which is due to pairs [2]_; resamples of subsets alone and of targets alone, a third
+    as many, tell how much that is, and the percentiles are drawn in by as much. The
+    runs with all data, common to all subsets, are resampled by a Bayesian bootstrap,
+    each with a random weight. For the AUROC the truth is deconvolved anew in each
+    resample, from these runs as they are; pairs keep whether they are covered. With
+    fewer than 5 subsets there are no intervals, nor where too many resamples have no
+    value.
 
     The slope is for estimates without noise, as averages of many runs have it; to
     predict from one run, noise included, the slope of `CalibratedInfluence` is right.
@@ -301,7 +307,7 @@ def agreement(
     covered = covered_pairs(judged, mu, error, level)
     comparison = Comparison(judged, runs, mu, error, covered, threshold)
     rng = check_random_state(random_state)
-    measures, draws = _found(comparison, n_resamples, level, rng)
+    measures, draws, resamples = _found(comparison, n_resamples, level, rng)
     return Agreement(
         measures=measures,
         threshold=threshold,
@@ -314,16 +320,17 @@ def agreement(
         truth_stderr=error,
         quantity=quantity,
         draws=draws,
+        resamples=resamples,
     )
 
 
 def _found(
     comparison: Comparison, n_resamples: int, level: float, rng: np.random.RandomState
-) -> tuple[dict[str, Measure], dict[str, FloatArray]]:
-    """Return all measures and the draws of which their intervals are percentiles."""
+) -> tuple[dict[str, Measure], dict[str, Resamples], Indices]:
+    """Return all measures, the resamples of their intervals, and what tells these."""
     ranks = comparison.reliability(rng)
     values, raw = comparison.measures(ranks), comparison.uncorrected()
-    draws = comparison.resampled(n_resamples, rng)
+    draws, resamples = comparison.resampled(n_resamples, rng)
     ceiling = ceilings(comparison, ranks)
     notes = reasons(comparison, ranks, values)
     n_subsets, found = len(comparison.truth), {}
@@ -332,13 +339,13 @@ def _found(
         if name in notes:
             found[name] = Measure(np.nan, np.nan, np.nan, *beside, notes[name])
             continue
-        low, high = percentiles(draws[name], level)
+        low, high = draws[name].interval(level)
         if n_subsets < FEWEST_SUBSETS:
             low, high = np.nan, np.nan
         missing = np.isnan(low)
-        note = reason_of_interval(draws[name], n_subsets) if missing else ""
+        note = reason_of_interval(draws[name].both, n_subsets) if missing else ""
         found[name] = Measure(value, low, high, *beside, note)
-    return found, draws
+    return found, draws, resamples
 
 
 def _truth(truth: Any) -> tuple[Runs, dict[str, Any], str]:
