@@ -265,14 +265,36 @@ def option(value: object, name: str, allowed: tuple[object, ...]) -> None:
     for known in allowed:
         if value is known or (isinstance(value, str | np.bool_) and value == known):
             return
-    listed = ", ".join(repr(known) for known in allowed)
-    raise ValueError(f"`{name}` must be one of {listed}, got {shown(value)}.")
+    known = ", ".join(map(repr, allowed))
+    raise ValueError(f"`{name}` must be one of {known}, got {shown(value)}.")
 
 
 def instance(value: object, name: str, kind: type) -> None:
     """Check that a parameter is an object of a class."""
     if not isinstance(value, kind):
         raise TypeError(f"`{name}` must be a {kind.__name__}, got {shown(value)}.")
+
+
+def listed(value: object) -> list[Any]:
+    """Return the items of whatever can be gone through, or the one thing given."""
+    if isinstance(value, str | bytes):
+        return [value]
+    try:
+        return list(value)  # type: ignore[call-overload]
+    except Exception:  # of a foreign object, too, which is then refused as one
+        return [value]
+
+
+def together(**arrays: FloatArray) -> list[FloatArray]:
+    """Return arrays of one shape, where theirs fit each other."""
+    try:
+        return list(np.broadcast_arrays(*arrays.values()))
+    except ValueError:
+        names = " and ".join(f"`{name}`" for name in arrays)
+        shapes = " and ".join(str(array.shape) for array in arrays.values())
+        raise ValueError(
+            f"{names} must be of shapes that broadcast, got {shapes}."
+        ) from None
 
 
 def random_state(value: object, name: str = "random_state") -> np.random.RandomState:

@@ -122,10 +122,16 @@ def make_observations(
     if distribution == "t3":
         P, Q = (stdtrit(3.0, ndtr(noise)) / np.sqrt(3.0) for noise in (P, Q))
     P, Q = sd_P * P, centre + sd_ratio * sd_P * Q
-    if distribution == "lognormal":
-        return np.exp(P), np.exp(Q)
-    if distribution == "rounded":
-        return np.round(2 * P) / 2, np.round(2 * Q) / 2
+    with np.errstate(over="ignore"):
+        if distribution == "lognormal":
+            P, Q = np.exp(P), np.exp(Q)
+        elif distribution == "rounded":
+            P, Q = np.round(2 * P) / 2, np.round(2 * Q) / 2
+    if not (np.isfinite(P).all() and np.isfinite(Q).all()):
+        raise ValueError(
+            f"`mu` must be so small that {distribution} observations are within the "
+            f"range of 64-bit floats, got {shown(mu)}."
+        )
     return P, Q
 
 

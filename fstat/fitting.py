@@ -250,7 +250,7 @@ def fit_summary(
         The t statistics, where the exact distribution of the index is known.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
-        slope = np.sqrt(summary.var_P / summary.var_Q)
+        slope = np.sqrt(summary.var_P) / np.sqrt(summary.var_Q)
     if equal_var and not paired:
         summary = pool(summary, moderated=moderated)
     elif moderated:

@@ -23,6 +23,7 @@ from ._validation import (
     IntArray,
     flag,
     integers,
+    listed,
     no_infinity,
     number,
     numeric,
@@ -388,7 +389,7 @@ class Observations:
         ValueError
             If there is no part, or if parts differ in pairs, design or scale.
         """
-        parts = list(parts) if isinstance(parts, Iterable) else [parts]
+        parts = listed(parts)
         if not parts:
             raise ValueError("`parts` must hold at least one Observations, got none.")
         if not all(isinstance(part, Observations) for part in parts):

@@ -9,6 +9,7 @@ from numpy.testing import assert_allclose
 from fstat import GaussianTradeOff
 from fstat.composition import ToleranceWarning, compose
 from fstat.composition._bent import BentInversion
+from fstat.composition._certificate import by_affinity
 from fstat.composition._contour import Inversion
 from fstat.tradeoff import EpsilonDeltaTradeOff, LaplaceTradeOff
 
@@ -162,3 +163,20 @@ def test_only_infinite_losses_are_certain():
 def test_losses_of_a_subsampled_step_have_a_floor():
     f = EpsilonDeltaTradeOff(1.0, 0.1).subsample(0.5) ** 5
     assert_allclose(f.f([0.1, 0.9]), [0.4198, 0.0099], atol=5e-5)
+
+
+@pytest.mark.parametrize("mu", [0.0, 1e-14, 1e-12, 1e-9, 1e-6])
+def test_steps_that_hardly_tell_anything_leave_bounds(mu):
+    other = LaplaceTradeOff(5.0)
+    lower, upper = by_affinity([(GaussianTradeOff(mu), 1), (other, 1)])
+    affinity = np.exp(-2.5) * (1 + 2.5)
+    assert_allclose(lower.advantage(), np.sqrt(1 - affinity**2), rtol=1e-3)
+    assert lower.advantage() >= other.advantage() + mu
+    assert upper.advantage() <= other.advantage()
+
+
+def test_certain_steps_among_blind_ones_leave_bounds():
+    steps = [(EpsilonDeltaTradeOff(0.0, 0.1), 1), (LaplaceTradeOff(1.0), 1)]
+    affinity = 0.9 * np.exp(-0.5) * 1.5
+    lower, _ = by_affinity(steps)
+    assert_allclose(lower.advantage(), np.sqrt(1 - affinity**2), rtol=1e-3)

@@ -118,7 +118,7 @@ def test_edgeworth_is_closer_than_the_limit():
         (lambda: gaussian_limit(EpsilonDeltaTradeOff(1.0, 0.1), 10), "finite loss"),
         (lambda: gaussian_limit(GaussianTradeOff(0.0), 10), "tells P from Q"),
         (lambda: gaussian_limit(0.5, 10), "must be trade-off functions, got 0.5"),
-        (lambda: gaussian_limit([], []), "must be trade-off functions"),
+        (lambda: gaussian_limit([], []), "`fs` must be one trade-off function or more"),
         (lambda: gaussian_limit(LaplaceTradeOff(1.0), 0), "`counts` must be"),
         (lambda: gaussian_limit(LaplaceTradeOff(1.0), 9).f(1.5), "`alpha` must lie"),
     ],
@@ -126,3 +126,17 @@ def test_edgeworth_is_closer_than_the_limit():
 def test_bad_input_gets_a_sentence(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_composition_has_the_limit_of_its_steps():
+    step = GaussianTradeOff(1.0).subsample(0.3)
+    assert gaussian_limit(step**3) == gaussian_limit(step, 3)
+    both = gaussian_limit([step**3, LaplaceTradeOff(0.5)], [2, 4])
+    assert both == gaussian_limit([step, LaplaceTradeOff(0.5)], [6, 4])
+
+
+def test_steps_may_come_as_anything_that_can_be_gone_through():
+    steps = [LaplaceTradeOff(0.1), GaussianTradeOff(0.2)]
+    expected = gaussian_limit(steps, [3, 4])
+    assert gaussian_limit(iter(steps), iter([3, 4])) == expected
+    assert gaussian_limit(np.array(steps, dtype=object), np.array([3, 4])) == expected

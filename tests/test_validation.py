@@ -4,6 +4,7 @@ import warnings
 from decimal import Decimal
 from fractions import Fraction
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -11,7 +12,16 @@ import pytest
 import scipy.sparse
 from numpy.testing import assert_array_equal
 
-from fstat import ConfidenceSequence, EmpiricalTradeOff, FInfluence, Observations
+from fstat import (
+    ConfidenceSequence,
+    EmpiricalTradeOff,
+    FInfluence,
+    GaussianLimitDisplay,
+    GaussianTradeOff,
+    Observations,
+    compose,
+    sign_errors,
+)
 from fstat._validation import (
     flag,
     indices,
@@ -22,6 +32,9 @@ from fstat._validation import (
     random_state,
     whole_number,
 )
+from fstat.datasets import make_observations
+from fstat.ground_truth import retrain
+from fstat.intervals import bernoulli_upper_bound
 
 NAN = np.nan
 
@@ -376,3 +389,41 @@ def test_names_of_any_frame_can_be_saved(tmp_path):
     rows.save(tmp_path / "rows.npz")
     again = Observations.load(tmp_path / "rows.npz")
     assert again.names["label"].tolist() == ["a", "b"]
+
+
+def test_shapes_that_do_not_fit_get_a_sentence():
+    with pytest.raises(ValueError, match="`effect` and `stderr` must be of shapes"):
+        sign_errors(np.ones(4), np.ones((1, 3)))
+    with pytest.raises(ValueError, match="`successes` and `trials` must be of shapes"):
+        bernoulli_upper_bound([0, 1], [9, 9, 9])
+    assert sign_errors(np.ones((4, 1)), np.ones(3)).power.shape == (4, 3)
+
+
+@pytest.mark.parametrize(
+    "one",
+    [np.array(0.9), memoryview(np.ones((2, 2))), "ab"],
+    ids=named,
+)
+def test_what_cannot_be_gone_through_is_one_thing(one):
+    with pytest.raises(ValueError, match="`subsets` must"):
+        retrain(lambda indices, seed: [0.0], 8, one, 2)
+    with pytest.raises(ValueError, match="`counts` must be one positive integer"):
+        compose(GaussianTradeOff(1.0), GaussianTradeOff(2.0), counts=one)
+    with pytest.raises(ValueError, match="`parts` must hold Observations"):
+        Observations.concatenate(one)
+
+
+def test_standard_deviations_a_world_apart():
+    rng = np.random.default_rng(0)
+    P, Q = rng.normal(size=9) * 1e170, rng.normal(size=9)
+    for influence in (FInfluence(), FInfluence(check_limit=False)):
+        fitted = influence.partial_fit(P, Q)
+        assert np.isfinite(fitted.mu_)
+    GaussianLimitDisplay.from_samples(rng.normal(size=9), 1e-245 * Q)
+    GaussianLimitDisplay.from_samples(1e-245 * Q, rng.normal(size=9))
+    plt.close("all")
+
+
+def test_samples_beyond_floats_are_refused():
+    with pytest.raises(ValueError, match="`mu` must be so small"):
+        make_observations(800.0, distribution="lognormal", random_state=0)

@@ -45,6 +45,7 @@ _BEND = 0.4  # tangent of the angle at which a hyperbola leaves the vertical
 _SPACING = 1.3  # ratio of neighbouring abscissae, counted from the poles
 _NEGLIGIBLE = 45.0
 _COARSEST, _MOST_NODES = 0.1, 2**14
+_TOGETHER = 2**22  # terms that are held at once
 _ENOUGH = 1500  # nodes beyond which an error that stays is one of rounding
 _ROUNDING = 2.0**-50
 _LARGEST_MU, _LEAST_SHARE = 4.0, 1e-3  # of steps whose losses have one scale
@@ -305,7 +306,7 @@ class Above:
         self._abscissae, self._levels = places[usable], levels[usable]
         poles = np.minimum(np.abs(self._abscissae), np.abs(self._abscissae + 1))
         self._nearness = 0.02 * np.abs(np.log(poles))
-        self._paths: dict[int, Path] = {}
+        self._paths: dict[int, list[Path]] = {}
 
     def _places(self) -> FloatArray:
         """Return abscissae on both sides of the poles at 0 and -1, and between."""
@@ -439,14 +440,15 @@ class Above:
     def _served(self, k: int, d: FloatArray) -> Tails:
         """Return what is known from one path."""
         c = float(self._abscissae[k])
-        path = self._path(k, float(d.min()))
-        values, errors = path.integrals(d)
-        while errors.max() > ACCURACY and path.nodes.size < _MOST_NODES:
-            path = path.finer()
-            before, (values, errors) = errors.max(), path.integrals(d)
-            if errors.max() > 0.5 * before and path.nodes.size > _ENOUGH:
+        values, errors = np.empty((3, d.size)), np.empty((3, d.size))
+        left, before = np.arange(d.size), np.inf
+        for path in self._finer_and_finer(k, float(d.min())):
+            values[:, left], errors[:, left] = path.integrals(d[left])
+            left = left[errors[:, left].max(axis=0) > ACCURACY]
+            worst = errors[:, left].max(initial=0.0)
+            if not left.size or (worst > 0.5 * before and path.nodes.size > _ENOUGH):
                 break
-        self._paths[k] = path
+            before = worst
         log_q = path.level - d * c + self._log_q
         log_p = path.level - d * (c + 1) + self._log_p
         # exp(-t) delta, of which the inverse's is made, has the scale of alpha.
@@ -499,14 +501,16 @@ class Above:
             beta, inverse = 1 - power, 1 - np.exp(-self.place - d) * (1 - delta)
         return alpha, power, 1 - alpha, beta, delta, inverse
 
-    def _path(self, k: int, least: float) -> Path:
-        """Return the path of an abscissa that serves distances from `least` on."""
-        path = self._paths.get(k)
-        if path is None or not path.reaches(least):
-            c = float(self._abscissae[k])
-            path = Path.made(self, c, least)
-            self._paths[k] = path
-        return path
+    def _finer_and_finer(self, k: int, least: float) -> Iterator[Path]:
+        """Yield the paths of an abscissa that serve distances from `least` on."""
+        paths = self._paths.get(k, [])
+        if not paths or not paths[0].reaches(least):
+            paths = [Path.made(self, float(self._abscissae[k]), least)]
+            self._paths[k] = paths
+        yield from paths
+        while paths[-1].nodes.size < _MOST_NODES:
+            paths.append(paths[-1].finer())
+            yield paths[-1]
 
 
 @dataclass(frozen=True)
@@ -564,6 +568,10 @@ class Path:
         integral is known as well: the difference bounds the error, which for the finer
         rule is about its square.
         """
+        if d.size > 1 and d.size * self.nodes.size > _TOGETHER:
+            halves = map(self.integrals, np.array_split(d, 2))
+            values, errors = zip(*halves, strict=True)
+            return np.concatenate(values, axis=1), np.concatenate(errors, axis=1)
         z = self.nodes
         terms = self.log_terms - self.level - np.multiply.outer(d, z - self.c)
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):

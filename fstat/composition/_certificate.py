@@ -13,6 +13,9 @@ from ._join import Tail, joined
 from ._lattice import Lattice, contraction, outline, points, spread
 from ._tilts import LARGEST, WINDOW, tilts_upward
 
+# Of the losses of a step: narrower, they would be mixed up with rounding.
+_NARROWEST = 1e-6
+
 
 class Certificate:
     """Bounds on a composition, on lattices of any width.
@@ -137,7 +140,13 @@ def by_affinity(steps: Sequence[tuple[TradeOff, int]]) -> tuple[TradeOff, TradeO
 def _log_affinity(f: TradeOff) -> tuple[float, float]:
     """Return bounds on the logarithm of a step's affinity."""
     seen = outline(f)
-    width = (seen.ends[1] - seen.ends[0]) / 2**15
+    low, high = seen.ends
+    if low == high:  # all losses that are finite are 0
+        singular = float(f._rates(np.asarray(np.inf), False).power)
+        with np.errstate(divide="ignore"):
+            log = float(np.log1p(-singular))
+        return log - 1e-12, log + 1e-12
+    width = max(high - low, _NARROWEST) / 2**15
     k = points(seen, width, np.array([-0.5, 0.0]))
     bounds = []
     for on_lattice, sign in ((spread, -1), (contraction, 1)):

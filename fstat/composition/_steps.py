@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from .._validation import shown, whole_number
+from .._validation import listed, shown, whole_number
 from ..tradeoff import LaplaceTradeOff, TradeOff
 from .composed import ComposedTradeOff
 from .laplace_sum import LaplaceSum
@@ -26,7 +26,7 @@ def checked_counts(counts: Sequence[int] | None, size: int) -> list[int]:
     """Return `counts` as a list of positive integers, once each by default."""
     if counts is None:
         return [1] * size
-    given = list(counts) if isinstance(counts, Iterable) else []
+    given = listed(counts)
     if len(given) != size:
         raise ValueError(
             "`counts` must be one positive integer for each of `fs`, got "

@@ -11,10 +11,10 @@ from numpy.typing import ArrayLike
 from scipy.optimize import elementwise
 from scipy.special import ndtr, ndtri
 
-from .._validation import FloatArray, number_or_array, probability
+from .._validation import FloatArray, listed, number_or_array, probability
 from ..tradeoff import GaussianTradeOff, TradeOff
 from ..tradeoff._integrals import central_moment
-from ._steps import checked_counts
+from ._steps import counted
 
 # Constants of Shevtsova's bounds, for steps that are all alike and for others.
 _ALIKE = ((0.4690, 0.0), (0.3322, 0.429), (0.3031, 0.646))
@@ -275,13 +275,8 @@ def gaussian_limit(
     >>> limit.lower(0.1) < step.f(0.1) < limit.upper(0.1)
     True
     """
-    steps = list(fs) if isinstance(fs, Sequence) else [fs]
-    if not steps or not all(isinstance(f, TradeOff) for f in steps):
-        raise ValueError(f"`fs` must be trade-off functions, got {fs!r:.80}.")
     given = [counts] if isinstance(counts, int | np.integer) else counts
-    taken: dict[TradeOff, int] = {}
-    for f, count in zip(steps, checked_counts(given, len(steps)), strict=True):
-        taken[f] = taken.get(f, 0) + count
+    taken = counted(listed(fs), given)
     swapped = [(f.inverse(), n) for f, n in taken.items()]
     return GaussianLimit(_loss_sum(list(taken.items()), 1.0), _loss_sum(swapped, -1.0))
 

@@ -73,7 +73,9 @@ def normal_quantiles(
         Points, line and band.
     """
     n = len(values)
-    mean, sd = float(values.mean()), float(values.std(ddof=1))
+    mean = float(values.mean())
+    reach = float(np.abs(values - mean).max())  # whose square may not be a float
+    sd = reach * float(((values - mean) / reach).std(ddof=1))
     rank = _ranks(n, most)
     tail = (1 - confidence_level) / 2
     normal, low, high = (

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
 
 _END = 1e-4  # least error shown
+_FAR = 1e6  # beyond the picture
 
 
 _LARGEST = 1e150  # whose square is a float
@@ -214,13 +215,14 @@ class GaussianLimitDisplay(Display):
         sign = -1.0 if fitted.mu_ < 0 else 1.0
         alpha, beta = tradeoff_curve(sign * p, sign * q)
         ratio = deviation_ratio(p[:, None], q[:, None], fitted.paired, level)
+        of_P, of_Q = (normal_quantiles(x, level) for x in (p, q))
         if fitted.scale is None:
-            unit = float(np.sqrt((p.var(ddof=1) + q.var(ddof=1)) / 2))
+            unit = float(np.hypot(of_P.sd, of_Q.sd) / np.sqrt(2))
         else:
             unit = float(np.ravel(fitted.scale)[0])
         display = cls(
-            P=normal_quantiles(p, level).rescaled(p.mean(), unit),
-            Q=normal_quantiles(q, level).rescaled(p.mean(), unit),
+            P=of_P.rescaled(of_P.mean, unit),
+            Q=of_Q.rescaled(of_P.mean, unit),
             tradeoff=fitted.tradeoff_,
             alpha=alpha,
             beta=beta,
@@ -355,11 +357,13 @@ class GaussianLimitDisplay(Display):
                 **style,
             },
         )
-        distance = (-1.0 if self.mu < 0 else 1.0) * self.Q.mean / self.Q.sd
+        sign = -1.0 if self.mu < 0 else 1.0
+        # As low or high as one likes, where a standard deviation is next to nothing.
+        line = -self.slope * ends - sign * self.Q.mean / max(self.Q.sd, 1e-150)
         low, high = self.slope_interval
         (self.normal_line_,) = ax.plot(
             ends,
-            -self.slope * ends - distance,
+            np.clip(line, -_FAR, _FAR),
             "--",
             color=style["color"],
             lw=1.4,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 
-from .._validation import FloatArray, indices, numeric
+from .._validation import FloatArray, indices, listed, numeric
 
 
 def linear_datamodelling_score(
@@ -53,7 +53,7 @@ def linear_datamodelling_score(
     array([1.])
     """
     tau, outputs = numeric(scores, "scores"), numeric(statistics, "statistics")
-    subsets = list(subsets) if isinstance(subsets, Iterable) else [subsets]
+    subsets = listed(subsets)
     fits = tau.ndim == 2 and outputs.shape == (len(subsets), tau.shape[1])
     if not fits:
         raise ValueError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from os import PathLike
 from typing import Any, NamedTuple
@@ -12,7 +12,14 @@ import joblib
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .._validation import FloatArray, indices, option, shown, whole_number
+from .._validation import (
+    FloatArray,
+    indices,
+    listed,
+    option,
+    shown,
+    whole_number,
+)
 from .._validation import random_state as checked
 from ..observations import Observations
 from ._cache import RunCache, digest_of, read, write
@@ -325,7 +332,7 @@ def _subsets(subsets: Subsets, n_examples: int) -> tuple[list[IntArray], list[An
     if isinstance(subsets, Mapping):
         given, names = list(subsets.values()), list(subsets)
     else:
-        given = list(subsets) if isinstance(subsets, Iterable) else [subsets]
+        given = listed(subsets)
         names = [*range(len(given))]
     found = [_indices(subset, n_examples) for subset in given]
     if not found:

@@ -22,7 +22,7 @@ from scipy.special import (
     xlogy,
 )
 
-from .._validation import FloatArray, confidence, number, numeric, shown
+from .._validation import FloatArray, confidence, number, numeric, shown, together
 from .sampling_error import ConfidenceInterval, SamplingError
 
 BURN_IN = 20.0  # (effective) observations from which asymptotic sequences hold
@@ -247,8 +247,8 @@ def bernoulli_upper_bound(
     >>> bernoulli_upper_bound([0, 10, 100], [100, 100, 1000]).round(3)
     array([0.037, 0.21 , 0.133])
     """
-    s, n = np.broadcast_arrays(
-        numeric(successes, "successes"), numeric(trials, "trials")
+    s, n = together(
+        successes=numeric(successes, "successes"), trials=numeric(trials, "trials")
     )
     if not ((s >= 0) & (s <= n)).all():
         raise ValueError("`successes` must lie between 0 and `trials`.")

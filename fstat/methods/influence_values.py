@@ -68,7 +68,7 @@ def estimate_moments(
         mu = correction * (q.mean - p.mean) / unit
         of_P = np.nan_to_num(-correction * p.values / (p.n * unit))
         of_Q = np.nan_to_num(correction * q.values / (q.n * unit))
-        slope = np.sqrt(p.variance / q.variance)
+        slope = np.sqrt(p.variance) / np.sqrt(q.variance)
         scale_of_P = np.nan_to_num(share * p.variance / square * p.log_deviation)
         scale_of_Q = np.nan_to_num((1 - share) * q.variance / square * q.log_deviation)
     logs = (p.log_deviation, -q.log_deviation)

@@ -50,6 +50,8 @@ def anderson_darling(values: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 
 def _stephens(a: FloatArray) -> FloatArray:
+    # Of no use beyond the table's end, where p is below 1e-30.
+    a = np.minimum(a, 1e3)
     with np.errstate(over="ignore"):
         low = 1 - np.exp(-13.436 + 101.14 * a - 223.73 * a**2)
         next_low = 1 - np.exp(-8.318 + 42.796 * a - 59.938 * a**2)

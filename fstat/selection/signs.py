@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import norm, t
 
-from .._validation import FloatArray, finite, number, positive
+from .._validation import FloatArray, finite, number, positive, together
 from ..influence import FInfluence
 from .false_discovery import select
 from .result import Selection
@@ -168,6 +168,7 @@ def sign_errors(
     0.17 0.009 2.5
     """
     size, error = np.abs(finite(effect, "effect")), positive(stderr, "stderr")
+    size, error = together(effect=size, stderr=error)
     alpha, df = number(alpha, "alpha", "(0, 1)"), number(df, "df", "(1, inf]")
     # Beyond this an effect is sure to be found, with its sign and size.
     with np.errstate(over="ignore"):

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import erf, ndtr, ndtri
 
-from .._validation import FloatArray, finite, number_or_array, numeric
+from .._validation import FloatArray, finite, number_or_array, numeric, together
 from ._gaussian_delta import gaussian_delta, mu_of_epsilon_delta
 from .base import ErrorRates, TradeOff
 
@@ -130,14 +130,7 @@ class GaussianTradeOff(TradeOff):
                 f"`delta` must lie strictly between 0 and 1, got {delta!r:.80}: only "
                 "G_0 has delta 0, and every G_mu is (epsilon, 1)-private."
             )
-        try:
-            eps, dlt = np.broadcast_arrays(eps, dlt)
-        except ValueError:
-            raise ValueError(
-                "`epsilon` and `delta` must be of shapes that broadcast, got "
-                f"{eps.shape} and {dlt.shape}."
-            ) from None
-        return cls(mu_of_epsilon_delta(eps, dlt))
+        return cls(mu_of_epsilon_delta(*together(epsilon=eps, delta=dlt)))
 
     @property
     def mu(self) -> Any:
