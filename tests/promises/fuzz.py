@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
+from promises import fuzz_bricks, fuzz_record  # noqa: F401, they add entries
 from promises.fuzz_entries import ENTRIES, Arguments
 
 import fstat
