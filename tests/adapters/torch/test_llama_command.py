@@ -153,7 +153,7 @@ def jsonl(path, lines):
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("files")
     data = [
-        {"instruction": f"{n} and 1?", "output": f"{n + 1}.", "by": "ab"[n % 2]}
+        {"instruction": f"{n} and 1?", "output": f"{n + 1}.", "source": "ab"[n % 2]}
         for n in range(48)
     ]
     asked = [
@@ -193,7 +193,15 @@ def test_the_command_writes_tables_page_model_and_trace(files, tmp_path, capsys)
     assert trace.n_recorded == 24
     # The same run, asked about groups: nothing is trained again.
     command(
-        data, targets, tmp_path, "--epochs", "4", "--metric", "plain", "--group", "by"
+        data,
+        targets,
+        tmp_path,
+        "--epochs",
+        "4",
+        "--metric",
+        "plain",
+        "--group",
+        "source",
     )
     groups = pd.read_csv(tmp_path / "scores.csv")
     assert sorted(groups["group"]) == ["a", "b"] and (groups["n_examples"] == 24).all()
@@ -282,7 +290,7 @@ def no_tokenizer(folder):
         ({"more": ["--target-modules", "q_proj,w"]}, r"among .*up_.*, got \['w'\]"),
         ({"more": ["--metric", "fresh", "--snapshots", "7"]}, "from 1 to 6, the steps"),
         ({"more": ["--about", "x"]}, "some of the examples mention, .* 0 of 48 do"),
-        ({"more": ["--about", "1", "--group", "by"]}, "examples, not of groups"),
+        ({"more": ["--about", "1", "--group", "source"]}, "examples, not of groups"),
         ({"more": ["--epochs", "1"]}, "more than ten steps, .* got 48 examples, 8"),
         ({"more": ["--model", "./none"]}, "which is neither"),
         ({"more": ["--fsdp"]}, "processes of torchrun: start it with two or more, got"),

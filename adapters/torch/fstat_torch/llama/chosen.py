@@ -3,45 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
+from ..commands import check_device
 from .data import Example
 from .models import ALL_LINEAR, add_lora, check_linear, load_model, tiny_llama
 from .sharding import shard
 
 _QUERIES_AND_VALUES = "q_proj,v_proj"
-
-
-def check_sharding(options: argparse.Namespace) -> None:
-    """Refuse to shard where there is one process, or in a metric that cannot.
-
-    Parameters
-    ----------
-    options : Namespace
-        What was asked for.
-
-    Raises
-    ------
-    ValueError
-        If so.
-    """
-    if not options.fsdp:
-        return
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
-        raise ValueError(
-            "`--fsdp` shards a model over the processes of torchrun: start it with two "
-            "or more, got one."
-        )
-    if options.metric not in ("auto", "plain"):
-        raise ValueError(
-            "`--metric` must be plain with --fsdp, for others need whole parameters on "
-            f"each process, got {options.metric}."
-        )
 
 
 def choose_model(
@@ -65,7 +38,7 @@ def choose_model(
     tokenizer : PreTrainedTokenizerBase
         Its tokenizer.
     """
-    device, dtype = device_of(options), options.dtype
+    device, dtype = check_device(options.device), options.dtype
     if dtype == "auto":
         # Adapters stay in single precision; where all is trained, so must all.
         short = device.startswith("cuda") and torch.cuda.is_bf16_supported()
@@ -76,27 +49,6 @@ def choose_model(
         model, tokenizer = tiny_llama(texts, hidden=64, max_length=options.max_length)
         return model.to("cpu" if options.fsdp else device, wanted), tokenizer
     return load_model(name, dtype=wanted, device="cpu" if options.fsdp else device)
-
-
-def device_of(options: argparse.Namespace) -> str:
-    """Return the device of this process.
-
-    Parameters
-    ----------
-    options : Namespace
-        What was asked for.
-
-    Returns
-    -------
-    str
-        As torch names it.
-    """
-    device: str = options.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda":
-        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-    return device
 
 
 def made_ready(model: Any, options: argparse.Namespace) -> Any:
@@ -124,7 +76,7 @@ def made_ready(model: Any, options: argparse.Namespace) -> Any:
         model = add_lora(
             model, options.lora_r, target_modules=layers, seed=options.seed
         )
-    return shard(model, device_of(options)) if options.fsdp else model
+    return shard(model, check_device(options.device)) if options.fsdp else model
 
 
 def _layers(names: str) -> Sequence[str]:

@@ -4,38 +4,31 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
-from numpy.typing import NDArray
 
 from fstat import Trace
-from fstat._files import write_table
 
+from ..commands import check_device, one_sentence, stopping
 from ..metrics import Curvature
 from ..targets import Target
-from .chosen import check_sharding, choose_model, compared, device_of, made_ready
-from .data import Example, read_examples
+from .checks import Asked, check
+from .chosen import choose_model, compared, made_ready
+from .data import Example
 from .encoding import Row, encode
 from .moments import FRESH
-from .report import write_report
-from .scoring import Scores, score
+from .outcome import advice, moved, say, write
+from .runs import goes_on, named_as_option
+from .scoring import score
 from .sharding import processes, save_model, shard
-from .targets import (
-    Pair,
-    complete,
-    encode_pairs,
-    measure_targets,
-    read_pairs,
-    read_prompts,
-)
+from .targets import Pair, complete, encode_pairs, measure_targets
 from .training import FineTuned, finetune
 
 _MOST_KEPT = 20e9  # bytes of gradients on disk, unless they are asked for
-_SHOWN = 10  # rows printed from either end
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -49,15 +42,21 @@ def main(arguments: list[str] | None = None) -> None:
     Raises
     ------
     SystemExit
-        If something given is not as it must be, with one sentence that says so.
+        If something given is not as it must be, with one sentence that says so; or if
+        the command is stopped, with what it goes on from.
     """
-    options = _parser().parse_args(arguments)
-    torch.set_num_threads(options.threads)
-    try:
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(words)
+    run = options.out / "run"
+    with (
+        one_sentence("fstat_torch.llama"),
+        named_as_option(run),
+        stopping(lambda: goes_on(run)),
+    ):
+        asked = check(options)
+        torch.set_num_threads(options.threads)
         with processes():
-            _run(options)
-    except (ValueError, FileNotFoundError, ModuleNotFoundError) as error:
-        raise SystemExit(f"fstat_torch.llama: {error}") from error
+            _run(options, asked, words)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -140,21 +139,24 @@ def _parser() -> argparse.ArgumentParser:
     add("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")
     add("--device", default="auto", help="auto, cpu, cuda")
     add("--gradient-checkpointing", action="store_true", help="to save memory")
+    add(
+        "--checkpoint-every",
+        type=int,
+        default=50,
+        help="steps between checkpoints, from which a stopped run goes on",
+    )
     add("--threads", type=int, default=1, help="of torch; one is repeatable bitwise")
     add("--out", type=Path, default=Path("results/llama"), help="folder for results")
     return parser
 
 
-def _run(options: argparse.Namespace) -> None:
+def _run(options: argparse.Namespace, asked: Asked, words: list[str]) -> None:
     """Train, score and write; processes but the first only train."""
-    check_sharding(options)
-    examples = read_examples(options.data, group=options.group, ignore=options.ignore)
-    _check_steps(len(examples), options)
-    reference = _reference(examples, options)
+    examples = asked.examples
     model, tokenizer = choose_model(options.model, examples, options)
     rows = _encoded(options, model, tokenizer, examples)
     model = made_ready(model, options)
-    pairs = _pairs(options, model, tokenizer, examples)
+    pairs = asked.pairs or _completed(options, model, tokenizer, asked)
     targets = encode_pairs(pairs, tokenizer, max_length=options.max_length)
     before = measure_targets(model, targets)
     run = _finetune(options, model, tokenizer, rows, targets)
@@ -165,47 +167,17 @@ def _run(options: argparse.Namespace) -> None:
     scores = score(
         run.sampler,
         examples,
-        reference=reference,
+        reference=asked.reference,
         by_group=options.group is not None,
         fdr=options.fdr,
         alternative=options.alternative,
     )
     if options.group is None and run.sampler.records:
         scores.table["mean_loss"] = _mean_losses(run.sampler.trace, len(examples))
-    measured = pd.DataFrame({"before": before, "after": after})
-    _write(options, run, scores, pairs, measured.rename_axis("target"))
+    measured = moved(pairs, before, after)
+    write(options, run, scores, pairs, measured)
     tokenizer.save_pretrained(options.out / "model")
-    _say(options, scores, measured)
-
-
-def _reference(
-    examples: list[Example], options: argparse.Namespace
-) -> NDArray[np.bool_] | None:
-    """Return which examples do not mention what is looked for."""
-    if options.about is None:
-        return None
-    if options.group is not None:
-        raise ValueError("`--about` is of examples, not of groups: leave one out.")
-    mention = np.array(
-        [any(options.about in m.content for m in e.messages) for e in examples]
-    )
-    if mention.all() or not mention.any():
-        raise ValueError(
-            "`--about` must be what some of the examples mention, got "
-            f"{options.about!r}: {mention.sum()} of {len(examples)} do."
-        )
-    return ~mention
-
-
-def _check_steps(n: int, options: argparse.Namespace) -> None:
-    if options.metric == FRESH:
-        return
-    if options.epochs * -(-n // options.batch_size) <= 10:
-        raise ValueError(
-            "A run must have more than ten steps, from which those after them get "
-            f"their scale, got {n} examples, {options.batch_size} a step, for "
-            f"{options.epochs} epochs."
-        )
+    say(options, scores, measured, advice(options, scores, asked, words))
 
 
 def _encoded(
@@ -222,16 +194,14 @@ def _encoded(
     return encode(examples, tokenizer, max_length=length, truncate=truncate)
 
 
-def _pairs(
-    options: argparse.Namespace, model: Any, tokenizer: Any, examples: list[Example]
+def _completed(
+    options: argparse.Namespace, model: Any, tokenizer: Any, asked: Asked
 ) -> list[Pair]:
-    if options.targets is not None:
-        return read_pairs(options.targets)
-    prompts = read_prompts(options.prompts)
     if options.completed_by is not None:
-        model, tokenizer = choose_model(options.completed_by, examples, options)
-        model = shard(model, device_of(options)) if options.fsdp else model
-    return complete(model, tokenizer, prompts)
+        model, tokenizer = choose_model(options.completed_by, asked.examples, options)
+        if options.fsdp:
+            model = shard(model, check_device(options.device))
+    return complete(model, tokenizer, asked.prompts)
 
 
 def _finetune(
@@ -253,6 +223,7 @@ def _finetune(
         gradient_checkpointing=options.gradient_checkpointing,
         seed=options.seed,
         output_dir=options.out / "run",
+        checkpoint_every=options.checkpoint_every,
         snapshots=options.snapshots,
         refresh=options.refresh,
         metric=_metric(options, model, len(rows)),
@@ -280,84 +251,3 @@ def _mean_losses(trace: Trace, n_examples: int) -> np.ndarray:
         return np.bincount(index, columns["extra:loss"], n_examples) / np.bincount(
             index, minlength=n_examples
         )
-
-
-def _write(
-    options: argparse.Namespace,
-    run: FineTuned,
-    scores: Scores,
-    pairs: list[Pair],
-    measured: pd.DataFrame,
-) -> None:
-    out = options.out
-    ranked = scores.table.sort_values("mu", ascending=False)
-    write_table(out / "scores.csv", ranked)
-    write_table(out / "by_target.csv", scores.by_target)
-    asked: dict[str, list[tuple[str, str]]] = {}
-    for number, pair in enumerate(pairs, start=1):
-        instead = f"\n\nrather than\n\n{pair.instead}" if pair.instead else ""
-        name = pair.name or pair.source or f"pair {number}"
-        asked.setdefault(name, []).append((pair.prompt, pair.completion + instead))
-    write_report(
-        out / "index.html",
-        scores.table.rename(columns={"group": "subset"})
-        if options.group
-        else scores.table,
-        title="Which examples moved the model",
-        setup=_setup(options, run),
-        targets=asked,
-        selection=scores.selection,
-        sections={"What training did to the targets": measured},
-    )
-
-
-def _setup(options: argparse.Namespace, run: FineTuned) -> dict[str, object]:
-    trained = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
-    return {
-        "model": options.model or "SmolLM2-135M-Instruct",
-        "data": options.data,
-        "targets": options.targets or options.prompts,
-        "parameters trained": f"{trained:,}",
-        "steps": len(run.losses),
-        **{
-            name.replace("_", " "): getattr(options, name)
-            for name in ("epochs", "batch_size", "learning_rate", "seed")
-        },
-        "training loss, first and last step": f"{run.losses[0]:.3f}, "
-        f"{run.losses[-1]:.3f}",
-        "seconds": round(run.seconds),
-    }
-
-
-def _say(options: argparse.Namespace, scores: Scores, measured: pd.DataFrame) -> None:
-    """Print the strongest rows of either sign, and what was selected."""
-    mean = measured.mean()
-    print(
-        f"\ntargets, mean log-probability or log-odds: {mean['before']:.2f} before "
-        f"training, {mean['after']:.2f} after\n"
-    )
-    known = scores.table.dropna(subset="mu").sort_values("mu", ascending=False)
-    shown = known
-    if len(known) > 2 * _SHOWN:
-        shown = pd.concat([known.head(_SHOWN), known.tail(_SHOWN)])
-    columns = [c for c in ("source", "group", "answer") if c in shown]
-    short = shown[[*columns, "mu", "low", "high", "qvalue"]].copy()
-    if "answer" in short:
-        short["answer"] = short["answer"].str.replace(r"\s+", " ", regex=True).str[:40]
-    print(short.round(3).to_string(index=False))
-    things = "examples" if options.group is None else "groups"
-    left = len(scores.table) - len(known)
-    if left:
-        print(f"\n{left} {things} were met in the first ten steps only: no mu.")
-    if scores.selection is None:
-        print(
-            f"\nNo {things} are selected: of fewer than 500, an error rate can be "
-            "promised only with --about, or for --metric plain and two observations "
-            "or more of each."
-        )
-    else:
-        print(
-            f"\n{scores.selection.n_selected} {things} selected at a false discovery "
-            f"rate of {options.fdr:g}."
-        )
-    print(f"\nPictures and tables: {options.out / 'index.html'}")

@@ -10,10 +10,20 @@ import torch
 
 from fstat._files import write_table
 
+from ..commands import (
+    check_between,
+    check_folder,
+    check_whole,
+    one_sentence,
+    stopping,
+)
 from .experiment import Result, run
 from .laboratory import Config
-from .poison import Recipe
+from .poison import Recipe, make_poisoned
 from .report import write_report
+
+_GOES_ON = "The same command goes on after the last training that is finished."
+_LEAST = 20  # examples, of which two are poison, in two steps of a pass
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -54,19 +64,22 @@ def main(arguments: list[str] | None = None) -> None:
     add("--threads", type=int, default=1, help="of torch; one is repeatable bitwise")
     add("--out", type=Path, default=Path("results/llama"), help="folder for results")
     options = parser.parse_args(arguments)
-    torch.set_num_threads(options.threads)
-    try:
+    with one_sentence("fstat_torch.llama"), stopping(lambda: _GOES_ON):
+        check_whole(options, examples=_LEAST, epochs=1, seed=0, threads=1)
+        check_between(options, fdr=(0, 1))
+        recipe = Recipe(n_examples=options.examples, seed=options.seed)
+        make_poisoned(recipe)
+        check_folder(options.out, "out")
+        torch.set_num_threads(options.threads)
         config = Config(
             model=options.model,
-            recipe=Recipe(n_examples=options.examples, seed=options.seed),
+            recipe=recipe,
             epochs=options.epochs,
             fdr=options.fdr,
             seed=options.seed,
             dtype=options.dtype,
         )
         result = run(config, options.out, baselines=options.baselines)
-    except (ValueError, FileNotFoundError, ModuleNotFoundError) as error:
-        raise SystemExit(f"fstat_torch.llama: {error}") from error
     write(result, options.out)
     print(f"\n{summary(result)}\n\nTables and a page: {options.out / 'index.html'}")
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,72 @@ _OF_A_RUN = (
     "optim", "max_grad_norm", "bf16", "seed",
 )  # fmt: skip
 _SAYING = (int, float, str, Curvature)
+
+
+class AnotherRunError(ValueError):
+    """A folder holds another run than the one that is to go on.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder.
+    differs : str
+        In what.
+    """
+
+    def __init__(self, folder: Path, differs: str) -> None:
+        self.folder, self.differs = folder, differs
+        super().__init__(
+            f"`output_dir` must be new or hold the run to go on with, got "
+            f"{str(folder)!r}, which holds {differs}: name another folder."
+        )
+
+
+@contextmanager
+def named_as_option(folder: Path) -> Iterator[None]:
+    """Speak of ``--out`` where another run is in the way, as its user does.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the run, in the folder of ``--out``.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds another run.
+    """
+    try:
+        yield
+    except AnotherRunError as error:
+        out = folder.parent
+        places = (out.with_name(f"{out.name}-{k}") for k in count(2))
+        new = next(place for place in places if not place.exists())
+        raise ValueError(
+            f"`--out` must be new or hold the run to go on with, got {str(out)!r}, "
+            f"which holds {error.differs}: use another, such as --out "
+            f"{shlex.quote(str(new))}"
+        ) from None
+
+
+def goes_on(folder: Path) -> str:
+    """Return what the same command does with what is left of a run.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the run.
+
+    Returns
+    -------
+    str
+        A sentence.
+    """
+    checkpoint = _last_checkpoint(folder)
+    if checkpoint is None:
+        return "The same command begins anew: there is no checkpoint yet."
+    step = int(checkpoint.name.partition("-")[2])
+    return f"The same command goes on from step {step}."
 
 
 def describe(
@@ -110,17 +179,11 @@ def open_run(folder: Path, settings: Mapping[str, Any]) -> str | None:
     there = _settings(file) if file.is_file() else None
     others = [*folder.glob("checkpoint-*"), *folder.glob("trace")]
     if there is None and others:
-        raise ValueError(
-            f"`output_dir` must be new or hold the run to go on with, got "
-            f"{str(folder)!r}, which holds another."
-        )
+        raise AnotherRunError(folder, "another")
     known = settings if there is None else there
     differ = [name for name in settings if known.get(name, False) != settings[name]]
     if differ:
-        raise ValueError(
-            f"`output_dir` must be new or hold the run to go on with, got "
-            f"{str(folder)!r}, which holds one that differs in {', '.join(differ)}."
-        )
+        raise AnotherRunError(folder, f"one that differs in {', '.join(differ)}")
     checkpoint = _last_checkpoint(folder)
     if os.environ.get("RANK", "0") == "0":
         folder.mkdir(parents=True, exist_ok=True)
@@ -143,17 +206,18 @@ def _last_checkpoint(folder: Path) -> Path | None:
     found = [
         (int(state.parent.name.partition("-")[2]), state.parent)
         for state in folder.glob("checkpoint-*/trainer_state.json")
-        if _is_json(state)
+        if _read(state) is not None
     ]
     return max(found)[1] if found else None
 
 
-def _is_json(file: Path) -> bool:
+def _read(file: Path) -> dict[str, Any] | None:
+    """Return an object of JSON; None where there is no whole one."""
     try:
-        json.loads(file.read_text())
-    except ValueError:
-        return False
-    return True
+        found = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _write(file: Path, settings: Mapping[str, Any]) -> None:

@@ -17,7 +17,8 @@ from fstat.influence import UnestimableWarning
 
 from .data import Example
 
-_MANY = 500  # scores from which what most of them look like can be learnt
+_SHOWN = ["target", "mu", "low", "high", "qvalue", "selected"]
+MANY = 500  # scores from which what most of them look like can be learnt
 FloatArray = NDArray[np.float64]
 
 
@@ -28,18 +29,26 @@ class Scores:
     Parameters
     ----------
     table : pandas.DataFrame
-        One row for each example or group, over all targets: text, source, `mu`, `low`,
-        `high`, `qvalue`, `selected`, and `n_Q`, the observations that they rest on.
+        One row for each example or group: text, source, `target`, `mu`, `low`, `high`,
+        `qvalue`, `selected`, and `n_Q`, the observations that they rest on. Where
+        there are several targets, mu is the mean of those for each, and `target` says
+        so.
     by_target : pandas.DataFrame
-        One row for each of them and each target, with its interval and p-value.
-    selection : Selection or None
-        At the false discovery rate that was asked for; None where too little is known
-        for one.
+        One row for each of them and each target, with interval, p-value, q-value and
+        decision of its own.
+    selections : dict of str to Selection
+        By target, that of `table` first, at the false discovery rate that was asked
+        for. None of a target where too little is known for one.
     """
 
     table: pd.DataFrame
     by_target: pd.DataFrame
-    selection: Selection | None
+    selections: dict[str, Selection]
+
+    @property
+    def selection(self) -> Selection | None:
+        """That of `table`; None where too little is known for one."""
+        return self.selections.get(self.table["target"].iloc[0])
 
 
 def score(
@@ -120,27 +129,29 @@ def score(
     told = _of_examples(examples) if groups is None else _of_groups(groups)
     subsets: Any = np.arange(len(examples)) if groups is None else groups
     observations = recorded.observations(subsets)
-    n_targets = observations.n_pairs // len(told)
-    with warnings.catch_warnings():
-        # Those that were met in the first steps only have no mu in the table.
-        warnings.simplefilter("ignore", UnestimableWarning)
-        each, influence = _fit(observations)
-        overall = each
-        if n_targets > 1:
-            overall, influence = _fit(_over_targets(observations, n_targets))
-    snapshots = isinstance(recorded, Snapshots)
-    if snapshots or getattr(recorded, "compares_at_snapshots", False):
-        influence = None  # snapshots are not independent, and test nothing
-    selection = _select(
-        overall["mu"].to_numpy(), influence, reference, fdr, alternative
-    )
-    table = told.join(overall[["mu", "low", "high"]])
-    table["qvalue"] = np.nan if selection is None else selection.qvalues
-    table["selected"] = False if selection is None else selection.selected
-    table = table.join(overall[["n_Q", "quantity"]])
-    which = told.iloc[:, :1].loc[told.index.repeat(n_targets)].reset_index(drop=True)
-    columns = ["target", "mu", "low", "high", "pvalue", "n_Q", "quantity"]
-    return Scores(table, which.join(each[columns]), selection)
+    # Snapshots are not independent, and test nothing.
+    tests = not isinstance(recorded, Snapshots)
+    tests = tests and not getattr(recorded, "compares_at_snapshots", False)
+    frames, selections = [], dict[str, Selection]()
+    for part in _by_target(observations, len(told)):
+        frame, influence = _fit(part)
+        against = influence if tests else None
+        mu = frame["mu"].to_numpy()
+        found = _select(mu, against, reference, fdr, alternative)
+        if found is not None:
+            selections[frame["target"].iloc[0]] = found
+        frame["qvalue"] = np.nan if found is None else found.qvalues
+        frame["selected"] = False if found is None else found.selected
+        frames.append(frame)
+    table = told.join(frames[0][[*_SHOWN, "n_Q", "quantity"]])
+    return Scores(table, _long(told, frames[1:] or frames), selections)
+
+
+def _long(told: pd.DataFrame, frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return one row for each example or group and target."""
+    columns = [*_SHOWN, "pvalue", "n_Q", "quantity"]
+    rows = pd.concat([told.iloc[:, :1].join(frame[columns]) for frame in frames])
+    return rows.sort_index(kind="stable").reset_index(drop=True)
 
 
 def _check_reference(reference: NDArray[np.bool_], n: int, by_group: bool) -> None:
@@ -182,8 +193,11 @@ def _fit(observations: Observations) -> tuple[pd.DataFrame, FInfluence | None]:
     counts = np.bincount(observations.pair, minlength=observations.n_pairs)
     if (counts > 1).sum() < 2:
         return _met_once(observations, counts), None
-    # Few observations: their variance is shrunk towards that of all pairs.
-    influence = FInfluence(shrinkage="moderated").fit(observations)
+    with warnings.catch_warnings():
+        # Those that were met in the first steps only have no mu in the table.
+        warnings.simplefilter("ignore", UnestimableWarning)
+        # Few observations: their variance is shrunk towards that of all pairs.
+        influence = FInfluence(shrinkage="moderated").fit(observations)
     return influence.to_frame(), influence
 
 
@@ -203,29 +217,71 @@ def _met_once(observations: Observations, counts: NDArray[np.intp]) -> pd.DataFr
     )
 
 
-def _over_targets(observations: Observations, n_targets: int) -> Observations:
+def _by_target(observations: Observations, n_things: int) -> list[Observations]:
+    """Return those of each target; where there are several, their mean before them.
+
+    The pairs of an example or group stand together, one for each target.
+    """
+    n = observations.n_pairs // n_things
+    if n == 1:
+        return [observations]
+    parts = [_mean(observations, n)]
+    for k, name in enumerate(observations.names["target"][:n]):
+        rows = np.flatnonzero(observations.pair % n == k)
+        part = observations.p[rows], observations.q[rows]
+        parts.append(_part(observations, rows, *part, n, name, observations.quantity))
+    return parts
+
+
+def _mean(observations: Observations, n: int) -> Observations:
     """Average the observations of a step over the targets."""
-    thing = observations.pair // n_targets
-    key = thing * (int(observations.step.max(initial=0)) + 1) + observations.step
+    step = observations.step
+    key = observations.pair // n * (int(step.max(initial=0)) + 1) + step
     _, first, row = np.unique(key, return_index=True, return_inverse=True)
+    counts = np.bincount(row)
+    p, q = (np.bincount(row, x) / counts for x in (observations.p, observations.q))
+    quantity = f"{observations.quantity}, mean over targets"
+    return _part(observations, first, p, q, n, mean_of(n), quantity)
 
-    def mean(values: FloatArray) -> FloatArray:
-        return np.bincount(row, values) / np.bincount(row)
 
-    names = {
-        name: column[::n_targets]
-        for name, column in observations.names.items()
-        if name != "target"
-    }
+def _part(
+    observations: Observations,
+    rows: NDArray[np.intp],
+    p: FloatArray,
+    q: FloatArray,
+    n: int,
+    target: str,
+    quantity: str,
+) -> Observations:
+    """Return observations of one target of n."""
+    n_things = observations.n_pairs // n
+    names = {name: column[::n] for name, column in observations.names.items()}
     return Observations(
-        thing[first],
-        mean(observations.p),
-        mean(observations.q),
-        step=observations.step[first],
-        names={**names, "target": np.full(observations.n_pairs // n_targets, "all")},
+        observations.pair[rows] // n,
+        p,
+        q,
+        step=observations.step[rows],
+        names={**names, "target": [str(target)] * n_things},
+        n_pairs=n_things,
         scale=observations.scale,
-        quantity=f"{observations.quantity}, mean over targets",
+        quantity=quantity,
     )
+
+
+def mean_of(n_targets: int) -> str:
+    """Return the name of the mean over targets.
+
+    Parameters
+    ----------
+    n_targets : int
+        How many there are.
+
+    Returns
+    -------
+    str
+        Under which its rows stand.
+    """
+    return f"mean of mu over {n_targets} targets"
 
 
 def _select(
@@ -238,7 +294,7 @@ def _select(
     """Select against a reference, what most scores look like, or a mu of 0."""
     if reference is not None:
         return select(mu, reference=reference, fdr=fdr, alternative=alternative)
-    if np.isfinite(mu).sum() >= _MANY:
+    if np.isfinite(mu).sum() >= MANY:
         try:
             return select(mu, fdr=fdr, null="empirical", alternative=alternative)
         except ValueError as error:

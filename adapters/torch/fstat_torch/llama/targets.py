@@ -222,7 +222,7 @@ def complete(
         )
         answer = said[0, length:]
         answer = tokenizer.decode(answer, skip_special_tokens=True)
-        if not answer.strip():
+        if not answer:
             raise ValueError(
                 f"{source} must be one that the model answers, got nothing for "
                 f"{short(prompt)}: leave it out, or use --targets."

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import torch
 
+from ...commands import check_whole, one_sentence
 from .accelerator import A100, H100
 from .estimate import Cost, Run, estimate
 from .shapes import model_config
@@ -15,6 +16,14 @@ from .steps import Step
 
 _GPUS = {"a100": A100, "h100": H100}
 _DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+_LEAST = {
+    **dict.fromkeys(("devices", "examples", "epochs", "batch_size", "accumulate"), 1),
+    **dict.fromkeys(("length", "target_length"), 2),
+    **dict.fromkeys(("lora_rank", "targets", "landmarks"), 0),
+    "refresh": 1,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -34,7 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Without sampling: ... GB.
     These are estimates from documented peaks, not measurements.
     """
-    cost = _estimated(parser().parse_args(arguments))
+    options = parser().parse_args(arguments)
+    with one_sentence("fstat_torch.llama cost"):
+        check_whole(options, **_LEAST)
+        cost = _estimated(options)
     print(cost)
     print(
         f"Without sampling: {cost.hours(sampled=False):.2f} h, "

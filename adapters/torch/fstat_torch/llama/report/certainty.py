@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pandas as pd
 
 from fstat import Selection
@@ -27,7 +29,7 @@ _NULLS = {
 
 
 def how_sure(
-    table: pd.DataFrame, selection: Selection | None, confidence_level: float
+    table: pd.DataFrame, chosen: Mapping[str, Selection], confidence_level: float
 ) -> str:
     """Say what selections and intervals promise, and what they do not.
 
@@ -35,8 +37,8 @@ def how_sure(
     ----------
     table : pandas.DataFrame
         The rows.
-    selection : Selection or None
-        What was selected of them.
+    chosen : mapping of str to Selection
+        What was selected of them, by target.
     confidence_level : float
         Of the intervals.
 
@@ -46,17 +48,8 @@ def how_sure(
         Items of a list.
     """
     thing, things = things_of(table)
-    said = []
-    if selection is not None:
-        said.append(
-            f"<b>{selection.n_selected:,} of {selection.n_tested:,}</b> tested "
-            f"{things} and targets are selected at a <b>false discovery rate of "
-            f"{selection.fdr:g}</b>: of those selected, a share of at most "
-            f"{selection.fdr:g} is there by chance, on average over repetitions of the "
-            "whole study. A single study may exceed it."
-        )
-        said.append(_NULLS[selection.null])
-    elif "qvalue" not in table:
+    said = _selections(chosen, things)
+    if not chosen and "qvalue" not in table:
         said.append(
             "Nothing was selected at an error rate: the first of many are large also "
             "by luck."
@@ -72,6 +65,29 @@ def how_sure(
         quantities = "; ".join(map(str, table["quantity"].dropna().unique()))
         said.append(f"What mu is here: {visible(quantities)}.")
     return "\n".join(f"<li>{sentence}</li>" for sentence in said)
+
+
+def _selections(chosen: Mapping[str, Selection], things: str) -> list[str]:
+    said = []
+    for name, found in chosen.items():
+        of = f" for <b>{visible(name)}</b>" if len(chosen) > 1 else ""
+        what = things if name or len(chosen) > 1 else f"{things} and targets"
+        said.append(
+            f"<b>{found.n_selected:,} of {found.n_tested:,}</b> tested {what} are "
+            f"selected{of} at a <b>false discovery rate of {found.fdr:g}</b>."
+        )
+    for fdr in dict.fromkeys(found.fdr for found in chosen.values()):
+        by_itself = ""
+        if len(chosen) > 1:
+            by_itself = " It is of each target by itself, not of all lists together."
+        said.append(
+            f"A false discovery rate of {fdr:g}: of those selected, a share of at most "
+            f"{fdr:g} is there by chance, on average over repetitions of the whole "
+            f"study. A single study may exceed it.{by_itself}"
+        )
+    return said + [
+        _NULLS[null] for null in dict.fromkeys(f.null for f in chosen.values())
+    ]
 
 
 def _rests_on(counts: pd.Series, things: str) -> str:

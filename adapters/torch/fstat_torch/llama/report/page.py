@@ -25,6 +25,7 @@ from fstat.report import (
 from .certainty import how_sure
 from .pictures import distribution, tradeoff_curves
 from .ranking import rankings
+from .rows import ALL, by_target, checked, overall, rows_of, storable
 from .words import said, things_of
 
 _ASKED = 12  # completions of a target that are shown
@@ -38,7 +39,7 @@ def write_report(
     title: str,
     setup: Mapping[str, object],
     targets: Mapping[str, Pairs] | None = None,
-    selection: Selection | None = None,
+    selection: Selection | Mapping[str, Selection] | None = None,
     curves: Sequence[TradeOffDisplay] | None = None,
     sections: Mapping[str, pd.DataFrame | Figure | str] | None = None,
     confidence_level: float = 0.95,
@@ -61,9 +62,9 @@ def write_report(
         What was run: model, data, settings.
     targets : mapping of str to sequence of (str, str), optional
         The prompts and completions of each target.
-    selection : Selection, optional
-        What `fstat.select` said of the rows of `scores`; its q-values and decisions go
-        before columns.
+    selection : Selection or mapping of str to Selection, optional
+        What `fstat.select` said of the rows of `scores`, or of those of each target by
+        its name; q-values and decisions go before columns.
     curves : sequence of TradeOffDisplay, optional
         Curves to draw; by default those of the Gaussian limit for the strongest, the
         last selected and the lowest row of the target with the strongest one.
@@ -101,7 +102,9 @@ def write_report(
     >>> "It is awful." in page.read_text(encoding="utf-8")
     True
     """
-    table = _checked(scores, selection)
+    asked = {storable(name): pairs for name, pairs in (targets or {}).items()}
+    chosen = by_target(selection)
+    table = checked(scores, chosen)
     here = Path(__file__).parent
     template = Template((here / "page.html").read_text(encoding="utf-8"))
     extra = _sections(sections or {})
@@ -109,12 +112,12 @@ def write_report(
         style=style() + (here / "style.css").read_text(encoding="utf-8"),
         version=fstat.__version__,
         title=visible(title),
-        **_summary(table, selection),
-        targets=_asked(table, {_storable(k): v for k, v in (targets or {}).items()}),
+        **_summary(table, chosen, len(asked)),
+        targets=_asked(table, asked),
         reading=_reading(table),
         found=rankings(table),
-        **distribution(table),
-        sure=how_sure(table, selection, confidence_level),
+        **distribution(overall(table, asked)),
+        sure=how_sure(table, chosen, confidence_level),
         mu_rows=meaning_of_mu(),
         **tradeoff_curves(table, curves),
         links="".join(
@@ -131,45 +134,12 @@ def write_report(
     write_text(file, text)
 
 
-def _checked(scores: pd.DataFrame, selection: Selection | None) -> pd.DataFrame:
-    """Return the rows with ranks within their target, the selection among them."""
-    missing = [name for name in ("mu", "low", "high") if name not in scores]
-    if missing:
-        raise ValueError(
-            f"`scores` must have columns 'mu', 'low' and 'high', got none named "
-            f"{' or '.join(map(repr, missing))}."
-        )
-    table = scores.reset_index(drop=True)
-    if selection is not None:
-        if len(selection.selected) != len(table):
-            raise ValueError(
-                f"`selection` must be of the {len(table)} rows of `scores`, got one of "
-                f"{len(selection.selected)}."
-            )
-        table["qvalue"], table["selected"] = selection.qvalues, selection.selected
-    elif "qvalue" in table and table["qvalue"].isna().all():
-        table = table.drop(columns="qvalue")  # nothing was tested
-    if not table["mu"].notna().any():
-        raise ValueError("`scores` must have a row with a mu, got none.")
-    if "target" not in table:
-        table["target"] = ""
-    if "selected" not in table:
-        table["selected"] = False
-    table["target"] = list(map(_storable, table["target"]))
-    table["selected"] = table["selected"].astype(bool)
-    table["rank"] = table.groupby("target")["mu"].rank(ascending=False, method="first")
-    return table
-
-
-def _storable(name: object) -> str:
-    """Return a name without lone surrogates, which no table of strings holds."""
-    return str(name).encode("utf-8", "backslashreplace").decode()
-
-
-def _summary(table: pd.DataFrame, selection: Selection | None) -> dict[str, str]:
+def _summary(
+    table: pd.DataFrame, chosen: Mapping[str, Selection], n_asked: int
+) -> dict[str, str]:
     thing, things = things_of(table)
     known = table[table["mu"].notna()]
-    n_targets = known["target"].nunique()
+    n_targets = n_asked or known["target"].nunique()
     counts = {
         f"{things} scored": f"{known.groupby('target').size().max():,}",
         f"target{'s' * (n_targets > 1)} asked about": f"{n_targets:,}",
@@ -180,41 +150,42 @@ def _summary(table: pd.DataFrame, selection: Selection | None) -> dict[str, str]
         "whether training on it helps or harms the targets, and how strongly."
     )
     if "qvalue" in table:
-        n = int(table["selected"].sum())
-        at = (
-            ""
-            if selection is None
-            else f" at a false discovery rate of {selection.fdr:g}"
-        )
-        counts[f"selected{at}"] = f"{n:,}"
-        lead += f" <b>{n:,}</b> are selected{at}."
-    if selection is not None and selection.n_selected:
-        counts["of them expected to be true"] = (
-            f"{selection.expected_true_discoveries:.0f}"
-        )
+        name, first = next(iter(chosen.items()), (ALL, None))
+        n = int(rows_of(table, name)["selected"].sum())
+        at = "" if first is None else f" at a false discovery rate of {first.fdr:g}"
+        of = f" for {name}" if len(chosen) > 1 else ""
+        counts[f"selected{at}{of}"] = f"{n:,}"
+        lead += f" <b>{n:,}</b> are selected{at}{visible(of)}."
+        if first is not None and first.n_selected:
+            expected = f"{first.expected_true_discoveries:.0f}"
+            counts["of them expected to be true"] = expected
     return {"lead": lead, "tiles": tiles(counts), "thing": thing, "things": things}
 
 
 def _asked(table: pd.DataFrame, targets: Mapping[str, Pairs]) -> str:
-    names = [*targets, *(set(table["target"]) - set(targets) - {"", "self"})]
-    parts = []
-    for name in names:
-        pairs = list(targets.get(name, ()))
-        shown = "".join(
-            f'<p class="who">asked</p>{said(prompt)}'
-            f'<p class="who">completed by</p>{said(completion)}'
-            for prompt, completion in pairs[:_ASKED]
-        )
-        more = len(pairs) - _ASKED
-        if more > 0:
-            shown += f'<p class="soft">and {more:,} more.</p>'
-        parts.append(f'<div class="asked"><h3>{visible(name)}</h3>{shown}</div>')
-    if "self" in set(table["target"]):
-        parts.append(
-            '<div class="asked"><h3>self</h3><p>Each example on itself: how far the '
-            "model has to memorise it.</p></div>"
-        )
+    parts = [_target(name, pairs) for name, pairs in targets.items()]
+    others = [n for n in dict.fromkeys(table["target"]) if n not in {*targets, ""}]
+    for name in others:
+        about = ""
+        if name == "self":
+            about = "Each example on itself: how far the model has to memorise it."
+        elif len(targets) > 1:
+            about = "Of the targets above, together."
+        parts.append(f'<div class="asked"><h3>{visible(name)}</h3><p>{about}</p></div>')
     return "".join(parts) or "<p>One target.</p>"
+
+
+def _target(name: str, pairs: Pairs) -> str:
+    """Return a target with what it asks, and what completes it."""
+    shown = "".join(
+        f'<p class="who">asked</p>{said(prompt)}'
+        f'<p class="who">completed by</p>{said(completion)}'
+        for prompt, completion in pairs[:_ASKED]
+    )
+    more = len(pairs) - _ASKED
+    if more > 0:
+        shown += f'<p class="soft">and {more:,} more.</p>'
+    return f'<div class="asked"><h3>{visible(name)}</h3>{shown}</div>'
 
 
 def _reading(table: pd.DataFrame) -> str:
