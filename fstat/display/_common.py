@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from scipy.special import ndtri
 
-from .._validation import shown
+from .._validation import FloatArray, numeric, shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -109,6 +109,18 @@ def errors_on_probit_axes(ax: Axes, end: float) -> None:
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_ticks(ndtri(_TICKS), [f"{tick:g}" for tick in _TICKS])
     ax.tick_params(axis="x", labelrotation=45)
+
+
+def columns(**given: Any) -> list[FloatArray]:
+    """Return what is drawn of each pair: 1-D arrays of one length."""
+    arrays = [numeric(values, name) for name, values in given.items()]
+    for name, array in zip(given, arrays, strict=True):
+        if array.shape != arrays[0].shape or array.ndim != 1:
+            raise ValueError(
+                f"`{name}` must hold one number for each pair, got shape {array.shape}"
+                f" and {arrays[0].shape} for `{next(iter(given))}`."
+            )
+    return arrays
 
 
 def _short(value: Any) -> str:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.special import ndtri
 
-from .._validation import FloatArray, whole_number
+from .._validation import FloatArray, instance, number, numeric, whole_number
 from ..ground_truth import Agreement
 from ..intervals import ConfidenceInterval
-from ._common import Display, inks, new_axes, point_looks
+from ._common import Display, columns, inks, new_axes, point_looks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -121,6 +121,7 @@ class AgreementDisplay(Display):
         ValueError
             If there is no such `run`.
         """
+        instance(agreement, "agreement", Agreement)
         run = whole_number(run, "run", 0, len(agreement.estimate) - 1)
         reach = ndtri((1 + agreement.confidence_level) / 2) * agreement.truth_stderr
         interval = agreement.interval
@@ -157,11 +158,14 @@ class AgreementDisplay(Display):
         AgreementDisplay
             This display.
         """
+        x, mu, reach = columns(
+            estimate=self.estimate, truth=self.truth, truth_reach=self.truth_reach
+        )
+        threshold = number(self.threshold, "threshold", "[0, inf]")
         ax = new_axes(ax, (5.6, 4.6))
-        x, mu, reach = self.estimate, self.truth, self.truth_reach
         ink = inks(ax)
-        colour = np.where(mu > self.threshold, ink.helps, ink.unclear)
-        colour = np.where(mu < -self.threshold, ink.harms, colour)
+        colour = np.where(mu > threshold, ink.helps, ink.unclear)
+        colour = np.where(mu < -threshold, ink.harms, colour)
         faint = {"colors": colour.tolist(), "lw": 0.8, "alpha": 0.35}
         self.truth_intervals_ = ax.vlines(x, mu - reach, mu + reach, **faint)
         self.intervals_ = None
@@ -170,10 +174,14 @@ class AgreementDisplay(Display):
         looks = point_looks(kwargs, c=colour, s=12, zorder=3, linewidth=0)
         self.points_ = ax.scatter(x, mu, **looks)
         self.line_ = None
-        if self.line is not None and not np.isnan(self.line[0]):
-            ends = np.array([np.nanmin(x), np.nanmax(x)])
+        line = np.full(2, np.nan) if self.line is None else numeric(self.line, "line")
+        if line.shape != (2,):
+            raise ValueError(f"`line` must be slope and intercept, got {self.line!r}.")
+        ends = x[np.isfinite(x)]
+        if ends.size and np.isfinite(line).all():
+            ends = np.array([ends.min(), ends.max()])
             (self.line_,) = ax.plot(
-                ends, self.line[1] + self.line[0] * ends, color=ink.line, lw=1.2
+                ends, line[1] + line[0] * ends, color=ink.line, lw=1.2
             )
         for draw in (ax.axhline, ax.axvline):
             draw(0.0, color=ink.line, lw=0.6, alpha=0.5)

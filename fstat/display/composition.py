@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from .._validation import FloatArray, option
+from .._validation import FloatArray, number, option
 from ..composition import GaussianLimit, compose, gaussian_limit
 from ..tradeoff import TradeOff
 from ._common import (
@@ -148,6 +148,7 @@ class CompositionDisplay(Display):
             This display.
         """
         option(axes, "axes", ("probit", "linear", "tail"))
+        least = number(least, "least", "(0, 0.5)")
         ax = new_axes(ax, (4.6, 4.6))
         ink = inks(ax)
         name = name if name is not None else self.name

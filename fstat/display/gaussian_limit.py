@@ -11,7 +11,7 @@ from scipy.special import ndtr, ndtri
 from sklearn.base import clone
 
 from .._samples import samples
-from .._validation import FloatArray, confidence, no_infinity
+from .._validation import FloatArray, confidence, instance, no_infinity
 from ..empirical import tradeoff_curve
 from ..influence import FInfluence
 from ..intervals import ConfidenceInterval
@@ -204,6 +204,7 @@ class GaussianLimitDisplay(Display):
         """
         level = confidence(confidence_level)
         fitted = FInfluence() if estimator is None else estimator
+        instance(fitted, "estimator", FInfluence)
         p, q = _observed(P, Q, fitted.paired)
         if not hasattr(fitted, "mu_"):
             fitted = clone(fitted).set_params(check_limit=False).fit(p, q)
@@ -264,6 +265,7 @@ class GaussianLimitDisplay(Display):
         GaussianLimitDisplay
             The display, drawn.
         """
+        instance(observations, "observations", Observations)
         P, Q = observations.samples(pair)
         estimator = FInfluence(paired=observations.paired, scale=observations.scale)
         return cls.from_samples(P, Q, estimator=estimator, **kwargs)

@@ -9,9 +9,9 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from .._samples import pair_labels
-from .._validation import FloatArray, indices, instance
+from .._validation import FloatArray, indices, instance, whole_number
 from ..influence import FInfluence
-from ._common import Display, Inks, inks, new_axes, point_looks
+from ._common import Display, Inks, columns, inks, new_axes, point_looks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -161,16 +161,15 @@ class InfluenceDisplay(Display):
         InfluenceDisplay
             This display.
         """
-        n = len(self.mu)
+        mu, low, high = columns(mu=self.mu, low=self.low, high=self.high)
+        n, n_hidden = len(mu), whole_number(self.n_hidden, "n_hidden", 0)
         row_labels = pair_labels(self.names, "names", n).tolist()
-        ax = new_axes(ax, (5.6, 1.2 + 0.2 * (n + bool(self.n_hidden))))
+        ax = new_axes(ax, (5.6, 1.2 + 0.2 * (n + bool(n_hidden))))
         ink = inks(ax)
-        self.order_ = np.argsort(self.mu)
-        mu, low, high = (
-            np.asarray(a)[self.order_] for a in (self.mu, self.low, self.high)
-        )
+        self.order_ = np.argsort(mu)
+        mu, low, high = (a[self.order_] for a in (mu, low, high))
         rank = np.arange(n, dtype=float)
-        rank[n // 2 :] += 1.5 * bool(self.n_hidden)
+        rank[n // 2 :] += 1.5 * bool(n_hidden)
         sign = np.where(low > 0, 1, np.where(high < 0, -1, 0))
         colour = [(ink.unclear, ink.helps, ink.harms)[int(s)] for s in sign]
         shown = np.concatenate([mu, low, high, [0.0]])
@@ -186,7 +185,7 @@ class InfluenceDisplay(Display):
         ax.set_yticks(rank, [row_labels[i] for i in self.order_], fontsize=8)
         ax.set(xlim=(left, right), ylim=(-0.8, rank.max(initial=0) + 0.8))
         ax.set_xlabel(self._xlabel())
-        self.break_ = self._draw_break(ax, rank, ink) if self.n_hidden else None
+        self.break_ = self._draw_break(ax, rank, ink) if n_hidden and n > 1 else None
         ax.spines[["top", "right", "left"]].set_visible(False)
         ax.tick_params(axis="y", length=0)
         self.ax_, self.figure_ = ax, ax.figure

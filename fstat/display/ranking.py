@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from .._samples import pair_labels
 from .._validation import FloatArray, indices, instance
 from ..selection.ranks import RankIntervals
-from ._common import Display, inks, new_axes, point_looks
+from ._common import Display, columns, inks, new_axes, point_looks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -168,11 +168,12 @@ class RankDisplay(Display):
         RankDisplay
             This display.
         """
-        names = pair_labels(self.names, "names", len(self.rank)).tolist()
+        rank, low, high = columns(rank=self.rank, low=self.low, high=self.high)
+        names = pair_labels(self.names, "names", len(rank)).tolist()
         ax = new_axes(ax, (5.6, 1.4 + 0.18 * len(self.rank)))
         ink = inks(ax)
-        self.order_ = np.argsort(self.rank, kind="stable")
-        rank, low, high = (a[self.order_] for a in (self.rank, self.low, self.high))
+        self.order_ = np.argsort(rank, kind="stable")
+        rank, low, high = (a[self.order_] for a in (rank, low, high))
         certain, possible = self.certain[self.order_], self.possible[self.order_]
         edges = [ink.helps if may else ink.unclear for may in possible]
         full = certain | ~possible

@@ -172,6 +172,7 @@ class TradeOffDisplay(Display):
             The display, drawn.
         """
         fitted = FInfluence(check_limit=False) if estimator is None else estimator
+        instance(fitted, "estimator", FInfluence)
         if not hasattr(fitted, "tradeoff_"):
             fitted = fitted.fit(P, Q)
         sign = -1.0 if fitted.mu_ < 0 else 1.0
@@ -215,6 +216,7 @@ class TradeOffDisplay(Display):
             This display.
         """
         option(axes, "axes", ("linear", "probit"))
+        instance(self.tradeoff, "tradeoff", TradeOff)
         ax = new_axes(ax, (4.4, 4.4))
         probit = axes == "probit"
         ends = 1e-4 if probit else 0.0

@@ -13,7 +13,7 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
-from .._validation import FloatArray, confidence, numeric, option, shown
+from .._validation import FloatArray, confidence, no_infinity, numeric, option, shown
 from ..intervals import ConfidenceInterval
 from ..observations import Observations
 from ._runs import Runs, full_mu
@@ -130,6 +130,7 @@ class CalibratedInfluence(BaseEstimator):
         option(self.method, "method", ("linear", "isotonic"))
         option(self.normalize, "normalize", (True, False))
         x = numeric(estimate, "estimate")
+        no_infinity(x, "estimate")
         y, runs = _truth(truth)
         if x.ndim == 2 and x.shape == y.shape:
             observed = ~np.isnan(x).all(axis=1)
@@ -178,6 +179,7 @@ class CalibratedInfluence(BaseEstimator):
         """
         check_is_fitted(self, "n_subsets_")
         x = numeric(estimate, "estimate")
+        no_infinity(x, "estimate")
         self._warn_outside(x)
         return _at(self._curve, x)
 
@@ -211,6 +213,7 @@ class CalibratedInfluence(BaseEstimator):
         check_is_fitted(self, "n_subsets_")
         level = confidence(confidence_level)
         x = numeric(estimate, "estimate")
+        no_infinity(x, "estimate")
         if (np.abs(x) >= _LARGEST).any():
             raise ValueError(
                 f"`estimate` must be below {_LARGEST:g} in size, got {shown(estimate)}."

@@ -16,6 +16,7 @@ from .._validation import (
     FloatArray,
     indices,
     listed,
+    numeric,
     option,
     shown,
     whole_number,
@@ -198,7 +199,7 @@ class _Work(NamedTuple):
         return [self._keep(run, one) for run, one in zip(runs, found, strict=True)]
 
     def _keep(self, run: _Run, found: ArrayLike) -> FloatArray:
-        statistics = np.array(found, dtype=np.float64)
+        statistics = numeric(found, "train").copy()
         if statistics.ndim != 1 or not np.isfinite(statistics).all():
             raise ValueError(
                 "`train` must return finite statistics of shape (n_targets,), got "

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .._validation import FloatArray, confidence
+from .._validation import FloatArray, confidence, whole_number
 from ..empirical import levy_distance
 from ..intervals import ConfidenceInterval
 from .central_sums import CentralSums
@@ -191,8 +191,8 @@ def goodness_of_fit(
        goodness-of-fit-tests", Metrika 40, 1993.
     """
     level = confidence(confidence_level)
-    if n_draws < 19:
-        raise ValueError(f"`n_draws` must be at least 19, got {n_draws!r}.")
+    n_draws = whole_number(n_draws, "n_draws", 19)
+    seed = whole_number(random_state, "random_state", 0)
     if paired:
         both = ~np.isnan(P) & ~np.isnan(Q)
         P, Q = np.where(both, P, np.nan), np.where(both, Q, np.nan)
@@ -200,7 +200,7 @@ def goodness_of_fit(
     deviations = deviation_ratio(P, Q, paired, level)
     mu, levy = _fitted_distance(P, Q)
     curve, by_chance = _against_the_limit(
-        P, Q, mu, levy, _Draws(paired, level, n_draws, random_state)
+        P, Q, mu, levy, _Draws(paired, level, n_draws, seed)
     )
     parts = np.stack([normality_P, normality_Q, deviations.pvalue, curve])
     return GoodnessOfFit(

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtri
 
-from .._validation import FloatArray, confidence
+from .._validation import FloatArray, confidence, number
 from .estimate import blocks
 
 _NOTHING = 1e-9  # mu that is rounding
@@ -93,8 +93,7 @@ def estimate_supremum(
     .. [1] P. Massart, "The tight constant in the Dvoretzky-Kiefer-Wolfowitz
        inequality", Annals of Probability 18(3), 1990.
     """
-    if not 0 < floor < 0.5:
-        raise ValueError(f"`floor` must lie strictly between 0 and 0.5, got {floor!r}.")
+    floor = number(floor, "floor", "(0, 0.5)")
     level = confidence(confidence_level)
     pairs = P.shape[1]
     values = np.empty((3, pairs))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .._units import column_exponents, in_units
 from .._validation import FloatArray, numeric
 
 _BLOCK = 2_000_000
@@ -116,7 +117,9 @@ def _of_values(
     parts = (
         influence_values if isinstance(influence_values, tuple) else (influence_values,)
     )
-    root = np.concatenate([_centred(part, tested) for part in parts])
+    given = [_checked(part, tested) for part in parts]
+    unit = column_exponents(*given)  # correlations have none
+    root = np.concatenate([_centred(in_units(part, unit)) for part in given])
     length = np.linalg.norm(root, axis=0)
     root /= np.where(length > 0, length, 1.0)
     return Dependence(root, np.where(length > 0, _shrinkage(root), 1.0))
@@ -132,7 +135,8 @@ def _shrinkage(root: FloatArray) -> float:
     return 1.0 if apart <= _ROUNDING else float(np.clip(noise / apart, 0.0, 1.0))
 
 
-def _centred(values: ArrayLike, tested: NDArray[np.bool_]) -> FloatArray:
+def _checked(values: ArrayLike, tested: NDArray[np.bool_]) -> FloatArray:
+    """Return the influence values of the pairs that are tested."""
     given = numeric(values, "influence_values")
     if given.ndim != 2 or given.shape[1] != len(tested) or not len(given):
         raise ValueError(
@@ -143,7 +147,10 @@ def _centred(values: ArrayLike, tested: NDArray[np.bool_]) -> FloatArray:
         raise ValueError(
             "`influence_values` must be finite (NaN marks unobserved), got inf."
         )
-    chosen = given[:, tested]
-    seen = ~np.isnan(chosen)
-    mean = np.nansum(chosen, axis=0) / np.maximum(seen.sum(axis=0), 1)
-    return np.where(seen, chosen - mean, 0.0)
+    return given[:, tested]
+
+
+def _centred(values: FloatArray) -> FloatArray:
+    seen = ~np.isnan(values)
+    mean = np.nansum(values, axis=0) / np.maximum(seen.sum(axis=0), 1)
+    return np.where(seen, values - mean, 0.0)

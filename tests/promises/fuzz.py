@@ -32,7 +32,7 @@ import fstat
 
 LIBRARY = str(Path(fstat.__file__).parent)
 SECONDS, MEMORY = 20.0, 4 * 2**30
-RAISED_BY_US = (ValueError, TypeError, ArithmeticError)
+RAISED_BY_US = (ValueError, TypeError, ArithmeticError, OSError)
 HARMLESS = (UserWarning,)
 
 

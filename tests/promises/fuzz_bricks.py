@@ -53,7 +53,9 @@ def methods__estimate(a: Arguments) -> Any:
 
 @entry
 def methods__supremum(a: Arguments) -> Any:
-    return methods.estimate_supremum(*_arrays(a), **a.options(0.5, alpha_min="share"))
+    return methods.estimate_supremum(
+        *_arrays(a), **a.options(0.5, floor=("option", 0.01, 0.2))
+    )
 
 
 @entry
@@ -107,9 +109,8 @@ def _looks(a: Arguments) -> dict[str, Any]:
 
 
 def _closed(made: Any) -> Any:
-    repr(made)
     plt.close("all")
-    return made
+    return repr(made)
 
 
 @entry

@@ -20,6 +20,11 @@ from fstat import datasets, display, empirical, ground_truth, intervals, selecti
 Rng = np.random.Generator
 NAN = np.nan
 
+
+def _nothing(*_: Any, **__: Any) -> None:
+    """Take anything."""
+
+
 # Where a scalar is meant
 ODD = [
     None,
@@ -64,7 +69,7 @@ ODD = [
     {},
     set(),
     object(),
-    len,
+    _nothing,
     Decimal("0.5"),
     Fraction(1, 2),
     pd.NA,
@@ -276,6 +281,7 @@ def _labels(rng: Rng, n: int) -> Any:
 KINDS: dict[str, Callable[..., Any]] = {
     "sample": _sample,
     "labels": _labels,
+    "batch": lambda rng, b: rng.integers(0, 20, b),
     "level": _one_of(0.9, 0.95, 0.5, 0.999, 1 - 1e-12, 1e-6),
     "share": lambda rng: float(rng.random()),
     "positive": lambda rng: float(10 ** rng.uniform(-3, 3)),

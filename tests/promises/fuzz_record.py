@@ -6,7 +6,7 @@ import gzip
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -105,11 +105,10 @@ def Trace__extend(a: Arguments) -> Any:
 @entry
 def Trace__path(a: Arguments) -> Any:
     with _folder() as folder:
-        trace = fstat.Trace(["x"], path=a("option", folder / "new", folder))
-        trace.append(0, [0, 1], alignment=[[0.0], [1.0]], target_norm=[1.0])
-        trace.save(a("option", folder / "copy", folder / "new"))
-        trace.close()
-        return fstat.Trace.load(a("option", folder / "copy", folder / "none"))
+        with fstat.Trace(["x"], path=a("option", folder / "new", folder)) as trace:
+            trace.append(0, [0, 1], alignment=[[0.0], [1.0]], target_norm=[1.0])
+            trace.save(a("option", folder / "copy", folder / "new"))
+        return fstat.Trace.load(a("option", folder / "copy", folder / "new", folder))
 
 
 # Files
@@ -230,7 +229,8 @@ def _names(folder: Path) -> list[str]:
 def _folder() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
     try:
-        yield folder
+        with chdir(folder):  # whatever is taken for a path ends up here
+            yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
