@@ -25,6 +25,8 @@ from zipfile import ZIP_STORED, ZipFile
 
 import numpy as np
 
+from ._validation import path_of
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -237,7 +239,7 @@ def _damaged(path: Path, what: str, error: object) -> DamagedFileError:
 
 def npz_place(path: str | PathLike[str]) -> Path:
     """Return where a file is written, ``.npz`` appended where it is missing."""
-    place = Path(path)
+    place = path_of(path)
     return place if place.suffix == ".npz" else place.with_name(place.name + ".npz")
 
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 import reprlib
 import warnings
 from decimal import Decimal
 from numbers import Real
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -273,6 +275,24 @@ def instance(value: object, name: str, kind: type) -> None:
     """Check that a parameter is an object of a class."""
     if not isinstance(value, kind):
         raise TypeError(f"`{name}` must be a {kind.__name__}, got {shown(value)}.")
+
+
+def string(value: object, name: str) -> str:
+    """Return a string; numbers are none."""
+    if not isinstance(value, str):
+        raise ValueError(f"`{name}` must be a string, got {shown(value)}.")
+    return str(value)
+
+
+def path_of(value: object, name: str = "path") -> Path:
+    """Return the path of a file or folder."""
+    try:
+        text = os.fspath(value)  # type: ignore[call-overload]
+    except Exception:  # of a foreign object
+        text = None
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise ValueError(f"`{name}` must be the path of a file, got {shown(value)}.")
+    return Path(text)
 
 
 def listed(value: object) -> list[Any]:

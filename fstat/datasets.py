@@ -23,6 +23,7 @@ from ._validation import (
     integers,
     number,
     option,
+    path_of,
     probability,
     shown,
     whole_number,
@@ -208,7 +209,7 @@ def load_idx(path: str | PathLike[str]) -> NDArray[Any]:
     ...     load_idx(file)
     array([7, 2, 1], dtype=uint8)
     """
-    place = Path(path)
+    place = path_of(path)
     size = regular(place, links=True).st_size
     with refusing(place, "a complete IDX file"), open(place, "rb") as file:
         packed = file.read(2) == _GZIP_MAGIC
@@ -222,19 +223,19 @@ def _read_idx(path: object, file: Any, limit: int) -> NDArray[Any]:
     head = file.read(4)
     if len(head) < 4 or head[:2] != b"\x00\x00":
         raise DamagedFileError(
-            f"{str(path)!r} must be an IDX file, which starts with two zero bytes, got "
+            f"`{path}` must be an IDX file, which starts with two zero bytes, got "
             f"{head.hex(' ') or 'nothing'}."
         )
     code, n_dimensions = head[2], head[3]
     if code not in _IDX_TYPES:
         known = ", ".join(f"{known:#04x}" for known in _IDX_TYPES)
         raise DamagedFileError(
-            f"{str(path)!r} must have a type code among {known}, got {code:#04x}."
+            f"`{path}` must have a type code among {known}, got {code:#04x}."
         )
     sizes = file.read(4 * n_dimensions)
     if n_dimensions == 0 or len(sizes) < 4 * n_dimensions:
         raise DamagedFileError(
-            f"{str(path)!r} must state its dimensions in its first "
+            f"`{path}` must state its dimensions in its first "
             f"{max(4 + 4 * n_dimensions, 8)} bytes, got {n_dimensions} dimensions and "
             f"{4 + len(sizes)} bytes."
         )
@@ -245,7 +246,7 @@ def _read_idx(path: object, file: Any, limit: int) -> NDArray[Any]:
     if len(content) != expected:
         more = "more" if len(content) > expected else f"{len(content)}"
         raise DamagedFileError(
-            f"{str(path)!r} must hold {expected} bytes after its header, for shape "
+            f"`{path}` must hold {expected} bytes after its header, for shape "
             f"{shape} of {dtype.newbyteorder('=')}, got {more}."
         )
     values = np.frombuffer(content, dtype).reshape(shape)
@@ -279,24 +280,25 @@ def load_digits(folder: str | PathLike[str], subset: str = "train") -> Digits:
         If a file is damaged, or does not hold such images or labels.
     """
     option(subset, "subset", tuple(_PREFIXES))
+    place = path_of(folder, "folder")
     files = [
-        _find(Path(folder), f"{_PREFIXES[subset]}-{kind}", f"idx{dimensions}-ubyte")
+        _find(place, f"{_PREFIXES[subset]}-{kind}", f"idx{dimensions}-ubyte")
         for kind, dimensions in (("images", 3), ("labels", 1))
     ]
     images, labels = (load_idx(file) for file in files)
     if images.ndim != 3 or images.shape[1:] != (28, 28) or images.dtype != np.uint8:
         raise ValueError(
-            f"{str(files[0])!r} must hold images of 28 x 28 bytes, got {images.dtype} "
+            f"`{files[0]}` must hold images of 28 x 28 bytes, got {images.dtype} "
             f"of shape {images.shape}."
         )
     if labels.shape != (len(images),) or labels.dtype != np.uint8:
         raise ValueError(
-            f"{str(files[1])!r} must hold one byte for each of the {len(images)} "
+            f"`{files[1]}` must hold one byte for each of the {len(images)} "
             f"images, got {labels.dtype} of shape {labels.shape}."
         )
     if labels.max(initial=0) > 9:
         raise ValueError(
-            f"{str(files[1])!r} must hold labels from 0 to 9, got {labels.max()}."
+            f"`{files[1]}` must hold labels from 0 to 9, got {labels.max()}."
         )
     return Digits(images, labels.astype(np.int64))
 
@@ -306,7 +308,7 @@ def _find(folder: Path, stem: str, suffix: str) -> Path:
     for name in names:
         if (folder / name).is_file():
             return folder / name
-    raise FileNotFoundError(f"{str(folder)!r} must hold one of {', '.join(names)}.")
+    raise FileNotFoundError(f"`{folder}` must hold one of {', '.join(names)}.")
 
 
 def fetch_digits(

@@ -10,7 +10,6 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +26,7 @@ from ._validation import (
     no_infinity,
     number,
     numeric,
+    path_of,
     shown,
     whole_number,
 )
@@ -478,7 +478,7 @@ class Observations:
         ValueError
             If the file is damaged, of a later schema, or no regular file.
         """
-        file_path = Path(path)
+        file_path = path_of(path)
         if not file_path.exists():
             file_path = npz_place(path)
         file = Npz(file_path, "a file of Observations")

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from ._validation import FloatArray, IntArray
+from ._validation import FloatArray, IntArray, listed, plain
 
 SELF = "self"
 _LEAST_STEPS = 10
@@ -47,8 +47,8 @@ class Members:
         """Read subsets as `Trace.observations` takes them."""
         if subsets is None:
             subsets = np.unique(recorded)
-        elif isinstance(subsets, int | np.integer):
-            subsets = [subsets]
+        elif not isinstance(subsets, Mapping) and not _is_array(subsets):
+            subsets = listed(subsets)
         if len(subsets) == 0:
             raise ValueError("`subsets` must hold at least one subset, got none.")
         if isinstance(subsets, Mapping):
@@ -264,23 +264,29 @@ def reference(
     return centre, scale
 
 
+def _is_array(subsets: Any) -> bool:
+    return isinstance(subsets, np.ndarray) and subsets.ndim > 0
+
+
 def _is_flat(subsets: Any) -> bool:
     if isinstance(subsets, np.ndarray):
         return subsets.ndim == 1 and subsets.dtype != object
-    return len(subsets) > 0 and all(np.ndim(group) == 0 for group in subsets)
+    return all(plain(group, "subsets").ndim == 0 for group in subsets)
 
 
 def _examples(group: Any, name: str) -> IntArray:
-    array = np.atleast_1d(np.asarray(group))
+    array = np.atleast_1d(plain(group, "subsets"))
     if array.dtype == bool:
         array = np.flatnonzero(array)
     if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iu":
         raise ValueError(
-            f"Subset {name!r} must be a non-empty array of example numbers or a mask, "
-            f"got {array.dtype} of shape {array.shape}."
+            f"`subsets` must be non-empty arrays of example numbers or masks, got "
+            f"{array.dtype} of shape {array.shape} for {name!r}."
         )
     if len(np.unique(array)) != len(array):
-        raise ValueError(f"Subset {name!r} must not name an example twice.")
+        raise ValueError(
+            f"`subsets` must not name an example twice, as subset {name!r} does."
+        )
     return array.astype(np.int64)
 
 

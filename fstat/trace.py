@@ -25,7 +25,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ._files import refusing, regular, written_whole
-from ._validation import IntArray, no_infinity
+from ._validation import (
+    IntArray,
+    flag,
+    listed,
+    no_infinity,
+    number,
+    path_of,
+    shown,
+    string,
+    whole_number,
+)
 from .observations import Observations
 from .shard_writer import ShardWriter
 from .shards import (
@@ -132,20 +142,15 @@ class Trace:
         background: bool = False,
         metric: str = "plain",
     ) -> None:
-        self.metric = str(metric)
-        self.targets = [str(name) for name in targets]
-        if not self.targets or len(set(self.targets)) != len(self.targets):
-            raise ValueError(f"`targets` must be unique names, got {targets!r}.")
+        self.metric = string(metric, "metric")
+        self.targets = _unique(targets)
         self._run = uuid4().hex
         self.n_steps = 0
         self.passed_over: dict[str, int] = {}
-        self.path = None if path is None else Path(path).absolute()
-        if not flush_every >= 1 or not flush_seconds > 0:
-            raise ValueError(
-                "`flush_every` must be at least 1 and `flush_seconds` above 0, got "
-                f"{flush_every!r} and {flush_seconds!r}."
-            )
-        self._flush_every, self._flush_seconds = int(flush_every), flush_seconds
+        self.path = None if path is None else path_of(path).absolute()
+        resume, background = flag(resume, "resume"), flag(background, "background")
+        self._flush_every = whole_number(flush_every, "flush_every", 1)
+        self._flush_seconds = number(flush_seconds, "flush_seconds", "(0, inf]")
         self._flushed_at = time.monotonic()
         self._parts: list[Part] = []
         self._buffer: list[dict[str, np.ndarray]] = []
@@ -240,6 +245,7 @@ class Trace:
         int
             How many there were of this cause.
         """
+        cause = string(cause, "cause")
         self.passed_over[cause] = self.passed_over.get(cause, 0) + 1
         return self.passed_over[cause]
 
@@ -474,8 +480,7 @@ class Trace:
         ValueError
             If `step` is negative.
         """
-        if step < 0:
-            raise ValueError(f"`step` must not be negative, got {step}.")
+        step = whole_number(step, "step", 0, 2**62)
         self._take_in()
         if step >= self.n_steps:
             return
@@ -505,7 +510,7 @@ class Trace:
         FileExistsError
             If the folder already holds a trace.
         """
-        folder = Path(path)
+        folder = path_of(path)
         if (folder / "trace.json").exists():
             raise FileExistsError(
                 f"`path` must not hold a trace already, got {str(path)!r}."
@@ -513,9 +518,9 @@ class Trace:
         self._take_in()
         _write_meta(folder, self)
         rest = [joined(self._buffer)] if self._buffer else []
-        for number, part in enumerate([*self._parts, *rest]):
+        for k, part in enumerate([*self._parts, *rest]):
             since = int(part["step"][0])
-            write_shard(folder, number, part, self.n_steps, since, self._run)
+            write_shard(folder, k, part, self.n_steps, since, self._run)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Trace:
@@ -539,10 +544,11 @@ class Trace:
         ValueError
             If it was written by a later version, or holds pickled objects.
         """
-        targets, metric, run = _read_meta(Path(path))
+        folder = path_of(path)
+        targets, metric, run = _read_meta(folder)
         trace = cls(targets, metric=metric)
         trace._run = run
-        trace._read(Path(path))
+        trace._read(folder)
         return trace
 
     def columns(self, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
@@ -598,8 +604,7 @@ class Trace:
         ValueError
             If `steps` is below 1.
         """
-        if steps < 1:
-            raise ValueError(f"`steps` must be at least 1, got {steps!r}.")
+        steps = whole_number(steps, "steps", 1, 2**62)
         self._take_in()
         found: list[dict[str, np.ndarray]] = []
         for part in reversed([*self._parts, *self._buffer]):
@@ -778,6 +783,14 @@ class Trace:
         return f"{what}, this run" + (
             "" if plain else f", in the metric {self.metric!r}"
         )
+
+
+def _unique(targets: object) -> list[str]:
+    names = listed(targets)
+    of_text = all(isinstance(name, str | int | np.integer) for name in names)
+    if not names or not of_text or len({*map(str, names)}) < len(names):
+        raise ValueError(f"`targets` must be unique names, got {shown(targets)}.")
+    return [str(name) for name in names]
 
 
 def _narrow(index: np.ndarray) -> np.ndarray:

@@ -78,7 +78,7 @@ GOOD = idx(np.arange(6, dtype="u1").reshape(2, 3))
 )
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
 def test_damaged_files_are_named(write, content, message, pack):
-    with pytest.raises(ValueError, match="damaged.idx' .*" + message):
+    with pytest.raises(ValueError, match="damaged.idx` .*" + message):
         load_idx(write(pack(content), "damaged.idx"))
 
 
@@ -153,10 +153,10 @@ def test_what_was_looked_for_is_listed(tmp_path):
 @pytest.mark.parametrize(
     ("images", "labels", "message"),
     [
-        (np.zeros((3, 27, 28), "u1"), [0, 1, 2], "images-.*' must hold images of 28"),
+        (np.zeros((3, 27, 28), "u1"), [0, 1, 2], "images-.*` must hold images of 28"),
         (np.zeros((3, 784), "u1"), [0, 1, 2], r"got uint8 of shape \(3, 784\)"),
         (np.zeros((3, 28, 28), "f4"), [0, 1, 2], "got float32"),
-        (np.zeros((3, 28, 28), "u1"), [0, 1], "labels-.*' must hold one byte for each"),
+        (np.zeros((3, 28, 28), "u1"), [0, 1], "labels-.*` must hold one byte for each"),
         (np.zeros((3, 28, 28), "u1"), [[0], [1], [2]], r"got uint8 of shape \(3, 1\)"),
         (np.zeros((3, 28, 28), "u1"), [0, 1, 10], "must hold labels from 0 to 9, got"),
     ],

@@ -194,7 +194,7 @@ def test_too_little_is_unknown():
 
 
 def test_bad_options_are_refused():
-    with pytest.raises(ValueError, match="`n_draws` must be at least 19"):
+    with pytest.raises(ValueError, match="`n_draws` must be a whole number"):
         goodness_of_fit(np.zeros((9, 1)), np.zeros((9, 1)), n_draws=3)
     with pytest.raises(ValueError, match="`confidence_level`"):
         goodness_of_fit(np.zeros((9, 1)), np.zeros((9, 1)), confidence_level=1)

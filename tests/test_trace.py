@@ -416,10 +416,10 @@ def test_examples_each_on_their_own():
     ("subsets", "message"),
     [
         ([], "`subsets` must hold at least one subset"),
-        ([[]], "must be a non-empty array"),
-        ([[1], [np.zeros(N, bool)]], "must be a non-empty array"),
-        ([[0.5]], "must be a non-empty array of example numbers or a mask"),
-        ({"twice": [1, 1]}, "Subset 'twice' must not name an example twice"),
+        ([[]], "must be non-empty arrays"),
+        ([[1], [np.zeros(N, bool)]], "must be non-empty arrays"),
+        ([[0.5]], "must be non-empty arrays of example numbers"),
+        ({"twice": [1, 1]}, "`subsets` must not name an example twice"),
         ({}, "`subsets` must hold at least one subset"),
     ],
 )

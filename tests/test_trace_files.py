@@ -99,7 +99,9 @@ def test_what_cannot_be_resumed_is_refused(tmp_path):
         Trace(["z"], path=tmp_path / "run")
     with pytest.raises(ValueError, match=r"trace to resume, \['z'\] and 'plain'"):
         Trace(["y"], path=tmp_path / "run", resume=True)
-    with pytest.raises(ValueError, match="`step` must not be negative, got -1"):
+    with pytest.raises(
+        ValueError, match="`step` must be a whole number of at least 0, got -1"
+    ):
         Trace(["z"]).rewind(-1)
     # A folder without a trace is where one begins.
     with Trace(["z"], path=tmp_path / "other", resume=True) as trace:
@@ -201,10 +203,26 @@ def test_a_shard_is_written_after_some_seconds(tmp_path, monkeypatch):
         assert Trace.load(tmp_path).n_recorded == 4
 
 
-@pytest.mark.parametrize("options", [{"flush_every": 0}, {"flush_seconds": 0}])
-def test_bad_intervals_of_flushing(options):
-    with pytest.raises(ValueError, match="`flush_every` must be at least 1"):
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"flush_every": 0}, "`flush_every` must be a whole number of at least 1"),
+        ({"flush_seconds": 0}, r"`flush_seconds` must lie in \(0, inf\]"),
+        ({"metric": 3}, "`metric` must be a string"),
+        ({"resume": "no"}, "`resume` must be True or False"),
+        ({"path": 3}, "`path` must be the path of a file"),
+    ],
+)
+def test_bad_options_of_a_trace(options, message):
+    with pytest.raises(ValueError, match=message):
         Trace(["z"], **options)
+
+
+def test_one_name_is_one_target():
+    assert Trace("loss").targets == ["loss"]
+    for targets in (None, 0.5, [], ["a", None], [["a"]]):
+        with pytest.raises(ValueError, match="`targets` must be unique names"):
+            Trace(targets)
 
 
 # The background
@@ -322,6 +340,6 @@ def test_the_last_steps_are_a_trace_of_their_own(tmp_path, on_disk, steps):
 
 
 def test_there_must_be_a_last_step():
-    with pytest.raises(ValueError, match="`steps` must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="`steps` must be a whole number"):
         Trace(["z"]).last(0)
     assert Trace(["z"]).last(3).n_recorded == 0
