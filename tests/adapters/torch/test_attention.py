@@ -40,7 +40,12 @@ class Attending(nn.Module):
         if self.mask == "padding":
             options["key_padding_mask"] = keys[..., 0] > 1
             options["average_attn_weights"] = False
-        out, weights = self.attention(h, keys, values, **options)
+        if self.attention.batch_first:
+            out, weights = self.attention(h, keys, values, **options)
+        else:
+            inputs = (x.transpose(0, 1) for x in (h, keys, values))
+            out, weights = self.attention(*inputs, **options)
+            out = out.transpose(0, 1)
         if weights is None:
             return out
         return torch.cat([out.flatten(1), weights.exp().flatten(1)], 1)
@@ -108,6 +113,8 @@ MODELS = {
     "twice": Twice,
     "tied": TiedAttention,
     "encoder layer": encoder_layer,
+    "time first": lambda: Attending(batch_first=False),
+    "time first, weights": lambda: Attending("across", weights=True, batch_first=False),
     "encoder": encoder,
     "checkpoint": lambda: Checkpointed(False),
     "reentrant": lambda: Checkpointed(True),
@@ -182,9 +189,7 @@ def test_autocast_reaches_the_second_pass():
     assert batch.verify({k: p.grad for k, p in model.named_parameters()})
 
 
-def test_the_batch_must_come_first():
-    with pytest.raises(UnsupportedModelError, match="batch_first=True"):
-        GradientCapture(Attending(batch_first=False))
+def test_attention_without_a_batch_is_refused():
     layer = nn.MultiheadAttention(E, 2, batch_first=True)
     x = torch.randn(T, E)
     with (

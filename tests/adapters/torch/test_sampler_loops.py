@@ -8,7 +8,11 @@ import torch.nn.functional as F  # noqa: E402
 from torch import nn  # noqa: E402
 
 from fstat import FInfluence  # noqa: E402
-from fstat_torch import SingleRunSampler, UnsupportedModelError  # noqa: E402
+from fstat_torch import (  # noqa: E402
+    PassedOverWarning,
+    SingleRunSampler,
+    UnsupportedModelError,
+)
 
 B, T, V = 6, 5, 7
 
@@ -470,18 +474,74 @@ def with_batch_norm():
     ).double()
 
 
-def test_batch_norm_is_refused_unless_its_statistics_are_held_fixed():
-    model = with_batch_norm()
-    with pytest.raises(UnsupportedModelError, match="keep it in eval mode"):
-        SingleRunSampler(model)
-    model(data()[0])
-    model[1].eval()
-    x, y = data(B)
-    sampler = SingleRunSampler(model)
-    with sampler.step(range(B)):
+WAYS_OUT = "`parameters=`.*`reference=`.*eval mode in training"
+
+
+def step_of(sampler, model, x, y):
+    with sampler.step(range(len(x))):
         F.cross_entropy(model(x), y).backward()
+
+
+def test_batch_norm_is_refused_where_it_follows_with_the_ways_out():
+    model, (x, y) = with_batch_norm(), data(B)
+    for parameters in (None, [model[0].weight], [model[0].bias, model[3].bias]):
+        sampler = SingleRunSampler(model, parameters=parameters)
+        with pytest.raises(UnsupportedModelError, match=WAYS_OUT):
+            step_of(sampler, model, x, y)
+    sampler = SingleRunSampler(model)
+    with (
+        pytest.raises(UnsupportedModelError, match="called once and as a whole"),
+        sampler.step(range(B)),
+    ):
+        F.cross_entropy(model[3](model[:3](x)), y).backward()
+
+
+def test_parameters_after_the_last_batch_norm_are_exact():
+    model, (x, y) = with_batch_norm(), data(B)
+    after = [*model[1].parameters(), *model[3].parameters()]
+    buffers = [b.clone() for b in model.buffers()]
+    sampler = SingleRunSampler(model, parameters=after)
+    step_of(sampler, model, x, y)
+    for buffer, value in zip(model.buffers(), buffers, strict=True):
+        buffer.copy_(value)
+    losses = F.cross_entropy(model(x), y, reduction="none")
+    found = [torch.autograd.grad(x, after, retain_graph=True) for x in losses]
+    each = torch.stack([torch.cat([g.flatten() for g in row]) for row in found])
+    check_self(sampler.trace, each)
+
+
+@pytest.mark.parametrize("built", ["in eval mode", "held fixed"])
+def test_batch_norm_in_eval_mode_is_exact(built):
+    model, (x, y) = with_batch_norm(), data(B)
+    model(x)
+    if built == "held fixed":
+        model[1].eval()
+    else:
+        model.eval()
+    sampler = SingleRunSampler(model)
+    step_of(sampler, model, x, y)
     losses = F.cross_entropy(model(x), y, reduction="none")
     check_self(sampler.trace, rows(model, losses))
+    model.train()  # from now on it mixes: passed over, and said
+    with pytest.warns(PassedOverWarning, match=WAYS_OUT):
+        step_of(sampler, model, x, y)
+
+
+def test_batch_norm_is_exact_for_a_reference():
+    model, (x, y) = with_batch_norm(), data(B)
+    model(x)
+    sampler = SingleRunSampler(
+        model,
+        targets=(x[:2], y[:2]),
+        metric="plain",
+        reference=[(torch.arange(B), x, y)],
+    )
+    sampler.snapshot(step=1)
+    assert all(m.training for m in model.modules())
+    model.eval()
+    each = rows(model, F.cross_entropy(model(x), y, reduction="none"))
+    expected = (each @ each[:2].mT).numpy()
+    np.testing.assert_allclose(sampler.snapshots.scores[0], expected, rtol=1e-9)
 
 
 def test_influence_is_estimated_from_such_a_loop():

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from .blocks import Block
-from .call import Call
+from .call import Call, row_weights
 from .precision import full_precision
 from .rules import block_of_layer
 from .tied import inner_products
@@ -65,7 +65,7 @@ class Wanted:
         Block
             The gradients, to say what they cost.
         """
-        name, (gradient,) = call.unit.name, call.gradients
+        name, (gradient,) = call.unit.key, call.gradients
         assert gradient is not None
         with full_precision(gradient.device.type):
             block = block_of_layer(call)
@@ -80,8 +80,7 @@ class Wanted:
             taken = Taken(found, gram, norms)
             if self.sums:
                 taken.summed = block.sums()
-                taken.weighed = Taken([], None, None)
-                taken.weighed.summed = block_of_layer(call.weighed()).sums()
+                taken.weighed = block.sums(row_weights(len(gradient), gradient))
         call.let_go(taken)
         return block
 
@@ -93,8 +92,8 @@ class Taken:
     ----------
     summed : dict of str to Tensor or None
         Sums over the examples, by parameter.
-    weighed : Taken or None
-        The same with the examples weighed.
+    weighed : dict of str to Tensor or None
+        The same with the examples weighed by `row_weights`.
 
     Parameters
     ----------
@@ -116,7 +115,7 @@ class Taken:
         self._found: dict[int, Tensor | None] = {id(b): x for b, x in found}
         self._found[id(self)], self._norms = gram, norms
         self.summed: dict[str, Tensor] | None = None
-        self.weighed: Taken | None = None
+        self.weighed: dict[str, Tensor] | None = None
 
     def cross(self, other: Block) -> Tensor:
         """Inner products with another block of the same parameters, (n, m)."""
@@ -127,11 +126,12 @@ class Taken:
         norms = _there(self._norms)
         return norms.clone()
 
-    def sums(self) -> dict[str, Tensor]:
-        """Gradients summed over the examples, flat, by parameter."""
-        if self.summed is None:
+    def sums(self, weights: Tensor | None = None) -> dict[str, Tensor]:
+        """Gradients summed over the examples, weighed, flat, by parameter."""
+        found = self.summed if weights is None else self.weighed
+        if found is None:
             raise RuntimeError(_GONE)
-        return self.summed
+        return found
 
     def materialised(self) -> dict[str, Tensor]:
         """Gradients of each example, which are gone."""

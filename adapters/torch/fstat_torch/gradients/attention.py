@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from .blocks import Block, Dense, outer_products
 from .call import Call
-from .isolation import set_random_state, undisturbed
+from .isolation import undisturbed
 from .plan import UnsupportedModelError
 from .precision import precise, same_precision
 from .recording import paused
@@ -36,13 +36,15 @@ class _Uses:
     ends: dict[str, Tensor]  # gradients at a bias put after keys and values, (., n, d)
 
 
-def attention_blocks(calls: list[Call]) -> dict[str, Block]:
+def attention_blocks(calls: list[Call], n: int) -> dict[str, Block]:
     """Per-example gradients of the projections of multi-head attention.
 
     Parameters
     ----------
     calls : list of Call
-        Calls of one `nn.MultiheadAttention` with its batch first.
+        Calls of one `nn.MultiheadAttention`.
+    n : int
+        Number of examples.
 
     Returns
     -------
@@ -54,7 +56,7 @@ def attention_blocks(calls: list[Call]) -> dict[str, Block]:
     UnsupportedModelError
         If there is no batch, or the layer gives something else when it is run again.
     """
-    uses = [_differentiate(call) for call in calls]
+    uses = [_differentiate(call, n) for call in calls]
     names = calls[0].unit.names
     blocks = _input_projections(uses, names)
     inputs, gradients = _places(uses, "out")
@@ -116,7 +118,7 @@ def _stack(parts: list[Tensor]) -> Tensor:
     return torch.stack(parts, 1)
 
 
-def _differentiate(call: Call) -> _Uses:
+def _differentiate(call: Call, n: int) -> _Uses:
     """Run a layer again, and find the gradients at its projections."""
     module: Any = call.unit.module
     bound = _SIGNATURE.bind(module, *call.args, **call.kwargs)
@@ -128,20 +130,29 @@ def _differentiate(call: Call) -> _Uses:
             f"{call.unit.label} is called without a batch dimension: give it inputs of "
             "shape (batch, length, width)."
         )
-    with paused(), call.same_autocast(), undisturbed([module]), torch.enable_grad():
+    second = not module.batch_first
+    if second:
+        inputs = {part: x.transpose(0, 1) for part, x in inputs.items()}
+    if any(len(x) != n for x in inputs.values()):
+        raise UnsupportedModelError(
+            f"{call.unit.label} is called with {len(inputs['q'])} rows, where {n} "
+            "examples are expected."
+        )
+    state = undisturbed([module]) if call.before is None else call.before.again()
+    with paused(), call.same_autocast(), torch.enable_grad(), state:
         projected = _project(module, inputs)
-        if call.random is not None:
-            set_random_state(call.random, module.out_proj.weight.device)
         attended, weights = _attend(module, projected, options)
         output = F.linear(attended, *_detached(module.out_proj))
-        gradients = _pull_back(call, [output, weights], list(projected.values()))
+        found = output.transpose(0, 1) if second else output
+        gradients = _pull_back(call, [found, weights], list(projected.values()))
     uses = _Uses(inputs, {}, {})
     for part, g in zip("qkv", gradients, strict=True):
         places = inputs[part].shape[1]
         uses.gradients[part], uses.ends[part] = g[:places].transpose(0, 1), g[places:]
     uses.inputs["out"] = attended.detach()
     arrived = dict(zip(*call.arrived(), strict=True))
-    uses.gradients["out"] = arrived.get(0, torch.zeros_like(output))
+    out = arrived.get(0, torch.zeros_like(found))
+    uses.gradients["out"] = out.transpose(0, 1) if second else out
     return uses
 
 

@@ -31,8 +31,8 @@ class Block(Protocol):
     def norms_squared(self) -> Tensor:
         """Squared norms, (n,)."""
 
-    def sums(self) -> dict[str, Tensor]:
-        """Gradients summed over the examples, flat, by parameter."""
+    def sums(self, weights: Tensor | None = None) -> dict[str, Tensor]:
+        """Gradients summed over the examples, weighed, flat, by parameter."""
 
     def materialised(self) -> dict[str, Tensor]:
         """Gradients of each example, (n, size), by parameter."""
@@ -48,7 +48,7 @@ class Dense:
     """Gradients that were formed: ``(n, size)`` for each parameter."""
 
     def __init__(self, gradients: dict[str, Tensor]):
-        self._gradients = {k: g.flatten(1) for k, g in gradients.items()}
+        self._gradients = {k: _flat(g) for k, g in gradients.items()}
 
     @property
     def n(self) -> int:
@@ -69,9 +69,11 @@ class Dense:
         """Squared norms, (n,)."""
         return total(g.square().sum(1) for g in self._gradients.values())
 
-    def sums(self) -> dict[str, Tensor]:
-        """Gradients summed over the examples, flat, by parameter."""
-        return {k: g.sum(0) for k, g in self._gradients.items()}
+    def sums(self, weights: Tensor | None = None) -> dict[str, Tensor]:
+        """Gradients summed over the examples, weighed, flat, by parameter."""
+        if weights is None:
+            return {k: g.sum(0) for k, g in self._gradients.items()}
+        return {k: weights.to(g) @ g for k, g in self._gradients.items()}
 
     def materialised(self) -> dict[str, Tensor]:
         """Gradients of each example, (n, size), by parameter."""
@@ -87,6 +89,13 @@ class Dense:
         held = sum(g.nbytes for g in self._gradients.values())
         size = sum(g.shape[1] for g in self._gradients.values())
         return "formed", 2.0 * n * n * size, held
+
+
+def _flat(gradients: Tensor) -> Tensor:
+    """Put the elements of each gradient in a row, those of complex ones as pairs."""
+    if gradients.is_complex():
+        gradients = torch.view_as_real(gradients.resolve_conj())
+    return gradients.reshape(len(gradients), -1)
 
 
 def outer_products(
@@ -320,17 +329,20 @@ class OuterProducts:
             norms = norms + self._biases().square().sum(1)
         return norms
 
-    def sums(self) -> dict[str, Tensor]:
-        """Gradients summed over the examples, flat, by parameter."""
+    def sums(self, weights: Tensor | None = None) -> dict[str, Tensor]:
+        """Gradients summed over the examples, weighed, flat, by parameter."""
         self._check()
-        if self._formed is not None:
+        outputs = self._g
+        if weights is not None:
+            outputs = outputs * weights.to(outputs).view(-1, 1, 1, 1)
+        if self._formed is not None and weights is None:
             weight = self._formed.sum(0)
         else:
-            a, g = (x.transpose(0, 1).flatten(1, 2) for x in (self._a, self._g))
+            a, g = (x.transpose(0, 1).flatten(1, 2) for x in (self._a, outputs))
             weight = (g.mT @ a).flatten()
         sums = {self._weight: self._as_stored(weight)}
         if self._bias is not None:
-            sums[self._bias] = self._g.sum((0, 2)).flatten()
+            sums[self._bias] = outputs.sum((0, 2)).flatten()
         return sums
 
     def materialised(self) -> dict[str, Tensor]:

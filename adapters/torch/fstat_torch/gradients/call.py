@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from .blocks import Block
-from .isolation import version
+from .isolation import Whole, version
+from .layout import FIRST, SECOND, examples_first
 from .plan import Unit, UnsupportedModelError
 from .precision import alike, same_autocast
 from .shared import SharedLookup
@@ -58,8 +59,8 @@ class Call:
         Shape of the output, where its gradient arrives in another one.
     autocast : tuple of (str, dtype or None) or None
         Device and type of autocast during the call, if the unit is to run again.
-    random : Tensor or None
-        State of the random generator before the call, if it draws random numbers.
+    before : Whole or None
+        The state before the call, if it is to run again from there.
     block : Block or None
         What was formed of it already, after which the rest was let go.
     dtypes : set of dtype
@@ -79,7 +80,7 @@ class Call:
     gradients: Sequence[Tensor | None] = (None,)
     shape: torch.Size | None = None
     autocast: tuple[str, torch.dtype | None] | None = None
-    random: Tensor | None = None
+    before: Whole | None = None
     block: Block | None = None
     dtypes: AbstractSet[torch.dtype] = frozenset()
     reached: bool = False
@@ -112,7 +113,9 @@ class Call:
         if self._later is not None:
             arguments, outputs = self._later
             self._later = None
-            self.args, self.kwargs, self.random = arguments()
+            self.args, self.kwargs, self.before, random = arguments()
+            if self.before is not None:
+                self.before.random = random  # that of a checkpoint's second pass
             self.outputs = outputs() if outputs is not None else ()
             self._note_versions()
         if self.gradients[place] is not None:
@@ -170,20 +173,57 @@ class Call:
         held = (*self.args, *self.gradients)
         return sum(x.nbytes for x in held if isinstance(x, Tensor))
 
-    def weighed(self) -> Call:
-        """Return the call with gradients of the examples weighed by `row_weights`."""
+    def by_example(self, n: int) -> list[Call]:
+        """Return the same with the examples first, as several calls if they must be.
+
+        Layers with a dimension of channels take the places of an example one by one.
+        """
+        layout = self.unit.layout
+        if layout == FIRST or self.unit.runs_again:
+            return [self]
+        (gradient,) = self.gradients
+        assert gradient is not None
+        gradient = examples_first(gradient, layout, n)
+        args = tuple(examples_first(x, layout, n) for x in self.args)
+        if not self.unit.has_channels:
+            return [self._with(args, gradient)]
+        places = range(gradient.shape[1])
+        return [self._with([x[:, t] for x in args], gradient[:, t]) for t in places]
+
+    def of_outputs(self, kept: Sequence[int]) -> Call:
+        """Return the same, of some of the outputs that carry a gradient."""
         other = copy(self)
-        other.gradients = tuple(
-            None if g is None else rows_times(g, row_weights(len(g), g))
-            for g in self.gradients
-        )
+        other.places = [self.places[k] for k in kept]
+        other.gradients = tuple(self.gradients[k] for k in kept)
+        other.outputs = [self.outputs[k] for k in kept]
+        other._gave = tuple(self._gave[k] for k in kept)
+        return other
+
+    def with_gradients(self, arrived: Sequence[Tensor]) -> Call:
+        """Return the same with other gradients, of all outputs."""
+        other = copy(self)
+        other.gradients = tuple(arrived)
+        return other
+
+    def _with(self, args: Sequence[Any], gradient: Tensor) -> Call:
+        other = copy(self)
+        other.args, other.gradients = tuple(args), (gradient,)
         return other
 
     @property
+    def is_empty(self) -> bool:
+        """Whether it was called with nothing, as experts are that nobody chose."""
+        if self.block is not None:
+            return False
+        return not any(g is not None and g.numel() for g in self.gradients)
+
+    @property
     def rows(self) -> int:
-        """Length of the first dimension of its first output."""
-        (gradient, *_) = self.gradients
-        return 0 if gradient is None else len(gradient)
+        """Number of examples by the first of its outputs that has any."""
+        place = 1 if self.unit.layout == SECOND else 0
+        shapes = (g.shape for g in self.gradients if g is not None)
+        least = place if self.unit.runs_again else 1
+        return next((shape[place] for shape in shapes if len(shape) > least), 0)
 
     @property
     def is_untouched(self) -> bool:

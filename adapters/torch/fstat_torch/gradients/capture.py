@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from .arriving import Wanted
-from .call import Call, row_weights
+from .call import Call
 from .captured import Captured
-from .isolation import evaluating, for_autograd, undisturbed
+from .evaluation import Evaluation
 from .plan import UnsupportedModelError, build_plan
-from .precision import all_finite, full_precision
+from .precision import full_precision
 from .recording import Recording, rows_of
-from .rowwise import (
-    Repetition,
-    can_be_checked,
-    gradients,
-    refuse_mixed_rows,
-)
+from .repetition import Repetition, can_be_checked
 from .rules import blocks_of_calls
+from .settling import BATCH_NORM_UNKNOWN, settle
 from .table import PlanTable
 
 
@@ -81,8 +76,11 @@ class GradientCapture:
     ):
         self.model = model
         self._plan = build_plan(model, parameters)
-        self._checked = {"training": False, "targets": False}
-        self.check()
+        # Plans and modes in which passes were compared, and which blocks were.
+        self._compared: set[Hashable] = set()
+        self._targets_compared: set[Hashable] = set()
+        self._seen_by_targets: set[str] = set()
+        self._seen: set[str] | None = set()  # None if nothing can tell
 
     def plan(self) -> list[tuple[str, str, int]]:
         """Which module is handled by which rule.
@@ -108,17 +106,6 @@ class GradientCapture:
             One row a module; routes and costs are those of the first pass.
         """
         return PlanTable.of(self._plan)
-
-    def check(self) -> None:
-        """Refuse modes of the model in which gradients cannot be split by example.
-
-        Raises
-        ------
-        UnsupportedModelError
-            If a layer normalises by statistics of the batch, or a module that has to
-            be run again holds active dropout.
-        """
-        self._plan.check()
 
     @contextmanager
     def training(
@@ -158,17 +145,21 @@ class GradientCapture:
             If the model cannot be captured in its mode, or, at the first pass, if
             rows of what a layer sees are not those of the examples.
         """
-        self._plan.check()
         self._plan.check_parameters()
         captured = Captured(self._plan)
+        compares = self.compares
         recording = Recording(
-            self._plan, batch_size=batch_size, wanted=wanted, began=began
+            self._plan,
+            batch_size=batch_size,
+            wanted=wanted,
+            began=began,
+            states=compares,
         )
         versions = [p._version for p in self._plan.parameters.values()]
         repetition = None
-        if wanted is not None and not wanted.sums and self.compares:
+        if wanted is not None and not wanted.sums and compares:
             raise ValueError("`wanted` must include sums until they were compared.")
-        if self.compares:
+        if compares:
             repetition = Repetition(self.model, self._plan, recording)
         with (
             recording.listening(),
@@ -180,24 +171,70 @@ class GradientCapture:
                 "parameters were modified inside `with capture.training()`: take the "
                 "optimiser's step after the block."
             )
-        calls = self._finish(captured, recording, batch_size)
-        if not self._plan.once:
-            self._learn(calls)
-        if repetition is not None:
-            self._checked["training"] = repetition.check(captured, calls)
+        self._form(captured, recording, batch_size)
+        if self._settled(captured, recording, repetition):
+            self._compared.add(self._mode)
+
+    def _settled(
+        self, captured: Captured, recording: Recording, repetition: Repetition | None
+    ) -> bool:
+        """Compare what was captured with the pass made again, where that can be done.
+
+        Returns
+        -------
+        bool
+            Whether such passes need not be compared again.
+        """
+        if repetition is not None and repetition.prepare(captured.n):
+            settle(captured, recording, repetition, self._form)
+            self._note_seen(captured)
+            return captured.n > 1
+        _raise_first(recording)
+        if repetition is None:
+            self._refuse_unseen(captured)
+        unfinished = repetition is not None and not repetition.finite
+        # Of one example, the statistics of the batch are its own.
+        uncertain = captured.n > 1 and not unfinished
+        if repetition is not None and uncertain:
+            self._seen = None
+        if uncertain and self._mode not in self._compared:
+            norm = self._plan.batch_norm
+            if norm is not None:
+                raise UnsupportedModelError(BATCH_NORM_UNKNOWN.format(norm=norm))
+        return uncertain
+
+    def _note_seen(self, captured: Captured) -> None:
+        if self._seen is not None and captured.n > 1:
+            self._seen |= captured.blocks.keys()
+
+    def _refuse_unseen(self, captured: Captured) -> None:
+        """Refuse layers that no compared pass used, and compare the next one."""
+        if self._seen is None or not self._compared:
+            return
+        new = captured.blocks.keys() - self._seen
+        if new and captured.n > 1:
+            self._compared.discard(self._mode)
+            raise UnsupportedModelError(
+                f"{min(new)!r} is used for the first time since gradients were last "
+                "compared with those of the examples: the next step compares them."
+            )
 
     @property
     def compares(self) -> bool:
         """Whether rows are still to be compared with examples in `training`."""
-        return not self._checked["training"] and can_be_checked(self._plan)
+        return self._mode not in self._compared and can_be_checked(self._plan)
+
+    @property
+    def _mode(self) -> Hashable:
+        return self._plan.generation, self._plan.modes()
 
     def _learn(self, calls: list[Call]) -> None:
         """Note which layers a pass uses once."""
-        uses = Counter(call.unit.name for call in calls)
+        uses = Counter(call.unit.key for call in calls)
         self._plan.once = {
-            unit.name
+            unit.key
             for unit in self._plan.units
-            if uses[unit.name] == 1 and not unit.runs_again and not unit.tied
+            if uses[unit.key] == 1 and not unit.runs_again and not unit.tied
         }
 
     def of(self, loss_fn: Callable[[Any, Any], Tensor], x: Any, y: Any) -> Captured:
@@ -233,94 +270,43 @@ class GradientCapture:
             layer sees are not those of the examples.
         """
         self._plan.check_parameters()
-        recording = Recording(self._plan, edges=True, batch_size=rows_of(x))
         captured = Captured(self._plan)
-        with (
-            torch.inference_mode(False),
-            torch.enable_grad(),
-            undisturbed(self._plan.modules),
-            evaluating(self._plan.modules),
-        ):
-            self._plan.check()
-            with recording.listening():
-                losses = loss_fn(_call(self.model, x), for_autograd(y))
-                again = self._weighs(losses)
-                _differentiate(losses, recording, retain_graph=again)
-                truth = self._weighed(losses) if again else None
-            calls = self._finish(captured, recording, losses.shape[0])
-            if truth is not None:
-                refuse_mixed_rows(captured, calls, truth)
-                self._checked["targets"] = True
+        pass_ = Evaluation(self.model, self._plan, loss_fn, x, y)
+        with pass_.undisturbed():
+            known = self._plan.generation, (rows_of(x) or 0) > 1
+            checks = can_be_checked(self._plan)
+            recording = pass_.record(checks and known not in self._targets_compared)
+            self._form(captured, recording, recording.n)
+            if checks and not pass_.truth and self._unseen_by_targets(captured):
+                recording = pass_.record(compared=True)
+                self._form(captured, recording, recording.n)
+            if pass_.truth and pass_.finite:
+                settle(captured, recording, pass_, self._form)
+                self._targets_compared.add((self._plan.generation, known[1]))
+                self._seen_by_targets |= captured.blocks.keys()
+            else:
+                _raise_first(recording)
         return captured
 
-    def _weighs(self, losses: Any) -> bool:
-        """Whether rows are still to be compared with examples."""
-        several = isinstance(losses, Tensor) and losses.ndim == 1 and len(losses) > 1
-        return several and not self._checked["targets"] and can_be_checked(self._plan)
+    def _unseen_by_targets(self, captured: Captured) -> bool:
+        return captured.n > 1 and not captured.blocks.keys() <= self._seen_by_targets
 
-    def _weighed(self, losses: Tensor) -> dict[str, Tensor] | None:
-        """Gradient with the examples weighed, if it is finite."""
-        weights = row_weights(len(losses), losses)
-        found = gradients([losses], [weights], self._plan)
-        return found if all_finite(found.values()) else None
-
-    def _finish(
-        self, captured: Captured, recording: Recording, batch_size: int | None
-    ) -> list[Call]:
+    def _form(
+        self, captured: Captured, recording: Recording, batch_size: int | None = None
+    ) -> None:
+        """Form the gradients of what was recorded, as far as that is possible."""
         n, calls = recording.reached_calls(batch_size)
         dtypes = {dtype for call in calls for dtype in call.arrived_dtypes}
         with full_precision(captured._device):
-            blocks = blocks_of_calls(calls, n)
+            blocks = blocks_of_calls(calls, n, recording.failures)
             captured._fill(n, blocks, dtypes)
         costs = self._plan.costs
         costs |= {k: block.cost() for k, block in blocks.items() if k not in costs}
-        return calls
+        if not self._plan.once and not recording.edges:
+            self._learn(calls)
 
 
-def _call(model: nn.Module, x: Any) -> Any:
-    if isinstance(x, Mapping):
-        return model(**{k: for_autograd(v) for k, v in x.items()})
-    if isinstance(x, tuple | list):
-        return model(*map(for_autograd, x))
-    return model(for_autograd(x))
-
-
-def _differentiate(losses: Tensor, recording: Recording, retain_graph: bool) -> None:
-    """Bring the gradient of each example's loss to where the units put their output."""
-    if not isinstance(losses, Tensor) or losses.ndim != 1:
-        shape = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses)
-        raise ValueError(
-            "`loss_fn` must return one loss per example, a tensor of shape (m,) (as "
-            f'with reduction="none"), got {shape}.'
-        )
-    if recording.without_gradient and _holds_reentrant_checkpoint(losses):
-        raise UnsupportedModelError(
-            "the model checkpoints layers with use_reentrant=True also in eval mode, "
-            "which hides them from a pass for targets: pass use_reentrant=False, or "
-            "checkpoint only where `self.training`."
-        )
-    if not losses.requires_grad or not recording.edges:
-        raise RuntimeError("the losses do not depend on the captured parameters.")
-    # Checkpoints run layers again, which must then save the same tensors.
-    recording.complete = True
-    edges = [edge for _, _, edge in recording.edges]
-    gradients = torch.autograd.grad(
-        losses.sum(), edges, allow_unused=True, retain_graph=retain_graph
-    )
-    for (call, place, _), gradient in zip(recording.edges, gradients, strict=True):
-        if gradient is not None:
-            call.receive(place, gradient)
-
-
-def _holds_reentrant_checkpoint(losses: Tensor) -> bool:
-    """Whether some of the graph is made in the backward pass only."""
-    waiting, met = [losses.grad_fn], set()
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in met:
-            continue
-        if node.name() == "CheckpointFunctionBackward":
-            return True
-        met.add(node)
-        waiting += [following for following, _ in node.next_functions]
-    return False
+def _raise_first(recording: Recording) -> None:
+    """Refuse what could not be formed, where nothing tells how else to."""
+    for error in recording.failures.values():
+        raise error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -41,9 +41,11 @@ class Captured:
         self._n: int | None = None
         self.blocks: dict[str, Block] = {}
         self._dtypes: set[torch.dtype] = set()
+        self._generation = plan.generation
 
     def _fill(self, n: int, blocks: dict[str, Block], dtypes: set[torch.dtype]) -> None:
         self._n, self.blocks, self._dtypes = n, blocks, dtypes
+        self._generation = self._plan.generation
 
     @classmethod
     def summed(cls, passes: Iterable[Captured]) -> Captured:
@@ -156,7 +158,22 @@ class Captured:
             for name, block in self.blocks.items():
                 if name in other.blocks:
                     parts.append(inner_products(block, other.blocks[name]))
+            parts += self._cross_replanned(other)
         return self._add(parts, shape)
+
+    def _cross_replanned(self, other: Captured) -> Iterator[Tensor]:
+        """Inner products of parameters that the passes have in different units."""
+        if self._generation == other._generation:
+            return
+        mine, theirs = (
+            [block for key, block in a.blocks.items() if key not in b.blocks]
+            for a, b in ((self, other), (other, self))
+        )
+        formed = {k: g for block in theirs for k, g in block.materialised().items()}
+        for block in mine if formed else ():
+            for name, gradients in block.materialised().items():
+                if name in formed:
+                    yield gradients @ formed[name].mT
 
     def norms_squared(self) -> Tensor:
         """Squared norms of the examples' gradients, the diagonal of `gram`.
@@ -223,27 +240,44 @@ class Captured:
         present = {k: g.to_dense() for k, g in grads.items() if g is not None}
         if not all_finite(present.values()):
             return False
-        name = self._disagreement(present, captured, rtol)
-        if name is not None:
-            raise UnsupportedModelError(_DISAGREES.format(name=name))
+        names = self.disagreements(present, captured, rtol, self._plan.parameters)
+        if names:
+            raise UnsupportedModelError(DISAGREES.format(name=min(names)))
         return True
 
-    def _disagreement(
+    def disagreements(
         self,
         truth: Mapping[str, Tensor],
         mine: Mapping[str, Tensor],
         rtol: float | None = None,
-    ) -> str | None:
-        """Name a parameter of which two sums over the examples differ."""
-        weight = self.weight()
-        for name, parameter in self._plan.parameters.items():
-            grad = truth.get(name)
-            own = mine[name] if name in mine else torch.zeros_like(parameter)
-            own = own.reshape(parameter.shape)
-            seen = torch.zeros_like(own) if grad is None else grad
+        names: Iterable[str] | None = None,
+    ) -> set[str]:
+        """Name the parameters of which two sums over the examples differ.
+
+        Parameters
+        ----------
+        truth, mine : mapping of str to Tensor
+            The sums, by the parameter's name in the model; nothing is zero.
+        rtol : float, optional
+            As in `verify`.
+        names : iterable of str, optional
+            Which parameters to compare; by default those of which the truth is told.
+
+        Returns
+        -------
+        set of str
+            Those that differ.
+        """
+        weight, found = self.weight(), set()
+        for name in truth if names is None else names:
+            parameter = self._plan.parameters[name]
+            own = _shaped(mine[name], (), parameter) if name in mine else None
+            own = torch.zeros_like(parameter) if own is None else own
+            seen = truth.get(name)
+            seen = torch.zeros_like(own) if seen is None else seen
             if not self.alike(name, seen, own, weight, rtol):
-                return name
-        return None
+                found.add(name)
+        return found
 
     def weight(self) -> float:
         """Return what all examples' gradients weigh, were none to cancel another."""
@@ -277,6 +311,7 @@ class Captured:
             Whether they are the same, up to the roundings on the way.
         """
         dtype = self._coarsest(self._plan.parameters[name], seen)
+        dtype = dtype.to_real()
         tolerance = _RTOL.get(dtype, _RTOL_HALF) if rtol is None else rtol
         seen = seen.to(own)
         largest = max(float(seen.norm()), float(own.norm()))
@@ -292,6 +327,12 @@ class Captured:
     def device(self) -> torch.device:
         """Where the first of the parameters is."""
         return next(iter(self._plan.parameters.values())).device
+
+    @property
+    def example(self) -> Tensor:
+        """A real number of the type and device of the first of the parameters."""
+        first = next(iter(self._plan.parameters.values()))
+        return torch.zeros((), dtype=first.dtype.to_real(), device=first.device)
 
     @property
     def _device(self) -> str:
@@ -318,15 +359,22 @@ class Captured:
                 found |= block.materialised() if rows else block.sums()
         gradients = {}
         for name, parameter in self._plan.parameters.items():
-            shape = (n, *parameter.shape) if rows else tuple(parameter.shape)
+            rows_first = (n,) if rows else ()
             if name in found:
-                gradients[name] = found[name].reshape(shape)
+                gradients[name] = _shaped(found[name], rows_first, parameter)
             else:
-                gradients[name] = parameter.new_zeros(shape)
+                gradients[name] = parameter.new_zeros((*rows_first, *parameter.shape))
         return gradients
 
 
-_DISAGREES = (
+def _shaped(found: Tensor, first: tuple[int, ...], parameter: Tensor) -> Tensor:
+    """Give gradients the shape of their parameter, and complex ones their parts."""
+    if parameter.is_complex() and not found.is_complex():
+        found = torch.view_as_complex(found.reshape(-1, 2))
+    return found.reshape((*first, *parameter.shape))
+
+
+DISAGREES = (
     "the per-example gradients captured for {name!r} do not add up to the gradient "
     "that the backward pass accumulated. Known causes: the weight is used outside its "
     "module's forward (as in F.linear(x, layer.weight)), in the loss (a weight "

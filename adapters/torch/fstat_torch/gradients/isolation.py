@@ -14,9 +14,16 @@ from torch.utils import _pytree as pytree
 
 
 class _State:
-    """Buffers of a module and states of the random generators, to be restored."""
+    """Buffers of a module and states of the random generators, to be restored.
+
+    Attributes
+    ----------
+    random : list of Tensor
+        States of the generators, of the processor first.
+    """
 
     def __init__(self, modules: list[nn.Module]):
+        self._modules = modules
         self._buffers = [
             (owner, name, buffer, buffer.clone(), version(buffer))
             for owner in modules
@@ -25,24 +32,28 @@ class _State:
         ]
         tensors = (p for m in modules for p in m._parameters.values() if p is not None)
         self._devices = sorted({p.device.index or 0 for p in tensors if p.is_cuda})
-        self._cpu = torch.get_rng_state()
-        self._cuda = [torch.cuda.get_rng_state(d) for d in self._devices]
+        self.random = [
+            torch.get_rng_state(),
+            *(torch.cuda.get_rng_state(d) for d in self._devices),
+        ]
 
     def random_numbers_drawn(self) -> bool:
         """Whether a generator has moved on."""
-        return not torch.equal(self._cpu, torch.get_rng_state()) or any(
+        cpu, *others = self.random
+        return not torch.equal(cpu, torch.get_rng_state()) or any(
             not torch.equal(state, torch.cuda.get_rng_state(device))
-            for device, state in zip(self._devices, self._cuda, strict=True)
+            for device, state in zip(self._devices, others, strict=True)
         )
 
-    def restore(self) -> None:
-        """Put buffers and generators back."""
-        torch.set_rng_state(self._cpu)
-        for device, state in zip(self._devices, self._cuda, strict=True):
+    def restore(self, copies: bool = False) -> None:
+        """Put generators and buffers back, the latter as copies if asked."""
+        cpu, *others = self.random
+        torch.set_rng_state(cpu)
+        for device, state in zip(self._devices, others, strict=True):
             torch.cuda.set_rng_state(state, device)
         for owner, name, buffer, copy, before in self._buffers:
-            owner._buffers[name] = buffer
-            if version(buffer) != before:
+            owner._buffers[name] = copy.clone() if copies else buffer
+            if not copies and version(buffer) != before:
                 with torch.no_grad():
                     buffer.copy_(copy)
 
@@ -56,7 +67,7 @@ class Whole(_State):
         self._python = random.getstate()
         self._numpy = np.random.get_state()  # noqa: NPY002
 
-    def restore(self) -> None:
+    def restore(self, copies: bool = False) -> None:
         """Put all of it back, except what objects hold that an attribute names."""
         for attributes, before in self._attributes:
             for name in attributes.keys() - before.keys():
@@ -64,22 +75,27 @@ class Whole(_State):
             attributes.update(before)
         random.setstate(self._python)
         np.random.set_state(self._numpy)  # noqa: NPY002
-        super().restore()
+        super().restore(copies)
 
+    def changed(self) -> bool:
+        """Whether buffers are not what they were."""
+        return any(
+            owner._buffers.get(name) is not buffer or version(buffer) != before
+            for owner, name, buffer, _, before in self._buffers
+        )
 
-def random_state(device: torch.device) -> Tensor:
-    """State of the generator that layers on a device draw from."""
-    if device.type == "cuda":
-        return torch.cuda.get_rng_state(device)
-    return torch.get_rng_state()
+    @contextmanager
+    def again(self) -> Iterator[None]:
+        """Be in this state inside, and as before outside.
 
-
-def set_random_state(state: Tensor, device: torch.device) -> None:
-    """Go back to a state that `random_state` returned."""
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(state, device)
-    else:
-        torch.set_rng_state(state)
+        Buffers inside are copies, so that nothing is written to the modules' own.
+        """
+        now = Whole(self._modules)
+        try:
+            self.restore(copies=True)
+            yield
+        finally:
+            now.restore()
 
 
 def version(x: Tensor) -> int:

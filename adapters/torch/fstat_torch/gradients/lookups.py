@@ -174,9 +174,11 @@ class Lookups:
         norms = h.new_zeros(self._n)
         return norms.index_add_(0, examples, h.square().sum(1))
 
-    def sums(self) -> dict[str, Tensor]:
-        """Gradients summed over the examples, flat, by parameter."""
-        tokens, _, h = self._entries
+    def sums(self, weights: Tensor | None = None) -> dict[str, Tensor]:
+        """Gradients summed over the examples, weighed, flat, by parameter."""
+        tokens, examples, h = self._entries
+        if weights is not None:
+            h = h * weights.to(h)[examples].unsqueeze(1)
         table = h.new_zeros(self._size, self._dim).index_add_(0, tokens, h)
         return {self._table: table.flatten()}
 

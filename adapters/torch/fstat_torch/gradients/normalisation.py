@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .call import Call
+from .plan import uses_batch_statistics
 from .precision import same_precision
 from .recognise import rms_normalised
 
@@ -45,6 +46,8 @@ def _normalised(module: nn.Module, x: Tensor) -> Tensor:
     if isinstance(module, nn.GroupNorm):
         return F.group_norm(x, module.num_groups, eps=module.eps)
     if isinstance(module, _BatchNorm):
+        if uses_batch_statistics(module):
+            return F.batch_norm(x, None, None, training=True, eps=module.eps)
         mean, variance = module.running_mean, module.running_var
         assert mean is not None and variance is not None
         return F.batch_norm(x, mean.to(x), variance.to(x), eps=module.eps)

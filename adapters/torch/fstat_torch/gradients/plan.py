@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import warnings
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import UninitializedParameter
 
+from .layout import FIRST, SECOND
 from .recognise import rule_of
+
+# Ways to run a module again: by vmap, example by example, and as it was called.
+VECTORISED, ONE_BY_ONE, AS_A_BATCH = "vectorised", "one by one", "as a batch"
 
 
 class UnsupportedModelError(ValueError):
@@ -24,7 +28,7 @@ class NoBackwardError(RuntimeError):
     """No gradient reached the model in the block that was watched."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Unit:
     """A module whose per-example gradients are formed together, by one rule.
 
@@ -43,8 +47,19 @@ class Unit:
         From the name inside the module to the name in the model.
     tied : set of str
         Names in the model of the parameters that another unit uses too.
-    loops : bool
-        Whether vectorising over the examples was found to be impossible.
+    key : str
+        Its name among the blocks, by default the module's name.
+    layout : str
+        Where the examples are in what it sees, see `layout`.
+    tried : set of str
+        Where they were found not to be.
+    ways : dict of bool to str
+        By which of the ways of `again` it is run once more in training mode, and in
+        eval mode, once that is known.
+    changes : bool
+        Whether a call changes its buffers.
+    outputs_apart : bool
+        Whether it is known that none of its outputs is made of another.
     """
 
     name: str
@@ -53,7 +68,19 @@ class Unit:
     parameters: dict[str, nn.Parameter]
     names: dict[str, str]
     tied: set[str] = field(default_factory=set)
-    loops: bool = False
+    key: str = ""
+    layout: str = FIRST
+    tried: set[str] = field(default_factory=set)
+    ways: dict[bool, str] = field(default_factory=dict)
+    changes: bool = False
+    outputs_apart: bool = False
+
+    def __post_init__(self) -> None:
+        self.key = self.key or self.name
+        self.ids = frozenset(map(id, self.parameters.values()))
+        sequences = nn.RNNBase | nn.MultiheadAttention
+        if isinstance(self.module, sequences) and not self.module.batch_first:
+            self.layout = SECOND
 
     @property
     def runs_again(self) -> bool:
@@ -61,9 +88,26 @@ class Unit:
         return self.rule in ("module", "attention")
 
     @property
-    def draws(self) -> bool:
-        """Whether it draws random numbers as it is now."""
-        return self.module.training and _is_random(self.module)
+    def way(self) -> str | None:
+        """How it is run again in its mode, None if that is not known."""
+        return self.ways.get(self.module.training)
+
+    @way.setter
+    def way(self, found: str) -> None:
+        self.ways[self.module.training] = found
+
+    @property
+    def has_channels(self) -> bool:
+        """Whether its second dimension is that of channels."""
+        return isinstance(self.module, nn.GroupNorm | _BatchNorm | _ConvNd)
+
+    @property
+    def needs_state(self) -> bool:
+        """Whether it can only be run again from the state that it was called in."""
+        if self.rule == "attention":
+            return bool(self.module.training and self.module.dropout)
+        unknown = self.changes or self.way in (None, AS_A_BATCH)
+        return self.rule == "module" and unknown
 
     @property
     def label(self) -> str:
@@ -74,36 +118,110 @@ class Unit:
 
 @dataclass
 class Plan:
-    """The units of a model, and what its mode may not be during a capture."""
+    """The units of a model.
 
-    modules: list[nn.Module]
+    Attributes
+    ----------
+    modules : dict of str to Module
+        All modules of the model by name, the model itself first.
+    units : list of Unit
+        Who forms the gradients of the captured parameters.
+    parameters : dict of str to Parameter
+        What is captured.
+    complete : bool
+        Whether every trainable parameter is captured.
+    costs : dict
+        What the products of a unit's gradients cost, by its key.
+    once : set of str
+        Names of layers that a pass was seen to use once.
+    shared : set of str
+        Names of tables that are looked up once for all examples.
+    ends : dict
+        Where the gradients of each unit's parameters are added up.
+    generation : int
+        How often units were changed.
+    """
+
+    modules: dict[str, nn.Module]
     units: list[Unit]
     parameters: dict[str, nn.Parameter]
-    complete: bool  # every trainable parameter is captured
-    batch_norms: list[tuple[str, _BatchNorm]]
-    random: list[tuple[str, str, nn.Module]]  # in units that are differentiated again
+    complete: bool
     costs: dict[str, tuple[str, float, float]] = field(default_factory=dict)
-    once: set[str] = field(
-        default_factory=set
-    )  # layers that a pass was seen to use once
-    shared: set[str] = field(default_factory=set)  # tables looked up once for all
-    # Where the gradients of each unit's parameters are added up.
+    once: set[str] = field(default_factory=set)
+    shared: set[str] = field(default_factory=set)
     ends: dict[str, list[Any]] = field(default_factory=dict)
+    generation: int = 0
 
-    def check(self) -> None:
-        """Refuse modes in which a gradient does not belong to one example."""
-        for name, norm in self.batch_norms:
-            tracked = norm.running_mean is not None and norm.running_var is not None
-            if norm.training or not tracked:
-                raise UnsupportedModelError(
-                    f"{name!r} ({type(norm).__name__}) normalises with the statistics "
-                    "of the batch, so that no gradient belongs to one example alone: "
-                    "keep it in eval mode with running statistics, or replace it, "
-                    "for instance by GroupNorm."
-                )
-        for name, owner, module in self.random:
-            if module.training and _is_random(module):
-                _refuse_random(name, owner, module)
+    @property
+    def batch_norm(self) -> str | None:
+        """Name of a layer that uses statistics of the batch as it is now."""
+        for name, module in self.modules.items():
+            if isinstance(module, _BatchNorm) and uses_batch_statistics(module):
+                return f"{name!r} ({type(module).__name__})"
+        return None
+
+    def modes(self) -> tuple[bool, ...]:
+        """Whether each module is in training mode."""
+        return tuple(module.training for module in self.modules.values())
+
+    def enclose(self, names: set[str]) -> bool:
+        """Give parameters to the modules around those that have them now.
+
+        Parameters
+        ----------
+        names : set of str
+            Names of parameters whose gradients their units do not form.
+
+        Returns
+        -------
+        bool
+            False if there is no module around.
+        """
+        groups: dict[str, set[str]] = defaultdict(set)
+        leaving: list[Unit] = []
+        for cluster in _joined_by(self.units, names):
+            around = self._around([unit.name for unit in cluster])
+            if around is None:
+                return False
+            leaving += cluster
+            for unit in cluster:
+                groups[around].update(unit.names.values())
+        staying = [unit for unit in self.units if unit not in leaving]
+        self.units = staying + [self._whole(k, group) for k, group in groups.items()]
+        _note_ties(self.units)
+        self.once.clear()
+        self.generation += 1
+        return True
+
+    def _around(self, names: list[str]) -> str | None:
+        """Name of the smallest module with a forward around all of some modules."""
+        if "" in names:
+            return None
+        common = names[0].split(".")[:-1]
+        for name in names[1:]:
+            parts = name.split(".")[:-1]
+            pairs = zip(common, parts, strict=False)
+            same = [a == b for a, b in pairs] + [False]
+            common = common[: same.index(False)]
+        while common:
+            if _has_forward(self.modules.get(".".join(common))):
+                break
+            common.pop()
+        return ".".join(common)
+
+    def _whole(self, name: str, parameters: set[str]) -> Unit:
+        """Return a unit that runs a module again for some parameters inside it."""
+        module = self.modules[name]
+        inside = {id(p): k for k, p in module.named_parameters()}
+        local = {inside[id(self.parameters[k])]: k for k in sorted(parameters)}
+        return Unit(
+            name,
+            module,
+            "module",
+            {k: self.parameters[full] for k, full in local.items()},
+            local,
+            key=f"{name} for {', '.join(local.values())}",
+        )
 
     def check_parameters(self) -> None:
         """Refuse a model whose captured parameters are no longer those planned.
@@ -115,7 +233,7 @@ class Plan:
         """
         present = {
             id(p): p.requires_grad
-            for m in self.modules
+            for m in self.modules.values()
             for p in m._parameters.values()
             if p is not None
         }
@@ -159,39 +277,48 @@ def build_plan(model: nn.Module, parameters: Iterable[nn.Parameter] | None) -> P
             f"no module of the model is seen to use parameter {name!r}: leave it out "
             "with `parameters=`."
         )
-    for unit in units:
-        unit.tied = {name for name in unit.names.values() if used[name] > 1}
-    modules = list(model.named_modules())
+    _note_ties(units)
     trainable = {id(p) for p in model.parameters() if p.requires_grad}
     return Plan(
-        modules=[m for _, m in modules],
+        modules=dict(model.named_modules()),
         units=units,
         parameters={k: p for k, p in model.named_parameters() if id(p) in names},
         complete=trainable == set(names),
-        batch_norms=[(k, m) for k, m in modules if isinstance(m, _BatchNorm)],
-        random=[
-            (k, unit.label, m)
-            for unit in units
-            if unit.rule == "module"
-            for k, m in unit.module.named_modules(prefix=unit.name)
-            if isinstance(m, _DropoutNd | nn.RNNBase | nn.MultiheadAttention)
-        ],
     )
 
 
-def _refuse_random(name: str, owner: str, module: nn.Module) -> None:
-    """Refuse dropout that a second pass, example by example, would not repeat."""
-    if isinstance(module, nn.MultiheadAttention) and not module.batch_first:
-        raise UnsupportedModelError(
-            f"{name!r} (MultiheadAttention) has its batch in the second dimension: "
-            "build it with batch_first=True, or leave its parameters out with "
-            "`parameters=`."
-        )
-    raise UnsupportedModelError(
-        f"{name!r} ({type(module).__name__}) draws random numbers inside {owner}, "
-        "whose gradients need a second forward pass: set its dropout to 0, or leave "
-        "that module's parameters out with `parameters=`."
-    )
+def _note_ties(units: list[Unit]) -> None:
+    used = Counter(name for unit in units for name in unit.names.values())
+    for unit in units:
+        unit.tied = {name for name in unit.names.values() if used[name] > 1}
+
+
+def _joined_by(units: list[Unit], names: set[str]) -> Iterator[list[Unit]]:
+    """Group units that use some parameters, or share one with such a unit."""
+    left = set(names)
+    while left:
+        wanted, cluster = {left.pop()}, []
+        while True:
+            more = [
+                unit
+                for unit in units
+                if unit not in cluster and wanted & set(unit.names.values())
+            ]
+            if not more:
+                break
+            cluster += more
+            wanted.update(name for unit in more for name in unit.names.values())
+        left -= wanted
+        yield cluster
+
+
+def uses_batch_statistics(norm: nn.Module) -> bool:
+    """Whether a batch normalisation mixes the examples as it is now."""
+    return norm.training or norm.running_mean is None or norm.running_var is None
+
+
+def _has_forward(module: nn.Module | None) -> bool:
+    return module is not None and type(module).forward is not nn.Module.forward
 
 
 def _refuse_coupling(units: list[Unit]) -> None:
@@ -274,9 +401,3 @@ def _own_parameters(module: nn.Module) -> Iterator[nn.Parameter]:
             yield from child.parameters()
         elif type(child).forward is nn.Module.forward:
             yield from _own_parameters(child)
-
-
-def _is_random(module: nn.Module) -> bool:
-    if isinstance(module, _DropoutNd):
-        return module.p > 0
-    return float(getattr(module, "dropout", 0.0)) > 0

@@ -31,6 +31,8 @@ def rule_of(module: nn.Module) -> str:
         ``"conv3d"``, ``"embedding"``, ``"norm"``, ``"attention"``, or ``"module"``
         for one that has to be run again.
     """
+    if any(p is not None and p.is_complex() for p in module._parameters.values()):
+        return "module"
     if _is_plain_attention(module):
         return "attention"
     # Weights that are computed (parametrize, weight_norm) are not in _parameters.
@@ -64,7 +66,7 @@ def _is_plain(module: nn.Module, convolution: type[nn.Module]) -> bool:
 
 
 def _is_plain_attention(module: nn.Module) -> bool:
-    if not isinstance(module, nn.MultiheadAttention) or not module.batch_first:
+    if not isinstance(module, nn.MultiheadAttention):
         return False
     return (
         type(module).forward is nn.MultiheadAttention.forward

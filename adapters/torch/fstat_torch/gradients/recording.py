@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Hashable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,8 @@ from torch.utils.checkpoint import _StopRecomputationError
 
 from .accumulation import accumulates, gradient_end
 from .call import Call
-from .isolation import random_state, version
+from .isolation import Whole, version
+from .layout import FIRST, layout_of
 from .plan import NoBackwardError, Plan, Unit, UnsupportedModelError
 from .precision import autocast_of
 from .saved import autograd_keeps_tensors, in_backward_pass, save_for_backward
@@ -41,6 +42,8 @@ class Recording:
         What is wanted of layers that are called once, if not all of their gradients.
     began : callable, default=None
         What is called when the backward pass begins, with the uses of each layer.
+    states : bool, default=False
+        Whether to keep the state before the calls of all units that run again.
     """
 
     # The recordings that listen now. Several may watch the user's pass; a pass of our
@@ -54,7 +57,9 @@ class Recording:
         batch_size: int | None = None,
         wanted: Wanted | None = None,
         began: Callable[[Hashable], None] | None = None,
+        states: bool = False,
     ):
+        self._states = states
         self._plan, self._began = plan, began
         self._n = batch_size
         self._wanted = wanted
@@ -65,7 +70,10 @@ class Recording:
         self._inside: list[Unit] = []
         self._count = 0
         self._kept: dict[str, Callable[[], Any] | None] = {}
-        self._random: dict[str, Tensor] = {}
+        self._before: dict[str, Whole] = {}
+        self.failures: dict[str, Exception] = {}  # of units, by key
+        self.shapes: dict[str, set[torch.Size]] = defaultdict(set)  # of gradients
+        self.n = 0
         self._views: list[tuple[Unit, Tensor, int]] = []
         self._lookups: list[tuple[Unit, int | None, SharedLookup]] = []
         self._followed: list[SharedLookup] = []
@@ -88,7 +96,7 @@ class Recording:
                 if unit.runs_again:
                     handles.append(
                         module.register_forward_pre_hook(
-                            self._before(unit), with_kwargs=True
+                            self._entered(unit), with_kwargs=True, prepend=True
                         )
                     )
                 # Called after an exception too (checkpointing ends its second pass
@@ -101,7 +109,7 @@ class Recording:
                     )
                 )
             if any(unit.rule == "embedding" for unit in self._plan.units):
-                whole = self._plan.modules[0]
+                whole = self._plan.modules[""]
                 handles.append(
                     whole.register_forward_hook(
                         self._guarded(self._follow_lookups), with_kwargs=True
@@ -133,34 +141,39 @@ class Recording:
 
         return safe
 
-    def _before(self, unit: Unit) -> Any:
+    def _entered(self, unit: Unit) -> Any:
         def entered(module: nn.Module, args: Any, kwargs: Any) -> None:
             if not self.hears:
                 return
-            # A unit that is differentiated as a whole may call another unit's module.
-            self._inside.append(unit)
-            if len(self._inside) == 1:
+            if not self._covered(unit):
                 self._note(unit, args, kwargs)
+            self._inside.append(unit)
 
         return self._guarded(entered)
 
+    def _covered(self, unit: Unit) -> bool:
+        """Whether a unit that is differentiated as a whole calls this one's module."""
+        return any(outer.ids & unit.ids for outer in self._inside)
+
     def _note(self, unit: Unit, args: Any, kwargs: Any) -> None:
         """Keep what is gone after the call of a unit that is to run again."""
-        random = None
-        if unit.rule == "attention" and unit.draws:
-            random = random_state(next(iter(unit.parameters.values())).device)
+        before = None
+        if unit.needs_state or self._states:
+            before = Whole(list(unit.module.modules()))
         if not autograd_keeps_tensors():
-            self._kept[unit.name] = _kept_elsewhere(unit, args, kwargs, random)
-        elif random is not None:
-            self._random[unit.name] = random
+            self._kept[unit.key] = _kept_elsewhere(unit, args, kwargs, before)
+        elif before is not None:
+            self._before[unit.key] = before
 
     def _after(self, unit: Unit) -> Any:
         def seen(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
             if not self.hears:
                 return
-            if unit.runs_again and self._inside and self._inside[-1] is unit:
-                self._inside.pop()
-            if self._inside:
+            if unit.runs_again and unit in self._inside:
+                self._inside.reverse()
+                self._inside.remove(unit)
+                self._inside.reverse()
+            if self._inside and self._covered(unit):
                 return
             if unit.runs_again:
                 self._record_whole(unit, args, kwargs, output)
@@ -175,7 +188,7 @@ class Recording:
     def _lookup(self, unit: Unit, index: Tensor, output: Tensor) -> SharedLookup | None:
         """Return what finds the examples' shares, of a table that they may share."""
         length = len(index) if index.ndim else None
-        certain = unit.name in self._plan.shared
+        certain = unit.key in self._plan.shared
         if self._n is not None:
             certain |= length != self._n
         positions = index.ndim < 2 and _counts(index)
@@ -200,7 +213,7 @@ class Recording:
             lookup.certain |= length != n
             lookup.follow(consumers, n)
             if lookup.certain:
-                self._plan.shared.add(unit.name)
+                self._plan.shared.add(unit.key)
         self._followed += [lookup for _, _, lookup in self._lookups]
         self._lookups.clear()
 
@@ -219,15 +232,17 @@ class Recording:
             call.lookup = self._lookup(unit, index, output)
         self._count += 1
         # Checkpoints run layers again in the backward pass, which is no other use.
-        self._uses[unit.name] += not in_backward_pass()
+        self._uses[unit.key] += not in_backward_pass()
         self._await(call, 0, output)
 
     def _record_whole(self, unit: Unit, args: Any, kwargs: Any, output: Any) -> None:
         """Take note of a call of a unit that is to run again."""
-        later = self._kept.pop(unit.name, None)
-        random = self._random.pop(unit.name, None)
+        later = self._kept.pop(unit.key, None)
+        before = self._before.pop(unit.key, None)
         leaves = pytree.tree_leaves(output)
+        first = {id(out): k for k, out in reversed([*enumerate(leaves)])}
         places = [k for k, out in enumerate(leaves) if _carries_gradient(out)]
+        places = [k for k in places if first[id(leaves[k])] == k]
         if not places:
             self.without_gradient |= not torch.is_grad_enabled()
             return
@@ -242,8 +257,8 @@ class Recording:
         else:
             args, kwargs = _arguments(unit, args, kwargs)
             call = Call(unit, self._count, args, kwargs, kept, places)
-            call.random = random
-        self._uses[unit.name] += not in_backward_pass()
+            call.before = before
+        self._uses[unit.key] += not in_backward_pass()
         call.autocast = autocast_of(kept[0])
         self._count += 1
         for k, out in enumerate(outputs):
@@ -270,52 +285,83 @@ class Recording:
         if self._began is not None:
             began, self._began = self._began, None
             began((self._n, self._differentiated, frozenset(self._uses.items())))
-        if unit.name in self._taken:
+        if unit.key in self._taken:
             self._repeated = unit
             return
         if not call.reached:
             self.calls.append(call)
+        if self._states:
+            self.shapes[unit.key].add(gradient.shape)
         call.receive(place, gradient)
         # What is not as it should be is kept, to be refused when the pass is over.
         if (
             self._wanted is not None
             and self._is_only_use(unit)
+            and unit.layout == FIRST
             and call.rows == self._n
             and call.is_untouched
             and self._wanted.takes(call)
         ):
-            self._taken.add(unit.name)
+            self._taken.add(unit.key)
             block = self._wanted.take(call)
-            if unit.name not in self._plan.costs:
-                self._plan.costs[unit.name] = block.cost()
+            if unit.key not in self._plan.costs:
+                self._plan.costs[unit.key] = block.cost()
+
+    def differentiate(
+        self,
+        outputs: Sequence[Tensor],
+        arriving: Sequence[Tensor] | None = None,
+        retain_graph: bool = False,
+    ) -> None:
+        """Bring gradients at some outputs to where the units put theirs.
+
+        Parameters
+        ----------
+        outputs : sequence of Tensor
+            What the units' outputs lead to.
+        arriving : sequence of Tensor, optional
+            The gradients at these; 1 by default.
+        retain_graph : bool, default=False
+            Whether the graph is needed afterwards.
+        """
+        # Checkpoints run layers again, which must then save the same tensors.
+        self.complete = True
+        edges = [edge for _, _, edge in self.edges]
+        found = torch.autograd.grad(
+            outputs, edges, arriving, allow_unused=True, retain_graph=retain_graph
+        )
+        for (call, place, _), gradient in zip(self.edges, found, strict=True):
+            if gradient is not None:
+                self.shapes[call.unit.key].add(gradient.shape)
+                call.receive(place, gradient)
 
     def _accumulates(self, unit: Unit) -> bool:
         """Whether the backward pass at work adds to the gradients of a unit."""
         parameters = unit.parameters.values()
         if any(hasattr(p, "full_tensor") for p in parameters):
             return True  # what is sharded is not what the graph holds
-        if unit.name not in self._plan.ends:
-            self._plan.ends[unit.name] = list(map(gradient_end, parameters))
-        return accumulates(self._plan.ends[unit.name])
+        if unit.key not in self._plan.ends:
+            self._plan.ends[unit.key] = list(map(gradient_end, parameters))
+        return accumulates(self._plan.ends[unit.key])
 
     def _is_only_use(self, unit: Unit) -> bool:
         """Whether no other call of a layer will get a gradient in this pass."""
         if unit.runs_again or unit.tied:
             return False
         # Reentrant checkpoints hide layers until it is their turn.
-        uses = self._uses[unit.name]
-        return uses == 1 or (uses == 0 and unit.name in self._plan.once)
+        uses = self._uses[unit.key]
+        return uses == 1 or (uses == 0 and unit.key in self._plan.once)
 
     def reached_calls(self, batch_size: int | None = None) -> tuple[int, list[Call]]:
         """Find the batch size, and the calls that the loss depends on.
 
+        What prevents the gradients of a unit from being formed is added to `failures`,
+        and its calls are left out.
+
         Raises
         ------
         RuntimeError
-            If there was no backward pass, or more than one, or if units disagree on
-            the number of examples.
-        UnsupportedModelError
-            If a captured tensor was modified in place.
+            If there was no backward pass, or more than one.
         """
         if self.failure is not None:
             raise self.failure
@@ -323,26 +369,47 @@ class Recording:
         # gradient passes by the tensor that the module returned.
         for unit, output, before in self._views:
             if version(output) != before:
-                raise UnsupportedModelError(
-                    f"the output of {unit.label} is modified in place, which "
-                    "hides its gradient: use the out-of-place operation, such as "
-                    "nn.ReLU(inplace=False)."
-                )
+                self.failures[unit.key] = _modified(f"the output of {unit.label}")
         if self._repeated is not None:
             _refuse_twice(self._repeated)
         reached = self.calls or [call for call, *_ in self.edges if call.reached]
         reached = sorted(dict.fromkeys(reached), key=lambda call: call.number)
+        reached = [call for call in reached if not call.is_empty]
+        if not reached and self.failures:
+            raise next(iter(self.failures.values()))
         if not reached:
             raise NoBackwardError(
                 "no gradient reached a captured module: run the forward pass and one "
                 "loss.backward() inside `with capture.training()`, with the model "
                 "that GradientCapture was given."
             )
+        n = self._n if batch_size is None else batch_size
         for call in reached:
-            call.check()
             if call.backwards:
                 _refuse_twice(call.unit)
-        return _common_batch_size(reached, batch_size), reached
+            n = call.rows if n is None else n
+        self.n = n = n or 1
+        for call in reached:
+            self._check(call, n, reached[0])
+        sound = [call for call in reached if call.unit.key not in self.failures]
+        return n, [part for call in sound for part in self._by_example(call, n)]
+
+    def _check(self, call: Call, n: int, first: Call) -> None:
+        """Note why the gradients of a call cannot be split by example."""
+        try:
+            call.check()
+            _check_rows(call, n, first)
+        except (UnsupportedModelError, RuntimeError) as error:
+            self.failures.setdefault(call.unit.key, error)
+
+    def _by_example(self, call: Call, n: int) -> list[Call]:
+        if call.block is not None:
+            return [call]
+        try:
+            return call.by_example(n)
+        except (RuntimeError, ValueError, IndexError) as error:
+            self.failures.setdefault(call.unit.key, error)
+            return []
 
 
 class _Receiver:
@@ -384,35 +451,38 @@ def paused() -> Iterator[None]:
         Recording._active = previous
 
 
-def _common_batch_size(calls: list[Call], batch_size: int | None) -> int:
-    """Find the number of examples that all calls agree on."""
-    first = None
-    for call in calls:
-        for gradient in call.gradients:
-            if gradient is None:
-                continue
-            if (gradient.ndim < 2 and call.unit.rule != "module") or gradient.ndim == 0:
-                raise UnsupportedModelError(
-                    f"{call.unit.label} returned a tensor of shape "
-                    f"{tuple(gradient.shape)}, which has no dimension for the "
-                    "examples: it must come first."
-                )
-            n = gradient.shape[0]
-            if first is None:
-                first = call
-            if batch_size is None:
-                batch_size = n
-            if n != batch_size:
-                raise RuntimeError(
-                    f"{call.unit.label} returned {n} rows, where {batch_size} "
-                    "examples are expected"
-                    + ("" if first is call else f" as in {first.unit.label}")
-                    + ": its gradient cannot be split by example. Give it one row per "
-                    "example, in the first dimension (expand what is shared), or "
-                    "leave its parameters out with `parameters=`."
-                )
-    assert batch_size is not None
-    return batch_size
+def _modified(what: str) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        f"{what} is modified in place, which hides its gradient: use the out-of-place "
+        "operation, such as nn.ReLU(inplace=False)."
+    )
+
+
+def _check_rows(call: Call, n: int, first: Call) -> None:
+    """Refuse a call that has no dimension of n examples where they should be."""
+    unit = call.unit
+    for gradient in call.gradients:
+        if gradient is None or call.block is not None:
+            continue
+        if (gradient.ndim < 2 and unit.rule != "module") or gradient.ndim == 0:
+            raise UnsupportedModelError(
+                f"{unit.label} returned a tensor of shape {tuple(gradient.shape)}, "
+                "which has no dimension for the examples: it must come first."
+            )
+        shape = gradient.shape
+        if unit.runs_again:
+            fits = layout_of(shape, n, unit.layout, flat=True) is not None
+        else:
+            fits = layout_of(shape, n, unit.layout, flat=True) == unit.layout
+        if not fits:
+            raise RuntimeError(
+                f"{unit.label} returned {len(gradient)} rows, where {n} examples are "
+                "expected"
+                + ("" if first is call else f" as in {first.unit.label}")
+                + ": its gradient cannot be split by example. Give it one row per "
+                "example, in the first dimension (expand what is shared), or leave "
+                "its parameters out with `parameters=`."
+            )
 
 
 def _counts(index: Tensor) -> bool:
@@ -449,10 +519,11 @@ def _arguments(unit: Unit, args: Any, kwargs: Any) -> tuple[Any, Any]:
 
 
 def _kept_elsewhere(
-    unit: Unit, args: Any, kwargs: Any, random: Tensor | None = None
+    unit: Unit, args: Any, kwargs: Any, before: Whole | None = None
 ) -> Callable[[], Any]:
     """Keep arguments as autograd keeps what the unit saves."""
-    return save_for_backward((*_arguments(unit, args, kwargs), random))
+    random = None if before is None else before.random
+    return save_for_backward((*_arguments(unit, args, kwargs), before, random))
 
 
 def _same_elements(view: Tensor) -> Tensor | None:

@@ -15,11 +15,14 @@ from .call import Call
 from .convolution import conv_factors
 from .lookups import Lookups
 from .normalisation import scale_gradients
+from .plan import UnsupportedModelError
 from .precision import precise, same_precision
 from .tied import tie
 
 
-def blocks_of_calls(calls: list[Call], n: int) -> dict[str, Block]:
+def blocks_of_calls(
+    calls: list[Call], n: int, failures: dict[str, Exception] | None = None
+) -> dict[str, Block]:
     """Form the per-example gradients of every unit that the loss depends on.
 
     Parameters
@@ -28,24 +31,33 @@ def blocks_of_calls(calls: list[Call], n: int) -> dict[str, Block]:
         Calls that the loss depends on.
     n : int
         Number of examples.
+    failures : dict of str to Exception, optional
+        Where errors of units are put, by the unit's key; raised if there is none.
 
     Returns
     -------
     dict of str to Block
-        By the unit's name. The parameters of a unit that shares some with others have
+        By the unit's key. The parameters of a unit that shares some with others have
         a block each, by their own names, since the shares must be added before they
         are multiplied.
     """
-    by_unit: dict[int, list[Call]] = defaultdict(list)
+    by_unit: dict[str, list[Call]] = defaultdict(list)
     for call in calls:
-        by_unit[id(call.unit)].append(call)
+        by_unit[call.unit.key].append(call)
     blocks: dict[str, Block] = {}
     shares: dict[str, list[Block]] = defaultdict(list)
     for group in by_unit.values():
         unit = group[0].unit
-        for part, block in _parts(group, n).items():
+        try:
+            parts = _parts(group, n)
+        except UnsupportedModelError as error:
+            if failures is None:
+                raise
+            failures[unit.key] = error
+            continue
+        for part, block in parts.items():
             if not unit.tied:
-                blocks[f"{unit.name}: {part}" if part else unit.name] = block
+                blocks[f"{unit.key}: {part}" if part else unit.key] = block
                 continue
             for name, share in block.apart().items():
                 shares[name].append(share)
@@ -63,7 +75,7 @@ def _parts(calls: list[Call], n: int) -> dict[str, Block]:
     if calls[0].block is not None:
         return {"": calls[0].block}
     if rule == "attention":
-        return attention_blocks(calls)
+        return attention_blocks(calls, n)
     return {"": _module(calls, n) if rule == "module" else _RULES[rule](calls)}
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from math import isnan
 from typing import TYPE_CHECKING, NamedTuple, overload
 
+from .plan import VECTORISED
+
 if TYPE_CHECKING:
     import pandas
 
@@ -109,14 +111,15 @@ class PlanTable(Sequence[LayerRoute]):
 def _row(plan: Plan, unit: Unit) -> LayerRoute:
     names = tuple(unit.names.values())
     size = sum(p.numel() for p in unit.parameters.values())
-    keys = [f"parameter {name}" for name in names] if unit.tied else [unit.name]
+    keys = [f"parameter {name}" for name in names] if unit.tied else [unit.key]
     costs = [cost for key, cost in plan.costs.items() if key.partition(": ")[0] in keys]
     route, nan = "not seen yet", float("nan")
     if not costs:
         return LayerRoute(unit.name, names, unit.rule, size, route, nan, nan)
     route = costs[0][0]
     if unit.runs_again:
-        route = f"run again{' one by one' if unit.loops else ''}, {route}"
+        way = "" if unit.way in (None, VECTORISED) else f" {unit.way}"
+        route = f"run again{way}, {route}"
     flops, held = sum(cost[1] for cost in costs), sum(cost[2] for cost in costs)
     return LayerRoute(unit.name, names, unit.rule, size, route, flops, held)
 

@@ -36,9 +36,9 @@ class Tied:
         """Squared norms, (n,)."""
         return self.cross(self).diagonal().clone()
 
-    def sums(self) -> dict[str, Tensor]:
-        """Gradients summed over the examples, flat, by parameter."""
-        return _added([part.sums() for part in self._parts])
+    def sums(self, weights: Tensor | None = None) -> dict[str, Tensor]:
+        """Gradients summed over the examples, weighed, flat, by parameter."""
+        return _added([part.sums(weights) for part in self._parts])
 
     def materialised(self) -> dict[str, Tensor]:
         """Gradients of each example, (n, size), by parameter."""

@@ -1,0 +1,158 @@
+"""Finding, at the first pass, how each unit's gradients are formed.
+
+A plan is made from the modules alone, and may be wrong of a model: the examples may not
+be first, or a weight may be used outside of its module. Where what was captured is not
+what the pass gives, the unit is tried with the examples elsewhere, and then left to the
+module around it, which is run again; what no module of the model gives is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+from .call import row_weights
+from .captured import DISAGREES, Captured
+from .layout import LAYOUTS, fits
+from .plan import Plan, Unit, UnsupportedModelError
+from .precision import full_precision
+from .recording import Recording
+from .repetition import Again
+
+Gradients = dict[str, Tensor]
+
+
+def settle(
+    captured: Captured,
+    recording: Recording,
+    again: Again,
+    form: Callable[[Captured, Recording, int], None],
+) -> None:
+    """Change the plan until what is captured is what a pass gives.
+
+    Parameters
+    ----------
+    captured : Captured
+        What was captured, and is replaced where the plan is changed.
+    recording : Recording
+        Of what it was made.
+    again : Again
+        The pass.
+    form : callable
+        Forms the gradients of a recording, given the number of examples.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If a parameter's gradients cannot be split by example.
+    """
+    plan = captured._plan
+    failures: dict[str, Exception] = {}
+    while True:
+        for unit in plan.units:
+            if unit.key in recording.failures and (unit.runs_again or not unit.tried):
+                failures.setdefault(unit.key, recording.failures[unit.key])
+        summed, mixed = _failing(captured, again)
+        if not summed | mixed:
+            return
+        if plan.batch_norm is not None and mixed:
+            raise UnsupportedModelError(
+                BATCH_NORM.format(name=min(mixed), norm=plan.batch_norm)
+            )
+        if not _replan(plan, summed | mixed, mixed, recording):
+            raise _refusal(plan, summed, mixed, failures)
+        recording = again.record(compared=True)
+        form(captured, recording, captured.n)
+
+
+def _failing(captured: Captured, again: Again) -> tuple[set[str], set[str]]:
+    """Parameters whose sums over the examples are wrong, and whose weighed ones are."""
+    whole, weighed = again.truth or ({}, {})
+    with torch.no_grad(), full_precision(captured.device.type):
+        blocks = captured.blocks.values()
+        plain = _merged(block.sums() for block in blocks)
+        weights = (
+            row_weights(captured.n, next(iter(whole.values())).real) if whole else None
+        )
+        mine = _merged(block.sums(weights) for block in blocks)
+    summed = captured.disagreements(whole, plain)
+    return summed, captured.disagreements(weighed, mine) - summed
+
+
+def _merged(parts: Iterable[Gradients]) -> Gradients:
+    found: Gradients = {}
+    for part in parts:
+        found |= part
+    return found
+
+
+def _replan(
+    plan: Plan, failing: set[str], mixed: set[str], recording: Recording
+) -> bool:
+    """Try something else for units whose gradients are wrong; False if nothing is left.
+
+    Sums over the examples do not depend on where these are.
+    """
+    outside: set[str] = set()
+    for unit in plan.units:
+        names = failing & set(unit.names.values())
+        if not names:
+            continue
+        unknown = unit.key in recording.failures or names & mixed
+        layout = _next_layout(unit, recording) if unknown else None
+        if layout is None:
+            outside |= names
+        else:
+            unit.tried.add(unit.layout)
+            unit.layout = layout
+            plan.generation += 1
+    return not outside or plan.enclose(outside)
+
+
+def _next_layout(unit: Unit, recording: Recording) -> str | None:
+    """Where else the examples may be in what a unit returned."""
+    shapes = recording.shapes[unit.key]
+    if not shapes or unit.rule == "attention":
+        return None
+    for layout in LAYOUTS:
+        if layout in unit.tried or layout == unit.layout:
+            continue
+        some = any if unit.runs_again else all
+        if some(fits(shape, layout, recording.n) for shape in shapes):
+            return layout
+    return None
+
+
+def _refusal(
+    plan: Plan, summed: set[str], mixed: set[str], failures: dict[str, Exception]
+) -> Exception:
+    """Say why the gradients of a parameter cannot be split by example."""
+    name = min(summed | mixed)
+    for unit in plan.units:
+        if name in unit.names.values() and unit.key in failures:
+            return failures[unit.key]
+    return UnsupportedModelError(
+        (MIXES if name in mixed else DISAGREES).format(name=name)
+    )
+
+
+BATCH_NORM = (
+    "parameter {name!r} lies before {norm}, which normalises with the statistics of "
+    "the batch, so that no gradient in it belongs to one example alone: choose with "
+    "`parameters=` those that lie wholly after the last such layer, or take gradients "
+    "anew in eval mode with `reference=`, or keep such layers in eval mode in training."
+)
+BATCH_NORM_UNKNOWN = (
+    "{norm} normalises with the statistics of the batch, and which parameters lie "
+    "wholly after the last such layer cannot be told where the model is not called "
+    "once and as a whole: call it so, or take gradients anew in eval mode with "
+    "`reference=`, or keep such layers in eval mode in training."
+)
+MIXES = (
+    "the rows of what was captured for {name!r} are not the examples: weighing the "
+    "examples does not weigh its gradient, since examples depend on one another. Leave "
+    "the parameter out with `parameters=`, or use layers that treat examples one by "
+    "one."
+)

@@ -1,0 +1,255 @@
+"""Models whose gradients no rule of a layer forms: exact, or refused with the cause."""
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from oracles.gradients import alone, together  # noqa: E402
+from torch import nn  # noqa: E402
+from torch.nn import functional as F  # noqa: E402
+from torch.nn.utils import parametrizations, rnn  # noqa: E402
+
+from fstat_torch.gradients import GradientCapture  # noqa: E402
+
+B, T, D = 6, 4, 5
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+def each_loss(output, y):
+    output = torch.view_as_real(output) if output.is_complex() else output
+    return (output.flatten(1).sin() * y.unsqueeze(1)).sum(1)
+
+
+class Recurrent(nn.Module):
+    """Any recurrent layer, of which the output, the last state or both are used."""
+
+    def __init__(self, kind, uses, packed=False, **options):
+        super().__init__()
+        self.rnn = kind(D, 4, **options)
+        self.uses, self.packed = uses, packed
+        self.head = nn.Linear(8 if options.get("bidirectional") else 4, 3)
+
+    def forward(self, x):
+        first = self.rnn.batch_first
+        h = x if first else x.transpose(0, 1)
+        if self.packed:
+            lengths = (x[:, :, 0] > -0.5).sum(1).clamp(min=1).cpu()
+            h = rnn.pack_padded_sequence(h, lengths, first, enforce_sorted=False)
+        out, state = self.rnn(h)
+        last = state[0] if isinstance(state, tuple) else state
+        if self.packed:
+            out, _ = rnn.pad_packed_sequence(out, first, total_length=T)
+        found = self.head(out if first else out.transpose(0, 1)).flatten(1)
+        if self.uses == "output":
+            return found
+        state = last.transpose(0, 1).flatten(1)
+        return state if self.uses == "state" else torch.cat([found, state], 1)
+
+
+class Flattened(nn.Module):
+    """Layers that see the places of all examples in one dimension."""
+
+    def __init__(self, places_first=False):
+        super().__init__()
+        self.norm, self.lin = nn.LayerNorm(D), nn.Linear(D, 3)
+        self.table = nn.Embedding(7, D)
+        self.places_first = places_first
+
+    def forward(self, x):
+        h = x.transpose(0, 1) if self.places_first else x
+        rows = h.reshape(-1, D)
+        rows = rows + self.table((rows[:, 0].abs() * 7).long() % 7)
+        out = self.lin(self.norm(rows).tanh())
+        out = out.view(*h.shape[:2], 3)
+        return out.transpose(0, 1) if self.places_first else out
+
+
+class Routed(nn.Module):
+    """A mixture of experts: each sees the places that are routed to it."""
+
+    def __init__(self):
+        super().__init__()
+        self.router = nn.Linear(D, 3)
+        self.experts = nn.ModuleList(nn.Linear(D, D) for _ in range(3))
+
+    def forward(self, x):
+        rows = x.reshape(-1, D)
+        weights = self.router(rows).softmax(-1)
+        chosen = weights.argmax(-1)
+        out = torch.zeros_like(rows)
+        for k, expert in enumerate(self.experts):
+            (places,) = torch.where(chosen == k)
+            found = expert(rows[places]) * weights[places, k : k + 1]
+            out = out.index_add(0, places, found)
+        return out.view(x.shape)
+
+
+class Bag(nn.Module):
+    def __init__(self, mode="sum", offsets=True, weighed=False):
+        super().__init__()
+        self.bag = nn.EmbeddingBag(11, D, mode=mode, padding_idx=0)
+        self.offsets, self.weighed = offsets, weighed
+
+    def forward(self, x):
+        tokens = (x[:, :, 0].abs() * 11).long() % 11
+        weights = x[:, :, 1] if self.weighed else None
+        if not self.offsets:
+            return self.bag(tokens, per_sample_weights=weights)
+        starts = torch.arange(len(x)) * T
+        weights = None if weights is None else weights.flatten()
+        return self.bag(tokens.flatten(), starts, per_sample_weights=weights)
+
+
+class Scaled(nn.Module):
+    """A parameter without dimensions, and noise if asked."""
+
+    def __init__(self, dropout=0.0):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(0.7))
+        self.lin, self.dropout = nn.Linear(D, D), dropout
+
+    def forward(self, x):
+        return F.dropout(self.lin(x) * self.scale, self.dropout, self.training)
+
+
+class Complex(nn.Module):
+    """Filters of frequencies, as of Fourier neural operators, and a complex layer."""
+
+    def __init__(self, whole=True):
+        super().__init__()
+        self.filters = nn.Parameter(torch.randn(T // 2 + 1, D, dtype=torch.cdouble))
+        self.lin = nn.Linear(D, 3, dtype=torch.cdouble)
+        self.whole = whole
+
+    def forward(self, x):
+        h = torch.fft.rfft(x, dim=1) * self.filters
+        return self.lin(h) if self.whole else torch.fft.irfft(h, n=T, dim=1)
+
+
+def spectral(model):
+    for name in "02":
+        model.set_submodule(name, parametrizations.spectral_norm(model[int(name)]))
+    return model
+
+
+def old_spectral(model):
+    return nn.Sequential(nn.utils.spectral_norm(model[0]), *model[1:])
+
+
+def weight_normed(model):
+    return nn.Sequential(parametrizations.weight_norm(model[0]), *model[1:])
+
+
+class Outside(nn.Module):
+    """Uses a layer's weight outside of the layer, once or always."""
+
+    def __init__(self, also, dropout=0.0):
+        super().__init__()
+        self.first, self.second = nn.Linear(D, D), nn.Linear(D, D)
+        self.also, self.drop = also, nn.Dropout(dropout)
+
+    def forward(self, x):
+        h = self.drop(F.linear(self.first(x), self.second.weight))
+        return self.second(h) if self.also else h
+
+
+def layers():
+    return nn.Sequential(nn.Linear(D, 4), nn.Tanh(), nn.Linear(4, 3))
+
+
+MODELS = {
+    "without dimensions": lambda: Scaled(),
+    "dropout in a module": lambda: Scaled(0.4),
+    "flattened": Flattened,
+    "flattened, places first": lambda: Flattened(True),
+    "experts": Routed,
+    "weight outside": lambda: Outside(False),
+    "weight inside and outside": lambda: Outside(True),
+    "weight outside, dropout": lambda: Outside(True, 0.4),
+    "complex": Complex,
+    "complex inside": lambda: Complex(False),
+    "spectral norm": lambda: spectral(layers()),
+    "spectral norm, old": lambda: old_spectral(layers()),
+    "weight norm": lambda: weight_normed(layers()),
+    "weight norm, old": lambda: nn.Sequential(nn.utils.weight_norm(nn.Linear(D, 4))),
+    "orthogonal": lambda: parametrizations.orthogonal(nn.Linear(D, D)),
+    **{
+        f"bag, {mode}, {offsets}, {weighed}": lambda mode=mode, o=offsets, w=weighed: (
+            Bag(mode, o, w)
+        )
+        for mode in ("sum", "mean", "max")
+        for offsets in (True, False)
+        for weighed in ((True, False) if mode == "sum" else (False,))
+    },
+    **{
+        f"{kind.__name__}, {uses}, {first}, {packed}, {more}": (
+            lambda kind=kind, u=uses, p=packed, f=first, m=more: Recurrent(
+                kind, u, p, batch_first=f, **m
+            )
+        )
+        for kind, uses, first, packed, more in [
+            (nn.LSTM, "output", True, False, {}),
+            (nn.LSTM, "state", True, False, {"num_layers": 2}),
+            (nn.LSTM, "both", False, False, {"bidirectional": True}),
+            (nn.LSTM, "both", True, True, {"num_layers": 2, "dropout": 0.3}),
+            (nn.GRU, "state", False, True, {"num_layers": 2, "bidirectional": True}),
+            (nn.GRU, "both", False, False, {"num_layers": B}),
+            (nn.RNN, "both", True, True, {}),
+            (nn.RNN, "state", False, False, {"num_layers": 2, "dropout": 0.3}),
+        ]
+    },
+}
+
+
+def losses(model, x, y):
+    return lambda m, rows: each_loss(m(x[rows]), y[rows])
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated:FutureWarning")
+@pytest.mark.parametrize("name", MODELS)
+def test_gradients_are_those_of_brute_force(name):
+    model = MODELS[name]().double()
+    x, y = torch.randn(B, T, D).double(), torch.randn(B).double()
+    parameters = [*model.parameters()]
+    model.eval()
+    expected = alone(model, losses(model, x, y), B, parameters)
+    found = GradientCapture(model).of(each_loss, x, y)
+    close(found, expected)
+    model.train()
+    buffers = [b.clone() for b in model.buffers()]
+    expected = together(restoring(model, buffers), losses(model, x, y), B, parameters)
+    restore(model, buffers)
+    capture = GradientCapture(model)
+    for _ in range(2):  # the first pass decides how, and the second relies on it
+        torch.manual_seed(0)
+        restore(model, buffers)
+        model.zero_grad()
+        with capture.training(B) as batch:
+            each_loss(model(x), y).sum().backward()
+        close(batch, expected)
+        assert batch.verify({k: p.grad for k, p in model.named_parameters()})
+
+
+def restore(model, buffers):
+    for buffer, value in zip(model.buffers(), buffers, strict=True):
+        buffer.copy_(value)
+
+
+def restoring(model, buffers):
+    def run(x):
+        restore(model, buffers)
+        return model(x)
+
+    return run
+
+
+def close(found, expected):
+    gram = expected @ expected.mT
+    scale = float(gram.abs().max())
+    torch.testing.assert_close(found.gram(), gram, rtol=1e-8, atol=1e-10 * scale)
+    norms = found.norms_squared()
+    torch.testing.assert_close(norms, gram.diag(), rtol=1e-8, atol=1e-10 * scale)
