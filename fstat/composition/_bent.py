@@ -19,8 +19,7 @@ References
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -38,6 +37,7 @@ from ..tradeoff import (
     SubsampledTradeOff,
     TradeOff,
 )
+from ._checks import HockeyStick, PointValues
 from ._seldom import Seldom
 from ._transform import ComplexArray
 
@@ -51,9 +51,7 @@ _ROUNDING = 2.0**-50
 _LARGEST_MU, _LEAST_SHARE = 4.0, 1e-3  # of steps whose losses have one scale
 _MOST_GROWTH, _WIDEST = 3.0, 10
 ACCURACY = 1e-8
-TOLERANCE = 1e-6
 _LEAST = -40.0  # logarithm of a step's transform that is still resolved
-_NOTHING = 1e-21  # an absolute error that 1e-15 can bear
 
 
 class Tails(NamedTuple):
@@ -105,7 +103,7 @@ def are_ordinary(fs: Sequence[TradeOff]) -> bool:
     return True
 
 
-class BentInversion:
+class BentInversion(PointValues):
     """The distribution of a sum of losses of Gaussian steps, seen now and then.
 
     Parameters
@@ -120,46 +118,26 @@ class BentInversion:
         steps = list(zip(fs, counts, strict=True))
         mirrored = [(f.inverse(), count) for f, count in steps]
         self._above, self._below = Above(steps), Above(mirrored)
-        self._is_checked = True
         self._two_sided = not (self._above.ends or self._below.ends)
         self._usual = -1.0 if self._above.ends else 1.0
-
-    @contextmanager
-    def unchecked(self) -> Iterator[None]:
-        """Let values on the way to an answer be inaccurate."""
-        self._is_checked = False
-        try:
-            yield
-        finally:
-            self._is_checked = True
-
-    def _check(
-        self,
-        what: str,
-        value: FloatArray,
-        error: FloatArray,
-        asked: NDArray[np.bool_] | None = None,
-    ) -> None:
-        if self._is_checked:
-            checked(what, value, error, asked)
 
     @property
     def place(self) -> float:
         """The sum of the ends of the losses, about which thresholds have scales."""
         return self._above.place
 
-    def rates(self, t: FloatArray) -> ErrorRates:
+    def rates(self, t: FloatArray, strict: bool = True) -> ErrorRates:
         """Return the errors of the test that rejects P where the sum exceeds `t`."""
         finite = np.isfinite(t)
         tails = self.at(np.where(finite, t - self.place, self._usual))
         with np.errstate(invalid="ignore"):
-            self._check(
+            self.check(
                 "error rates",
                 np.minimum(tails.alpha, tails.specificity),
                 tails.alpha_error,
                 finite,
             )
-            self._check(
+            self.check(
                 "error rates",
                 np.minimum(tails.power, tails.beta),
                 tails.power_error,
@@ -173,12 +151,17 @@ class BentInversion:
             )
         )
 
-    def delta(self, epsilon: FloatArray) -> FloatArray:
-        """Return ``sup_S Q(S) - exp(epsilon) P(S)``."""
+    def hockey_stick(self, epsilon: FloatArray) -> HockeyStick:
+        """Return ``sup_S Q(S) - exp(epsilon) P(S)`` with its error and slope."""
         finite = np.isfinite(epsilon)
         tails = self.at(np.where(finite, epsilon - self.place, self._usual))
-        self._check("delta", tails.delta, tails.delta_error, finite)
-        return np.where(finite, tails.delta, np.where(epsilon > 0, 0.0, 1.0))
+        with np.errstate(over="ignore"):
+            slope = np.exp(np.minimum(epsilon, 700.0)) * tails.alpha
+        return HockeyStick(
+            np.where(finite, tails.delta, np.where(epsilon > 0, 0.0, 1.0)),
+            np.where(finite, tails.delta_error, 0.0),
+            slope,
+        )
 
     def test_of_level(self, alpha: FloatArray, specificity: FloatArray) -> ErrorRates:
         """Return the most powerful test of a level, which is 1 - specificity."""
@@ -188,7 +171,7 @@ class BentInversion:
             a, s = alpha[inner], specificity[inner]
             distance = self._distance(a, s)
             tails = self.at(distance)
-            self._check("power", np.minimum(tails.power, tails.beta), tails.power_error)
+            self.check("power", np.minimum(tails.power, tails.beta), tails.power_error)
             # The curve is as good as straight between the level and the one found.
             short = np.where(a <= 0.5, a - tails.alpha, tails.specificity - s)
             slope = np.exp(np.clip(self.place + distance, -700.0, 700.0))
@@ -254,8 +237,8 @@ class BentInversion:
         """Return the probability that a loss under Q exceeds one under P."""
         return self._above.auc()
 
-    @property
-    def saddles(self) -> FloatArray:
+    @cached_property
+    def saddles(self) -> FloatArray:  # type: ignore[override]
         """Thresholds between which the rates are smooth."""
         right, left = self._above.turns(), self._below.turns()
         turns = np.append(right, -left)
@@ -583,26 +566,6 @@ class Path:
             rounding = _ROUNDING * (np.abs(terms) @ np.abs(kernels))
             error = (np.abs(fine - coarse) + rounding) / np.abs(fine)
         return fine.T, np.nan_to_num(error, nan=np.inf).T
-
-
-def checked(
-    what: str,
-    value: FloatArray,
-    error: FloatArray,
-    asked: NDArray[np.bool_] | None = None,
-) -> None:
-    """Refuse values whose errors are not small beside them."""
-    wrong = ~(error <= TOLERANCE * value + _NOTHING)
-    if asked is not None:
-        wrong = wrong & asked
-    if wrong.any():
-        with np.errstate(divide="ignore", invalid="ignore"):
-            worst = float(np.nanmax((error / value)[wrong]))
-        raise ArithmeticError(
-            f"{what} of this composition cannot be computed to a relative "
-            f"{TOLERANCE:g}: the error is up to {worst:.1g}; `lower` and `upper` are "
-            "bounds."
-        )
 
 
 def _along(

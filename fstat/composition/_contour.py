@@ -21,11 +21,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from .._validation import FloatArray
 from ..tradeoff import ErrorRates, TradeOff
 from ._atoms import atom_mass
+from ._checks import HockeyStick, PointValues
 from ._exponent import Exponent
 from ._families import interpolated
 from ._transform import ComplexArray, along, is_closed, log_transform, size
@@ -39,6 +41,9 @@ _MANY = 40  # steps for which one bandwidth is tried only
 _MOST_POINTS = 2**16  # of a quadrature rule for a transform
 _TIMES = 8  # of Newton's method
 _FURTHER = np.array([0.03, 0.1, 0.3, 1.0, 3.0, 10.0])  # tilts, in 1 / deviation
+
+
+Served = list[tuple[int, NDArray[np.bool_]]]
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ class Path:
         return out
 
 
-class Inversion:
+class Inversion(PointValues):
     """The distribution of a sum of independent losses, from its transform.
 
     Parameters
@@ -83,16 +88,16 @@ class Inversion:
         self._atoms_vanish = bool(np.dot(counts, masses) < _NO_ATOMS)
         self._fs, self._counts = interpolated(fs, counts)
         self.exponent = Exponent(self._fs, self._counts)
-        self._q_infinite, self._p_infinite = q_infinite, p_infinite
+        self.q_infinite, self.p_infinite = q_infinite, p_infinite
         self.abscissae = self.exponent.places()
         self.saddles = np.array([self.exponent.mean(c) for c in self.abscissae])
         first, last = (
             self.exponent.deviation(float(c)) for c in self.abscissae[[0, -1]]
         )
-        self._limits = self.saddles[0] - 3 * first, self.saddles[-1] + 3 * last
+        self.limits = self.saddles[0] - 3 * first, self.saddles[-1] + 3 * last
         self.levels = self.exponent.level(self.abscissae)
         # Where the integrands of two paths are equally large.
-        self._borders = np.diff(self.levels) / np.diff(self.abscissae)
+        self.borders = np.diff(self.levels) / np.diff(self.abscissae)
 
     @cached_property
     def converges(self) -> bool:
@@ -148,20 +153,33 @@ class Inversion:
             total += count * along(log, c, step, first, last)
         return total
 
-    def rates(self, t: FloatArray) -> ErrorRates:
+    def rates(self, t: FloatArray, strict: bool = True) -> ErrorRates:
         """Return the errors of the test that rejects P where the sum exceeds `t`."""
+        found = self._rates_on(self._nearest(t), t)
+        if self._is_checked:
+            again = self._rates_on(self._nearest(t, beside=True), t)
+            for one, other in ((0, 2), (1, 3)):
+                small = np.minimum(found[one], found[other])
+                off = (
+                    np.abs(found[one] - again[one]),
+                    np.abs(found[other] - again[other]),
+                )
+                self.check("error rates", small, np.minimum(*off))
+        return found
+
+    def _rates_on(self, paths: Served, t: FloatArray) -> ErrorRates:
         out = ErrorRates(*(np.zeros(t.shape) for _ in range(4)))
-        for k, here in self._nearest(t):
+        for k, here in paths:
             c, path = self.abscissae[k], self._path(k)
             q = path.integral(t[here], 1 / path.nodes, 0.0)
             p = path.integral(t[here], 1 / (path.nodes + 1), 1.0)
-            out.power[here] = self._q_infinite + q if c > 0 else 1.0 + q
-            out.alpha[here] = p if c > -1 else 1.0 - self._p_infinite + p
-            out.specificity[here] = self._p_infinite - p if c < -1 else 1.0 - p
+            out.power[here] = self.q_infinite + q if c > 0 else 1.0 + q
+            out.alpha[here] = p if c > -1 else 1.0 - self.p_infinite + p
+            out.specificity[here] = self.p_infinite - p if c < -1 else 1.0 - p
             out.beta[here] = -q if c < 0 else 1.0 - out.power[here]
         # Beyond lies nothing but what is infinite.
-        sure, never = self._q_infinite, self._p_infinite
-        ends = [t > self._limits[1], t < self._limits[0]]
+        sure, never = self.q_infinite, self.p_infinite
+        ends = [t > self.limits[1], t < self.limits[0]]
         right = 0.0, sure, 1.0, 1.0 - sure
         left = 1.0 - never, 1.0, never, 0.0
         return ErrorRates(
@@ -173,21 +191,33 @@ class Inversion:
             )
         )
 
-    def delta(self, epsilon: FloatArray) -> FloatArray:
-        """Return ``sup_S Q(S) - exp(epsilon) P(S)``."""
-        out = np.full(epsilon.shape, float(self._q_infinite))
-        for k, here in self._nearest(epsilon):
+    def hockey_stick(self, epsilon: FloatArray) -> HockeyStick:
+        """Return ``sup_S Q(S) - exp(epsilon) P(S)`` with its error and slope."""
+        delta = self._delta_on(self._nearest(epsilon), epsilon)
+        if not self._is_checked:
+            return HockeyStick(delta, np.zeros(delta.shape), delta)
+        again = self._delta_on(self._nearest(epsilon, beside=True), epsilon)
+        inner = (epsilon >= self.limits[0]) & (epsilon <= self.limits[1])
+        at = np.where(inner, epsilon, 0.0)
+        spent = (
+            np.exp(np.minimum(at, 700.0)) * self._rates_on(self._nearest(at), at).alpha
+        )
+        return HockeyStick(delta, np.abs(delta - again), spent)
+
+    def _delta_on(self, paths: Served, epsilon: FloatArray) -> FloatArray:
+        out = np.full(epsilon.shape, float(self.q_infinite))
+        for k, here in paths:
             c, path, e = self.abscissae[k], self._path(k), epsilon[here]
             out[here] += path.integral(e, 1 / path.nodes / (path.nodes + 1), 0.0)
             # What passing the poles leaves behind.
             if c < 0:
-                out[here] += 1.0 - self._q_infinite
+                out[here] += 1.0 - self.q_infinite
             if c < -1:
-                out[here] -= np.exp(e) * (1.0 - self._p_infinite)
-        ends = [epsilon > self._limits[1], epsilon < self._limits[0]]
+                out[here] -= np.exp(e) * (1.0 - self.p_infinite)
+        ends = [epsilon > self.limits[1], epsilon < self.limits[0]]
         with np.errstate(over="ignore"):
-            nearly = 1.0 - np.exp(epsilon) * (1.0 - self._p_infinite)
-        beyond = [np.full(epsilon.shape, self._q_infinite), nearly]
+            nearly = 1.0 - np.exp(epsilon) * (1.0 - self.p_infinite)
+        beyond = [np.full(epsilon.shape, self.q_infinite), nearly]
         return np.clip(np.select(ends, beyond, out), 0.0, 1.0)
 
     def auc(self) -> float:
@@ -196,8 +226,8 @@ class Inversion:
         c, certain = -0.5, 1.0
         if spread < 4.0:  # too near to the pole
             c = self.exponent.clear(0.0, 1.0)
-            certain -= (1.0 - self._q_infinite) * (1.0 - self._p_infinite)
-        step = np.pi / max(self._period(c), self._period(-1.0 - c))
+            certain -= (1.0 - self.q_infinite) * (1.0 - self.p_infinite)
+        step = np.pi / max(self.period(c), self.period(-1.0 - c))
         number = 64
         while True:
             # The transform of the difference of two independent losses.
@@ -212,12 +242,19 @@ class Inversion:
 
     def test_of_level(self, alpha: FloatArray, specificity: FloatArray) -> ErrorRates:
         """Return the most powerful test of a level, which is 1 - specificity."""
-        t = self.threshold(alpha, specificity)
+        with self.unchecked():
+            t = self.threshold(alpha, specificity)
         test = self.rates(t)
-        never, always = alpha == 0, specificity <= self._p_infinite
+        never, always = alpha == 0, specificity <= self.p_infinite
+        short = np.where(
+            alpha <= 0.5, alpha - test.alpha, test.specificity - specificity
+        )
+        short = np.exp(t) * np.where(never | always, 0.0, short)
+        # On the tangent: what it adds must be next to nothing.
+        self.check("power", np.minimum(test.power, test.beta), np.abs(short))
         ends = [never, always]
-        power = np.select(ends, [self._q_infinite, 1.0], test.power)
-        beta = np.select(ends, [1.0 - self._q_infinite, 0.0], test.beta)
+        power = np.select(ends, [self.q_infinite, 1.0], test.power + short)
+        beta = np.select(ends, [1.0 - self.q_infinite, 0.0], test.beta - short)
         return ErrorRates(alpha, power, specificity, beta)
 
     def threshold(self, alpha: FloatArray, specificity: FloatArray) -> FloatArray:
@@ -228,7 +265,7 @@ class Inversion:
         at = np.sign(self.abscissae + 1) * np.sqrt(2 * np.maximum(exponent, 0.0))
         t = np.interp(wanted, at, self.saddles)
         for _ in range(_TIMES):
-            now = self.rates(t)
+            now = self._rates_on(self._nearest(t), t)
             short = wanted - _probit(now.alpha, now.specificity)
             # The derivative of the probit is the density over the normal density.
             normal = np.exp(-((wanted - short) ** 2) / 2) / np.sqrt(2 * np.pi)
@@ -248,13 +285,24 @@ class Inversion:
             out[here] = path.integral(t[here], np.ones_like(path.nodes), 1.0)
         return out
 
-    def _nearest(self, t: FloatArray) -> list[tuple[int, FloatArray]]:
-        """Return the paths to take, each with the thresholds it serves."""
-        inside = (t >= self._limits[0]) & (t <= self._limits[1])
-        which = np.where(inside, np.searchsorted(self._borders, t), -1)
-        return [(int(k), which == k) for k in np.unique(which[inside])]
+    def _nearest(self, t: FloatArray, beside: bool = False) -> Served:
+        """Return the paths to take, each with the thresholds it serves.
 
-    def _period(self, c: float) -> float:
+        Or the paths beside them, on the same side of both poles.
+        """
+        inside = (t >= self.limits[0]) & (t <= self.limits[1])
+        which = np.where(inside, np.searchsorted(self.borders, t), -1)
+        chosen = [(int(k), which == k) for k in np.unique(which[inside])]
+        if not beside:
+            return chosen
+        return [(self._beside(k), here) for k, here in chosen]
+
+    def _beside(self, k: int) -> int:
+        side = np.sign(self.abscissae) + np.sign(self.abscissae + 1)
+        others = [j for j in (k + 1, k - 1) if 0 <= j < side.size]
+        return next((j for j in others if side[j] == side[k]), others[0])
+
+    def period(self, c: float) -> float:
         """Return the period of the aliased, tilted distribution: nothing overlaps."""
         level, mean = self.exponent.level(np.asarray(c)), self.exponent.mean(c)
         spread = self.exponent.deviation(c)
@@ -271,7 +319,7 @@ class Inversion:
         """Return the path of an abscissa, with nodes until the integrand is nothing."""
         if k not in self._paths:
             c = self.abscissae[k]
-            step = 2 * np.pi / self._period(c)
+            step = 2 * np.pi / self.period(c)
             s, values = np.arange(32) * step, np.empty(0, complex)
             while True:
                 values = np.append(values, self._along(c, step, values.size, s.size))

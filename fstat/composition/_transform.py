@@ -199,13 +199,13 @@ def _nodes(
     f: TradeOff, singular: float, bandwidth: float
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return thresholds, logarithms of weight times rate, and signs."""
-    breaks = _breaks(f)
-    length = np.diff(breaks)
+    places = breaks(f)
+    length = np.diff(places)
     wanted = np.maximum(length / np.median(length) / 2, bandwidth * length / 8)
     pieces = np.clip(np.ceil(wanted), 1, _MOST_PIECES).astype(int)
     # Fractions of a stretch are counted on, from one break to the next.
     count = np.append(0, np.cumsum(pieces))
-    ends = np.interp(np.arange(count[-1] + 1), count, breaks)
+    ends = np.interp(np.arange(count[-1] + 1), count, places)
     half = np.diff(ends)[:, None] / 2
     t = (ends[:-1, None] + half * (1 + _NODES)).ravel()
     rates = f._rates(t, True)
@@ -217,7 +217,8 @@ def _nodes(
 
 
 @lru_cache(maxsize=1024)
-def _breaks(f: TradeOff) -> FloatArray:
-    breaks = np.unique(np.append(f._loss_breaks(), 0.0))
-    apart = np.diff(breaks) > 1e-13 * np.abs(breaks[1:])
-    return np.asarray(breaks[np.append(True, apart)])
+def breaks(f: TradeOff) -> FloatArray:
+    """Return the losses between which a step's rates are smooth, and 0."""
+    places = np.unique(np.append(f._loss_breaks(), 0.0))
+    apart = np.diff(places) > 1e-13 * np.abs(places[1:])
+    return np.asarray(places[np.append(True, apart)])

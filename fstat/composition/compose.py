@@ -22,6 +22,7 @@ from .composed import ComposedTradeOff
 from .laplace_sum import LaplaceSum
 
 _MOST_LAPLACE = 1024
+_NOTHING_LEFT = -60.0  # logarithm of what P and Q have in common
 _LARGEST_LAPLACE = 20.0  # beyond, its series do not resolve the densities
 
 
@@ -92,16 +93,22 @@ def compose(
     option(method, "method", ("auto", "numeric"))
     tolerance = number(tolerance, "tolerance", "(0, inf)")
     steps = counted([as_discrete(f) for f in fs], counts)
-    if any(_tells_all(f) for f in steps if f._shape() == ()):
+    if _tells_all({f: n for f, n in steps.items() if f._shape() == ()}):
         return EpsilonDeltaTradeOff(0.0, 1.0)
     if method == "auto":
         return _shortest(steps, tolerance)
     return _composed(steps, tolerance)
 
 
-def _tells_all(f: TradeOff) -> bool:
-    """Say whether P and Q have no outcome in common: no other step matters then."""
-    return float(f._rates(np.asarray(np.inf), False).power) >= 1.0
+def _tells_all(steps: dict[TradeOff, int]) -> bool:
+    """Say whether P and Q have next to no outcome in common: no other step matters."""
+    left = np.zeros(2)
+    with np.errstate(divide="ignore"):
+        for f, n in steps.items():
+            surely = f._rates(np.asarray(np.inf), False).power
+            never = f._rates(np.asarray(-np.inf), True).specificity
+            left += n * np.log1p(-np.minimum([surely, never], 1.0))
+    return bool(left.min() < _NOTHING_LEFT)
 
 
 def _shortest(steps: dict[TradeOff, int], tolerance: float) -> TradeOff:

@@ -15,9 +15,9 @@ from ._bent import BentInversion, are_ordinary, is_seldom
 from ._certificate import Certificate, by_affinity, gaps
 from ._contour import Inversion
 from ._width import Widths
+from ._windowed import Windowed
 
 _ROUNDS = 6
-_NOTHING = 1e-21  # a difference that the smallest probabilities asked for can bear
 
 
 class ToleranceWarning(UserWarning):
@@ -61,13 +61,12 @@ class ComposedTradeOff(TradeOff):
     Notes
     -----
     Point values invert :math:`\prod_i E_{Q_i} e^{z L_i}` by the trapezoidal rule on a
-    contour through a saddle point [1]_, to about 12 digits of however small a
-    probability. Where the losses of Gaussian steps, seen now and then, hardly move,
-    the contour is a hyperbola, and each value is checked against one of half as many
-    nodes. Where no inversion converges, as with few steps whose losses have atoms,
-    values are `lower` and `upper` averaged with the weights 1/3 and 2/3 on a
-    logarithmic scale, if these agree to within `tolerance`. Values that cannot be had
-    so accurately raise an `ArithmeticError`.
+    contour through a saddle point [1]_. Where the losses of rarely seen Gaussian steps
+    hardly move, the contour is a hyperbola. Where the sum has atoms, so that the
+    transform never dies out, it is seen through a window, and likely atoms near the
+    threshold are added exactly. Each value is computed twice, on another contour, with
+    half of the nodes or half of the bandwidth: where both do not agree to a relative
+    1e-6 an `ArithmeticError` is raised.
 
     `lower` comes from losses that are spread out to a lattice [2]_, `upper` from
     losses that are drawn together on it; both leave an error of second order in the
@@ -145,12 +144,14 @@ class ComposedTradeOff(TradeOff):
         )
 
     @cached_property
-    def _point(self) -> Inversion | BentInversion | None:
-        """The inversion that converges, if one does."""
+    def _point(self) -> Inversion | BentInversion | Windowed:
+        """The inversion that gives point values."""
         if all(map(is_seldom, self.fs)):
             straight = self._straight() if are_ordinary(self.fs) else None
             return straight or BentInversion(self.fs, self.counts)
-        return self._straight()
+        return self._straight() or Windowed(
+            self.fs, self.counts, self._inversion, self._loss_range()
+        )
 
     def _straight(self) -> Inversion | None:
         """Return the inversion on straight paths, where it converges."""
@@ -234,51 +235,21 @@ class ComposedTradeOff(TradeOff):
 
     def _rates(self, threshold: FloatArray, strict: bool) -> ErrorRates:
         t = np.atleast_1d(np.asarray(threshold, float))
-        if self._point is None:
-            tests = self.lower._rates(t, strict), self.upper._rates(t, strict)
-            found = ErrorRates(*map(self._middle, *tests))
-        else:
-            found = self._point.rates(t)
+        found = self._point.rates(t, strict)
         return ErrorRates(*(rate.reshape(np.shape(threshold)) for rate in found))
 
     def _test_of_level(self, alpha: FloatArray, specificity: FloatArray) -> ErrorRates:
-        shape = np.shape(alpha)
-        alpha, specificity = np.ravel(alpha), np.ravel(specificity)
-        if self._point is None:
-            low, high = (
-                f._test_of_level(alpha, specificity) for f in (self.lower, self.upper)
-            )
-            power = self._middle(low.power, high.power)
-            beta = self._middle(low.beta, high.beta)
-        else:
-            test = self._point.test_of_level(alpha, specificity)
-            power, beta = test.power, test.beta
-        rates = (alpha, power, specificity, beta)
-        return ErrorRates(*(rate.reshape(shape) for rate in rates))
+        test = self._point.test_of_level(np.ravel(alpha), np.ravel(specificity))
+        return ErrorRates(*(rate.reshape(np.shape(alpha)) for rate in test))
 
     def _delta(self, epsilon: FloatArray) -> FloatArray:
         e = np.atleast_1d(np.asarray(epsilon, float))
-        if self._point is None:
-            delta = self._middle(self.lower._delta(e), self.upper._delta(e))
-        else:
-            delta = self._point.delta(e)
-        return delta.reshape(np.shape(epsilon))
-
-    def _middle(self, lower: FloatArray, upper: FloatArray) -> FloatArray:
-        return _between(lower, upper, self.tolerance)
+        return self._point.delta(e).reshape(np.shape(epsilon))
 
     def _epsilon(self, delta: FloatArray) -> FloatArray:
-        if not isinstance(self._point, BentInversion):
-            return super()._epsilon(delta)
         with self._point.unchecked():
             epsilon = super()._epsilon(delta)
-        reached = np.asarray(self._delta(epsilon))
-        inner = (epsilon > 0) & (epsilon < np.inf)
-        off = np.abs(reached - delta) > 1e-6 * np.asarray(delta)
-        if np.isnan(epsilon).any() or (inner & off).any():
-            raise ArithmeticError(
-                "`epsilon` of this composition cannot be computed to a relative 1e-6."
-            )
+        self._point.check_epsilon(np.ravel(epsilon), np.ravel(delta))
         return epsilon
 
     def _inverse_delta(self, epsilon: FloatArray) -> FloatArray:
@@ -291,8 +262,6 @@ class ComposedTradeOff(TradeOff):
         return ComposedTradeOff(inverses, self.counts, self.tolerance)
 
     def _auc(self) -> FloatArray:
-        if self._point is None:
-            return self._middle(self.lower._auc(), self.upper._auc())
         return np.asarray(self._point.auc())
 
     def _kl(self) -> FloatArray:
@@ -310,30 +279,10 @@ class ComposedTradeOff(TradeOff):
         return float(low), float(high)
 
     def _loss_breaks(self) -> FloatArray:
-        return super()._loss_breaks() if self._point is None else self._point.saddles
+        return self._point.saddles
 
     def __repr__(self) -> str:
         shown = " @ ".join(f"{f!r} ** {n}" if n > 1 else repr(f) for f, n in self.steps)
         if len(self.fs) > 4:
             shown = f"<{sum(self.counts)} steps of {len(self.fs)} kinds>"
         return f"ComposedTradeOff({shown}, tolerance={self.tolerance:g})"
-
-
-def _between(
-    lower: FloatArray, upper: FloatArray, tolerance: float = 1e-4
-) -> FloatArray:
-    """Return the mean on a logarithmic scale, weighted against the leading error.
-
-    It is refused where both are farther apart than the tolerance.
-    """
-    low, high = np.minimum(lower, upper), np.maximum(lower, upper)
-    apart = high - low > tolerance * high + _NOTHING
-    if apart.any():
-        worst = float(np.max((high - low)[apart] / high[apart]))
-        raise ArithmeticError(
-            f"values of this composition are known to a relative {worst:.1g} only, not "
-            f"to its `tolerance` {tolerance:g}: `lower` and `upper` are bounds."
-        )
-    with np.errstate(divide="ignore"):
-        log = np.log(lower) / 3 + 2 * np.log(upper) / 3
-    return np.asarray(np.exp(log))

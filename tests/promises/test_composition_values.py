@@ -39,9 +39,8 @@ def open_at(seed, reason):
 @pytest.mark.parametrize(
     "seed",
     [
-        *(seed for seed in range(12) if seed not in (3, 4)),
+        *(seed for seed in range(12) if seed != 3),
         open_at(3, "beta is off by 1 % next to losses of -inf of mass 2e-15"),
-        open_at(4, "888,897 discrete steps are refused"),
     ],
 )
 def test_discrete_steps(seed):
@@ -51,9 +50,7 @@ def test_discrete_steps(seed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "seed", [0, open_at(1, "6 steps that are rarely seen are refused"), 2, 3]
-)
+@pytest.mark.parametrize("seed", [0, 1, 2, 3])
 def test_laplace_steps(seed):
     rng = np.random.default_rng([seed, 3])
     setting = draw_ordinary(rng, kinds=("laplace",), mixed=0.0)

@@ -1,0 +1,164 @@
+"""Quadrature rules for the loss of one step, fine enough for a bandwidth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.polynomial.legendre import leggauss
+
+from .._validation import FloatArray
+from ..tradeoff import (
+    GaussianTradeOff,
+    InverseTradeOff,
+    LaplaceTradeOff,
+    SubsampledTradeOff,
+    TradeOff,
+)
+from ..tradeoff._atoms import AtomicTradeOff
+from ._atoms import atoms
+from ._transform import breaks
+
+_NODES, _WEIGHTS = leggauss(16)
+_TURN = 16.0  # radians by which the integrand may turn in a panel
+_UNSEEN = 45.0  # orders of e below the largest tilted mass
+_REACH = 13.0  # of a normal variable, beyond its means
+MOST = 2**21  # nodes
+
+
+class Rule(NamedTuple):
+    """Losses, and logarithms of their masses under Q."""
+
+    loss: FloatArray
+    log_q: FloatArray
+
+    def tilted(self, c: float) -> tuple[FloatArray, FloatArray, float]:
+        """Return losses, masses tilted by c up to a factor, and its logarithm."""
+        log = self.log_q + c * self.loss
+        top = float(log.max()) if log.size else 0.0
+        seen = log > top - _UNSEEN
+        return self.loss[seen], np.exp(log[seen] - top), top
+
+
+class TooFine(ArithmeticError):
+    """A bandwidth takes more nodes than there may be."""
+
+
+def has_density(f: TradeOff) -> bool:
+    """Say whether the loss of a step has a density in closed form, beside atoms."""
+    base = _innermost(f)
+    return isinstance(base, GaussianTradeOff | LaplaceTradeOff)
+
+
+def atom_rule(f: TradeOff) -> Rule:
+    """Return the finite losses of positive probability."""
+    base = _innermost(f)
+    if isinstance(base, GaussianTradeOff):
+        return Rule(np.empty(0), np.empty(0))
+    if isinstance(base, LaplaceTradeOff):
+        ends = np.array([-base.mu, base.mu])
+        loss, _, log_q = _mapped(f, ends, np.log(0.5) - np.maximum(ends, 0.0))
+        return Rule(loss, log_q)
+    if isinstance(f, AtomicTradeOff):
+        seen = np.isfinite(f._loss) & (f._q > 0)
+        return Rule(f._loss[seen], np.log(f._q[seen]))
+    at = atoms(f)
+    mass = f._rates(at, False).power - f._rates(at, True).power
+    return Rule(at[mass > 0], np.log(mass[mass > 0]))
+
+
+def density_rule(f: TradeOff, bandwidth: float, tilt: float) -> Rule:
+    """Return a rule for the losses of a density, tilted, and of a bandwidth.
+
+    Gauss-Legendre panels in the variable of the innermost step, short where the loss
+    of the step itself varies.
+    """
+    base = _innermost(f)
+    if isinstance(base, GaussianTradeOff):
+        edges, log_p, loss = _normal(float(base.mu), tilt)
+    else:
+        assert isinstance(base, LaplaceTradeOff)
+        edges, log_p, loss = _laplace(base.mu)
+    start, stop = edges[:-1], edges[1:]
+    at, _, log_q = _mapped(f, loss(edges), log_p(edges))
+    size = log_q + tilt * at
+    seen = np.maximum(size[1:], size[:-1]) > size.max() - _UNSEEN - 10.0
+    turns = bandwidth * np.abs(np.diff(at))
+    pieces = np.where(seen, np.ceil(turns / _TURN) + 1, 0).astype(int)
+    if pieces.sum() * _NODES.size > MOST:
+        raise TooFine
+    of = np.repeat(np.arange(pieces.size), pieces)
+    k = np.arange(of.size) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    half = ((stop - start) / np.maximum(pieces, 1) / 2)[of]
+    x = ((start[of] + (2 * k + 1) * half)[:, None] + half[:, None] * _NODES).ravel()
+    log_weight = np.log(half[:, None] * _WEIGHTS).ravel()
+    at, _, log_q = _mapped(f, loss(x), log_p(x) + log_weight)
+    return Rule(at, log_q)
+
+
+def tail_rule(f: TradeOff, bandwidth: float, sure: float) -> tuple[Rule, FloatArray]:
+    """Return a rule for ``1/z (E e^{zL} - 1)``, by parts, and the sign of each node.
+
+    Masses are those beyond a threshold, on its side of 0.
+    """
+    ends = breaks(f)
+    length = np.diff(ends)
+    pieces = np.ceil(np.maximum(bandwidth * length / _TURN, 1)).astype(int)
+    if pieces.sum() * _NODES.size > MOST:
+        raise TooFine
+    count = np.append(0, np.cumsum(pieces))
+    ends = np.interp(np.arange(count[-1] + 1), count, ends)
+    half = np.diff(ends)[:, None] / 2
+    t = (ends[:-1, None] + half * (1 + _NODES)).ravel()
+    rates = f._rates(t, True)
+    rate = np.where(t > 0, np.maximum(rates.power - sure, 0.0), rates.beta)
+    seen = rate > 0
+    log = np.log((half * _WEIGHTS).ravel()[seen]) + np.log(rate[seen])
+    return Rule(t[seen], log), np.where(t[seen] > 0, 1.0, -1.0)
+
+
+def _innermost(f: TradeOff) -> TradeOff:
+    while isinstance(f, InverseTradeOff | SubsampledTradeOff):
+        f = f.base
+    return f
+
+
+def _mapped(
+    f: TradeOff, loss: FloatArray, log_p: FloatArray
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return losses and log masses under P and Q of f, from those of the innermost."""
+    if isinstance(f, InverseTradeOff):
+        loss, log_p, log_q = _mapped(f.base, loss, log_p)
+        return -loss, log_q, log_p
+    if isinstance(f, SubsampledTradeOff):
+        base, log_p, _ = _mapped(f.base, loss, log_p)
+        loss = f._loss(base)
+    return loss, log_p, log_p + loss
+
+
+Density = tuple[
+    FloatArray, Callable[[FloatArray], FloatArray], Callable[[FloatArray], FloatArray]
+]
+
+
+def _normal(mu: float, tilt: float) -> Density:
+    """Return panels, log density and loss of a Gaussian step, in its normal variable.
+
+    Tilted losses of either direction lie about `mu` times the tilt.
+    """
+    last = mu * max(1.0, tilt + 1, -tilt) + _REACH
+    number = int((last + _REACH) / min(0.8, 1.6 / mu)) + 2
+    edges = np.linspace(-_REACH, last, number)
+    log_scale = np.log(2 * np.pi) / 2
+    return (
+        edges,
+        lambda x: -x * x / 2 - log_scale,
+        lambda x: mu * x - mu * mu / 2,
+    )
+
+
+def _laplace(mu: float) -> Density:
+    """Return panels, log density under P, and the loss itself, of a Laplace step."""
+    edges = np.linspace(-mu, mu, int(np.ceil(2 * mu)) + 1)
+    return edges, lambda x: -(x + mu) / 2 - np.log(4.0), lambda x: x

@@ -1,0 +1,108 @@
+"""Sums of atoms that are likely enough to be seen as atoms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import gammaln
+
+from .._validation import FloatArray
+from ..tradeoff import TradeOff
+from ._rules import Rule, atom_rule
+
+_LEAST = 1e-7  # share of the tilted masses that counts
+_MOST = 2**16
+_SAME = 1e-12
+
+
+def likely_sums(
+    steps: Sequence[tuple[TradeOff, int]], tilt: float, levels: Sequence[float]
+) -> tuple[FloatArray, FloatArray]:
+    """Return sums at which all steps' losses are atoms, and their tilted masses.
+
+    Parameters
+    ----------
+    steps : sequence of (TradeOff, int)
+        Steps, and how often each is taken.
+    tilt : float
+        By ``exp(tilt loss)``.
+    levels : sequence of float
+        Logarithms of each step's transform at the tilt, by which masses are divided.
+
+    Returns
+    -------
+    loss, mass : ndarray
+        In the order of losses. Those of a mass below 1e-7 are left out.
+    """
+    loss, mass = np.zeros(min(len(steps), 1)), np.ones(min(len(steps), 1))
+    for (f, count), level in zip(steps, levels, strict=True):
+        one, shares = _often(atom_rule(f), count, tilt, level)
+        if one.size * loss.size > 2**22:
+            one, shares = _largest(one, shares, max(2**22 // loss.size, 1))
+        loss = np.add.outer(loss, one).ravel()
+        loss, mass = _merged(loss, np.multiply.outer(mass, shares).ravel())
+    return loss, mass
+
+
+def _often(
+    rule: Rule, count: int, tilt: float, level: float
+) -> tuple[FloatArray, FloatArray]:
+    """Return likely sums of the atoms of one step, taken `count` times."""
+    log = rule.log_q + tilt * rule.loss - level
+    order = np.argsort(-log)
+    loss, log = rule.loss[order], log[order]
+    left, total = np.array([count]), np.zeros(1)
+    weight = np.array([gammaln(count + 1.0)])
+    for k, (at, log_share) in enumerate(zip(loss, log, strict=True)):
+        if k == loss.size - 1:
+            total, weight = total + left * at, weight + _term(left, log_share)
+            break
+        of, taken = _ranges(left, np.exp(log_share - np.logaddexp.reduce(log[k:])))
+        total, left = total[of] + taken * at, left[of] - taken
+        weight = weight[of] + _term(taken, log_share)
+        # As likely as the rest can make it.
+        rest = float(np.logaddexp.reduce(log[k + 1 :]))
+        bound = weight + _term(left, rest)
+        kept = np.flatnonzero(bound > np.log(_LEAST))
+        kept = kept[np.argsort(-bound[kept])[:_MOST]]
+        total, left, weight = total[kept], left[kept], weight[kept]
+    return _merged(total, np.exp(weight))
+
+
+def _term(often: FloatArray, log_share: float) -> FloatArray:
+    return np.asarray(often * log_share - gammaln(often + 1.0))
+
+
+def _ranges(left: FloatArray, share: float) -> tuple[NDArray[np.intp], FloatArray]:
+    """Return likely numbers among those left, with the index of each."""
+    mean, spread = left * share, np.sqrt(left * share * (1 - min(share, 1.0)))
+    low = np.maximum(np.floor(mean - 7 * spread - 8), 0).astype(int)
+    high = np.minimum(np.ceil(mean + 7 * spread + 8), left).astype(int)
+    size = high - low + 1
+    of = np.repeat(np.arange(left.size), size)
+    start = np.repeat(np.cumsum(size) - size, size)
+    return of, low[of] + np.arange(of.size) - start
+
+
+def _merged(loss: FloatArray, mass: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return sums in order, equal ones as one, without those that are unlikely."""
+    if not loss.size:
+        return loss, mass
+    order = np.argsort(loss)
+    loss, mass = loss[order], mass[order]
+    apart = np.diff(loss) > _SAME * (1 + np.abs(loss[1:]))
+    first = np.flatnonzero(np.append(True, apart))
+    loss, mass = loss[first], np.add.reduceat(mass, first)
+    seen = mass > _LEAST
+    return _largest(loss[seen], mass[seen], _MOST)
+
+
+def _largest(
+    loss: FloatArray, mass: FloatArray, number: int
+) -> tuple[FloatArray, FloatArray]:
+    if mass.size <= number:
+        return loss, mass
+    kept = np.sort(np.argpartition(-mass, number)[:number])
+    return loss[kept], mass[kept]
