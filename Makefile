@@ -7,7 +7,7 @@ export OMP_NUM_THREADS = 1
 export OPENBLAS_NUM_THREADS = 1
 export MKL_NUM_THREADS = 1
 
-.PHONY: help demo llama llama-study test lint format slow fuzz bench validity studies stale figures clean
+.PHONY: help demo llama llama-study test lint format slow fuzz bench validity mutants studies stale figures clean
 
 help:
 	@echo "make demo      find the mislabelled digits of MNIST from one training run"
@@ -17,6 +17,7 @@ help:
 	@echo "make lint      ruff, formatting, types, docstrings"
 	@echo "make slow      longer simulations of what the fast tests claim"
 	@echo "make fuzz      100,000 odd calls of every public entry (an hour; resumes)"
+	@echo "make mutants   try a sample of mutants of the core: docs/mutants.md (hours; resumes)"
 	@echo "make bench     time the core and the sampler, as ratios"
 	@echo "make validity  coverage of the intervals: docs/validity.md (resumes; up to an hour)"
 	@echo "make studies   every other table of docs/: about an hour on two cores"
@@ -46,7 +47,10 @@ slow: $(VENV)/.installed
 	$(BIN)/python -m pytest -q -n 2 -m slow
 
 fuzz: $(VENV)/.installed
-	PYTHONPATH=tests $(BIN)/python -m promises.fuzz --calls 100000
+	PYTHONPATH=tests $(BIN)/python -m promises.fuzz --calls 100000 --page docs/fuzzing.md
+
+mutants: $(VENV)/.installed
+	$(BIN)/python tests/mutants.py
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

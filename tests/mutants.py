@@ -2,8 +2,8 @@
 
 ``python tests/mutants.py --each 30`` draws 30 mutants of each room, the same ones for
 the same seed, has mutmut try those that were not tried yet, and writes the table of
-``docs/mutants.md``. What was tried is kept in ``mutants/``, so that the command goes on
-where it was interrupted. The first call runs all fast tests once, to learn which of them
+``docs/mutants.md``. What was tried is kept in ``mutants/``: the command goes on where
+it was interrupted. The first call runs all fast tests once, to learn which of them
 reach which function.
 """
 
@@ -108,7 +108,7 @@ def table(each: int, seed: int) -> str:
         ]
     rows.append(("all", sum(row[1] for row in rows), *total))
     lines = [
-        "| room | mutants | tried | killed | did not end | survived | no test | noticed |",
+        "| room | mutants | tried | killed | no end | survived | no test | noticed |",
         "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for name, number, n, killed, rest, survived, untested in rows:
