@@ -28,9 +28,11 @@ from ._files import refusing, regular, written_whole
 from ._validation import (
     IntArray,
     flag,
+    integers,
     listed,
     no_infinity,
     number,
+    numeric,
     path_of,
     shown,
     string,
@@ -300,7 +302,19 @@ class Trace:
             "gram_sum": gram_sum,
             "gram_squares": gram_squares,
         }
-        self._record(step, index, learning_rate=learning_rate, **columns, **extra)
+        given = {k: _checked(v, k) for k, v in {**columns, **extra}.items()}
+        rate = _checked(learning_rate, "learning_rate")
+        if np.ndim(rate) or np.isinf(rate):
+            raise ValueError(
+                "`learning_rate` must be one finite number, or NaN where it is not "
+                f"known, got {shown(learning_rate)}."
+            )
+        self._record(
+            whole_number(step, "step", 0, 2**62),
+            index if _is_plain(index, "iu") else integers(index, "index"),
+            learning_rate=float(rate),
+            **given,
+        )
         self._write_if_due()
 
     def _record(
@@ -382,6 +396,7 @@ class Trace:
         ValueError
             As `append`.
         """
+        columns = _fitting(columns)
         ends = np.cumsum(columns["batch_size"])
         visits = [name for name in columns if name not in BY_STEP]
         for t, end in enumerate(ends):
@@ -571,6 +586,7 @@ class Trace:
         ValueError
             If nothing was recorded, or there is no such column.
         """
+        names = None if names is None else [string(x, "names") for x in listed(names)]
         self._take_in()
         if self._names is None:
             raise ValueError("The trace holds no recorded step.")
@@ -783,6 +799,29 @@ class Trace:
         return f"{what}, this run" + (
             "" if plain else f", in the metric {self.metric!r}"
         )
+
+
+def _is_plain(values: object, kinds: str) -> bool:
+    return type(values) is np.ndarray and values.dtype.kind in kinds
+
+
+def _checked(values: Any, name: str) -> Any:
+    """Return numbers as an array of floats, of the width that they have."""
+    return values if values is None or _is_plain(values, "f") else numeric(values, name)
+
+
+def _fitting(columns: object) -> Mapping[str, np.ndarray]:
+    """Return columns of a trace, which must fit each other."""
+    given = columns if isinstance(columns, Mapping) else {}
+    size = np.asarray(given.get("batch_size", 0))
+    if size.ndim == 1 and size.dtype.kind in "iu" and "step" in given:
+        rows = {True: len(size), False: int(size.sum())}
+        if all(np.shape(v)[:1] == (rows[k in BY_STEP],) for k, v in given.items()):
+            return given
+    raise ValueError(
+        "`columns` must be what `columns` of another trace returned, got "
+        f"{shown(columns)}."
+    )
 
 
 def _unique(targets: object) -> list[str]:

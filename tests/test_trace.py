@@ -517,7 +517,11 @@ GOOD = {"alignment": np.zeros((2, 2)), "target_norm": [1.0, 1.0]}
         (1, [0, 1], {**GOOD, "target_norm": [1.0, np.inf]}, "`target_norm` must be fi"),
         (0, [0, 1], GOOD, "`step` must be above the 0 before it, got 0"),
         (1, [], GOOD, "`index` must hold the numbers"),
-        (1, [0.5, 1], GOOD, "`index` must hold the numbers"),
+        (1, [0.5, 1], GOOD, "`index` must hold integers"),
+        (None, [0, 1], GOOD, "`step` must be a whole number of at least 0"),
+        (1, [0, 1], {**GOOD, "learning_rate": "a"}, "`learning_rate` must be numeric"),
+        (1, [0, 1], {**GOOD, "learning_rate": np.inf}, "`learning_rate` must be one"),
+        (1, [0, 1], {**GOOD, "alignment": "ab"}, "`alignment` must be numeric"),
         (1, [[0, 1]], GOOD, "`index` must hold the numbers"),
     ],
 )
@@ -670,3 +674,19 @@ def test_steps_that_are_put_off_are_there_whenever_one_asks(tmp_path):
     later.rewind(43)
     later.close()
     assert Trace.load(tmp_path / "trace").n_recorded == 43
+
+
+def test_columns_of_another_trace_must_fit_each_other():
+    trace = Trace(["a", "b"])
+    trace.append(0, [0, 1], **GOOD)
+    columns = trace.columns()
+    other = Trace(["a", "b"])
+    other.extend(columns)
+    assert other.n_recorded == 1
+    for name in columns:
+        short = {**columns, name: columns[name][:0]}
+        with pytest.raises(ValueError, match="`columns` must be what `columns`"):
+            other.extend(short)
+    for columns in (3, {}, {"step": [0]}):
+        with pytest.raises(ValueError, match="`columns` must be what `columns`"):
+            other.extend(columns)

@@ -140,14 +140,13 @@ def Trace__load(a: Arguments) -> Any:
         trace.save(folder / "run")
         files = sorted((folder / "run").iterdir())
         file = files[a.rng.integers(len(files))]
-        if a.rng.random() < 0.2:
+        if a.rng.random() < 0.2:  # the one shard away: a trace without steps
             file.rename(file.with_name(str(a.choice(["shard-000007.npz", "other"]))))
-        else:
-            _damage(file, a)
+            return fstat.Trace.load(folder / "run")
+        _damage(file, a)
         found = fstat.Trace.load(folder / "run")
-        same = found.targets == trace.targets and found.metric == trace.metric
-        if not same or not found.n_recorded:  # the shards may have been moved away
-            return found if file.name not in _names(folder / "run") else _same({}, 1)
+        assert found.targets == trace.targets
+        assert found.metric == trace.metric
         return _same(trace.columns(), found.columns())
 
 
@@ -221,10 +220,6 @@ def _same(one: Any, other: Any) -> Any:
     return other
 
 
-def _names(folder: Path) -> list[str]:
-    return [file.name for file in folder.iterdir()]
-
-
 @contextmanager
 def _folder() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
@@ -253,4 +248,4 @@ def traces() -> list[fstat.Trace]:
                 columns["gram_squares"] = np.ones(5)
             trace.append(step, index, learning_rate=0.1, **columns)
         made.append(trace)
-    return [*made, fstat.Trace(["x"])]
+    return made
