@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ._files import Lock, UnwrittenError, swept
-from .shards import Part, Shard, column, shard_number, shard_paths, write_shard
+from .shards import Leading, Part, Shard, column, shard_number, shard_paths, write_shard
 
 _ROOM = 2  # shards that may wait, in memory, for the background thread
 
@@ -38,6 +38,12 @@ class _Pending(Mapping[str, np.ndarray]):
 
     def __len__(self) -> int:
         return len(self.columns)
+
+
+def is_written(part: Part) -> bool:
+    """Return whether a part is on disk."""
+    whole = part.part if isinstance(part, Leading) else part
+    return not isinstance(whole, _Pending) or isinstance(whole.columns, Shard)
 
 
 class ShardWriter:

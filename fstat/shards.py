@@ -86,24 +86,24 @@ class Leading(Mapping[str, np.ndarray]):
     """
 
     def __init__(self, part: Part, steps: int) -> None:
-        self._part, self._steps = part, steps
+        self.part, self._steps = part, steps
         self._visits = int(part["batch_size"][:steps].sum())
 
     def __getitem__(self, name: str) -> np.ndarray:
-        return self._part[name][: self._length(name)]
+        return self.part[name][: self._length(name)]
 
     def column(self, name: str, k: int) -> np.ndarray:
         """Return a column of a matrix, without reading the others."""
-        return column(self._part, name, k)[: self._length(name)]
+        return column(self.part, name, k)[: self._length(name)]
 
     def _length(self, name: str) -> int:
         return self._steps if name in BY_STEP else self._visits
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._part)
+        return iter(self.part)
 
     def __len__(self) -> int:
-        return len(self._part)
+        return len(self.part)
 
 
 def column(part: Part, name: str, k: int) -> np.ndarray:

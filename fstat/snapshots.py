@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -15,8 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 from ._files import Npz, npz_place, refusing, write_npz
 from ._validation import FloatArray
 from .observations import Observations
-from .steps import SELF, Members
-from .trace import Subsets
+from .steps import SELF, Members, chosen_targets
+from .trace import DivergedWarning, Subsets
 
 SCHEMA = 2
 
@@ -220,8 +221,9 @@ class Snapshots:
         Raises
         ------
         ValueError
-            If there is no snapshot, a target is unknown, or a subset is empty, not of
-            integers, not among the examples, or of several for ``"self"``.
+            If there is no snapshot, a target is unknown, no example of any subset was
+            met, or a subset is empty, not of integers, not among the examples, or of
+            several for ``"self"``.
 
         Notes
         -----
@@ -239,17 +241,23 @@ class Snapshots:
             raise ValueError("`observations` needs a snapshot: take one first.")
         if discard < 0:
             raise ValueError(f"`discard` must be at least 0, got {discard!r}.")
-        columns = self._choose(targets)
+        chosen = chosen_targets(targets, self.targets)
+        columns = [self.targets.index(name) for name in chosen]
         members = Members.of(subsets, np.arange(self.n_examples))
-        chosen = [self.targets[k] for k in columns]
-        self._check_members(members, chosen == [SELF])
+        members.check_alone(chosen)
+        self._check_range(members)
+        met = [np.isfinite(scores).any(axis=1) for scores in self.scores]
+        members.check_met(np.flatnonzero(np.any(met, axis=0)))
         first = min(discard, len(self) - 1)
+        told = self._telling(columns, first)
         found = [
-            _with_and_without(scores[:, columns].astype(float), members, standardize)
-            for scores in self.scores[first:]
+            _with_and_without(
+                self.scores[k][:, columns].astype(float), members, standardize
+            )
+            for k in told
         ]
         p, q = (np.stack(x).reshape(len(found), -1) for x in zip(*found, strict=True))
-        steps = np.array(self.steps[first:])
+        steps = np.array(self.steps)[told]
         kind = "mu" if standardize else "mu of unstandardised scores"
         return _observations(
             p,
@@ -261,30 +269,26 @@ class Snapshots:
             f"{kind} in {self.metric}, mean over snapshots of this run",
         )
 
-    def _choose(self, targets: Sequence[str] | str | None) -> list[int]:
-        if targets is None:
-            others = [k for k, name in enumerate(self.targets) if name != SELF]
-            return others or [0]
-        names = [targets] if isinstance(targets, str) else list(targets)
-        unknown = [name for name in names if name not in self.targets]
-        if unknown or not names:
-            shown = ", ".join(self.targets[:5]) + ", ..." * (len(self.targets) > 5)
-            raise ValueError(f"`targets` must be among {shown}, got {targets!r}.")
-        if SELF in names and len(names) > 1:
-            raise ValueError("`targets` must be 'self' alone or without 'self'.")
-        return [self.targets.index(name) for name in names]
+    def _telling(self, columns: list[int], first: int) -> list[int]:
+        """Return which snapshots say anything of some targets."""
+        places = range(first, len(self))
+        told = [k for k in places if np.isfinite(self.scores[k][:, columns]).any()]
+        if len(told) < len(places):
+            at = [self.steps[k] for k in places if k not in told]
+            warnings.warn(
+                f"Nothing is finite in the snapshots of steps {at}, as after a run "
+                "diverged: observations are of the others.",
+                DivergedWarning,
+                stacklevel=3,
+            )
+        return told or list(places)
 
-    def _check_members(self, members: Members, itself: bool) -> None:
+    def _check_range(self, members: Members) -> None:
         low, high = members.example.min(), members.example.max()
         if low < 0 or high >= self.n_examples:
             raise ValueError(
                 f"`subsets` must hold examples from 0 to {self.n_examples - 1}, got "
                 f"{low} to {high}."
-            )
-        if members.several and itself:
-            raise ValueError(
-                "Target 'self' is for single examples; for a subset's influence on "
-                "itself give its examples to the sampler as a target of their own."
             )
 
     def save(self, path: str | PathLike[str]) -> None:

@@ -6,7 +6,7 @@ members of the subset would be part of their own yardstick.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,40 @@ from numpy.typing import NDArray
 from ._validation import FloatArray, IntArray, listed, plain
 
 SELF = "self"
+DEAD_STEPS = 3  # in a row, at the end of a run that is said to have diverged
 _LEAST_STEPS = 10
+
+
+class UnmetError(ValueError):
+    """No example of any subset was met so far."""
+
+
+def chosen_targets(targets: Any, names: Sequence[str]) -> list[str]:
+    """Return which targets of a record are asked on, as its `observations` take them.
+
+    Parameters
+    ----------
+    targets : str or sequence of str, optional
+        Names, or what is written like them, such as the number 0 for ``"0"``. None:
+        all but ``"self"``, or ``"self"`` where it is the only one.
+    names : sequence of str
+        Of the record's targets.
+
+    Raises
+    ------
+    ValueError
+        If there is no such target, or ``"self"`` is asked with others.
+    """
+    if targets is None:
+        return [name for name in names if name != SELF] or [SELF]
+    one = isinstance(targets, str) or np.ndim(targets) == 0
+    chosen = [str(target) for target in ([targets] if one else targets)]
+    if not chosen or not set(chosen) <= set(names):
+        shown = ", ".join(names[:5]) + ", ..." * (len(names) > 5)
+        raise ValueError(f"`targets` must be among {shown}, got {targets!r}.")
+    if SELF in chosen and len(chosen) > 1:
+        raise ValueError("`targets` must be 'self' alone or without 'self'.")
+    return chosen
 
 
 @dataclass(frozen=True)
@@ -69,6 +102,32 @@ class Members:
         entries = _sorted(np.concatenate(groups), subset)
         return cls(names, *entries, several=max(sizes) > 1, single_names=False)
 
+    def check_alone(self, targets: list[str]) -> None:
+        """Refuse subsets of several examples as targets of themselves."""
+        if self.several and targets == [SELF]:
+            raise ValueError(
+                "Target 'self' is for single examples; for a subset's influence on "
+                "itself give its examples to the sampler as a target of their own."
+            )
+
+    def check_met(self, met: IntArray) -> None:
+        """Refuse subsets of which no member was ever met.
+
+        Raises
+        ------
+        UnmetError
+            If that is so for all of them.
+        """
+        if np.isin(self.example, met).any():
+            return
+        some = ", ".join(map(str, self.example[:5].tolist()))
+        more = ", ..." if len(self.example) > 5 else ""
+        known = f"numbers from {met.min()} to {met.max()}" if len(met) else "none"
+        raise UnmetError(
+            f"`subsets` must hold examples that the run met ({known}), got {some}"
+            f"{more}."
+        )
+
     def rows(self, index: IntArray) -> tuple[IntArray, IntArray]:
         """Return (row, subset) for each recorded row whose example is in a subset."""
         first = np.searchsorted(self.example, index, side="left")
@@ -76,6 +135,24 @@ class Members:
         row = np.repeat(np.arange(len(index)), count)
         nth = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
         return row, self.subset[first[row] + nth]
+
+
+def is_telling(part: Mapping[str, np.ndarray]) -> bool:
+    """Return whether anything of what was recorded is finite."""
+    known = [part[name] for name in ("alignment", "norm_squared") if name in part]
+    return not known or any(bool(np.isfinite(values).any()) for values in known)
+
+
+def telling_steps(finite: NDArray[np.bool_]) -> int:
+    """Return how many steps there are before a run diverged.
+
+    Parameters
+    ----------
+    finite : ndarray of bool of shape (n_recorded,)
+        Whether anything of a step is finite.
+    """
+    last = int(np.flatnonzero(finite)[-1]) + 1 if finite.any() else 0
+    return last if len(finite) - last >= DEAD_STEPS else len(finite)
 
 
 def observe_targets(
@@ -107,7 +184,7 @@ def observe_targets(
     -------
     dict of str to ndarray
         `p`, `q` of shape (n_rows, n_targets); `at` (which recorded step) and `subset`
-        of shape (n_rows,); `usable` of shape (n_recorded,).
+        of shape (n_rows,); `usable` and `finite` of shape (n_recorded,).
     """
     size = columns["batch_size"]
     at_visit = np.repeat(np.arange(len(size)), size)
@@ -117,8 +194,10 @@ def observe_targets(
     rest = b - k
     p, q = np.empty((len(at), n_targets)), np.empty((len(at), n_targets))
     usable: NDArray[Any] = np.full(len(size), not standardize)
+    finite: NDArray[Any] = np.zeros(len(size), dtype=bool)
     for j, (dots, norm) in enumerate(aligned):
         s = dots.astype(float)
+        finite |= np.logical_or.reduceat(np.isfinite(s), first) & np.isfinite(norm)
         # A target whose gradient vanishes has no direction, and a batch that
         # overflowed says nothing: such steps are passed over.
         moves = (norm > 0) & np.logical_and.reduceat(np.isfinite(s), first)
@@ -142,7 +221,14 @@ def observe_targets(
             q[:, j] = (total[at] - b * centre) / error
             usable |= np.isfinite(scale[:, 0])
     p[rest < 2], q[rest < 2] = np.nan, np.nan
-    return {"p": p, "q": q, "at": at, "subset": subset, "usable": usable}
+    return {
+        "p": p,
+        "q": q,
+        "at": at,
+        "subset": subset,
+        "usable": usable,
+        "finite": finite,
+    }
 
 
 def _met(
@@ -201,7 +287,9 @@ def observe_self(
     at = at_row[row]
     b = size[at].astype(float)
     # The sums over the others hold the copies of an example that is met twice.
-    visit = at_row * (int(columns["index"].max()) + 1) + columns["index"]
+    # By the places of numbers among those that are met, as numbers may be large.
+    numbers, place = np.unique(columns["index"], return_inverse=True)
+    visit = at_row * len(numbers) + place
     copies = np.unique(visit, return_inverse=True, return_counts=True)[1:]
     enough = np.where((b >= 3) & (copies[1][copies[0]][row] == 1), 1.0, np.nan)
     if not standardize:
@@ -228,6 +316,7 @@ def observe_self(
         "at": at,
         "subset": subset,
         "usable": usable,
+        "finite": np.logical_or.reduceat(np.isfinite(square), np.cumsum(size) - size),
     }
 
 

@@ -39,7 +39,7 @@ from ._validation import (
     whole_number,
 )
 from .observations import Observations
-from .shard_writer import ShardWriter
+from .shard_writer import ShardWriter, is_written
 from .shards import (
     BY_STEP,
     Leading,
@@ -51,17 +51,31 @@ from .shards import (
     trailing,
     write_shard,
 )
-from .steps import SELF, Members, observe_self, observe_targets
+from .steps import (
+    DEAD_STEPS,
+    SELF,
+    Members,
+    chosen_targets,
+    is_telling,
+    observe_self,
+    observe_targets,
+    telling_steps,
+)
 
 SCHEMA = 3
 # Steps that are put off are taken in so many at once, and at least every so often.
 _TOGETHER, _TOGETHER_SECONDS = 16, 1.0
+_LARGEST = 2**63 - 1  # number of an example
 _OF_SELF = ("norm_squared", "gram_sum", "gram_squares")
 _OF_THE_STEP = ("step", "batch_size", "learning_rate", "index")
 
 _unfinished: weakref.WeakSet[Trace] = weakref.WeakSet()
 
 Subsets = ArrayLike | Sequence[ArrayLike] | Mapping[str, ArrayLike]
+
+
+class DivergedWarning(UserWarning):
+    """From some step on, no gradient of a run is finite."""
 
 
 class Trace:
@@ -158,8 +172,11 @@ class Trace:
         self._buffer: list[dict[str, np.ndarray]] = []
         self._put_off: list[Callable[[], dict[str, Any]]] = []
         self._taken_in_at = self._flushed_at
-        self._names: set[str] | None = None
-        self._last_step, self._n_recorded, self._since = -1, 0, 0
+        self._dead: list[int] = []  # the last steps, if nothing of them is finite
+        # Of the parts: how many steps, and the last one; what follows is to be written
+        # from a step on; the length of the buffer at which it is.
+        self._n_handed, self._last_handed, self._since = 0, -1, 0
+        self._due = self._flush_every
         self._writer: ShardWriter | None = None
         self._process = os.getpid()
         if self.path is not None:
@@ -194,10 +211,10 @@ class Trace:
         for shard in read_shards(folder, self._run):
             self.rewind(shard.since)
             self._parts.append(shard)
-            self._names, steps = set(shard), shard["step"]
-            self._last_step = int(steps[-1])
-            self._n_recorded += len(steps)
-            self.n_steps, self._since = shard.n_steps, self._last_step + 1
+            steps = shard["step"]
+            self._last_handed = int(steps[-1])
+            self._n_handed += len(steps)
+            self.n_steps, self._since = shard.n_steps, self._last_handed + 1
 
     def __enter__(self) -> Trace:
         return self
@@ -212,8 +229,8 @@ class Trace:
 
     def __del__(self) -> None:
         # A process that was forked off has no part in the files.
-        if getattr(self, "_writer", None) is not None and os.getpid() == self._process:
-            self.close()
+        if getattr(self, "_writer", None) is not None:
+            _end(self)
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy holds what was recorded, and writes to no folder.
@@ -225,13 +242,30 @@ class Trace:
     @property
     def n_recorded(self) -> int:
         """Number of recorded steps."""
-        return self._n_recorded + len(self._put_off)
+        return self._n_handed + len(self._buffer) + len(self._put_off)
+
+    @property
+    def n_written(self) -> int:
+        """Number of recorded steps that a process killed now would leave."""
+        if self._writer is None:
+            return self.n_recorded
+        return sum(len(part["step"]) for part in self._parts if is_written(part))
+
+    @property
+    def _last_step(self) -> int:
+        return int(self._buffer[-1]["step"][0]) if self._buffer else self._last_handed
+
+    @property
+    def _names(self) -> set[str] | None:
+        rows = self._buffer or self._parts
+        return set(rows[-1]) if rows else None
 
     def __repr__(self) -> str:
-        passed = sum(self.passed_over.values())
+        passed, dead = sum(self.passed_over.values()), self._dead
         return (
             f"Trace({self.n_recorded} of {self.n_steps} steps recorded, "
-            f"{len(self.targets)} targets{f', {passed} passed over' if passed else ''})"
+            f"{len(self.targets)} targets{f', {passed} passed over' if passed else ''}"
+            f"{f', diverged at {dead[0]}' if len(dead) >= DEAD_STEPS else ''})"
         )
 
     def pass_over(self, cause: str) -> int:
@@ -322,44 +356,46 @@ class Trace:
         step: int,
         index: ArrayLike,
         *,
-        alignment: ArrayLike | None = None,
-        target_norm: ArrayLike | None = None,
-        norm_squared: ArrayLike | None = None,
-        gram_sum: ArrayLike | None = None,
-        gram_squares: ArrayLike | None = None,
         learning_rate: float = np.nan,
-        **extra: ArrayLike,
+        target_norm: ArrayLike | None = None,
+        **columns: ArrayLike | None,
     ) -> None:
-        """Take one update step into memory."""
-        row = {
-            "alignment": alignment,
-            "norm_squared": norm_squared,
-            "gram_sum": gram_sum,
-            "gram_squares": gram_squares,
-            **{f"extra:{name}": values for name, values in extra.items()},
-        }
-        index = np.asarray(index)
-        if index.ndim != 1 or not index.size or index.dtype.kind not in "iu":
-            raise ValueError(
-                "`index` must hold the numbers of the batch's examples, got "
-                f"{index.dtype} of shape {index.shape}."
-            )
+        """Take one update step into memory; takes what `append` takes."""
+        index = _numbers(index)
         part = {"step": np.array([step]), "batch_size": np.array([len(index)])}
         part["learning_rate"] = np.array([learning_rate], dtype=float)
         part["index"] = _narrow(index)
-        part |= {k: _floating(v) for k, v in row.items() if v is not None}
+        for name, values in columns.items():
+            if values is not None:
+                known = name == "alignment" or name in _OF_SELF
+                part[name if known else f"extra:{name}"] = _floating(values)
         if target_norm is not None:
             part["target_norm"] = np.array(target_norm, dtype=float)[None]
         self._check(part)
+        # All that is known of the rows is read from them: an interrupt here comes
+        # before the step was recorded, or after.
         self._buffer.append(part)
-        self._names, self._last_step = set(part), int(step)
-        self._n_recorded += 1
         self.n_steps = max(self.n_steps, int(step) + 1)
+        self._notice_divergence(part)
+
+    def _notice_divergence(self, part: dict[str, np.ndarray]) -> None:
+        """Warn, once, where nothing is finite for some steps in a row."""
+        if is_telling(part):
+            self._dead = []
+            return
+        self._dead.append(int(part["step"][0]))
+        if len(self._dead) == DEAD_STEPS:
+            warnings.warn(
+                f"The run has diverged: from step {self._dead[0]} on no gradient is "
+                "finite. Observations will be of the steps before.",
+                DivergedWarning,
+                stacklevel=4,
+            )
 
     def _write_if_due(self) -> None:
         """Write a shard, if enough was recorded since the last one."""
         late = time.monotonic() - self._flushed_at >= self._flush_seconds
-        if len(self._buffer) >= self._flush_every or (late and self._writer):
+        if len(self._buffer) >= self._due or (late and self._writer):
             self._hand_over()
 
     def put_off(self, arguments: Callable[[], dict[str, Any]]) -> None:
@@ -435,22 +471,30 @@ class Trace:
                 f"`step` must be above the {self._last_step} before it, got "
                 f"{part['step'][0]}."
             )
-        if self._names not in (None, part.keys()):
+        names = self._names
+        if names not in (None, part.keys()):
             raise ValueError(
                 "`append` must be given the same columns at each step, got "
-                f"{sorted(part)} after {sorted(self._names or ())}."
+                f"{sorted(part)} after {sorted(names or ())}."
             )
 
     def _hand_over(self) -> None:
         """Make a part of what was recorded since the last one."""
         if not self._buffer:
             return
+        self._flushed_at = time.monotonic()
+        count, last = len(self._buffer), self._last_step
         part: Part = joined(self._buffer)
         if self._writer is not None:
+            # If it fails it is tried again, but not at each step.
+            self._due = count + self._flush_every
             part = self._writer.write(part, self.n_steps, self._since)
-        self._parts.append(part)
-        self._buffer, self._since = [], self._last_step + 1
-        self._flushed_at = time.monotonic()
+        parts, handed = [*self._parts, part], self._n_handed + count
+        # In one line, so that an interrupt comes before it or after.
+        self._parts, self._buffer, self._n_handed, self._last_handed, self._since = (
+            parts, [], handed, last, last + 1
+        )  # fmt: skip
+        self._due = self._flush_every
 
     def flush(self) -> None:
         """Write what was recorded since the last flush; then it is on disk.
@@ -474,10 +518,10 @@ class Trace:
             If what was recorded could not be written.
         """
         self._take_in()
-        _unfinished.discard(self)
         if self._writer is not None:
             self._hand_over()
             self._writer.close()
+        _unfinished.discard(self)
 
     def rewind(self, step: int) -> None:
         """Take back steps that a run resumed from a checkpoint goes through again.
@@ -506,11 +550,10 @@ class Trace:
             for part, count in zip(self._parts, counts, strict=True)
             if count
         ]
-        self._n_recorded = sum(counts) + len(self._buffer)
-        last = [part["step"][-1] for part in (*self._parts, *self._buffer)][-1:]
-        self._last_step = int(last[0]) if last else -1
-        self._names = self._names if last else None
+        self._n_handed = sum(counts)
+        self._last_handed = int(self._parts[-1]["step"][-1]) if self._parts else -1
         self.n_steps, self._since = step, min(self._since, step)
+        self._dead = []
 
     def save(self, path: str | PathLike[str]) -> None:
         """Save the trace to a folder: JSON and npz, no pickle.
@@ -588,13 +631,14 @@ class Trace:
         """
         names = None if names is None else [string(x, "names") for x in listed(names)]
         self._take_in()
-        if self._names is None:
+        known = self._names
+        if known is None:
             raise ValueError("The trace holds no recorded step.")
-        chosen = sorted(self._names) if names is None else names
-        unknown = set(chosen) - self._names
+        chosen = sorted(known) if names is None else names
+        unknown = set(chosen) - known
         if unknown:
             raise ValueError(
-                f"`names` must be among {sorted(self._names)}, got {sorted(unknown)}."
+                f"`names` must be among {sorted(known)}, got {sorted(unknown)}."
             )
         return {
             name: join([part[name] for part in (*self._parts, *self._buffer)])
@@ -629,9 +673,9 @@ class Trace:
             found.insert(0, trailing(part, steps))
             steps -= len(part["step"])
         other = Trace(self.targets, metric=self.metric)
-        other._parts, other._names = [joined(found)] if found else [], self._names
-        other._n_recorded = sum(len(part["step"]) for part in found)
-        other._last_step, other.n_steps = self._last_step, self.n_steps
+        other._parts = [joined(found)] if found else []
+        other._n_handed = sum(len(part["step"]) for part in found)
+        other._last_handed, other.n_steps = self._last_step, self.n_steps
         return other
 
     def _aligned(self, target: int) -> tuple[np.ndarray, np.ndarray]:
@@ -691,8 +735,9 @@ class Trace:
         Raises
         ------
         ValueError
-            If a target is not in the trace, a subset is empty or not of integers, or
-            ``"self"`` is asked for subsets of several examples.
+            If a target is not in the trace, a subset is empty or not of integers, no
+            example of any subset was met, or ``"self"`` is asked for subsets of
+            several examples.
 
         Warns
         -----
@@ -703,20 +748,17 @@ class Trace:
         -----
         The interval of such a mu covers the mean influence per step along this run.
         """
-        chosen = self._choose(targets)
+        chosen = chosen_targets(targets, self.targets)
         needed = ["index", "step", "batch_size", "learning_rate"]
         if chosen == [SELF]:
             needed += ["norm_squared", "gram_sum", "gram_squares"]
         columns = self.columns(needed)
         members = Members.of(subsets, columns["index"])
+        members.check_alone(chosen)
+        members.check_met(columns["index"])
         if window < 10:
             raise ValueError(f"`window` must be at least 10, got {window!r}.")
         if chosen == [SELF]:
-            if members.several:
-                raise ValueError(
-                    "Target 'self' is for single examples; for a subset's influence on "
-                    "itself give its examples to the sampler as a target of their own."
-                )
             rows = observe_self(columns, members, standardize, window)
         else:
             names = [name for name in self.targets if name != SELF]
@@ -727,20 +769,6 @@ class Trace:
             )
         return self._form(rows, members, chosen, columns, standardize)
 
-    def _choose(self, targets: Sequence[str] | str | None) -> list[str]:
-        if targets is None:
-            others = [name for name in self.targets if name != SELF]
-            return others or [SELF]
-        one = isinstance(targets, str) or np.ndim(targets) == 0
-        chosen = [str(target) for target in ([targets] if one else targets)]
-        unknown = [name for name in chosen if name not in self.targets]
-        if unknown or not chosen:
-            shown = ", ".join(self.targets[:5]) + ", ..." * (len(self.targets) > 5)
-            raise ValueError(f"`targets` must be among {shown}, got {targets!r}.")
-        if SELF in chosen and len(chosen) > 1:
-            raise ValueError("`targets` must be 'self' alone or without 'self'.")
-        return chosen
-
     def _form(
         self,
         rows: dict[str, NDArray[Any]],
@@ -749,15 +777,20 @@ class Trace:
         columns: dict[str, np.ndarray],
         standardize: bool,
     ) -> Observations:
-        n_targets = len(chosen)
-        rate = columns["learning_rate"]
+        n_targets, n_steps = len(chosen), self.n_steps
+        rate, usable, until = columns["learning_rate"], rows["usable"], ""
+        live = telling_steps(rows["finite"])
+        if live < len(rate):
+            n_steps = int(columns["step"][live])
+            rate, usable, until = rate[:live], usable[:live], _until(n_steps)
         weight = np.ones(len(rate)) if np.isnan(rate).any() else rate
         # Steps that were not recorded are taken to be like those that were; of those
         # that were, but cannot be observed, the learning rate is known.
-        seen = len(weight) / self.n_steps
-        used = float(weight[rows["usable"]].sum())
+        seen = len(weight) / n_steps if live else 1.0
+        used = float(weight[usable].sum())
         recorded = seen * (used / weight.sum() if used > 0 else 1.0)
         norm = np.sqrt(np.sum(weight**2) / seen)
+        of_step = np.append(weight, np.zeros(len(rows["finite"]) - live))
         at: IntArray = rows["at"]
         keep = np.isfinite(rows["p"]) & np.isfinite(rows["q"])
         if not keep.any():
@@ -779,18 +812,18 @@ class Trace:
             p=rows.pop("p")[keep],
             q=rows.pop("q")[keep],
             step=kept(columns["step"][at]),
-            weight=kept(weight[at]),
+            weight=kept(of_step[at]),
             names={
                 label: np.repeat(members.names, n_targets),
                 "target": np.tile(np.array(chosen), len(members.names)),
             },
-            n_steps=self.n_steps,
+            n_steps=n_steps,
             weight_norm=float(norm) if norm > 0 else None,
             recorded=recorded,
             paired=True,
             scale=1.0 if standardize else None,
             self_influence=chosen == [SELF],
-            quantity=self._quantity(standardize),
+            quantity=self._quantity(standardize) + until,
         )
 
     def _quantity(self, standardize: bool) -> str:
@@ -832,6 +865,31 @@ def _unique(targets: object) -> list[str]:
     return [str(name) for name in names]
 
 
+def _until(step: int) -> str:
+    """Say that a run diverged."""
+    warnings.warn(
+        f"The run diverged: from step {step} on nothing recorded is finite. "
+        "Observations are of the steps before.",
+        DivergedWarning,
+        stacklevel=5,
+    )
+    return f", which diverged at step {step}"
+
+
+def _numbers(index: ArrayLike) -> np.ndarray:
+    array = np.asarray(index)
+    if array.ndim != 1 or not array.size or array.dtype.kind not in "iu":
+        raise ValueError(
+            "`index` must hold the numbers of the batch's examples, got "
+            f"{array.dtype} of shape {array.shape}."
+        )
+    if array.dtype.kind == "u" and array.max() > _LARGEST:
+        raise ValueError(
+            f"`index` must hold numbers of at most {_LARGEST}, got {array.max()}."
+        )
+    return array
+
+
 def _narrow(index: np.ndarray) -> np.ndarray:
     """Return a copy in 32 bits, where the numbers fit."""
     low, high = np.minimum.reduce(index), np.maximum.reduce(index)
@@ -865,13 +923,19 @@ def _read_meta(folder: Path) -> tuple[list[str], str, str]:
     return targets, metric, run
 
 
+def _end(trace: Trace) -> None:
+    """Close a trace where nobody is there to hear of an error."""
+    if os.getpid() == trace._process:
+        try:
+            trace.close()
+        except Exception as error:
+            trace._process = -1  # said once
+            print(f"fstat: a trace was not written: {error}", file=sys.stderr)
+
+
 def _close_all() -> None:
     for trace in list(_unfinished):
-        if os.getpid() == trace._process:
-            try:
-                trace.close()
-            except Exception as error:  # the others are still to be closed
-                print(f"fstat: a trace was not written: {error}", file=sys.stderr)
+        _end(trace)
 
 
 atexit.register(_close_all)

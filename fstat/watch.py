@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,6 +12,7 @@ import pandas as pd
 
 from .intervals.watching import ConfidenceSequence
 from .observations import Observations
+from .steps import UnmetError
 from .trace import Subsets, Trace
 
 _WINDOW = 20  # steps that the scale of a step comes from
@@ -135,13 +137,12 @@ class Watch:
             return self.decided
         needed = new + _WINDOW
         recent = trace.last(needed) if needed < trace.n_recorded else trace
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "No step was observed")
-            observations = recent.observations(
-                self._subsets, self._targets, window=_WINDOW
-            )
         self._seen = trace.n_recorded
-        self._take(observations)
+        with warnings.catch_warnings(), suppress(UnmetError):
+            warnings.filterwarnings("ignore", "No step was observed")
+            self._take(
+                recent.observations(self._subsets, self._targets, window=_WINDOW)
+            )
         self._last = trace.n_steps - 1
         self._report()
         return self.decided

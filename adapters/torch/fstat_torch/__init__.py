@@ -15,7 +15,11 @@ from fstat import Watch  # noqa: E402
 from .gradients import GradientCapture, UnsupportedModelError  # noqa: E402
 from .measures import cross_entropy  # noqa: E402
 from .metrics import Curvature  # noqa: E402
-from .sampler import PassedOverWarning, SingleRunSampler  # noqa: E402
+from .sampler import (  # noqa: E402
+    PassedOverWarning,
+    SingleRunSampler,
+    UnwrittenWarning,
+)
 from .targets import Target  # noqa: E402
 
 if TYPE_CHECKING:
@@ -31,6 +35,7 @@ __all__ = [
     "SingleRunSampler",
     "Target",
     "UnsupportedModelError",
+    "UnwrittenWarning",
     "Watch",
     "cross_entropy",
 ]

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .comparison import Comparison
 from .gradients import Captured, GradientCapture
-from .metrics.second_moment import SecondMoment
 from .points import Points, gathered
 from .projected import Projected
 
@@ -28,10 +28,10 @@ class Aims:
     size : int
         Points that go through the model at once. Gradients of a target of more are
         summed, and those of other points kept as they are captured.
-    projection : int, optional
+    projection : int or None
         How many numbers are kept of each target's gradient, if not all of it.
-    moment : SecondMoment or None
-        The metric in which batches are aligned, where it is not the plain one.
+    comparison : Comparison
+        The metric in which batches are aligned.
 
     Attributes
     ----------
@@ -45,10 +45,10 @@ class Aims:
         capture: GradientCapture,
         refresh: int,
         size: int,
-        projection: int | None = None,
-        moment: SecondMoment | None = None,
+        projection: int | None,
+        comparison: Comparison,
     ) -> None:
-        self._moment = moment
+        self._comparison = comparison
         self._batches = [part for points in batches for part in points.split(size)]
         self._capture, self._refresh, self._size = capture, refresh, size
         self._taken: list[tuple[Points, Captured]] = []
@@ -70,14 +70,14 @@ class Aims:
         self.forget()
         if self._projected is not None:
             self._projected.draw(recorded)
-        each = []
+        each, diagonal = [], self._comparison.diagonal
         for part in self._batches:
             points, here = self._gradients(part, first)
-            if self._moment is None:
+            if diagonal is None:
                 points, here = points.together(here)
                 each.append(points.norms(here))
             else:
-                points, here, norms = self._moment.turned(points, here)
+                points, here, norms = diagonal.turned(points, here)
                 each.append(norms)
             if self._projected is None:
                 self._taken.append((points, here))
@@ -146,7 +146,8 @@ class Aims:
         """
         if not self._batches:
             return True
-        return self._projected is None and self._moment is None and self._refresh > 1
+        plain = self._comparison.diagonal is None
+        return self._projected is None and plain and self._refresh > 1
 
     @property
     def gradients(self) -> list[Captured]:

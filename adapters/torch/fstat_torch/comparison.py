@@ -7,6 +7,8 @@ from torch import Tensor
 
 from .distributed import Processes
 from .gradients import Captured, GradientCapture
+from .metrics.diagonal import Diagonal
+from .metrics.group_rates import GroupRates
 from .metrics.second_moment import SecondMoment
 
 COMPARISONS = ("plain", "cosine", "second-moment", "second-moment-cosine")
@@ -14,6 +16,8 @@ COMPARISONS = ("plain", "cosine", "second-moment", "second-moment-cosine")
 
 class Comparison:
     """Inner products, plain or in the optimiser's second moment D, or over norms.
+
+    Where the optimiser's groups differ in their learning rates, D holds these too.
 
     Parameters
     ----------
@@ -25,11 +29,11 @@ class Comparison:
         Of the model.
     processes : Processes or None
         Who trains it.
+    of_steps : bool
+        Whether steps are compared, rather than the gradients of a moment.
 
     Attributes
     ----------
-    moment : SecondMoment or None
-        The metric D, where it is that.
     over_norms : bool
         Whether inner products are over the norms of the examples' gradients.
 
@@ -45,16 +49,33 @@ class Comparison:
         optimizer: torch.optim.Optimizer | None,
         capture: GradientCapture,
         processes: Processes | None,
+        of_steps: bool,
     ) -> None:
         self.over_norms = metric.endswith("cosine")
-        self.moment: SecondMoment | None = None
+        self._rates = GroupRates(optimizer, capture)
+        self._moment: SecondMoment | None = None
         if metric.startswith("second-moment"):
             if processes is not None and processes.sharded:
                 raise ValueError(
                     f"`metric` {metric!r} needs whole parameters on each process, got "
                     "sharded ones: use 'plain', or train with DistributedDataParallel."
                 )
-            self.moment = SecondMoment(optimizer, capture)
+            self._moment = SecondMoment(optimizer, capture, of_steps)
+
+    @property
+    def diagonal(self) -> Diagonal | None:
+        """The diagonal metric at this moment, where it is not 1.
+
+        It is that of the second moment, or of learning rates that differ.
+        """
+        if self._moment is not None:
+            return self._moment
+        return None if self._rates.alike else self._rates
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a metric: the second moment needs a step before."""
+        return self._moment is None or self._moment.begun
 
     def factor(self, batch: Captured, scale: float) -> float | Tensor:
         """Return what inner products of a batch are to be multiplied with.
@@ -73,18 +94,21 @@ class Comparison:
         """
         if not self.over_norms:
             return scale
-        if self.moment is not None:
-            norms = self.moment.norms(batch)
+        diagonal = self.diagonal
+        if diagonal is not None:
+            norms = diagonal.norms(batch)
         else:
             norms = batch.norms_squared().clamp(min=0).sqrt()
         return torch.where(norms == 0, 0.0, 1 / norms)
 
     def own(self, batch: Captured) -> Captured:
         """Return gradients whose plain inner products are those of a batch."""
-        return batch if self.moment is None else self.moment.halfway(batch)
+        diagonal = self.diagonal
+        return batch if diagonal is None else diagonal.halfway(batch)
 
     def squares(self, batch: Captured) -> Tensor:
         """Return the inner product of each example's gradient with itself, (b,)."""
-        if self.moment is None:
+        diagonal = self.diagonal
+        if diagonal is None:
             return batch.norms_squared()
-        return self.moment.norms(batch).square()
+        return diagonal.norms(batch).square()

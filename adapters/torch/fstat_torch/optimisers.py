@@ -29,22 +29,14 @@ def innermost(optimizer: Any) -> Any:
 
 
 def learning_rate(optimizer: torch.optim.Optimizer | None) -> float:
-    """Return the learning rate; not a number without an optimiser.
+    """Return the largest learning rate; not a number without an optimiser.
 
-    Raises
-    ------
-    ValueError
-        If there are several.
+    Where groups of parameters have several, gradients are weighed by them over the
+    largest: see `metrics.group_rates`.
     """
     if optimizer is None:
         return float("nan")
-    rates = {float(group["lr"]) for group in optimizer.param_groups}
-    if len(rates) > 1:
-        raise ValueError(
-            "`learning_rate` must be given to `step` where the optimiser's "
-            f"parameter groups differ in theirs, got {sorted(rates)}."
-        )
-    return rates.pop()
+    return max(float(group["lr"]) for group in optimizer.param_groups)
 
 
 def aligned(optimizer: torch.optim.Optimizer | None) -> str:

@@ -49,8 +49,7 @@ class AlignedPass:
         RuntimeError
             If the optimiser has no second moment yet.
         """
-        moment = self._comparison.moment
-        if moment is not None and not moment.begun:
+        if not self._comparison.begun:
             raise RuntimeError(
                 "`snapshot` in the optimiser's second moment needs a step of it before."
             )

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fstat import Observations, Snapshots, Trace
+from fstat._files import UnwrittenError
 from fstat._validation import option
 from fstat.steps import SELF
 from fstat.trace import Subsets
@@ -115,14 +116,15 @@ class SingleRunSampler:
         In what gradients are compared. Four are of each step, and are recorded in
         `trace`. ``"plain"``: by their inner products. ``"cosine"``: by these over the
         norms of the examples' gradients. ``"second-moment"``: in the diagonal metric by
-        which the optimiser (Adam, RMSprop, Adagrad) moves, as it was before the step;
-        the targets' gradients are then formed, one a target, and with ``"self"`` those
-        of the batch too. ``"second-moment-cosine"``: the same over the norms, in that
-        metric, of the examples' gradients, which are formed where a layer is used more
-        than once for each. `Curvature`: in a metric that the run's gradients make up,
-        at moments when `snapshot` is called, in `snapshots`; it agrees far better with
-        retraining, and keeps a gradient an example; with several processes, each keeps
-        those of its share, and parameters must not be sharded.
+        which the optimiser (Adam, RMSprop, Adagrad) moves, with its moment after a step
+        by gradients of average size; the targets' gradients are then formed, one a
+        target, and with ``"self"`` those of the batch too. ``"second-moment-cosine"``:
+        the same over the norms, in that metric, of the examples' gradients, which are
+        formed where a layer is used more than once for each. `Curvature`: in a metric
+        that the run's gradients make up, at moments when `snapshot` is called, in
+        `snapshots`; it agrees far better with retraining, and keeps a gradient an
+        example; with several processes, each keeps those of its share, and parameters
+        must not be sharded.
         `observations` are in this metric.
     reference : iterable of (index, x, y), optional
         Examples whose gradients are taken anew whenever `snapshot` is called, and
@@ -172,6 +174,10 @@ class SingleRunSampler:
     with an optimiser other than plain gradient descent, not the updates (see
     `aligned`; ``"second-moment"`` counts the scaling in). Weights of examples in the
     loss and augmentation are part of their gradients.
+
+    Where groups of parameters differ in their learning rates, gradients are compared
+    in the metric of these rates over the largest, and the largest is recorded: a step
+    moves each group by its own. Targets' gradients are then formed, one a target.
 
     Steps weigh by the learning rate, times the factor of clipping by the norm where
     that is seen between the backward pass and the optimiser's step (`Step.clip_factor`
@@ -259,7 +265,11 @@ class SingleRunSampler:
             self._processes is not None and self._processes.sharded,
         )
         self._comparison = Comparison(
-            self._metric, self.optimizer, self._capture, self._processes
+            self._metric,
+            self.optimizer,
+            self._capture,
+            self._processes,
+            of_steps=reference is None,
         )
         self._aims = Aims(
             self._points,
@@ -267,7 +277,7 @@ class SingleRunSampler:
             int(refresh),
             int(target_batch),
             projection,
-            self._comparison.moment,
+            self._comparison,
         )
         self._kept: KeptGradients | None = None
         self._fresh: FreshGradients | None = None
@@ -295,6 +305,7 @@ class SingleRunSampler:
         self._lost = False  # a micro-batch of this update was passed over
         self._proven = False  # a step was captured, and compared with its gradient
         self._detached = False  # nothing is watched any more
+        self._unwritten = False  # a write failed, and was reported
         self._update: Update | None = None
         self._verification = Verification(self.model, self._processes)
         self._counter = UpdateCounter(self.optimizer, scaler, self._stepped)
@@ -598,21 +609,21 @@ class SingleRunSampler:
         for _ in range(dropped):
             self._trace.pass_over(_UNVERIFIED)
 
-    def _say_once(self, cause: str) -> None:
+    def _say_once(self, cause: str, what: str = "A step was not recorded") -> None:
         """Count a step that was passed over, and warn of the first of each cause."""
         if self._trace.pass_over(cause) > 1:
             return
         ahead = "no further step is watched" if self._detached else "training goes on"
         warnings.warn(
-            f"A step was not recorded, and {ahead}: {cause} Further steps of the same "
-            "cause are counted in `trace.passed_over` and not reported.",
+            f"{what}, and {ahead}: {cause} Further ones of the same cause are counted "
+            "in `trace.passed_over` and not reported.",
             PassedOverWarning,
             stacklevel=6,
         )
 
     def _wanted(self, number: int, step: Step) -> Wanted | None:
         """Return what layers' gradients are let go for, if that can be told before."""
-        plain = self._comparison.moment is None
+        plain = self._comparison.diagonal is None
         if not (self._records and self._kept is None and plain):
             return None
         # Examples of several micro-batches, or processes, have yet to meet.
@@ -715,10 +726,53 @@ class SingleRunSampler:
         assert self._waiting is not None
         row, self._waiting = self._waiting, None
         row.learning_rate *= clip_factor
-        if row.found is None:
-            self._trace.put_off(row.arguments)
-        else:
-            self._trace.append(**row.arguments())
+        # This may be amid the optimiser's step, which is the user's.
+        with self.keeping_on("An update was not recorded"):
+            if row.found is None:
+                self._trace.put_off(row.arguments)
+            else:
+                self._trace.append(**row.arguments())
+
+    @contextmanager
+    def keeping_on(self, what: str) -> Iterator[None]:
+        """Let nothing that goes wrong with a record end training, as `on_error` says.
+
+        Parameters
+        ----------
+        what : str
+            What is said of it, such as "A snapshot was not taken".
+
+        Yields
+        ------
+        None
+            For the block in which it may go wrong.
+
+        Warns
+        -----
+        UnwrittenWarning
+            Of the first error in writing: rows are kept in memory, and tried again.
+        PassedOverWarning
+            Of the first of each other error.
+        """
+        try:
+            yield
+        except UnwrittenError as error:
+            # What was recorded is kept, and tried again.
+            if self.on_error == "raise":
+                raise
+            if not self._unwritten:
+                self._unwritten = True
+                warnings.warn(
+                    f"{error} Until then what was recorded is kept in memory, training "
+                    "goes on, and writing is tried again now and then.",
+                    UnwrittenWarning,
+                    stacklevel=4,
+                )
+        except Exception as error:
+            if self.on_error == "raise" or not self._proven:
+                raise
+            self._detached |= self.on_error == "detach"
+            self._say_once(str(error), what)
 
     def snapshot(self, step: int | None = None) -> None:
         """Score all examples, in the metric of this moment.
@@ -839,12 +893,19 @@ class SingleRunSampler:
         return flag if self._processes is None else self._processes.agree(flag)
 
     def flush(self) -> None:
-        """Write what a checkpoint at this step needs to the folders that were given."""
-        self.trace.flush()
-        if self._kept is not None:
-            self._kept.flush(self._next)
-        if self._fresh is not None:
-            self._fresh.flush()
+        """Write what a checkpoint at this step needs to the folders that were given.
+
+        Raises
+        ------
+        OSError
+            If something could not be written: it is kept, and tried again.
+        """
+        with ExitStack() as each:  # whatever goes wrong with another
+            if self._fresh is not None:
+                each.callback(self._fresh.flush)
+            if self._kept is not None:
+                each.callback(self._kept.flush, self._next)
+            each.callback(self.trace.flush)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint needs, and flush.
@@ -856,12 +917,27 @@ class SingleRunSampler:
         -------
         dict
             Numbers, strings and tensors.
+
+        Raises
+        ------
+        OSError
+            If something could not be written.
         """
         self.flush()
+        return self.flushed_state()
+
+    def flushed_state(self) -> dict[str, Any]:
+        """Return what `state_dict` does, of what was written so far.
+
+        Returns
+        -------
+        dict
+            Numbers, strings and tensors.
+        """
         state: dict[str, Any] = {
             "step": self._next,
             "targets": list(self.trace.targets),
-            "n_recorded": self.trace.n_recorded,
+            "n_recorded": self.trace.n_written,
             "trace": None,
             "kept": {} if self._kept is None else self._kept.state_dict(),
             "fresh": {} if self._fresh is None else self._fresh.state_dict(),
@@ -973,6 +1049,10 @@ class SingleRunSampler:
 
 class RepeatedExampleWarning(UserWarning):
     """A batch holds the number of an example twice."""
+
+
+class UnwrittenWarning(UserWarning):
+    """What was recorded could not be written yet, and is kept in memory."""
 
 
 class PassedOverWarning(UserWarning):

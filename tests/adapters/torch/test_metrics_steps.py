@@ -69,16 +69,24 @@ def goals(model, x, y):
 
 
 def scaling(optimizer, model):
-    """Return what Adam and others multiply gradients with, from their own state."""
+    """Return what Adam and others multiply gradients with, from their own state.
+
+    It is that of a step by gradients whose squares are the mean of the moment.
+    """
     parts = []
     for p in model.parameters():
         state, group = optimizer.state[p], optimizer.param_groups[0]
         name = type(optimizer).__name__
         if name in ("Adam", "AdamW"):
             kind = "max_exp_avg_sq" if group["amsgrad"] else "exp_avg_sq"
-            v = state[kind] / (1 - group["betas"][1] ** state["step"].item())
+            b = group["betas"][1]
+            v = state[kind] / (1 - b ** state["step"].item())
+            v = b * v + (1 - b) * v.mean()
+        elif name == "RMSprop":
+            v = state["square_avg"]
+            v = group["alpha"] * v + (1 - group["alpha"]) * v.mean()
         else:
-            v = state["square_avg" if name == "RMSprop" else "sum"]
+            v = state["sum"] + state["sum"].mean() / state["step"].item()
         parts.append((1 / (v.sqrt() + group["eps"])).flatten())
     return torch.cat(parts)
 

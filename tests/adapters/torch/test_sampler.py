@@ -167,15 +167,7 @@ def test_learning_rates_are_recorded_and_weigh_the_composition():
     assert observations.weight_norm == pytest.approx(np.sqrt(20 * 0.1**2))
     x, y = data()
     model = nn.Linear(6, 3).double()
-    groups = [{"params": [model.weight], "lr": 0.1}, {"params": [model.bias], "lr": 1}]
-    optimizer = torch.optim.SGD(groups)
-    sampler = SingleRunSampler(model, optimizer=optimizer)
-    with (
-        pytest.raises(ValueError, match="`learning_rate` must be given"),
-        sampler.step(range(B)),
-    ):
-        nn.functional.cross_entropy(model(x[:B]), y[:B]).backward()
-    optimizer.step()
+    sampler = SingleRunSampler(model)
     with sampler.step(range(B), learning_rate=0.5):
         nn.functional.cross_entropy(model(x[:B]), y[:B]).backward()
     assert sampler.trace.columns()["learning_rate"].tolist() == [0.5]

@@ -1,7 +1,11 @@
 """After its first recorded step, nothing of the sampler's takes training down."""
 
+import errno
 import gc
+import itertools
+import os
 import warnings
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -9,11 +13,14 @@ import pytest
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
+from fstat import Trace  # noqa: E402
+from fstat.trace import DivergedWarning  # noqa: E402
 from fstat_torch import (  # noqa: E402
     PassedOverWarning,
     SingleRunSampler,
     Target,
     UnsupportedModelError,
+    UnwrittenWarning,
 )
 
 N, B, STEPS = 60, 6, 12
@@ -192,6 +199,90 @@ def test_a_layer_that_is_unfrozen_is_said_once_and_not_compared():
             optimizer.step()
     assert len(caught) == 1
     assert sampler.trace.n_recorded == 6
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_a_full_disk_takes_no_step_of_training_down(tmp_path, monkeypatch, background):
+    calls, sync = itertools.count(), os.fsync
+
+    def full_for_a_while(handle):
+        if 2 <= next(calls) < 5:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", full_for_a_while)
+    monkeypatch.setattr("fstat.trace._TOGETHER", 1)
+    options = {"path": tmp_path, "flush_every": 1, "background": background}
+    with pytest.warns(UnwrittenWarning, match=r"No space left.*kept in memory") as told:
+        model, sampler = run(**options)
+    assert len(told) == 1
+    sampler.close()
+    assert same(model, run(sampled=False)[0])
+    assert Trace.load(tmp_path).columns(["step"])["step"].tolist() == [*range(STEPS)]
+    assert not sampler.trace.passed_over
+
+
+def test_a_full_disk_ends_training_where_that_is_asked_for(tmp_path, monkeypatch):
+    def full(handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    model, optimizer, sampler = made(path=tmp_path, flush_every=1, on_error="raise")
+    monkeypatch.setattr(os, "fsync", full)
+    with sampler.step(torch.arange(B)):
+        loss_of(model, torch.arange(B)).backward()
+    with pytest.raises(OSError, match="could not be written"):
+        optimizer.step()
+        sampler.flush()
+
+
+@pytest.mark.parametrize("values", [[np.inf] * B, [[0.0]] * B, ["a"] * B, [0.0]])
+def test_columns_that_cannot_be_take_no_step_down(values):
+    model, optimizer, sampler = made()
+    index = torch.arange(B)
+    with pytest.warns(PassedOverWarning, match="An update was not recorded") as told:
+        for t in range(6):
+            optimizer.zero_grad()
+            with sampler.step(index, loss=values if t > 2 else [0.0] * B):
+                loss_of(model, index).backward()
+            optimizer.step()
+        assert sampler.trace.columns(["step"])["step"].tolist() == [0, 1, 2]
+    assert len(told) == 1
+    assert list(sampler.trace.passed_over.values()) == [3]
+
+
+def test_snapshots_that_are_held_are_those_that_grow():
+    x, y = data()
+    reference = [(torch.arange(N), x, y)]
+    *_, sampler = made(
+        targets={"z": (x[:2], y[:2])}, reference=reference, metric="cosine"
+    )
+    held = sampler.snapshots
+    sampler.snapshot(1)
+    sampler.load_state_dict({**sampler.state_dict(), "step": 1})
+    sampler.snapshot(2)
+    assert sampler.snapshots is held
+    assert held.steps == [1, 2]
+
+
+@pytest.mark.parametrize("metric", ["plain", "cosine"])
+def test_a_diverged_run_is_called_that(metric):
+    model, optimizer, sampler = made(metric=metric)
+    plain, other, _ = made()
+    with pytest.warns(DivergedWarning, match="from step 4 on") as told:
+        for t in range(9):
+            index = torch.arange(B) + t
+            for one, by in ((model, optimizer), (plain, other)):
+                by.zero_grad()
+                scale = np.nan if t == 4 else 1.0
+                block = sampler.step(index) if one is model else nullcontext()
+                with block:
+                    (scale * loss_of(one, index)).backward()
+                by.step()
+        sampler.flush()
+    assert len(told) == 1
+    assert "diverged at 4" in repr(sampler.trace)
+    for p, q in zip(model.parameters(), plain.parameters(), strict=True):
+        np.testing.assert_array_equal(p.detach(), q.detach())
 
 
 def test_hooks_of_ours_raise_nothing_into_the_users_pass():

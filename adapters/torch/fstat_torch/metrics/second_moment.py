@@ -5,6 +5,10 @@ Adam [1]_ moves the parameters by :math:`D m` with
 on example i changes target z by :math:`g_z' D g_i`, as LESS [2]_ has it. D is diagonal,
 so it is enough to turn one of the two gradients.
 
+A coordinate that no gradient has reached for long has a second moment near 0. The step
+that reaches it raises it to :math:`\beta_2 v + (1 - \beta_2) g^2` first. At steps, D is
+of the moment after the step, with the mean of v over the parameter for :math:`g^2`.
+
 References
 ----------
 .. [1] D. P. Kingma, J. Ba, "Adam: a method for stochastic optimization", ICLR 2015,
@@ -15,22 +19,20 @@ References
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..gradients import Captured, GradientCapture
-from ..gradients.blocks import Block, Dense, OuterProducts, total
-from ..gradients.precision import precise
-from ..points import Points
+from ..gradients import GradientCapture
+from .diagonal import Diagonal
+from .group_rates import GroupRates
 
 _MOMENTS = ("max_exp_avg_sq", "exp_avg_sq", "square_avg", "sum")
 
 
-class SecondMoment:
-    """The diagonal metric D of an optimiser, as it is when a step begins.
+class SecondMoment(Diagonal):
+    """The diagonal metric D of an optimiser, times the learning rates of its groups.
 
     Parameters
     ----------
@@ -38,6 +40,8 @@ class SecondMoment:
         Adam and its kin, RMSprop or Adagrad.
     capture : GradientCapture
         Of the model.
+    after_step : bool
+        Whether D is of the moment after the step to come, rather than at this moment.
 
     Raises
     ------
@@ -46,8 +50,12 @@ class SecondMoment:
     """
 
     def __init__(
-        self, optimizer: torch.optim.Optimizer | None, capture: GradientCapture
+        self,
+        optimizer: torch.optim.Optimizer | None,
+        capture: GradientCapture,
+        after_step: bool,
     ) -> None:
+        self._after_step = after_step
         self._parameters = capture._plan.parameters
         groups = [] if optimizer is None else optimizer.param_groups
         if optimizer is None or any(
@@ -59,6 +67,7 @@ class SecondMoment:
                 f"Adam, got {got}."
             )
         self._optimizer = optimizer
+        self._rates = GroupRates(optimizer, capture)
         self._group = {id(p): g for g in groups for p in g["params"]}
         for name, parameter in self._parameters.items():
             if id(parameter) not in self._group:
@@ -69,7 +78,11 @@ class SecondMoment:
 
     def diagonals(self) -> dict[str, Tensor]:
         """Return D, flat, by parameter; NaN before the optimiser's first step."""
-        return {name: self._diagonal(p) for name, p in self._parameters.items()}
+        found = {name: self._diagonal(p) for name, p in self._parameters.items()}
+        if self._rates.alike:
+            return found
+        rates = self._rates.diagonals()
+        return {name: one * rates[name].to(one) for name, one in found.items()}
 
     def _diagonal(self, parameter: Tensor) -> Tensor:
         state: dict[str, Any] = self._optimizer.state.get(parameter, {})
@@ -82,90 +95,28 @@ class SecondMoment:
                 "`metric` 'second-moment' knows that of Adam, RMSprop and Adagrad, got "
                 f"{type(self._optimizer).__name__} with {sorted(state)}."
             )
-        root = moment.detach().flatten().sqrt()
-        if "exp_avg_sq" in state and "betas" in group:
-            root = root / (1 - group["betas"][1] ** float(state["step"])) ** 0.5
-        return 1 / (root + group["eps"])
+        root = self._moment(moment.detach().flatten(), state, group).sqrt()
+        # What no gradient ever reached is not moved.
+        return torch.where(root > 0, 1 / (root + group["eps"]), 0.0)
 
-    def turned(self, points: Points, here: Captured) -> tuple[Points, Captured, Tensor]:
-        """Return the gradients of targets times D, formed, and their norms in D.
-
-        Parameters
-        ----------
-        points : Points
-            Points of the targets.
-        here : Captured
-            Their gradients.
-
-        Returns
-        -------
-        points : Points
-            The targets as if each were one point.
-        captured : Captured
-            One row a target.
-        norms : Tensor of shape (n_targets,)
-            The roots of :math:`g_z' D g_z`.
-        """
-        diagonals = self.diagonals()
-        blocks: dict[str, Block] = {}
-        squares: list[Tensor] = []
-        for unit, block in here.blocks.items():
-            found = {}
-            for name, gradients in block.materialised().items():
-                goals = points.combine(gradients.mT).mT
-                found[name] = goals * diagonals[name].to(goals)
-                squares.append((goals * found[name]).sum(1))
-            blocks[unit] = Dense(found)
-        n = len(squares[0])
-        whole = replace(points, weights=None, owner=None)
-        return whole, _captured(here, n, blocks), torch.stack(squares).sum(0).sqrt()
+    def _moment(
+        self, moment: Tensor, state: dict[str, Any], group: dict[str, Any]
+    ) -> Tensor:
+        """Return the second moment, without bias; after a step by average gradients."""
+        if "sum" in state:
+            coming = moment.mean() / float(state["step"])
+            return moment + coming if self._after_step else moment
+        if "betas" in group:
+            share = group["betas"][1]
+            moment = moment / (1 - share ** float(state["step"]))
+        else:
+            share = group["alpha"]
+        if not self._after_step:
+            return moment
+        return share * moment + (1 - share) * moment.mean()
 
     @property
     def begun(self) -> bool:
         """Whether the optimiser made a step, so that there is a D."""
         states = (self._optimizer.state.get(p) for p in self._parameters.values())
         return any(state and int(state.get("step", 1)) > 0 for state in states)
-
-    def norms(self, batch: Captured) -> Tensor:
-        """Return the norms of examples' gradients in D, (n,)."""
-        diagonals = self.diagonals()
-        squares = [_squares(block, diagonals) for block in batch.blocks.values()]
-        return torch.stack(squares).sum(0).sqrt()
-
-    def halfway(self, batch: Captured) -> Captured:
-        """Return the gradients of examples times the root of D, formed."""
-        diagonals = self.diagonals()
-        blocks: dict[str, Block] = {
-            unit: Dense(
-                {
-                    name: g * diagonals[name].to(g).sqrt()
-                    for name, g in block.materialised().items()
-                }
-            )
-            for unit, block in batch.blocks.items()
-        }
-        return _captured(batch, batch.n, blocks)
-
-
-def _squares(block: Block, diagonals: dict[str, Tensor]) -> Tensor:
-    """Return the squared norms in D of one unit's gradients, (n,)."""
-    if not isinstance(block, OuterProducts) or block.factors()[0].shape[1] != 1:
-        return _formed_squares(block, diagonals)
-    # Of a layer that was used once for each example nothing is formed.
-    (weight, outer), *rest = block.apart().items()
-    assert isinstance(outer, OuterProducts)
-    a, g = (precise(factor[:, 0]).square() for factor in outer.factors())
-    d = diagonals[weight].to(a).view(g.shape[1], a.shape[1])
-    found = ((g @ d) * a).sum(1)
-    return found + sum(_formed_squares(part, diagonals) for _, part in rest)
-
-
-def _formed_squares(block: Block, diagonals: dict[str, Tensor]) -> Tensor:
-    formed = {k: precise(g).square() for k, g in block.materialised().items()}
-    return total(square @ diagonals[k].to(square) for k, square in formed.items())
-
-
-def _captured(like: Captured, n: int, blocks: dict[str, Block]) -> Captured:
-    found = Captured(like._plan)
-    found._fill(n, blocks, like._dtypes)
-    return found

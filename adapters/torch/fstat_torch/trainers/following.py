@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fstat import Trace, Watch
+from fstat import Observations, Trace, Watch
 
 from ..sampler import SingleRunSampler
 from ..step import Step
@@ -162,11 +162,13 @@ class Following:
             return
         steps, ripe = sampler.snapshots.steps, number > 1 or sampler.compares_anew
         if (last and not steps) or (ripe and steps[-1:] < [sampler.n_steps]):
-            sampler.snapshot()
+            with sampler.keeping_on("A snapshot was not taken"):
+                sampler.snapshot()
 
     def flush(self) -> None:
         """Write what a checkpoint needs to the folders that were given."""
-        self.sampler.flush()
+        with self.sampler.keeping_on("A checkpoint lacks what was recorded"):
+            self.sampler.flush()
 
     def abandon(self) -> None:
         """Close a block whose step failed, so that no hook stays behind."""
@@ -178,13 +180,21 @@ class Following:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sampler's state; empty before training begins."""
-        return {} if self._sampler is None else self._sampler.state_dict()
+        if self._sampler is None:
+            return {}
+        self.flush()
+        return self._sampler.flushed_state()
 
     def finish(self) -> None:
         """Flush the trace, which can then be asked."""
         self.abandon()
         if self._sampler is not None:
-            self._sampler.close()
+            with self._sampler.keeping_on("What was recorded was not written"):
+                self._sampler.close()
+
+    def observations(self, *arguments: Any, **options: Any) -> Observations:
+        """Return what `SingleRunSampler.observations` does."""
+        return self.sampler.observations(*arguments, **options)
 
 
 def _says_itself(model: nn.Module) -> bool:

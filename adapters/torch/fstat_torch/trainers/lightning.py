@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lightning.pytorch.callbacks import (  # type: ignore[import-not-found, unused-ignore]
     Callback,
 )
 
-from fstat import Trace, Watch
+from fstat import Observations, Trace, Watch
+from fstat.trace import Subsets
 
 from ..sampler import SingleRunSampler
 from .following import Following
@@ -80,6 +81,33 @@ class LightningCallback(Callback):
     def trace(self) -> Trace:
         """What was recorded so far, once training has begun."""
         return self._following.trace
+
+    def observations(
+        self,
+        subsets: Subsets | None = None,
+        targets: Sequence[str] | str | None = None,
+        **options: Any,
+    ) -> Observations:
+        """Form P and Q of any subsets.
+
+        Parameters
+        ----------
+        subsets, targets, **options
+            As `SingleRunSampler.observations` takes them.
+
+        Returns
+        -------
+        Observations
+            Of the run so far.
+
+        Raises
+        ------
+        RuntimeError
+            If training has not begun.
+        ValueError
+            As `SingleRunSampler.observations`.
+        """
+        return self._following.observations(subsets, targets, **options)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Build the sampler."""

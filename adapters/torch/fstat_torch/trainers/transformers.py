@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,7 +12,8 @@ from transformers import (  # type: ignore[import-not-found, unused-ignore]
     TrainerCallback,
 )
 
-from fstat import Trace, Watch
+from fstat import Observations, Trace, Watch
+from fstat.trace import Subsets
 
 from ..sampler import SingleRunSampler
 from .following import Following
@@ -102,6 +104,33 @@ class TransformersCallback(TrainerCallback):
     def trace(self) -> Trace:
         """What was recorded so far, once training has begun."""
         return self._following.trace
+
+    def observations(
+        self,
+        subsets: Subsets | None = None,
+        targets: Sequence[str] | str | None = None,
+        **options: Any,
+    ) -> Observations:
+        """Form P and Q of any subsets.
+
+        Parameters
+        ----------
+        subsets, targets, **options
+            As `SingleRunSampler.observations` takes them.
+
+        Returns
+        -------
+        Observations
+            Of the run so far.
+
+        Raises
+        ------
+        RuntimeError
+            If training has not begun.
+        ValueError
+            As `SingleRunSampler.observations`.
+        """
+        return self._following.observations(subsets, targets, **options)
 
     def on_train_begin(
         self, args: Any, state: Any, control: Any, **kwargs: Any

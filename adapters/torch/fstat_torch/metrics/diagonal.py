@@ -1,0 +1,99 @@
+"""Gradients compared in a diagonal metric D: it is enough to turn one of the two."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ..gradients import Captured
+from ..gradients.blocks import Block, Dense, OuterProducts, total
+from ..gradients.precision import precise
+from ..points import Points
+
+
+class Diagonal(ABC):
+    """A diagonal metric of all compared parameters."""
+
+    @abstractmethod
+    def diagonals(self) -> dict[str, Tensor]:
+        """Return D at this moment, flat, by parameter."""
+
+    def turned(self, points: Points, here: Captured) -> tuple[Points, Captured, Tensor]:
+        """Return the gradients of targets times D, formed, and their norms in D.
+
+        Parameters
+        ----------
+        points : Points
+            Points of the targets.
+        here : Captured
+            Their gradients.
+
+        Returns
+        -------
+        points : Points
+            The targets as if each were one point.
+        captured : Captured
+            One row a target.
+        norms : Tensor of shape (n_targets,)
+            The roots of :math:`g_z' D g_z`.
+        """
+        diagonals = self.diagonals()
+        blocks: dict[str, Block] = {}
+        squares: list[Tensor] = []
+        for unit, block in here.blocks.items():
+            found = {}
+            for name, gradients in block.materialised().items():
+                goals = points.combine(gradients.mT).mT
+                found[name] = goals * diagonals[name].to(goals)
+                squares.append((goals * found[name]).sum(1))
+            blocks[unit] = Dense(found)
+        n = len(squares[0])
+        whole = replace(points, weights=None, owner=None)
+        return whole, _captured(here, n, blocks), torch.stack(squares).sum(0).sqrt()
+
+    def norms(self, batch: Captured) -> Tensor:
+        """Return the norms of examples' gradients in D, (n,)."""
+        diagonals = self.diagonals()
+        squares = [_squares(block, diagonals) for block in batch.blocks.values()]
+        return torch.stack(squares).sum(0).sqrt()
+
+    def halfway(self, batch: Captured) -> Captured:
+        """Return the gradients of examples times the root of D, formed."""
+        diagonals = self.diagonals()
+        blocks: dict[str, Block] = {
+            unit: Dense(
+                {
+                    name: g * diagonals[name].to(g).sqrt()
+                    for name, g in block.materialised().items()
+                }
+            )
+            for unit, block in batch.blocks.items()
+        }
+        return _captured(batch, batch.n, blocks)
+
+
+def _squares(block: Block, diagonals: dict[str, Tensor]) -> Tensor:
+    """Return the squared norms in D of one unit's gradients, (n,)."""
+    if not isinstance(block, OuterProducts) or block.factors()[0].shape[1] != 1:
+        return _formed_squares(block, diagonals)
+    # Of a layer that was used once for each example nothing is formed.
+    (weight, outer), *rest = block.apart().items()
+    assert isinstance(outer, OuterProducts)
+    a, g = (precise(factor[:, 0]).square() for factor in outer.factors())
+    d = diagonals[weight].to(a).view(g.shape[1], a.shape[1])
+    found = ((g @ d) * a).sum(1)
+    return found + sum(_formed_squares(part, diagonals) for _, part in rest)
+
+
+def _formed_squares(block: Block, diagonals: dict[str, Tensor]) -> Tensor:
+    formed = {k: precise(g).square() for k, g in block.materialised().items()}
+    return total(square @ diagonals[k].to(square) for k, square in formed.items())
+
+
+def _captured(like: Captured, n: int, blocks: dict[str, Block]) -> Captured:
+    found = Captured(like._plan)
+    found._fill(n, blocks, like._dtypes)
+    return found
