@@ -217,7 +217,7 @@ def command(monkeypatch):
 
     def command(*arguments):
         told = []
-        monkeypatch.setattr(module, "write", lambda result, out: told.append(result))
+        monkeypatch.setattr(module, "write", lambda result, *out: told.append(result))
         module.main([str(argument) for argument in arguments])
         return told[0]
 
@@ -226,7 +226,9 @@ def command(monkeypatch):
 
 def test_sizes_are_those_of_the_files(tmp_path, patterns, command):
     folder, out = write_folder(tmp_path / "data", **patterns), tmp_path / "out"
-    result = command("--data", folder, "--epochs", 4, "--n-targets", 5, "--out", out)
+    result = command(
+        "--data", folder, "--noise", 0.1, "--epochs", 4, "--n-targets", 5, "--out", out
+    )
     assert (result.config.n_train, result.config.n_test) == (700, 90)
     assert result.data.trusted.sum() == 70
     # Examples and test digits have the numbers they have in the files.
@@ -245,6 +247,7 @@ def test_fewer_digits_and_traces_that_are_kept(tmp_path, patterns, command):
 
     folder, kept = write_folder(tmp_path / "data", **patterns), tmp_path / "traces"
     sizes = ("--n-train", 600, "--n-trusted", 99, "--n-targets", 5, "--epochs", 4)
+    sizes += ("--noise", 0.1)
     result = command("--data", folder, *sizes, "--traces", kept, "--out", tmp_path)
     assert len(result.table) == 600 and result.data.trusted.sum() == 99
     assert sorted(path.name for path in kept.iterdir()) == ["all", "output"]
@@ -257,7 +260,7 @@ def test_fewer_digits_and_traces_that_are_kept(tmp_path, patterns, command):
 
 def test_openml_by_name(tmp_path, patterns, command, monkeypatch):
     from fstat.datasets import Digits
-    from fstat_torch.mnist import __main__ as module
+    from fstat_torch.mnist import checks as module
 
     parts = {name: Digits(x, y.astype(int)) for name, (x, y) in patterns.items()}
     monkeypatch.setattr(module, "fetch_digits", parts.get)
@@ -267,8 +270,9 @@ def test_openml_by_name(tmp_path, patterns, command, monkeypatch):
 
 def test_more_digits_than_there_are(tmp_path, patterns, command):
     folder = write_folder(tmp_path / "data", **patterns)
-    with pytest.raises(ValueError, match="`n_train` and `n_validation` must not exce"):
-        command("--data", folder, "--n-train", 701, "--out", tmp_path)
+    more = "--n-train", 701, "--noise", 0.1, "--out", tmp_path
+    with pytest.raises(SystemExit, match="`n_train` and `n_validation` must not exce"):
+        command("--data", folder, *more)
     from fstat_torch.mnist import Config, run
 
     with pytest.raises(ValueError, match="`n_test` must not exceed the 90 test dig"):

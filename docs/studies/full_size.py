@@ -350,13 +350,18 @@ seeds, ± is the standard error over them. {data}
         else ""
     }python -m fstat_torch.mnist --data {
         "/usr/share/datasets/fashion-mnist" if is_fashion else "FOLDER"
-    }
+    } --noise 0.1
 ```
 
 {
         fill('''
 `--data` takes any folder with the four files of MNIST or of a data set in its format,
-gzipped or not, and `--data openml` fetches MNIST where there is a network.
+gzipped or not, and `--data openml` fetches MNIST where there is a network. `--noise`
+flips labels that are right, to see what is found. Without it the labels of a folder
+are taken as they are, nothing is known of them, and nothing is judged by a truth: the
+first call draws digits to be checked by hand (`to_check.html`, `to_check.txt`), and
+the second takes the numbers of those that are right, `--trusted FILE`, as its
+reference.
 ''')
     }
 

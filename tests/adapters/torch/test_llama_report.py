@@ -1,8 +1,11 @@
 """The page of the Llama path: true to the table, whole, and safe whatever texts say."""
 
+import html
 import re
+import subprocess
 from html.parser import HTMLParser
 from itertools import pairwise
+from shutil import which
 
 import numpy as np
 import pandas as pd
@@ -142,6 +145,39 @@ def test_rows_become_cards_on_a_phone(text):
     assert "table.ranking tr { display: flex" in narrow
     # No cell of the ranking is wider than the screen.
     assert "min-width: 0" in narrow
+
+
+PROBE = """<!doctype html><body><iframe id=f style="width:{width}px;border:0"
+srcdoc="{page}"></iframe><pre id=told></pre><script>
+document.getElementById("f").addEventListener("load", () => {{
+  const inside = f.contentDocument, width = inside.documentElement.clientWidth;
+  const seen = e => e.getClientRects().length;
+  const right = q => [...inside.querySelectorAll(q)].filter(seen).map(
+    e => e.getBoundingClientRect().right);
+  told.textContent = [width, inside.documentElement.scrollWidth,
+    Math.max(...right("td.mu *")), right("td.mu .numbers").length].join(" ");
+}});</script></body>"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not which("chromium"), reason="needs chromium")
+@pytest.mark.parametrize("width", [320, 360, 480])
+def test_mu_is_in_sight_on_a_phone(text, width, tmp_path):
+    place = tmp_path / "phone.html"
+    place.write_text(PROBE.format(width=width, page=html.escape(text)))
+    browser = ["chromium", "--headless", "--no-sandbox", "--disable-gpu"]
+    browser += ["--virtual-time-budget=5000", "--dump-dom", place.as_uri()]
+    shown = subprocess.run(browser, capture_output=True, text=True, timeout=120).stdout
+    told = re.search(r'<pre id="told">(.*?)</pre>', shown)[1].split()
+    inside, needed, mu, rows = map(float, told)
+    assert rows >= 40 and needed <= inside <= width and mu <= inside
+
+
+def test_many_targets_are_folded_but_the_first(tmp_path, known):
+    one, _ = known
+    parts = [one.assign(target=f"t{k}") for k in range(6)]
+    text = page_of(tmp_path, pd.concat(parts))
+    assert text.count("show its rows") == 5 and text.count("<h3>Target: ") == 6
 
 
 def test_light_dark_and_print_are_provided_for(text):

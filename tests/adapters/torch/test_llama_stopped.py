@@ -242,12 +242,15 @@ def test_a_killed_command_goes_on_and_gives_the_same(metric, words, tmp_path):
     words += ["--epochs", "8"]
     subprocess.run([*start, *words, "--out", str(tmp_path / "whole")], check=True)
     rng, killed = random.Random(metric), 0
-    for _ in range(8):
+    for _ in range(6):
         process = subprocess.Popen([*start, *words], stderr=subprocess.PIPE)
-        # Once there is a bar, at a random moment of training and what follows.
-        while process.poll() is None and b"/48" not in process.stderr.read(8):
-            pass
-        time.sleep(rng.uniform(0, 4))
+        # At a random step, or a while after the last one.
+        at, seen = rng.randrange(1, 60), b""
+        while f" {min(at, 48)}/48 ".encode() not in seen:
+            seen = seen[-40:] + process.stderr.read(1)
+            if process.poll() is not None:
+                break
+        time.sleep(rng.uniform(0, 0.3) + 0.2 * max(at - 48, 0))
         process.kill()
         killed += process.wait() == -signal.SIGKILL
         process.stderr.close()

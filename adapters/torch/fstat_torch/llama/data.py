@@ -10,8 +10,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from ..lines import Line, items_of, lines_from, read_json_lines, short
 from .fields import got, is_empty, names_of, optional_text, refuse_unread, text_of
-from .lines import Line, items_of, lines_from, read_json_lines, short
 
 _ROLES = {
     "system": "system",

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 from typing import Any
 
-from .lines import Line, short
+from ..lines import Line, short
 
 
 def text_of(line: dict[str, Any], field: str, source: str) -> str:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+import sys
 from contextlib import ExitStack
-from dataclasses import fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import torch
 
-from fstat.datasets import Digits, fetch_digits, load_digits
-
+from ..commands import one_sentence, stopping
+from .checks import MOST_TRUSTED, Inputs, check
 from .data import Config
-from .experiment import run
+from .experiment import Result, run
 from .report import write
 
-_MOST_TRUSTED = 1000  # who would check more by hand?
+_ANEW = "The same command begins anew: nothing is kept of a run that is not finished."
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -41,7 +41,20 @@ def main(arguments: list[str] | None = None) -> None:
         "openml, to fetch MNIST; or embedded, 5,000 of its digits",
     )
     add("--model", choices=("mlp", "cnn", "logistic"), default=Config.model)
-    add("--noise", type=float, default=Config.noise, help="share of labels to flip")
+    add(
+        "--noise",
+        type=float,
+        default=argparse.SUPPRESS,
+        help="share of labels to flip, those that there are being taken to be right "
+        f"(default: {Config.noise}; 0 for a folder)",
+    )
+    add(
+        "--trusted",
+        type=Path,
+        default=argparse.SUPPRESS,
+        help="file with the numbers of training digits of a folder whose labels were "
+        "checked, one a line, the first digit being 0",
+    )
     kinds = ("uniform", "class", "instance")
     add("--noise-kind", choices=kinds, default=Config.noise_kind, help="how to flip")
     add("--epochs", type=int, default=Config.epochs, help="passes over the data")
@@ -56,8 +69,8 @@ def main(arguments: list[str] | None = None) -> None:
         "--n-trusted",
         type=int,
         default=argparse.SUPPRESS,
-        help="training digits known to be right, the reference set (default: a tenth, "
-        f"at most {_MOST_TRUSTED})",
+        help="training digits known to be right, the reference set, or to be checked "
+        f"(default: a tenth, at most {MOST_TRUSTED})",
     )
     add("--n-targets", type=int, default=Config.n_targets, help="test digits asked on")
     add("--seed", type=int, default=Config.seed, help="of everything random")
@@ -70,59 +83,48 @@ def main(arguments: list[str] | None = None) -> None:
         default=argparse.SUPPRESS,
         help="empty folder to keep what the run records in (default: not kept)",
     )
-    options = vars(parser.parse_args(arguments))
-    torch.set_num_threads(options["threads"])
-    digits, test_digits = _digits(options["data"])
-    config = _config(options, digits, test_digits)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    options = parser.parse_args(words)
+    with one_sentence("fstat_torch.mnist"), stopping(lambda: _ANEW):
+        inputs = check(options)
+        torch.set_num_threads(options.threads)
+        command = shlex.join(["python", "-m", "fstat_torch.mnist", *words])
+        result = _run(options, inputs, command)
+    _say(result, options.out)
+
+
+def _run(options: argparse.Namespace, inputs: Inputs, command: str) -> Result:
     with ExitStack() as stack:
-        traces_to = options.get("traces")
-        if traces_to is None and digits is not None:
+        traces_to = getattr(options, "traces", None)
+        if traces_to is None and inputs.digits is not None:
             # Too large for memory with many targets; gone once the page is written.
-            options["out"].mkdir(parents=True, exist_ok=True)
-            folder = TemporaryDirectory(dir=options["out"], prefix="traces-")
+            folder = TemporaryDirectory(dir=options.out, prefix="traces-")
             traces_to = Path(stack.enter_context(folder))
         result = run(
-            config,
-            digits,
-            test_digits=test_digits,
+            inputs.config,
+            inputs.digits,
+            test_digits=inputs.test_digits,
+            trusted=inputs.trusted,
             traces_to=traces_to,
             overhead=True,
         )
-        write(result, options["out"])
-    selection = result.selection
+        write(result, options.out, command)
+        return result
+
+
+def _say(result: Result, out: Path) -> None:
     print(f"\ntest accuracy {result.accuracy:.3f}\n")
-    print(result.scores.round(4).to_string())
+    truth = ""
+    if result.data.truth:
+        print(f"{result.scores.round(4).to_string()}\n")
+        truth = f"; in truth {result.false_discovery_proportion:.1%} of them are false"
     print(
-        f"\n{selection.n_selected} digits selected as mislabelled at a false discovery "
-        f"rate of {config.fdr:g}; in truth {result.false_discovery_proportion:.1%} of "
-        "them are false."
+        f"{result.selection.n_selected} digits selected as mislabelled at a false "
+        f"discovery rate of {result.config.fdr:g}{truth}."
     )
     for name, cost in result.overhead.items():
         print(f"sampling, {name}: {cost.ratio:.2f} x a plain step")
-    print(f"\nPictures and tables: {options['out'] / 'index.html'}")
-
-
-def _digits(source: str) -> tuple[Digits | None, Digits | None]:
-    """Return training and test digits, none for the embedded ones."""
-    if source == "embedded":
-        return None, None
-    if source == "openml":
-        return fetch_digits("train"), fetch_digits("test")
-    return load_digits(source, "train"), load_digits(source, "test")
-
-
-def _config(
-    options: dict[str, Any], digits: Digits | None, test_digits: Digits | None
-) -> Config:
-    """Return settings, with sizes that are not asked for taken from the data."""
-    sizes: dict[str, int] = {}
-    if digits is not None and test_digits is not None:
-        sizes = {"n_train": len(digits.labels), "n_test": len(test_digits.labels)}
-    n_train = options.get("n_train", sizes.get("n_train", Config.n_train))
-    sizes["n_trusted"] = min(n_train // 10, _MOST_TRUSTED)
-    known = {field.name for field in fields(Config)}
-    chosen = {name: value for name, value in options.items() if name in known}
-    return Config(**sizes | chosen)
+    print(f"\nPictures and tables: {out / 'index.html'}")
 
 
 if __name__ == "__main__":

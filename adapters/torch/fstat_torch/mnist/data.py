@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,6 +13,10 @@ from sklearn.model_selection import cross_val_predict
 from torch import Tensor
 
 from fstat.datasets import Digits, flip_labels
+
+from ..lines import read_text
+
+IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -73,20 +78,23 @@ class Config:
 
 @dataclass
 class Data:
-    """Digits as tensors, with the truth about their labels.
+    """Digits as tensors, with the truth about their labels where it is known.
 
     Parameters
     ----------
     x, y : Tensor
         Training images in [0, 1] and their labels as given.
     x_validation, y_validation : Tensor
-        Validation images and their true labels.
+        Validation images and their labels.
     x_test, y_test : Tensor
-        Test images and their true labels.
+        Test images and their labels.
     true_labels : ndarray of int
-        True training labels.
+        Training labels before the flips.
     flipped, trusted : ndarray of bool
-        Which training labels are wrong, and which digits are known to be right.
+        Which training labels were flipped, and which digits are known to be right.
+    truth : bool
+        Whether labels before the flips are true. If not, nothing was flipped, and
+        which labels are wrong is what is to be found out.
     """
 
     x: Tensor
@@ -98,6 +106,7 @@ class Data:
     true_labels: NDArray[np.int64]
     flipped: NDArray[np.bool_]
     trusted: NDArray[np.bool_]
+    truth: bool = True
 
 
 def prepare(
@@ -105,6 +114,7 @@ def prepare(
     digits: Digits,
     device: torch.device,
     test_digits: Digits | None = None,
+    trusted: IntArray | None = None,
 ) -> Data:
     """Split the digits, flip labels and choose the trusted ones.
 
@@ -113,11 +123,15 @@ def prepare(
     config : Config
         Settings.
     digits : Digits
-        Images and true labels.
+        Images and labels.
     device : torch.device
         Where tensors go.
     test_digits : Digits, optional
         Where test digits come from; from `digits` by default.
+    trusted : ndarray of int, optional
+        Training digits whose labels were checked; nobody knows which of the others
+        are right. By default labels are taken to be true, and some of those that are
+        not flipped are drawn.
 
     Returns
     -------
@@ -127,7 +141,7 @@ def prepare(
     Raises
     ------
     ValueError
-        If there are fewer digits than the sets need.
+        If there are fewer digits than the sets need, or `trusted` is not of them.
     """
     sizes: tuple[int, ...] = (config.n_train, config.n_validation)
     if test_digits is None:
@@ -162,8 +176,12 @@ def prepare(
         probabilities=_second_opinion(config, digits, train),
         random_state=rng,
     )
-    trusted = np.zeros(len(train), dtype=bool)
-    trusted[rng.permutation(np.flatnonzero(~flipped))[: config.n_trusted]] = True
+    known = np.zeros(len(train), dtype=bool)
+    if trusted is None:
+        known[rng.permutation(np.flatnonzero(~flipped))[: config.n_trusted]] = True
+    else:
+        _check_trusted(config, trusted, len(digits.labels), test_digits is digits)
+        known[trusted] = True
 
     def images(source: Digits, chosen: NDArray[np.int64]) -> Tensor:
         grey = torch.from_numpy(source.images[chosen, None]).to(device)
@@ -181,8 +199,73 @@ def prepare(
         labels(test_digits.labels[test]),
         true_labels,
         flipped,
-        trusted,
+        known,
+        truth=trusted is None,
     )
+
+
+def _check_trusted(config: Config, trusted: IntArray, n: int, shared: bool) -> None:
+    if config.noise or config.n_train != n or shared:
+        raise ValueError(
+            "`trusted` numbers all digits as they are given: `noise` must be 0, "
+            f"`n_train` {n}, and test digits others, got {config.noise:g}, "
+            f"{config.n_train} and {'the same' if shared else 'others'}."
+        )
+    if trusted.ndim != 1 or not len(trusted) or len(set(trusted)) < len(trusted):
+        raise ValueError(
+            f"`trusted` must hold each number once, got {len(trusted)} numbers."
+        )
+    if trusted.min() < 0 or trusted.max() >= n:
+        raise ValueError(
+            f"`trusted` must hold numbers from 0 to {n - 1}, got "
+            f"{trusted.min()} to {trusted.max()}."
+        )
+
+
+def read_trusted(path: Path, n: int) -> IntArray:
+    """Read the numbers of training digits whose labels were checked, one a line.
+
+    Parameters
+    ----------
+    path : Path
+        Text file; empty lines are passed over.
+    n : int
+        How many training digits there are.
+
+    Returns
+    -------
+    ndarray of int
+        From 0, in the order of the file of labels.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If a line is no such number, or one that is there already.
+    """
+    found: dict[int, int] = {}
+    for line, text in enumerate(read_text(path).split("\n"), start=1):
+        word = text.strip()
+        if not word:
+            continue
+        if not word.isascii() or not word.isdecimal() or len(word) > 12:
+            raise ValueError(
+                f"{path.name}:{line} must be a number of a training digit, got "
+                f"{word[:40]!a}."
+            )
+        number = int(word)
+        if number >= n:
+            raise ValueError(
+                f"{path.name}:{line} must be from 0 to {n - 1}, got {number}."
+            )
+        if found.setdefault(number, line) != line:
+            raise ValueError(
+                f"{path.name}:{line} repeats line {found[number]}, {number}."
+            )
+    if not found:
+        raise ValueError(f"{str(path)!r} must hold at least one number, got none.")
+    return np.array(list(found), dtype=np.int64)
 
 
 def _second_opinion(

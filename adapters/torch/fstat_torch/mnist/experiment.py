@@ -26,6 +26,7 @@ from ..sampler import SingleRunSampler
 from .data import Config, Data, prepare
 
 FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
 _MISREAD = 8  # test digits whose influences are estimated
 
 
@@ -40,14 +41,16 @@ class Result:
     data : Data
         What was trained on.
     table : pandas.DataFrame
-        One row for each training digit: labels, truth, mu of its influence on itself
-        with interval, q-value and decision, and the other scores.
+        One row for each training digit: labels, the truth where it is known, mu of its
+        influence on itself with interval, q-value and decision, and the other scores.
     selection : Selection
         Mislabelled digits at the stated false discovery rate.
     scores : pandas.DataFrame
-        AUROC and recall of each score on the digits that are not trusted.
+        AUROC and recall of each score on the digits that are not trusted; empty where
+        the truth is not known.
     false_discovery_proportion : float
-        Share of the selected digits that are labelled rightly.
+        Share of the selected digits that are labelled rightly; NaN where the truth is
+        not known.
     misread : ndarray of int
         The first few targets that the trained model gets wrong; the first target if
         it gets all right.
@@ -109,20 +112,25 @@ def run(
     digits: Digits | None = None,
     *,
     test_digits: Digits | None = None,
+    trusted: IntArray | None = None,
     traces_to: Path | None = None,
     progress: bool = True,
     overhead: bool = False,
 ) -> Result:
-    """Train once on digits with flipped labels, sampling as it goes.
+    """Train once on digits of which some labels are wrong, sampling as it goes.
 
     Parameters
     ----------
     config : Config
         Settings.
     digits : Digits, optional
-        Images and true labels; the embedded 5,000 by default.
+        Images and labels; the embedded 5,000 by default.
     test_digits : Digits, optional
         Where test digits come from; from `digits` by default.
+    trusted : ndarray of int, optional
+        Training digits whose labels were checked, where no truth is known of the
+        others; then nothing is flipped, ``config.noise`` being 0. By default labels
+        are taken to be true before they are flipped.
     traces_to : Path, optional
         Folder to keep the traces in, which must not hold any; memory by default.
     progress : bool, default=True
@@ -136,7 +144,7 @@ def run(
         Mislabelled digits, influences on test digits, baselines and cost.
     """
     device = choose_device(config.device)
-    data = prepare(config, digits or load_digits_5k(), device, test_digits)
+    data = prepare(config, digits or load_digits_5k(), device, test_digits, trusted)
     torch.manual_seed(config.seed)
     model = build_model(config.model).to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=config.learning_rate)
@@ -164,7 +172,7 @@ def run(
         data=data,
         table=table,
         selection=selection,
-        scores=score(table),
+        scores=score(table) if data.truth else pd.DataFrame(),
         false_discovery_proportion=_share_false(selection.selected, data),
         misread=misread,
         influence=_influence_on(traces[config.metrics[-1]], misread),
@@ -367,9 +375,10 @@ def _find_mislabelled(
     table = memorised.to_frame().drop(columns=["target", "stderr", "pvalue", "n_P"])
     table = table.rename(columns={"n_Q": "n_observations"})
     table.insert(1, "label", data.y.cpu().numpy())
-    table.insert(2, "true_label", data.true_labels)
-    table.insert(3, "flipped", data.flipped)
-    table.insert(4, "trusted", data.trusted)
+    table.insert(2, "trusted", data.trusted)
+    if data.truth:
+        table.insert(2, "true_label", data.true_labels)
+        table.insert(3, "flipped", data.flipped)
     table["qvalue"], table["selected"] = selection.qvalues, selection.selected
     for (metric, target), influence in fitted.items():
         if (metric, target) != (first, "self"):
@@ -449,6 +458,8 @@ def name_of_score(column: str) -> tuple[str, int]:
 
 
 def _share_false(selected: NDArray[np.bool_], data: Data) -> float:
+    if not data.truth:
+        return np.nan
     return float(1 - data.flipped[selected].mean()) if selected.any() else 0.0
 
 

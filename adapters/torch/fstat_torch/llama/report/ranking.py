@@ -14,6 +14,7 @@ from .words import said
 
 _TOP, _BOTTOM = 30, 10  # rows of a target that are shown in any case
 _MOST = 300  # rows of a table
+_UNFOLDED = 5  # targets whose rows are seen without opening them
 Row = Mapping[Any, Any]
 _NUMBER = ' class="number"'
 
@@ -32,22 +33,25 @@ def rankings(table: pd.DataFrame) -> str:
         Two tables a target, on one scale.
     """
     scale = 1.02 * reach(table)
-    parts = []
+    parts: list[str] = []
+    n_targets = table["target"].nunique()
     for name, rows in table.groupby("target", sort=False):
         ordered = rows[rows["mu"].notna()].sort_values("rank")
         up, down = ordered[ordered["mu"] > 0], ordered[ordered["mu"] <= 0][::-1]
         head = f"<h3>Target: {visible(str(name))}</h3>" if name else ""
-        parts.append(
-            head
-            + _ranking(up, _TOP, scale, f"Help {_of(name)} most, largest mu first")
-            + _ranking(down, _BOTTOM, scale, f"Harm {_of(name)} most, lowest mu first")
+        text = _ranking(up, _TOP, scale, f"Help {_of(name)} most, largest mu first")
+        text += _ranking(
+            down, _BOTTOM, scale, f"Harm {_of(name)} most, lowest mu first"
         )
         unknown = len(rows) - len(ordered)
         if unknown:
-            parts.append(
+            text += (
                 f'<p class="soft">{unknown:,} were not met in the recorded steps and '
                 "have no mu.</p>"
             )
+        if parts and n_targets > _UNFOLDED:
+            text = f"<details><summary>show its rows</summary>{text}</details>"
+        parts.append(head + text)
     return "".join(parts)
 
 

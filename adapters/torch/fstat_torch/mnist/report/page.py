@@ -44,6 +44,7 @@ from .pictures import (
     plot_self_influence,
     plot_tradeoff,
 )
+from .truth import expected, of_truth, verdict_in_truth
 
 _AT_ONCE = 48  # verdicts that are not folded away
 _MOST = 400  # verdicts in all
@@ -56,7 +57,7 @@ _PICTURES: dict[str, Callable[[Result], Figure]] = {
 }
 
 
-def write(result: Result, folder: Path) -> None:
+def write(result: Result, folder: Path, command: str | None = None) -> None:
     """Write ``index.html``, the tables and the pictures.
 
     Parameters
@@ -65,6 +66,9 @@ def write(result: Result, folder: Path) -> None:
         What a run told.
     folder : Path
         Where to write; made if it is missing.
+    command : str, optional
+        What makes the same run again; by default the call of `run` on the embedded
+        digits.
     """
     matplotlib.use("Agg")
     folder.mkdir(parents=True, exist_ok=True)
@@ -75,16 +79,18 @@ def write(result: Result, folder: Path) -> None:
     for name, draw in _PICTURES.items():
         with written_whole(folder / f"{name}.png") as file:
             draw(result).savefig(file, dpi=110)
-    write_text(folder / "index.html", page(result))
+    write_text(folder / "index.html", page(result, command))
 
 
-def page(result: Result) -> str:
+def page(result: Result, command: str | None = None) -> str:
     """Return the page as text.
 
     Parameters
     ----------
     result : Result
         What a run told.
+    command : str, optional
+        As `write` takes it.
 
     Returns
     -------
@@ -99,11 +105,11 @@ def page(result: Result) -> str:
         **_summary(result),
         **_promise(result),
         **_curves(result),
-        **_run(result),
+        **_run(result, command),
+        **of_truth(result),
         verdicts=_verdicts(result),
         mu_rows=meaning_of_mu(),
         misread=_misread(result),
-        **_scores(result),
         cost=_cost(result),
         pictures=", ".join(
             f'<a href="{name}.png">{name}.png</a>' for name in _PICTURES
@@ -121,24 +127,23 @@ def _summary(result: Result) -> dict[str, str]:
         "of them expected to be mislabelled": (
             f"{selection.expected_true_discoveries:.0f}"
         ),
-        "of them false, in truth": f"{result.false_discovery_proportion:.1%}",
-        "accuracy on clean test digits": f"{result.accuracy:.1%}",
     }
+    if result.data.truth:
+        counts["of them false, in truth"] = f"{result.false_discovery_proportion:.1%}"
+    counts["accuracy on test digits"] = f"{result.accuracy:.1%}"
     lead = (
-        f"A model was trained once, on {config.n_train:,} digits of which some carry a "
-        f"wrong label. From that one run, <b>{selection.n_selected:,}</b> labels are "
-        f"named as probably wrong, at a false discovery rate of {config.fdr:g}."
+        f"A model was trained once, on {config.n_train:,} digits of which some may "
+        "carry a wrong label. From that one run, "
+        f"<b>{selection.n_selected:,}</b> labels are named as probably wrong, at "
+        f"a false discovery rate of {config.fdr:g}."
     )
     return {"lead": lead, "tiles": tiles(counts), "version": fstat.__version__}
 
 
 def _promise(result: Result) -> dict[str, str]:
-    selection, data = result.selection, result.data
-    chosen = selection.selected
-    true = int(data.flipped[chosen].sum())
-    n_reference = int(data.trusted.sum())
+    selection = result.selection
+    n_reference = int(result.data.trusted.sum())
     tested = selection.n_tested
-    flipped = int(data.flipped[~data.trusted].sum())
     quantities = result.table["quantity"].dropna().unique()
     if selection.least_selected > tested:
         least = (
@@ -154,19 +159,9 @@ def _promise(result: Result) -> dict[str, str]:
         )
     return {
         "n_reference": f"{n_reference:,}",
-        "n_false": f"{selection.n_selected - true:,}",
         "fdr": f"{result.config.fdr:g}",
-        "fdp": f"{result.false_discovery_proportion:.1%}",
-        "expected": (
-            f"From the largest q-value among the selected, "
-            f"{selection.expected_true_discoveries:.0f} of the "
-            f"{selection.n_selected:,} are <b>expected</b> to be truly mislabelled; "
-            f"{true:,} are."
-            if selection.n_selected
-            else "Nothing is selected here, so nothing is accused falsely."
-        ),
+        "expected": expected(result),
         "least_promise": least,
-        "missed": f"{flipped - true:,} of the {flipped:,} are not among the selected.",
         "quantity": escape("; ".join(map(str, quantities))),
     }
 
@@ -199,22 +194,19 @@ def _verdicts(result: Result) -> str:
 def _verdict(
     result: Result, row: pd.Series, scale: float, mark: float, folded: bool
 ) -> str:
-    example, flipped = int(row["example"]), bool(row["flipped"])
-    said = (
-        f"truly a {row['true_label']}" if flipped else "rightly labelled: a false alarm"
-    )
+    example = int(row["example"])
+    kind, said = verdict_in_truth(row) if result.data.truth else ("", "")
     image = digit_image(
         result.data.x[example].cpu().numpy(),
         f"training digit {example}, labelled {row['label']}",
     )
-    kind = ("right" if flipped else "wrong") + " more" * folded
     return (
-        f'<li id="digit-{example}" class="{kind}">{image}'
+        f'<li id="digit-{example}" class="{kind}{" more" * folded}">{image}'
         f'<div><div class="name"><b>labelled {row["label"]}</b>'
         f"<span>no. {example}</span></div>"
         f"{bar(row, 0.0, scale, mark, 'unclear')}"
         f'<div class="numbers">mu {interval(row, "")}<br>q {row["qvalue"]:.4f}</div>'
-        f'<div class="truth">{said}</div></div></li>'
+        f"{said}</div></li>"
     )
 
 
@@ -248,7 +240,8 @@ def _misread(result: Result) -> str:
 def _influence(result: Result, row: pd.Series, scale: float) -> str:
     example = int(row["example"])
     kind = "helps" if row["low"] > 0 else "harms" if row["high"] < 0 else "unclear"
-    truth = f" (truly {row['true_label']})" if row["flipped"] else ""
+    wrong = bool(row.get("flipped", False))
+    truth = f" (truly {row['true_label']})" if wrong else ""
     image = digit_image(
         result.data.x[example].cpu().numpy(),
         f"training digit {example}, labelled {row['label']}{truth}",
@@ -318,20 +311,6 @@ def _limits(result: Result) -> str:
     return text
 
 
-def _scores(result: Result) -> dict[str, str]:
-    scores = result.scores
-    head = "".join(
-        f'<th scope="col" class="number">{escape(str(name))}</th>' for name in scores
-    )
-    rows = ""
-    for k, (name, row) in enumerate(scores.iterrows()):
-        cells = "".join(f'<td class="number">{value:.4f}</td>' for value in row)
-        own = ' class="own"' if k == 0 else ""
-        rows += f'<tr{own}><th scope="row">{escape(str(name))}</th>{cells}</tr>'
-    judged = int((~result.table["trusted"]).sum())
-    return {"score_head": head, "score_rows": rows, "n_judged": f"{judged:,}"}
-
-
 def _cost(result: Result) -> str:
     if not result.overhead:
         return "<p>Not measured in this run.</p>"
@@ -354,7 +333,7 @@ def _cost(result: Result) -> str:
     )
 
 
-def _run(result: Result) -> dict[str, str]:
+def _run(result: Result, command: str | None) -> dict[str, str]:
     config, data = result.config, result.data
     values = {field.name: getattr(config, field.name) for field in fields(Config)}
     changed = ", ".join(
@@ -363,15 +342,19 @@ def _run(result: Result) -> dict[str, str]:
         if values[field.name] != field.default
     )
     snippet = f"from fstat_torch.mnist import Config, run\nrun(Config({changed}))"
+    flips = (
+        f"{int(data.flipped.sum()):,} of their labels were flipped "
+        f"({escape(config.noise_kind)} noise, {config.noise:.0%}); the"
+        if data.truth
+        else "Their labels were taken as they are. The"
+    )
     trained = (
         f"A model of kind <b>{escape(config.model)}</b>, "
         f"{escape(_about(config.model))}, was trained by plain stochastic gradient "
         f"descent (learning rate {config.learning_rate:g}, batches of "
         f"{config.batch_size}) for {config.epochs} epochs on {config.n_train:,} "
-        f"digits of MNIST. {int(data.flipped.sum()):,} of their labels were flipped "
-        f"({escape(config.noise_kind)} noise, {config.noise:.0%}); the seed is "
-        f"{config.seed}. On {config.n_test:,} clean test digits its accuracy is "
-        f"{result.accuracy:.1%}. The same seed gives the same run:"
+        f"digits. {flips} seed is {config.seed}. On {config.n_test:,} test digits its "
+        f"accuracy is {result.accuracy:.1%}. The same seed gives the same run:"
     )
     settings = "".join(
         f'<tr><th scope="row">{escape(name)}</th><td>{escape(str(value))}</td></tr>'
@@ -379,7 +362,7 @@ def _run(result: Result) -> dict[str, str]:
     )
     return {
         "trained": trained,
-        "snippet": escape(snippet),
+        "snippet": escape(command or snippet),
         "settings": settings,
         "versions": f"fstat {fstat.__version__}, torch {torch.__version__}, "
         f"numpy {np.__version__}, Python {platform.python_version()}, on "

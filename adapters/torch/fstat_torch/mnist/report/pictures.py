@@ -57,16 +57,16 @@ def of_target(result: Result, digit: int) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Table of the estimator with labels given and true.
+        Table of the estimator with labels given, and true where they are known.
     """
     table = result.influence.to_frame()
     table = table[table["target"] == f"test {digit}"].dropna(subset="mu")
     example = table["example"].to_numpy()
-    return table.assign(
-        label=result.data.y.cpu().numpy()[example],
-        true_label=result.data.true_labels[example],
-        flipped=result.data.flipped[example],
-    ).sort_values("mu", ascending=False)
+    table = table.assign(label=result.data.y.cpu().numpy()[example])
+    if result.data.truth:
+        table["true_label"] = result.data.true_labels[example]
+        table["flipped"] = result.data.flipped[example]
+    return table.sort_values("mu", ascending=False)
 
 
 def influential_examples(result: Result) -> pd.DataFrame:
@@ -100,13 +100,17 @@ def plot_self_influence(result: Result, ax: Axes) -> None:
         Axes to draw on.
     """
     table = result.table.dropna(subset="mu")
-    mu, trusted, flipped = (table[name] for name in ("mu", "trusted", "flipped"))
+    mu, trusted = table["mu"], table["trusted"]
+    flipped = pd.Series(result.data.flipped)[table.index]
     right = ~flipped & ~trusted
     bins = np.linspace(mu.min(), mu.max(), 50)
-    for chosen, colour, name in (
-        (right, UNCLEAR, "labelled rightly"),
-        (flipped, HARMS, "mislabelled (known in this study)"),
-    ):
+    others = [(right, UNCLEAR, "others")]
+    if result.data.truth:
+        others = [
+            (right, UNCLEAR, "labelled rightly"),
+            (flipped, HARMS, "mislabelled (known in this study)"),
+        ]
+    for chosen, colour, name in others:
         style: dict[str, Any] = {"bins": bins, "color": colour}
         ax.hist(mu[chosen], histtype="stepfilled", alpha=0.35, lw=0, **style)
         ax.hist(mu[chosen], histtype="step", lw=1.4, label=name, **style)
@@ -143,15 +147,18 @@ def draw_mislabelled(result: Result) -> Figure:
     table = result.table
     axes = right.subplots(4, 8)
     strongest = table[table["selected"]].nlargest(axes.size, "mu")
+    truth, legend = "", "label given"
+    if result.data.truth:
+        truth = f" (in truth {result.false_discovery_proportion:.1%} false)"
+        legend += " → true label; red: rightly labelled, selected in error"
     right.suptitle(
         f"{result.selection.n_selected} selected at a false discovery rate of "
-        f"{result.config.fdr:g} (in truth {result.false_discovery_proportion:.1%} "
-        f"false); the {len(strongest)} largest $\\mu$:\n"
-        "label given → true label; red: rightly labelled, selected in error",
+        f"{result.config.fdr:g}{truth}; the {len(strongest)} largest $\\mu$:\n{legend}",
         fontsize=9,
     )
     for ax, (_, row) in zip(axes.flat, strongest.iterrows(), strict=False):
-        _digit(ax, _image(result, row), _labels(row), None if row["flipped"] else HARMS)
+        wrong = result.data.truth and not row["flipped"]
+        _digit(ax, _image(result, row), _labels(row), HARMS if wrong else None)
     for ax in axes.flat[len(strongest) :]:
         ax.set_axis_off()
     return figure
@@ -187,9 +194,10 @@ def draw_influence(result: Result) -> Figure:
             _digit(ax, _image(result, one), _labels(one), colour)
             text = f"{one['mu']:+.2f}\n[{one['low']:+.2f}, {one['high']:+.2f}]"
             ax.set_xlabel(text, fontsize=7.5, color=colour, labelpad=2)
+    label = "label given → true label" if result.data.truth else "label given"
     figure.suptitle(
         "Test digits, the training digits that helped them most (blue) and that harmed "
-        r"them most (red): label given → true label, $\mu$ and its 95 % interval",
+        rf"them most (red): {label}, $\mu$ and its 95 % interval",
         fontsize=10,
     )
     return figure
@@ -213,9 +221,9 @@ def draw_intervals(result: Result) -> Figure:
     middle = len(table) // 2
     rows = table.iloc[np.r_[0:10, middle - 2 : middle + 3, -10:0]]
     names = [
-        f"{row.example}: labelled {row.label}"
-        + f", truly {row.true_label}" * bool(row.flipped)
-        for row in rows.itertuples()
+        f"{row.example}: labelled {row['label']}"
+        + (f", truly {row['true_label']}" if row.get("flipped", False) else "")
+        for _, row in rows.iterrows()
     ]
     figure = new_figure(6.6, 6.0)
     display = InfluenceDisplay.from_estimator(
@@ -365,7 +373,8 @@ def _image(result: Result, row: pd.Series) -> NDArray[np.float32]:
 
 
 def _labels(row: pd.Series) -> str:
-    return f"{row['label']}" + f" → {row['true_label']}" * bool(row["flipped"])
+    flipped = bool(row.get("flipped", False))
+    return f"{row['label']}" + (f" → {row['true_label']}" if flipped else "")
 
 
 def _digit(
