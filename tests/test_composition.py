@@ -460,14 +460,32 @@ def test_operators():
         f**0
 
 
-def test_bounds_without_a_lattice_are_loose_but_valid_and_say_so():
-    f = compose(GaussianTradeOff(1.0).subsample(0.01), counts=[1_000_000])
+def test_curves_farther_apart_than_the_tolerance_say_so():
+    f = compose(GaussianTradeOff(1.0).subsample(1e-4), counts=[10_000])
+    assert "gap" not in repr(f)
     with pytest.warns(ToleranceWarning, match="valid bounds"):
         lower = f.lower
-    # The affinity is below 1e-9, as n log E_Q exp(-L / 2) is about -20.7.
-    assert lower(0.05) == 0.0
-    assert 0.0 < f.upper(0.05) < 2e-9
+    # Three plain contour paths agree on this advantage.
+    assert f.upper.delta(0.0) < 0.00522686208595 < lower.delta(0.0)
     assert f.gap > f.tolerance
+    assert repr(f).endswith(f"tolerance=0.0001, gap={f.gap:.2g})")
+
+
+def test_curves_of_a_composition_that_separates_p_and_q_are_close():
+    f = compose(GaussianTradeOff(1.0).subsample(0.01), counts=[1_000_000])
+    assert f.gap <= f.tolerance
+    assert f.lower(1e-9) <= f(1e-9) <= f.upper(1e-9)
+    # The affinity is about exp(-20.7): both errors are below it.
+    assert f.lower(0.05) <= f.upper(0.05) < 2e-9
+
+
+@pytest.mark.parametrize(
+    "mu, share, count", [(2.0, 0.001, 10), (4.0, 0.01, 100), (2.0, 0.1, 10)]
+)
+@pytest.mark.filterwarnings("ignore::fstat.composition.ToleranceWarning")
+def test_curves_of_rarely_seen_data_meet_between_their_tails(mu, share, count):
+    f = compose(GaussianTradeOff(mu).subsample(share), counts=[count])
+    assert f.gap < 0.01
 
 
 @pytest.mark.parametrize("count", [1, 10, 1000])

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..tradeoff import EpsilonDeltaTradeOff, PiecewiseLinearTradeOff, TradeOff
 from ._contour import Inversion
-from ._convolution import Tilt, tail_masses
+from ._convolution import Tilt, tail_atoms
 from ._join import Tail, joined
 from ._lattice import Lattice, contraction, outline, points, spread
 from ._tilts import LARGEST, WINDOW, tilts_upward
@@ -26,11 +26,17 @@ class Certificate:
         Steps, and how often each is taken.
     inversion : Inversion
         The same composition, by its transform; says where to tilt.
+    tolerance : float
+        How far apart the bounds may lie.
     """
 
     def __init__(
-        self, steps: Sequence[tuple[TradeOff, int]], inversion: Inversion
+        self,
+        steps: Sequence[tuple[TradeOff, int]],
+        inversion: Inversion,
+        tolerance: float,
     ) -> None:
+        self._tolerance = tolerance
         self._steps = [
             (f, count, outline(f), outline(f.inverse())) for f, count in steps
         ]
@@ -69,7 +75,9 @@ class Certificate:
         counts = np.array([count for _, count, _, _ in self._steps])
         ends = counts @ (ends + 2 * width * np.array([-1.0, 1.0]))
         centre = -centre if mirrored else centre
-        return tilts_upward(self._inversion, centre, width, ends, mirrored)
+        return tilts_upward(
+            self._inversion, centre, width, ends, mirrored, self._tolerance
+        )
 
     def _tails(self, width: float, mirrored: bool) -> tuple[Tail, Tail]:
         """Return bounds from above and from below on the masses of one tail."""
@@ -88,12 +96,11 @@ class Certificate:
             g, seen = (f.inverse(), of_inverse) if swapped else (f, own)
             k = points(seen, width, thetas)
             steps.append((on_lattice(g, width, k), count))
-        masses = tail_masses(steps, width, tilts, up)
         infinite = _infinite(steps)
-        shift = sum(count * lattice.shift for lattice, count in steps)
         if up:
             infinite += _beyond(steps, width, tilts[-1])
-        return Tail(width, tilts[0].first, shift, masses, infinite)
+        loss, q, p = tail_atoms(steps, width, tilts, up)
+        return Tail(max(width, float(loss[1] - loss[0])), loss, q, p, infinite)
 
 
 def _infinite(steps: Sequence[tuple[Lattice, int]]) -> float:
@@ -103,7 +110,7 @@ def _infinite(steps: Sequence[tuple[Lattice, int]]) -> float:
         total = lattice.masses.sum() + lattice.infinite
         log_all += count * np.log(total)
         log_share += count * np.log1p(-lattice.infinite / total)
-    return float(-np.exp(log_all) * np.expm1(log_share))
+    return float(max(-np.exp(log_all) * np.expm1(log_share), 0.0))
 
 
 def _beyond(steps: Sequence[tuple[Lattice, int]], width: float, tilt: Tilt) -> float:

@@ -15,11 +15,14 @@ from scipy import fft
 
 from .._validation import FloatArray
 from ._lattice import Lattice
+from ._transform import ComplexArray
 
 _ROUNDING = 2.0**-53
 # Error of a transform of length N in the Euclidean norm, in units of the norm of the
 # input times log2(N): 7 roundings a butterfly, with room for those of real input.
 _TRANSFORM = 10 * _ROUNDING
+_SMOOTH, _FAINT = 0.03, 1e-12
+_NOTHING = -50.0  # logarithm of factors that do not count
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,8 @@ class Tilt:
     """A tilt, the indices of the sum that it serves, and its spread and transform.
 
     The length of the transform is a power of two. What is wrapped around comes from
-    beyond some indices: each with the further tilt of a Chernoff bound on it.
+    beyond some indices: each with the further tilt of a Chernoff bound on it. Of the
+    indices, `merged` neighbours make one point of the curve.
     """
 
     theta: float
@@ -35,6 +39,7 @@ class Tilt:
     last: int
     deviation: float
     size: int
+    merged: int = 1
     beyond: tuple[tuple[int, float], ...] = ()
 
 
@@ -43,13 +48,13 @@ def outside(tilt: Tilt) -> tuple[tuple[float, int], tuple[float, int]]:
     return (1.0, tilt.first + tilt.size), (-1.0, tilt.last - tilt.size)
 
 
-def tail_masses(
+def tail_atoms(
     steps: Sequence[tuple[Lattice, int]],
     width: float,
     tilts: Sequence[Tilt],
     up: bool,
-) -> FloatArray:
-    """Return bounds on the masses of the sum, for all indices that the tilts serve.
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return bounds on the masses of the sum, for all that the tilts serve.
 
     Parameters
     ----------
@@ -65,9 +70,51 @@ def tail_masses(
     Returns
     -------
     ndarray
-        Of masses under Q, at ``index * width`` plus the sum of the shifts.
+        Losses in increasing order, and their masses under Q and under P.
     """
-    return np.concatenate([_served(steps, width, tilt, up) for tilt in tilts])
+    shift = sum(count * lattice.shift for lattice, count in steps)
+    parts = []
+    for tilt in tilts:
+        masses = _in_rows(_served(steps, width, tilt, up), tilt.merged)
+        index = np.arange(tilt.first, tilt.last, masses.shape[1])
+        base = np.asarray(shift + width * index, float)
+        parts.append((_parted if up else _merged)(masses, base, width))
+    loss, q, p = map(np.concatenate, zip(*parts, strict=True))
+    return loss, q, p
+
+
+def _in_rows(masses: FloatArray, most: int) -> FloatArray:
+    """Return rows of masses to merge, which hardly differ from one to the next."""
+    while most > 1:
+        rows = masses.reshape(-1, most).sum(axis=1)
+        log = np.log(rows[rows > _FAINT * rows.max()])
+        if (np.abs(np.diff(log)) < _SMOOTH).all():
+            break
+        most //= 2
+    return masses.reshape(-1, most)
+
+
+def _parted(
+    masses: FloatArray, base: FloatArray, width: float
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Share the masses of each row out to both of its ends."""
+    length = masses.shape[1] * width
+    share = np.expm1(-width * np.arange(masses.shape[1])) / np.expm1(-length)
+    q = np.append(masses @ (1.0 - share), 0.0)
+    q[1:] += masses @ share
+    loss = np.append(base, base[-1] + length)
+    return loss, q, q * np.exp(-loss)
+
+
+def _merged(
+    masses: FloatArray, base: FloatArray, width: float
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Put the masses of each row together, where they are on average."""
+    q = masses.sum(axis=1)
+    part = masses @ np.exp(-width * np.arange(masses.shape[1]))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        further = np.where(q > 0, np.log(q / part), 0.0)
+    return base + further, q, part * np.exp(-base)
 
 
 def _served(
@@ -77,34 +124,67 @@ def _served(
     up: bool,
 ) -> FloatArray:
     size = tilt.size
-    product = np.ones(size // 2 + 1, complex)
-    largest, relative = np.ones(size // 2 + 1), np.zeros(size // 2 + 1)
+    product = _Product(size)
     log_total, slack, first = 0.0, 16.0, 0
     for lattice, count in steps:
         log_sum, tilted, exponent = _tilted(lattice, width, tilt.theta)
         place = (lattice.index - lattice.first) % size
-        folded = np.bincount(place, tilted, minlength=size)
-        phi = fft.rfft(folded)
-        error = _TRANSFORM * np.log2(size) * np.sqrt(size) * np.linalg.norm(folded)
-        bound = np.abs(phi) + error
-        largest *= bound**count
-        relative += count * (error / bound + 8 * _ROUNDING)
-        product *= _power(phi, count)
+        folded = np.asarray(np.bincount(place, tilted, minlength=size), float)
+        product.multiply(folded, count)
         log_total += count * log_sum
         slack += count * (16.0 + 2 * exponent)
         first += count * lattice.first
     index = np.arange(tilt.first, tilt.last)
     last = sum(count * lattice.last for lattice, count in steps)
-    possible = (index >= first) & (index <= last)
-    masses = np.roll(fft.irfft(product, size), first - tilt.first)[: index.size]
-    wrong = _error(largest * relative, product, size)
+    masses, wrong = product.masses((tilt.first - first) % size, index.size)
     shift = sum(count * lattice.shift for lattice, count in steps)
     log_factor = log_total - tilt.theta * (index * width + shift)
     slack = (slack + 4 * np.abs(log_factor).max() + 4 * abs(log_total)) * _ROUNDING
     if not up:
         wrong, slack = -wrong - _wrapped(steps, width, tilt, log_total), -slack
     masses = np.maximum(masses + wrong, 0.0) * np.exp(log_factor + slack)
-    return np.where(possible, masses, 0.0)
+    return np.where((index >= first) & (index <= last), masses, 0.0)
+
+
+class _Product:
+    """A product of Fourier transforms, and a bound on its error.
+
+    Only frequencies below the last one at which the product counts are kept.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._values = np.ones(size // 2 + 1, complex)
+        self._log_bound = np.zeros(size // 2 + 1)
+        self._relative = np.zeros(size // 2 + 1)
+
+    def multiply(self, masses: FloatArray, count: int) -> None:
+        """Multiply by a power of the transform of some masses."""
+        phi = fft.rfft(masses)[: self._values.size]
+        norm = np.sqrt(self._size) * np.linalg.norm(masses)
+        error = _TRANSFORM * np.log2(self._size) * norm
+        bound = np.abs(phi) + error
+        self._log_bound += count * np.log(bound)
+        kept = slice(int(np.flatnonzero(self._log_bound > _NOTHING)[-1]) + 1)
+        self._relative = self._relative[kept] + count * (
+            error / bound[kept] + 8 * _ROUNDING
+        )
+        self._values = self._values[kept] * _power(phi[kept], count)
+        self._log_bound = self._log_bound[kept]
+
+    def masses(self, first: int, number: int) -> tuple[FloatArray, float]:
+        """Return some of the masses with this transform, and how wrong each may be."""
+        whole = fft.irfft(self._values, self._size)
+        rest = whole[: max(first + number - self._size, 0)]
+        masses = np.concatenate([whole[first : first + number], rest])
+        return masses, self._error()
+
+    def _error(self) -> float:
+        """Bound what the errors of all transforms come to in each mass."""
+        of_factors = 2 * (np.exp(self._log_bound) @ self._relative) / self._size
+        norm = np.sqrt(2 * np.sum(np.abs(self._values) ** 2) / self._size)
+        of_inverse = _TRANSFORM * np.log2(self._size) * norm
+        return float(of_factors + of_inverse + np.exp(_NOTHING))
 
 
 def _tilted(
@@ -130,24 +210,16 @@ def _log_sum(lattice: Lattice, width: float, theta: float) -> float:
     return float(top + np.log(np.exp(exponents - top).sum()))
 
 
-def _power(phi: FloatArray, count: int) -> FloatArray:
+def _power(phi: ComplexArray, count: int) -> ComplexArray:
+    """Return the powers that count: a bound on the others is kept elsewhere."""
     if count == 1:
         return phi
-    # Most of the powers are nothing: a bound on them is kept elsewhere.
     power = np.zeros_like(phi)
     with np.errstate(divide="ignore"):
-        seen = count * np.log(np.abs(phi)) > -50.0
-    power[seen] = phi[seen] ** count
+        log = count * np.log(phi)
+    seen = log.real > _NOTHING
+    power[seen] = np.exp(log[seen])
     return power
-
-
-def _error(errors: FloatArray, product: FloatArray, size: int) -> float:
-    """Bound the error of each mass: of the factors, and of the inverse transform."""
-    errors = errors + np.exp(-50.0)
-    ends = errors[0] + errors[-1]
-    of_factors = (2 * errors.sum() - ends) / size
-    norm = np.sqrt(2 * np.sum(np.abs(product) ** 2) / size)
-    return float(of_factors + _TRANSFORM * np.log2(size) * norm)
 
 
 def _wrapped(

@@ -7,23 +7,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from .._validation import FloatArray
-from ..tradeoff import PiecewiseLinearTradeOff, TradeOff
+from ..tradeoff import PiecewiseLinearTradeOff, TradeOff, maximum, minimum
+
+_MARGIN = 32  # of this length of the tails' overlap, at either end
 
 
 @dataclass(frozen=True)
 class Tail:
-    """Masses under Q at ``(first + k) width + shift``, and at infinity."""
+    """Masses under Q and P at increasing losses, of Q at infinity, and a step."""
 
-    width: float
-    first: int
-    shift: float
-    masses: FloatArray
+    step: float
+    loss: FloatArray
+    q: FloatArray
+    p: FloatArray
     infinite: float
-
-    def losses(self) -> FloatArray:
-        """Return the losses of the masses."""
-        index = self.first + np.arange(self.masses.size)
-        return np.asarray(self.shift + index * self.width)
 
 
 def joined(right: Tail, left: Tail, up: bool) -> TradeOff:
@@ -34,17 +31,17 @@ def joined(right: Tail, left: Tail, up: bool) -> TradeOff:
     points such that delta is bounded there, one from above at one point: where it
     came from on average.
     """
-    loss, back = right.losses(), left.losses()
-    centre = right.width * _centre(right, left)
-    delta = _delta(right, left, loss, back, centre)
-    reach, step = 1, max(right.width, left.width)
-    while reach < 2 * (right.masses.size + left.masses.size):
+    loss, back = right.loss, left.loss
+    centre = _centre(right, left)
+    delta = _delta(right, left, centre)
+    reach, step = 1, max(right.step, left.step)
+    while reach < 2 * (loss.size + back.size):
         # From the second point on: the one before is an end of the middle.
         i = max(int(np.searchsorted(loss, centre + (reach + 0.5) * step)), 1)
         j = max(int(np.searchsorted(back, (reach + 0.5) * step - centre)), 1)
         above, below = slice(i, None), slice(j, None)
-        q_up, p_low = right.masses[above], left.masses[below]
-        q_low, p_up = p_low * np.exp(-back[below]), q_up * np.exp(-loss[above])
+        q_up, p_low = right.q[above], left.q[below]
+        q_low, p_up = left.p[below], right.p[above]
         p = 1.0 - left.infinite - p_low.sum() - p_up.sum()
         q = 1.0 - right.infinite - q_up.sum() - q_low.sum()
         # Above all masses of a tail, any point will do.
@@ -66,23 +63,55 @@ def joined(right: Tail, left: Tail, up: bool) -> TradeOff:
                 ),
             )
         reach *= 2
-    raise ArithmeticError("the two tails of the composition do not meet.")
+    # What lies between is less than the bounds are apart.
+    sides = _one_sided(right, centre, up), _one_sided(left, -centre, up).inverse()
+    return (maximum if up else minimum)(*sides)
 
 
-def _centre(right: Tail, left: Tail) -> int:
-    """Return the index of the largest mass where both tails overlap."""
-    first, last = right.first, int(-left.first * left.width / right.width)
-    near = right.masses[: max(last - first, 1)]
-    quarter = near.size // 4
-    return first + quarter + int(np.argmax(near[quarter : max(near.size - quarter, 1)]))
+def _one_sided(tail: Tail, centre: float, up: bool) -> TradeOff:
+    """Return the curve of one tail, whatever the losses below the centre are.
+
+    A bound on f from below puts what is left under Q at one point, and under P to minus
+    infinity: the chord of delta from there to 1. One from above puts both together.
+    """
+    inside = tail.infinite + np.cumsum(tail.q[::-1])[::-1] <= 1.0
+    first = max(int(np.argmax(inside)), int(np.searchsorted(tail.loss, centre)))
+    loss, q, p = tail.loss[first:], tail.q[first:], tail.p[first:]
+    rest_p, rest_q = 1.0 - p.sum(), 1.0 - q.sum() - tail.infinite
+    if up:
+        low = float(loss[0]) - tail.step
+        last_p = min(rest_q * np.exp(-low), rest_p)
+        ends_p, ends_q = [last_p, rest_p - last_p], [last_p * np.exp(low), 0.0]
+        ends = [low, -np.inf]
+    else:
+        ends_p, ends_q, ends = [rest_p], [rest_q], [float(np.log(rest_q / rest_p))]
+    return PiecewiseLinearTradeOff.from_probabilities(
+        np.concatenate([[0.0], p, ends_p]),
+        np.concatenate([[tail.infinite], q, ends_q]),
+        loss=np.concatenate([[np.inf], loss, ends]),
+    )
 
 
-def _delta(
-    right: Tail, left: Tail, loss: FloatArray, back: FloatArray, at: float
-) -> float:
+def _centre(right: Tail, left: Tail) -> float:
+    """Return the loss of the largest density where both tails overlap.
+
+    That is of the measure midway between P and Q, and not next to an end of a tail.
+    """
+    start, stop = right.loss[0], -left.loss[0]
+    margin = (stop - start) / _MARGIN
+    inner = slice(*np.searchsorted(right.loss, [start + margin, stop - margin]))
+    loss, q = right.loss[inner], right.q[inner]
+    if not loss.size:
+        return float(start + stop) / 2
+    with np.errstate(divide="ignore"):
+        log_density = np.log(q) - loss / 2 - np.log(np.gradient(right.loss)[inner])
+    return float(loss[np.argmax(log_density)])
+
+
+def _delta(right: Tail, left: Tail, at: float) -> float:
     """Return the lesser of both bounds on delta."""
-    upper = right.infinite + right.masses @ np.maximum(-np.expm1(at - loss), 0.0)
-    swapped = left.infinite + left.masses @ np.maximum(-np.expm1(-at - back), 0.0)
+    upper = right.infinite + right.q @ np.maximum(-np.expm1(at - right.loss), 0.0)
+    swapped = left.infinite + left.q @ np.maximum(-np.expm1(-at - left.loss), 0.0)
     return float(min(upper, -np.expm1(at) + np.exp(at) * swapped))
 
 

@@ -16,6 +16,10 @@ _FARTHEST = -48.0  # logarithm of the least probability resolved
 _NEGLIGIBLE = -34.0  # logarithm of what may be wrapped around
 # Tilts of Chernoff bounds on what is wrapped around, in 1 / deviation.
 _FURTHER = np.array([0.1, 0.3, 1.0, 3.0, 10.0])
+_RESOLVED = 4.0  # widths of the lattice, in the deviation of a tilted sum
+# Points of a curve lie so far apart, in deviations or tilts, times sqrt(tolerance).
+_FINENESS = 0.1
+_STEEPEST = 8.0
 _TOGETHER = 2  # saddle points of the contours to a tilt
 
 
@@ -25,8 +29,36 @@ def tilts_upward(
     width: float,
     ends: FloatArray,
     mirrored: bool,
+    tolerance: float,
 ) -> list[Tilt]:
-    """Return the tilts that serve everything from the centre upward."""
+    """Return the tilts that serve everything from the centre upward.
+
+    Neighbours are merged so far as this changes powers by less than the tolerance.
+    """
+    thetas, deviations, stops = _served(inversion, centre, width, ends, mirrored)
+    scale = np.minimum(deviations, _STEEPEST / np.maximum(thetas, 1e-300))
+    fineness = _FINENESS * np.sqrt(min(tolerance, 1.0)) * scale / width
+    merged = 1 << np.log2(np.maximum(fineness, 1.0)).astype(int)
+    tilts, first = [], round((centre - 2 * deviations[0]) / width)
+    for theta, end, spread, many in zip(
+        *(x.tolist() for x in (thetas, stops / width, deviations, merged)), strict=True
+    ):
+        last = first + many * int(np.ceil((end - first) / many))
+        if first < last:
+            tilt = Tilt(theta, first, last, spread, 64, many)
+            tilts.append(_long_enough(inversion, width, ends, mirrored, tilt))
+            first = last
+    return tilts
+
+
+def _served(
+    inversion: Inversion,
+    centre: float,
+    width: float,
+    ends: FloatArray,
+    mirrored: bool,
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return tilts, the deviations they make, and the losses up to which they serve."""
     own, saddles, levels = inversion.abscissae, inversion.saddles, inversion.levels
     thetas = own
     if mirrored:
@@ -35,27 +67,20 @@ def tilts_upward(
     chosen = np.flatnonzero(saddles > centre)[::_TOGETHER]
     enough = levels[chosen] - thetas[chosen] * saddles[chosen] < _FARTHEST
     chosen = chosen[: int(np.argmax(np.append(enough, True))) + 1]
-    deviations = [inversion.exponent.deviation(float(c)) for c in own[chosen]]
+    deviations = np.array([inversion.exponent.deviation(float(c)) for c in own[chosen]])
+    # A lattice tilted more than it resolves has all its mass at one end.
+    coarse = np.append(deviations[1:] < _RESOLVED * width, True)
+    kept = slice(1 + int(np.argmax(coarse)))
+    chosen, deviations = chosen[kept], deviations[kept]
     last = saddles[chosen[-1]] + 2 * deviations[-1]
-    if last + 8 * deviations[-1] > ends[1] or not enough.any():
+    if last + 8 * deviations[-1] > ends[1] or not enough[kept].any():
         last = ends[1]
-    # Where the masses are equally large in two tilts.
-    middle = np.diff(levels[chosen]) / np.diff(thetas[chosen])
-    borders = np.concatenate([[centre - 2 * deviations[0]], middle, [last]])
-    index = np.round(borders / width).astype(int)
-    return [
-        _long_enough(
-            inversion,
-            width,
-            ends,
-            mirrored,
-            Tilt(float(thetas[k]), first, last, spread, 64),
-        )
-        for k, first, last, spread in zip(
-            chosen, index[:-1].tolist(), index[1:].tolist(), deviations, strict=True
-        )
-        if first < last
-    ]
+    # Where the masses are equally large in two tilts, or all beyond is too rare.
+    stops = np.append(np.diff(levels[chosen]) / np.diff(thetas[chosen]), last)
+    with np.errstate(divide="ignore"):
+        rare = (levels[chosen] - _FARTHEST) / np.maximum(thetas[chosen], 0.0)
+    kept = slice(1 + int(np.argmax(np.append(rare[:-1] < stops[:-1], True))))
+    return thetas[chosen[kept]], deviations[kept], np.minimum(stops, rare)[kept]
 
 
 def _long_enough(

@@ -46,7 +46,8 @@ class ComposedTradeOff(TradeOff):
         trust is that rates of the steps are accurate to 2^-44 of their size.
     gap : float
         How far apart they lie: the largest relative difference of their powers, at
-        type I errors from 1e-15 to 1/2, and of those of their inverses.
+        type I errors from 1e-15 to 1/2, and of those of their inverses. Where it is
+        above `tolerance` it is part of the repr, once it is known.
 
     Warns
     -----
@@ -173,26 +174,30 @@ class ComposedTradeOff(TradeOff):
             return lower, upper, reached
 
     def _enclosed(self) -> tuple[TradeOff, TradeOff, float]:
-        certificate = Certificate(self.steps, self._inversion)
+        certificate = Certificate(self.steps, self._inversion, self.tolerance)
         widths = Widths(self.steps, self._inversion, self.tolerance)
         least = certificate.least_widths()
+
+        def at_least(widths: tuple[float, float]) -> tuple[float, float]:
+            return max(widths[0], least[0]), max(widths[1], least[1])
+
         bent = all(map(is_seldom, self.fs))
         straight = None if bent and not are_ordinary(self.fs) else self._straight()
         # Without an inversion the curves serve as point values too.
         fine = straight is None and not bent
-        tried = widths.first(fine)
-        reached = before = np.inf
+        tried = at_least(widths.first(fine))
+        reached = np.inf
         for _ in range(_ROUNDS):
-            tried = max(tried[0], least[0]), max(tried[1], least[1])
             curves = certificate.curves(tried)
             apart = gaps(*curves)
-            if (now := max(apart)) < reached:
-                (lower, upper), reached, before = curves, now, reached
+            before, now = reached, max(apart)
+            if now < reached:
+                (lower, upper), reached = curves, now
             # Rounding limits what finer lattices gain.
             if reached <= self.tolerance or now > 0.9 * before:
                 break
-            finer = widths.next(tried, apart)
-            if any(x < least for x, least in zip(finer, least, strict=True)):
+            finer = at_least(widths.next(tried, apart))
+            if finer == tried:
                 break
             tried = finer
         if not np.isfinite(reached):
@@ -285,4 +290,6 @@ class ComposedTradeOff(TradeOff):
         shown = " @ ".join(f"{f!r} ** {n}" if n > 1 else repr(f) for f, n in self.steps)
         if len(self.fs) > 4:
             shown = f"<{sum(self.counts)} steps of {len(self.fs)} kinds>"
-        return f"ComposedTradeOff({shown}, tolerance={self.tolerance:g})"
+        known = "_enclosure" in self.__dict__ and self.gap > self.tolerance
+        gap = f", gap={self.gap:.2g}" if known else ""
+        return f"ComposedTradeOff({shown}, tolerance={self.tolerance:g}{gap})"
