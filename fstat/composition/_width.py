@@ -15,7 +15,6 @@ _DEEPEST = 34.5  # logarithm of the least type I error at which the gap is measu
 _MOST_PARTS = 64  # of the smallest atom, to find a common measure of all
 _MOST_KINDS = 32
 _LEAST_ERROR = 1e-6  # that a first attempt aims at
-_FINE = 2**13  # points that cost nothing
 
 
 class Widths:
@@ -43,7 +42,7 @@ class Widths:
         if len(steps) > _MOST_KINDS:
             self._unit = None
 
-    def first(self, fine: bool) -> tuple[float, float]:
+    def first(self) -> tuple[float, float]:
         r"""Return widths whose errors should be within the tolerance.
 
         A step's transform at :math:`\theta` is changed by the factors
@@ -56,10 +55,8 @@ class Widths:
         error = 0.4 * max(self._tolerance, _LEAST_ERROR)
         steepest = np.maximum(self._steepest(), 4.0 / spread)
         widths = np.sqrt(8.0 * error / (self._number * steepest))
-        if fine or self._unit:
+        if self._unit:
             widths = np.full(2, widths.min())
-        if fine:
-            widths = np.minimum(widths, 16.0 * spread / _FINE)
         right, left = (self._aligned(float(width)) for width in widths)
         return right, left
 

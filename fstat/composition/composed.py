@@ -183,9 +183,7 @@ class ComposedTradeOff(TradeOff):
 
         bent = all(map(is_seldom, self.fs))
         straight = None if bent and not are_ordinary(self.fs) else self._straight()
-        # Without an inversion the curves serve as point values too.
-        fine = straight is None and not bent
-        tried = at_least(widths.first(fine))
+        tried = at_least(widths.first())
         reached = np.inf
         for _ in range(_ROUNDS):
             curves = certificate.curves(tried)
