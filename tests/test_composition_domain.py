@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from fstat import GaussianTradeOff
-from fstat.composition import ToleranceWarning, compose
+from fstat.composition import ToleranceWarning, _heavy_tail, compose
 from fstat.composition._bent import BentInversion
 from fstat.composition._certificate import by_affinity
 from fstat.composition._contour import Inversion
@@ -88,9 +88,31 @@ def test_close_to_the_end_of_the_losses():
 
 
 def test_what_is_not_accurate_is_refused():
-    f = seldom(1.0, 1e-4, 10_000)
+    bent = BentInversion([GaussianTradeOff(1.0).subsample(1e-4)], [10_000])
+    level = np.array([1e-15])
     with pytest.raises(ArithmeticError, match="cannot be computed to a relative"):
-        f.power(1e-15)
+        bent.test_of_level(level, 1 - level)
+
+
+# Of the sum of all the others one large loss leaves nothing but a blur.
+@pytest.mark.parametrize(
+    ("mu", "p", "count", "epsilon", "rtol"),
+    [(2.0, 1e-6, 1000, 0.3, 2e-3), (2.0, 1e-7, 100, 0.1, 1e-5)],
+)
+def test_tails_of_one_rare_large_loss(mu, p, count, epsilon, rtol):
+    once = GaussianTradeOff(mu).subsample(p)
+    assert_allclose((once**count).delta(epsilon), count * once.delta(epsilon), rtol)
+
+
+def test_tails_of_rare_losses_do_not_depend_on_where_they_are_cut(monkeypatch):
+    values = []
+    for growth in (1.2, 1.35):
+        monkeypatch.setattr(_heavy_tail, "_GROWTH", growth)
+        f = seldom(1.0, 1e-4, 10_000)
+        values.append([*f.power([1e-12, 1e-15]), f.delta(0.2), f.epsilon(1e-15)])
+    assert_allclose(*values, rtol=1e-6)
+    # By a tilted lattice, to within 1e-4.
+    assert_allclose(f.delta(0.2), 4.129e-14, rtol=2e-4)
 
 
 def test_both_directions_of_rarely_seen_steps():

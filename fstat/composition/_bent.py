@@ -171,12 +171,13 @@ class BentInversion(PointValues):
             a, s = alpha[inner], specificity[inner]
             distance = self._distance(a, s)
             tails = self.at(distance)
-            self.check("power", np.minimum(tails.power, tails.beta), tails.power_error)
             # The curve is as good as straight between the level and the one found.
             short = np.where(a <= 0.5, a - tails.alpha, tails.specificity - s)
-            slope = np.exp(np.clip(self.place + distance, -700.0, 700.0))
-            power[inner] = tails.power + slope * short
-            beta[inner] = tails.beta - slope * short
+            short *= np.exp(np.clip(self.place + distance, -700.0, 700.0))
+            small = np.minimum(tails.power, tails.beta)
+            self.check("power", small, tails.power_error + 1e-3 * np.abs(short))
+            power[inner] = tails.power + short
+            beta[inner] = tails.beta - short
         return ErrorRates(alpha, np.clip(power, 0, 1), specificity, np.clip(beta, 0, 1))
 
     def _distance(self, alpha: FloatArray, specificity: FloatArray) -> FloatArray:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import elementwise
 
 from .._validation import FloatArray
 from ..tradeoff import ErrorRates
@@ -54,14 +55,46 @@ class PointValues(ABC):
         self.check("delta", found.delta, found.error)
         return found.delta
 
-    def check_epsilon(self, epsilon: FloatArray, delta: FloatArray) -> None:
-        """Refuse an epsilon that an error of delta would move."""
-        inner = (epsilon > 0) & np.isfinite(epsilon)
-        found = self.hockey_stick(np.where(inner, epsilon, 0.0))
-        off = np.abs(found.delta - delta) + found.error
-        lever = np.maximum(found.slope, 1e-300) * np.abs(epsilon)
-        self.check("epsilon", lever, off, inner)
-        self.check("epsilon", np.where(np.isnan(epsilon), -1.0, 1.0), 0 * delta)
+    def epsilon(self, delta: FloatArray, most: float) -> FloatArray:
+        """Return the least epsilon of a delta; `most` is the largest finite loss."""
+        with self.unchecked():
+            never, start = self.delta(np.array([np.inf, 0.0]))
+            epsilon = np.where(delta == never, max(most, 0.0), np.inf)
+            epsilon[delta >= start] = 0.0
+            inner = (delta > never) & (delta < start)
+            if inner.any():
+                epsilon[inner] = self._solved(delta[inner])
+        if inner.any():
+            epsilon[inner] = self._polished(epsilon[inner], delta[inner])
+        return epsilon
+
+    def _solved(self, delta: FloatArray) -> FloatArray:
+        """Return where delta falls to these values, from values that are rough."""
+
+        def excess(e: FloatArray, wanted: FloatArray) -> FloatArray:
+            with np.errstate(divide="ignore"):
+                return np.maximum(np.log(self.delta(e)) - np.log(wanted), -1e3)
+
+        high = np.ones(delta.shape)
+        while (short := excess(high, delta) > 0).any() and high.max() < 1e300:
+            high[short] *= 2.0
+        ends = np.zeros(delta.shape), high
+        tolerances = {"xrtol": 1e-15, "xatol": 0.0}
+        found = elementwise.find_root(
+            excess, ends, args=(delta,), tolerances=tolerances
+        )
+        return np.asarray(found.x)
+
+    def _polished(self, epsilon: FloatArray, delta: FloatArray) -> FloatArray:
+        """Return epsilon by Newton's method; refuse one that an error would move."""
+        for _ in range(4):
+            found = self.hockey_stick(epsilon)
+            off, lever = found.delta - delta, np.maximum(found.slope, 1e-300)
+            if (np.abs(off) <= 1e-9 * delta).all():
+                break
+            epsilon = np.maximum(epsilon + off / lever, epsilon / 2)
+        self.check("epsilon", lever * epsilon, np.abs(off) + found.error)
+        return epsilon
 
     @contextmanager
     def unchecked(self) -> Iterator[None]:

@@ -30,17 +30,15 @@ from ._atoms import atom_mass
 from ._checks import HockeyStick, PointValues
 from ._exponent import Exponent
 from ._families import interpolated
+from ._saddles import NEGLIGIBLE, Saddles
 from ._transform import ComplexArray, along, is_closed, log_transform, size
 
-_PERIOD = 36.0  # of the aliased distribution, in its standard deviations
-_NEGLIGIBLE = -36.0  # logarithm of the integrand, relative to its maximum
 _MOST_NODES = 4096
 _NO_ATOMS = -32.0  # logarithm of the share of sums of atoms that counts as none
 _BANDWIDTHS = np.array([24.0, 96.0])  # in 1 / deviation
 _MANY = 40  # steps for which one bandwidth is tried only
 _MOST_POINTS = 2**16  # of a quadrature rule for a transform
 _TIMES = 8  # of Newton's method
-_FURTHER = np.array([0.03, 0.1, 0.3, 1.0, 3.0, 10.0])  # tilts, in 1 / deviation
 
 
 Served = list[tuple[int, NDArray[np.bool_]]]
@@ -63,7 +61,7 @@ class Path:
         return out
 
 
-class Inversion(PointValues):
+class Inversion(Saddles, PointValues):
     """The distribution of a sum of independent losses, from its transform.
 
     Parameters
@@ -85,19 +83,12 @@ class Inversion(PointValues):
     ) -> None:
         with np.errstate(divide="ignore"):
             masses = [np.log(atom_mass(f)) for f in fs]
+        self._has_atoms = bool(np.max(masses) > -np.inf)
         self._atoms_vanish = bool(np.dot(counts, masses) < _NO_ATOMS)
         self._fs, self._counts = interpolated(fs, counts)
-        self.exponent = Exponent(self._fs, self._counts)
+        exponent = Exponent(self._fs, self._counts)
+        super().__init__(exponent, exponent.places())
         self.q_infinite, self.p_infinite = q_infinite, p_infinite
-        self.abscissae = self.exponent.places()
-        self.saddles = np.array([self.exponent.mean(c) for c in self.abscissae])
-        first, last = (
-            self.exponent.deviation(float(c)) for c in self.abscissae[[0, -1]]
-        )
-        self.limits = self.saddles[0] - 3 * first, self.saddles[-1] + 3 * last
-        self.levels = self.exponent.level(self.abscissae)
-        # Where the integrands of two paths are equally large.
-        self.borders = np.diff(self.levels) / np.diff(self.abscissae)
 
     @cached_property
     def converges(self) -> bool:
@@ -132,10 +123,11 @@ class Inversion(PointValues):
             if nodes.size >= _MOST_NODES or nodes[-1].imag >= bandwidth:
                 return False
         if not all(map(is_closed, self._fs)):
-            return True
+            # Between atoms it may come round again, however small it was before.
+            return not self._has_atoms
         c, last = self.abscissae[middle], self._path(middle).nodes[-1].imag
         z = c + 1j * last * np.geomspace(1.0, 300.0, max(100, 3000 // len(self._fs)))
-        small = self.exponent(z).real - self.levels[middle] < _NEGLIGIBLE * 0.8
+        small = self.exponent(z).real - self.levels[middle] < NEGLIGIBLE * 0.8
         return bool(small.all())
 
     def _small_at_end(self, k: int) -> bool:
@@ -144,7 +136,7 @@ class Inversion(PointValues):
         z = c + 1j * self._bandwidth * np.linspace(0.9, 1.0, 5)
         pairs = zip(self._fine, self._counts, strict=True)
         log = np.sum([count * of(z).real for of, count in pairs], axis=0)
-        return bool((log - self.levels[k] < _NEGLIGIBLE).all())
+        return bool((log - self.levels[k] < NEGLIGIBLE).all())
 
     def _along(self, c: float, step: float, first: int, last: int) -> ComplexArray:
         """Return K at ``c + i k step`` for k from first to last."""
@@ -233,7 +225,7 @@ class Inversion(PointValues):
             # The transform of the difference of two independent losses.
             log = self._along(c, step, 0, number)
             log = log + np.conj(self._along(-1.0 - c, step, 0, number))
-            if log[-1].real - log[0].real < _NEGLIGIBLE or number >= _MOST_NODES:
+            if log[-1].real - log[0].real < NEGLIGIBLE or number >= _MOST_NODES:
                 break
             number *= 2
         z = c + 1j * np.arange(number) * step
@@ -302,19 +294,6 @@ class Inversion(PointValues):
         others = [j for j in (k + 1, k - 1) if 0 <= j < side.size]
         return next((j for j in others if side[j] == side[k]), others[0])
 
-    def period(self, c: float) -> float:
-        """Return the period of the aliased, tilted distribution: nothing overlaps."""
-        level, mean = self.exponent.level(np.asarray(c)), self.exponent.mean(c)
-        spread = self.exponent.deviation(c)
-        # What a pole adds is damped by as much as the tails are.
-        period = _PERIOD * max(spread, 1 / abs(c), 1 / abs(c + 1))
-        for sign in (1.0, -1.0):
-            further = sign * _FURTHER / spread
-            log = self.exponent.level(c + further) - level - further * mean
-            reach = (log - _NEGLIGIBLE) / np.abs(further)
-            period = max(period, float(np.nanmin(reach)) + 3 * spread)
-        return period
-
     def _path(self, k: int) -> Path:
         """Return the path of an abscissa, with nodes until the integrand is nothing."""
         if k not in self._paths:
@@ -323,7 +302,7 @@ class Inversion(PointValues):
             s, values = np.arange(32) * step, np.empty(0, complex)
             while True:
                 values = np.append(values, self._along(c, step, values.size, s.size))
-                small = values.real - values[0].real < _NEGLIGIBLE
+                small = values.real - values[0].real < NEGLIGIBLE
                 enough = small[-8:].all() or s[-1] >= self._bandwidth
                 if enough or s.size >= _MOST_NODES:
                     break

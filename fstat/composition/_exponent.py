@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .._validation import FloatArray
-from ..tradeoff import TradeOff
+from ._rules import Step, Truncated
 from ._transform import ComplexArray, log_transform
 
 SPACING = 1.5  # of the saddle points, in standard deviations
@@ -29,8 +29,11 @@ class Exponent:
         How often each is taken, or its weight.
     """
 
-    def __init__(self, fs: Sequence[TradeOff], counts: FloatArray) -> None:
-        self._steps = [log_transform(f) for f in fs]
+    def __init__(self, fs: Sequence[Step], counts: FloatArray) -> None:
+        self._steps = [
+            f.log_transform() if isinstance(f, Truncated) else log_transform(f)
+            for f in fs
+        ]
         self._counts = counts
 
     def __call__(self, z: ComplexArray) -> ComplexArray:
@@ -56,13 +59,17 @@ class Exponent:
 
     def places(self) -> FloatArray:
         """Return abscissae: by a standard deviation clear of the poles at 0 and -1."""
-        right = self._march(self.clear(0.0, 1.0), 1.0, np.inf)
+        right = self.upward()
         left = self._march(-1.0 - self.clear(-1.0, -1.0), -1.0, -np.inf)
         spread = self.deviation(-0.5)
         # Where P and Q are far apart, nothing is served midway between the poles.
         up = self._march(-1.0 + 1.0 / spread, 1.0, -0.5)
         down = self._march(-1.0 / spread, -1.0, -0.5)
         return np.array(sorted(left + up + down + right))
+
+    def upward(self) -> list[float]:
+        """Return those above 0."""
+        return self._march(self.clear(0.0, 1.0), 1.0, np.inf)
 
     def clear(self, pole: float, direction: float) -> float:
         """Return a distance from a pole: less if the tail beyond is heavy."""

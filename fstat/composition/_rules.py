@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -18,12 +19,13 @@ from ..tradeoff import (
 )
 from ..tradeoff._atoms import AtomicTradeOff
 from ._atoms import atoms
-from ._transform import breaks
+from ._transform import Sum, breaks
 
 _NODES, _WEIGHTS = leggauss(16)
 _TURN = 16.0  # radians by which the integrand may turn in a panel
 _UNSEEN = 45.0  # orders of e below the largest tilted mass
 _REACH = 13.0  # of a normal variable, beyond its means
+_FARTHEST = 40.0  # beyond, not even tilted probabilities count
 MOST = 2**21  # nodes
 
 
@@ -44,15 +46,43 @@ class Rule(NamedTuple):
 class TooFine(ArithmeticError):
     """A bandwidth takes more nodes than there may be."""
 
+    def __init__(self) -> None:
+        super().__init__(
+            f"values of this composition take more than {MOST:,} nodes: `lower` and "
+            "`upper` are bounds."
+        )
 
-def has_density(f: TradeOff) -> bool:
+
+@dataclass(frozen=True)
+class Truncated:
+    """A step without its losses beyond a cut."""
+
+    step: TradeOff
+    cut: float
+
+    def log_transform(self) -> Sum:
+        """Return its transform, for arguments that are nearly real."""
+        return Sum(*whole_rule(self))
+
+    def kept(self, rule: Rule) -> Rule:
+        """Return the losses of a rule up to the cut."""
+        seen = rule.loss <= self.cut
+        return Rule(rule.loss[seen], rule.log_q[seen])
+
+
+Step = TradeOff | Truncated
+
+
+def has_density(f: Step) -> bool:
     """Say whether the loss of a step has a density in closed form, beside atoms."""
     base = _innermost(f)
     return isinstance(base, GaussianTradeOff | LaplaceTradeOff)
 
 
-def atom_rule(f: TradeOff) -> Rule:
+def atom_rule(f: Step) -> Rule:
     """Return the finite losses of positive probability."""
+    if isinstance(f, Truncated):
+        return f.kept(atom_rule(f.step))
     base = _innermost(f)
     if isinstance(base, GaussianTradeOff):
         return Rule(np.empty(0), np.empty(0))
@@ -68,33 +98,69 @@ def atom_rule(f: TradeOff) -> Rule:
     return Rule(at[mass > 0], np.log(mass[mass > 0]))
 
 
-def density_rule(f: TradeOff, bandwidth: float, tilt: float) -> Rule:
+def whole_rule(f: Step) -> Rule:
+    """Return atoms and density, for tilts that are real."""
+    atoms = atom_rule(f)
+    if not has_density(f):
+        return atoms
+    density = density_rule(f, 0.0, None)
+    return Rule(*(np.concatenate(x) for x in zip(atoms, density, strict=True)))
+
+
+def density_rule(f: Step, bandwidth: float, tilt: float | None) -> Rule:
     """Return a rule for the losses of a density, tilted, and of a bandwidth.
 
     Gauss-Legendre panels in the variable of the innermost step, short where the loss
-    of the step itself varies.
+    of the step itself varies. Without a tilt nothing is left out.
     """
+    cut = f.cut if isinstance(f, Truncated) else np.inf
+    f = f.step if isinstance(f, Truncated) else f
     base = _innermost(f)
     if isinstance(base, GaussianTradeOff):
-        edges, log_p, loss = _normal(float(base.mu), tilt)
+        most = np.inf if tilt is None else -tilt if _is_turned(f) else tilt + 1
+        edges, log_p, loss = _normal(float(base.mu), most)
     else:
         assert isinstance(base, LaplaceTradeOff)
         edges, log_p, loss = _laplace(base.mu)
+    edges = _up_to(cut, edges, lambda x: _mapped(f, loss(x), log_p(x))[0])
+    tilt, unseen = (0.0, np.inf) if tilt is None else (tilt, _UNSEEN + 10.0)
     start, stop = edges[:-1], edges[1:]
-    at, _, log_q = _mapped(f, loss(edges), log_p(edges))
-    size = log_q + tilt * at
-    seen = np.maximum(size[1:], size[:-1]) > size.max() - _UNSEEN - 10.0
-    turns = bandwidth * np.abs(np.diff(at))
-    pieces = np.where(seen, np.ceil(turns / _TURN) + 1, 0).astype(int)
-    if pieces.sum() * _NODES.size > MOST:
-        raise TooFine
-    of = np.repeat(np.arange(pieces.size), pieces)
-    k = np.arange(of.size) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-    half = ((stop - start) / np.maximum(pieces, 1) / 2)[of]
-    x = ((start[of] + (2 * k + 1) * half)[:, None] + half[:, None] * _NODES).ravel()
-    log_weight = np.log(half[:, None] * _WEIGHTS).ravel()
+    while True:
+        (low, _, log_low), (high, _, log_high) = (
+            _mapped(f, loss(x), log_p(x)) for x in (start, stop)
+        )
+        size = np.maximum(log_low + tilt * low, log_high + tilt * high)
+        seen = size > size.max(initial=-np.inf) - unseen
+        wide = bandwidth * np.abs(high - low) > _TURN
+        start, stop, wide = start[seen], stop[seen], wide[seen]
+        if not wide.any():
+            break
+        if start.size * _NODES.size > MOST:
+            raise TooFine
+        middle = (start[wide] + stop[wide]) / 2
+        start = np.concatenate([start[~wide], start[wide], middle])
+        stop = np.concatenate([stop[~wide], middle, stop[wide]])
+    half = (stop - start)[:, None] / 2
+    x = ((start + stop)[:, None] / 2 + half * _NODES).ravel()
+    log_weight = np.log(half * _WEIGHTS).ravel()
     at, _, log_q = _mapped(f, loss(x), log_p(x) + log_weight)
     return Rule(at, log_q)
+
+
+def _up_to(
+    cut: float, edges: FloatArray, loss: Callable[[FloatArray], FloatArray]
+) -> FloatArray:
+    """Return the edges of panels on which a monotone loss is at most `cut`."""
+    at = loss(edges)
+    if at.max() <= cut:
+        return edges
+    if at.min() >= cut:
+        return edges[:0]
+    low, high = edges[np.argmin(at)], edges[np.argmax(at)]
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (middle, high) if loss(middle) <= cut else (low, middle)
+    return np.unique(np.append(edges[at <= cut], low))
 
 
 def tail_rule(f: TradeOff, bandwidth: float, sure: float) -> tuple[Rule, FloatArray]:
@@ -118,7 +184,17 @@ def tail_rule(f: TradeOff, bandwidth: float, sure: float) -> tuple[Rule, FloatAr
     return Rule(t[seen], log), np.where(t[seen] > 0, 1.0, -1.0)
 
 
-def _innermost(f: TradeOff) -> TradeOff:
+def _is_turned(f: TradeOff) -> bool:
+    """Say whether the loss falls with that of the innermost step."""
+    turned = False
+    while isinstance(f, InverseTradeOff | SubsampledTradeOff):
+        turned ^= isinstance(f, InverseTradeOff)
+        f = f.base
+    return turned
+
+
+def _innermost(f: Step) -> TradeOff:
+    f = f.step if isinstance(f, Truncated) else f
     while isinstance(f, InverseTradeOff | SubsampledTradeOff):
         f = f.base
     return f
@@ -145,9 +221,10 @@ Density = tuple[
 def _normal(mu: float, tilt: float) -> Density:
     """Return panels, log density and loss of a Gaussian step, in its normal variable.
 
-    Tilted losses of either direction lie about `mu` times the tilt.
+    Losses tilted upward by `tilt`, under P, lie up to about `tilt` times `mu`. What
+    lies farther out than 40 counts for nothing, here and where paths are chosen.
     """
-    last = mu * max(1.0, tilt + 1, -tilt) + _REACH
+    last = min(mu * max(1.0, tilt) + _REACH, 2 * mu + _FARTHEST)
     number = int((last + _REACH) / min(0.8, 1.6 / mu)) + 2
     edges = np.linspace(-_REACH, last, number)
     log_scale = np.log(2 * np.pi) / 2

@@ -36,7 +36,7 @@ def likely_sums(
     loss, mass : ndarray
         In the order of losses. Those of a mass below 1e-7 are left out.
     """
-    loss, mass = np.zeros(min(len(steps), 1)), np.ones(min(len(steps), 1))
+    loss, mass = np.zeros(1), np.ones(1)
     for (f, count), level in zip(steps, levels, strict=True):
         one, shares = _often(atom_rule(f), count, tilt, level)
         if one.size * loss.size > 2**22:

@@ -11,10 +11,11 @@ error.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,19 +28,25 @@ from ..tradeoff._atoms import AtomicTradeOff
 from ..tradeoff._levels import thresholds
 from ._bent import BentInversion, is_seldom
 from ._checks import HockeyStick, PointValues
-from ._contour import Inversion
+from ._exponent import Exponent
 from ._nufft import fourier
 from ._rules import (
     Rule,
+    Step,
     TooFine,
+    Truncated,
     atom_rule,
     density_rule,
     has_density,
     tail_rule,
 )
+from ._saddles import Saddles
 from ._seldom import log1p
 from ._sums_of_atoms import likely_sums
 from ._transform import ComplexArray, log_transform
+
+if TYPE_CHECKING:
+    from ._heavy_tail import HeavyTail
 
 _SIZES = (2**12, 2**14, 2**16)  # frequencies
 _ORDER, _DECAY = 5, 50.0  # of the window
@@ -49,7 +56,9 @@ _REACH = 100.0  # in 1 / bandwidth, from which on an atom is not changed
 ENOUGH = 1e-8
 _ROUNDING = 2.0**-49
 _SNAP = 1e-13
-_MOST_PAIRS = 2**12
+_POINT = 1e-5  # of the reach, within which losses are taken for one
+_NEGLIGIBLE = -55.0  # logarithm of probabilities that are as good as none
+_MOST_PAIRS = 2**8
 _NARROW = 1e-9  # of a transform that has not died out
 
 
@@ -80,56 +89,49 @@ class _Table:
         return np.asarray((self.values[index] * weights).sum(axis=-1))
 
 
-class _Likely(NamedTuple):
-    """Sums of atoms, their tilted masses, and tables of one of them."""
+class _Transform:
+    """The transforms of all steps on one path, and windows to see them through."""
 
-    loss: FloatArray
-    mass: FloatArray
-    tables: list[list[_Table]]
+    def __init__(self, of: Windowed, c: float, period: float, number: int) -> None:
+        self.of, self.c, self.step = of, c, 2 * np.pi / period
+        logs, self.levels = np.empty((of.counts.size, number), complex), []
+        for k, (f, count) in enumerate(of.steps):
+            log, level = _log_along(f, c, self.step, number)
+            logs[k] = count * log
+            self.levels.append(level)
+        self.logs = logs
+        z = c + 1j * self.step * np.arange(number)
+        self.reach = _REACH / z[-1].imag
+        self._windows = [
+            gammaincc(_ORDER, _DECAY * (share * np.arange(number) / number) ** 2)
+            for share in (1.0, 2.0)
+        ]
+        self._kernels = 1 / (z * (z + 1)), 1 / (z + 1)
+
+    def level(self, chosen: NDArray[np.bool_] | slice = slice(None)) -> float:
+        """Return the logarithm of the transform of some steps at c."""
+        return float((self.of.counts * self.levels)[chosen].sum())
+
+    def seen(self, phi: ComplexArray | float) -> list[list[ComplexArray]]:
+        """Return the integrands for delta and for alpha, in both windows."""
+        return [[phi * w * kernel for w in self._windows] for kernel in self._kernels]
 
 
 class _Path:
     """Tables for one abscissa and number of frequencies."""
 
     def __init__(self, of: Windowed, c: float, period: float, number: int) -> None:
-        self.c, step = c, 2 * np.pi / period
-        z = c + 1j * step * np.arange(number)
-        steps = [*of.atomic, *of.core]
-        logs, levels = zip(
-            *(_log_along(f, c, step, number) for f, _ in steps), strict=True
-        )
-        counts = np.array([count for _, count in steps], float)
-        rest = len(of.atomic)
-        core = counts[rest:] @ np.array([np.zeros(number), *logs])[1 + rest :]
-        phi_core = np.exp(core)
-        phi = np.exp(core + counts[:rest] @ np.array(logs)[:rest])
-        self.level = float(counts @ levels)
-        self._core_level = float(counts[rest:] @ levels[rest:])
-        self.reach = _REACH / z[-1].imag
-        windows = [
-            gammaincc(_ORDER, _DECAY * (share * np.arange(number) / number) ** 2)
-            for share in (1.0, 2.0)
-        ]
-        kernels = 1 / (z * (z + 1)), 1 / (z + 1)
-        self._tables = [
-            [_Table.of(phi * w * kernel, step) for w in windows] for kernel in kernels
-        ]
-        sizes = [np.abs(phi * windows[0] * kernel).sum() * step for kernel in kernels]
-        self._noise = _ROUNDING * (4 + counts.sum() / 8) * np.array(sizes)
-        self._of = of
-        narrow = of.has_atoms and np.abs(phi_core[number // 4]) > _NARROW
-        self._kept = (
-            of.atomic if narrow else [],
-            levels[:rest],
-            [[(phi_core * w * k, step) for w in windows] for k in kernels],
-        )
+        self._transform = _Transform(of, c, period, number)
+        self.c, self.level = c, self._transform.level()
+        step = self._transform.step
+        terms = self._transform.seen(np.exp(self._transform.logs.sum(axis=0)))
+        self._tables = [[_Table.of(one, step) for one in both] for both in terms]
+        sizes = np.array([np.abs(both[0]).sum() * step for both in terms])
+        self.noise = _ROUNDING * (4 + of.counts.sum() / 8) * sizes[:, None]
 
     @cached_property
-    def _atoms(self) -> _Likely:
-        atomic, levels, terms = self._kept
-        loss, mass = likely_sums(atomic, self.c, levels)
-        tables = [[_Table.of(*one) for one in both] for both in terms]
-        return _Likely(loss, mass, tables)
+    def _likely(self) -> _Likely:
+        return _Likely(self._transform)
 
     def tilted(self, t: FloatArray, strict: bool) -> tuple[FloatArray, FloatArray]:
         """Return integrals for delta and for alpha, and bounds on their errors.
@@ -137,26 +139,53 @@ class _Path:
         Both are multiplied by ``exp(c t - level)``, the second by ``exp(t)`` too.
         """
         both = np.array([[table(t) for table in tables] for tables in self._tables])
-        errors = np.abs(both[:, 0] - both[:, 1]) + self._noise[:, None]
+        errors = np.abs(both[:, 0] - both[:, 1]) + self.noise
         wrong = np.flatnonzero((errors > ENOUGH * np.abs(both[:, 0])).any(axis=0))
-        if wrong.size and self._atoms.loss.size:
-            moved, more = self._moved(t[wrong], strict)
+        if wrong.size:
+            moved, more = self._likely.moved(t[wrong], strict)
             both[..., wrong] += moved
-            errors[:, wrong] = np.abs(both[:, 0, wrong] - both[:, 1, wrong]) + more
-            errors[:, wrong] += self._noise[:, None]
+            apart = np.abs(both[:, 0, wrong] - both[:, 1, wrong])
+            errors[:, wrong] = apart + more + self.noise
         return both[:, 0], errors
 
-    def _moved(self, t: FloatArray, strict: bool) -> tuple[FloatArray, FloatArray]:
-        """Return what likely atoms near thresholds lack in all tables, and errors."""
+
+class _Likely:
+    """Likely sums of atoms, and what the windows do to them.
+
+    Steps that hardly vary are taken for their mean. Other steps without atoms are added
+    to each sum exactly, if they are Gaussian ones; what is wide needs no correction.
+    """
+
+    def __init__(self, of: _Transform) -> None:
+        self._c, self._reach = of.c, of.reach
+        tenth = of.logs.shape[1] // 10
+        is_point = of.of.widths < _POINT * of.reach
+        spread = np.sqrt(np.maximum(-2 * of.logs[is_point, tenth].real, 0.0))
+        self._blur = float(np.linalg.norm(spread)) / (of.step * tenth)
+        core = of.of.is_smooth & ~is_point
+        phi = np.exp(of.logs[core].sum(axis=0))
+        self._loss, self._mass = np.empty(0), np.empty(0)
+        self._core = of.of.exact(core)
+        if np.abs(phi[2 * tenth]) < _NARROW or (core.any() and self._core is None):
+            return
+        self._core_level = of.level(core)
+        terms = of.seen(phi)
+        self._tables = [[_Table.of(one, of.step) for one in both] for both in terms]
+        rest = np.flatnonzero(~(core | is_point))
+        steps, levels = [of.of.steps[k] for k in rest], [of.levels[k] for k in rest]
+        self._loss, self._mass = likely_sums(steps, of.c, levels)
+        self._loss += float(of.logs[is_point, 1].imag.sum() / of.step)
+
+    def moved(self, t: FloatArray, strict: bool) -> tuple[FloatArray, FloatArray]:
+        """Return what they lack in all tables near thresholds, and its error."""
         of, x, mass = self._near(t)
-        core = self._of.exact_core
         moved, errors = np.zeros((2, 2, t.size)), np.zeros((2, t.size))
-        if not of.size or (core and of.size > _MOST_PAIRS):
+        if not of.size or (self._core and of.size > _MOST_PAIRS):
             return moved, errors
-        right, off = self._right(x, strict, core)
+        right, off = self._right(x, strict)
         for kind in range(2):
             errors[kind] = np.bincount(of, mass * off[kind], t.size)
-            for window, table in enumerate(self._atoms.tables[kind]):
+            for window, table in enumerate(self._tables[kind]):
                 lacking = mass * (right[kind] - table(x))
                 moved[kind, window] = np.bincount(of, lacking, t.size)
         return moved, errors
@@ -166,43 +195,44 @@ class _Path:
 
         The first are indices of thresholds, the second distances.
         """
-        first = np.searchsorted(self._atoms.loss, t - 2 * self.reach)
-        number = np.searchsorted(self._atoms.loss, t + 2 * self.reach) - first
+        first = np.searchsorted(self._loss, t - 2 * self._reach)
+        number = np.searchsorted(self._loss, t + 2 * self._reach) - first
         of = np.repeat(np.arange(t.size), number)
         if not of.size:
             return of, np.empty(0), np.empty(0)
         k = np.arange(of.size) - np.repeat(np.cumsum(number) - number, number)
         k += first[of]
-        return of, t[of] - self._atoms.loss[k], self._atoms.mass[k]
+        return of, t[of] - self._loss[k], self._mass[k]
 
-    def _right(
-        self, x: FloatArray, strict: bool, core: BentInversion | None
-    ) -> tuple[FloatArray, FloatArray]:
+    def _right(self, x: FloatArray, strict: bool) -> tuple[FloatArray, FloatArray]:
         """Return the right integrals at distances above an atom, and their errors.
 
         Or above an atom plus what has no atoms.
         """
-        tilt = np.exp(self.c * x - self._core_level)
-        if core is None:
-            return self._of_atom(x, strict) * tilt, np.zeros((2, x.size))
-        tails = core.at(x - core.place)
+        near = np.abs(x) < 8 * self._blur
+        blurred = np.array([np.full(x.shape, self._blur), near])
+        if self._core is None:
+            tilt = np.exp(self._c * x)
+            return self._of_atom(x, strict) * tilt, blurred * tilt
+        tilt = np.exp(self._c * x - self._core_level)
+        tails = self._core.at(x - self._core.place)
         spent = np.exp(x) * tails.alpha
-        if self.c < -1:
+        if self._c < -1:
             found = np.exp(x) * np.array([tails.inverse_delta, -tails.specificity])
         else:
-            low = -tails.beta - spent if self.c < 0 else tails.delta
+            low = -tails.beta - spent if self._c < 0 else tails.delta
             found = np.array([low, spent])
         errors = np.array([tails.delta_error, np.exp(x) * tails.alpha_error])
-        return found * tilt, errors * tilt
+        return found * tilt, errors * tilt + blurred
 
     def _of_atom(self, x: FloatArray, strict: bool) -> FloatArray:
         # Within rounding of an atom it is met.
-        at = np.abs(x) < 1e-13 * (1 + self.reach)
+        at = np.abs(x) < 1e-13 * (1 + self._reach)
         above = (x < 0) & ~at if strict else (x < 0) | at
         hinge = np.where(x < 0, -np.expm1(x), 0.0)
-        if self.c < -1:
+        if self._c < -1:
             return np.array([hinge + np.expm1(x), (above - 1.0) * np.exp(x)])
-        return np.array([hinge - (self.c < 0), above * np.exp(x)])
+        return np.array([hinge - (self._c < 0), above * np.exp(x)])
 
 
 class Windowed(PointValues):
@@ -214,43 +244,60 @@ class Windowed(PointValues):
         Steps.
     counts : sequence of int
         How often each is taken.
-    inversion : Inversion
+    saddles : Saddles
         Where the paths lie.
     ends : tuple of float
         Between which all finite sums lie.
+    infinite : tuple of float
+        Probabilities of an infinite loss under Q, and of minus infinity under P.
+    heavy_tail : HeavyTail, optional
+        What serves thresholds at which a path is of no use.
     """
 
     def __init__(
         self,
-        fs: Sequence[TradeOff],
+        fs: Sequence[Step],
         counts: Sequence[int],
-        inversion: Inversion,
+        saddles: Saddles,
         ends: tuple[float, float],
+        infinite: tuple[float, float] = (0.0, 0.0),
+        heavy_tail: HeavyTail | None = None,
     ) -> None:
-        self._steps = list(zip(fs, counts, strict=True))
-        self.atomic = [(f, n) for f, n in self._steps if atom_rule(f).loss.size]
-        self.core = [(f, n) for f, n in self._steps if not atom_rule(f).loss.size]
-        # Steps without atoms that may be as narrow as an atom.
-        known = all(is_seldom(f) for f, _ in self.core)
-        self.has_atoms = bool(self.atomic) and known
-        self.saddles = inversion.saddles
-        self._of = inversion
+        self.steps = list(zip(fs, counts, strict=True))
+        self.counts = np.array(counts, float)
+        self.is_smooth = np.array([not atom_rule(f).loss.size for f in fs])
+        ranges = np.array([np.diff(_range(f))[0] for f in fs])
+        self.widths = np.sqrt(self.counts) * ranges
+        self._exact: dict[bytes, BentInversion] = {}
+        self.saddles, self._of = saddles.saddles, saddles
+        self._q_infinite, self._p_infinite = infinite
         # What is farther out than infinite losses are is nothing.
         self._ends = [
             end if np.isfinite(end) else limit
-            for end, limit in zip(ends, inversion.limits, strict=True)
+            for end, limit in zip(ends, saddles.limits, strict=True)
         ]
-        self._q_infinite = inversion.q_infinite
-        self._p_infinite = inversion.p_infinite
+        self._heavy_tail = heavy_tail
+        self.refines = True
         self._paths: dict[int, _Path] = {}
         self._sizes: dict[int, int] = {}
 
-    @cached_property
-    def exact_core(self) -> BentInversion | None:
-        """The steps without atoms, where they are next to others with atoms."""
-        if not (self.has_atoms and self.core):
+    @contextmanager
+    def unchecked(self) -> Iterator[None]:
+        """Let values on the way to an answer be inaccurate, and rough."""
+        self.refines = False
+        with super().unchecked():
+            yield
+        self.refines = True
+
+    def exact(self, chosen: NDArray[np.bool_]) -> BentInversion | None:
+        """Return some steps without atoms by another inversion, if there is one."""
+        steps = [self.steps[k] for k in np.flatnonzero(chosen)]
+        if not steps or not all(is_seldom(f) for f, _ in steps):
             return None
-        return BentInversion([f for f, _ in self.core], [n for _, n in self.core])
+        key = chosen.tobytes()
+        if key not in self._exact:
+            self._exact[key] = BentInversion(*zip(*steps, strict=True))
+        return self._exact[key]
 
     def _path(self, k: int, finer: bool) -> _Path | None:
         """Return the path of an abscissa, or a finer one if there may be one."""
@@ -262,6 +309,8 @@ class Windowed(PointValues):
             try:
                 self._paths[k] = _Path(self, c, self._of.period(c), _SIZES[size])
             except TooFine:
+                if size == 0:
+                    raise
                 return None
             self._sizes[k] = size
         return self._paths[k]
@@ -272,43 +321,69 @@ class Windowed(PointValues):
         path = self._path(k, False)
         assert path is not None
         values, errors = path.tilted(t, strict)
-        while self._is_checked and (errors > ENOUGH * np.abs(values)).any():
+        while self.refines and (errors > ENOUGH * np.abs(values)).any():
             if (finer := self._path(k, True)) is None:
                 break
             path = finer
             values, errors = path.tilted(t, strict)
         return path, values, errors
 
-    def _sides(self, t: FloatArray, strict: bool = True) -> _Sides:
+    def sides(self, t: FloatArray, strict: bool = True) -> Sides:
         """Return both integrals at thresholds, unscaled, with bounds on their errors.
 
         Beyond all finite sums both are those of a pole alone.
         """
-        out = _Sides(*(np.zeros(t.shape) for _ in _Sides._fields))
+        out = Sides(*(np.zeros(t.shape) for _ in Sides._fields))
         above = (t >= self._ends[1]) if strict else (t > self._ends[1])
         below = t < self._ends[0]
         out.c[above], out.c[below] = 1.0, -2.0
         which = np.where(above | below, -1, np.searchsorted(self._of.borders, t))
+        noisy = np.zeros(t.shape, bool)
         for k in np.unique(which[which >= 0]):
             here = which == k
-            path, values, errors = self._tilted(int(k), t[here], strict)
-            with np.errstate(over="ignore"):
-                scale = np.exp(path.level - path.c * t[here])
-                out.c[here] = path.c
-                out.delta[here], out.delta_error[here] = (
-                    values[0] * scale,
-                    errors[0] * scale,
-                )
-                # exp(t) alpha, as alpha itself may be beyond the numbers.
-                out.spent[here], out.spent_error[here] = (
-                    values[1] * scale,
-                    errors[1] * scale,
-                )
+            out.c[here] = self._of.abscissae[k]
+            here[here] = self._counts(int(k), t[here])
+            if here.any():
+                noisy[here] = self._serve(out, int(k), here, t, strict)
+        if self._heavy_tail is not None and noisy.any():
+            found = self._heavy_tail.sides(t[noisy], self.refines)
+            better = found.delta_error < out.delta_error[noisy]
+            for value, where in zip(found, out, strict=True):
+                where[np.flatnonzero(noisy)[better]] = value[better]
+            # Of infinite losses there as here.
+            out.delta[np.flatnonzero(noisy)[better]] -= self._q_infinite
         return out
+
+    def _serve(
+        self,
+        out: Sides,
+        k: int,
+        here: NDArray[np.bool_],
+        t: FloatArray,
+        strict: bool,
+    ) -> NDArray[np.bool_]:
+        """Fill in the integrals on one path, and say where rounding spoils them."""
+        path, values, errors = self._tilted(k, t[here], strict)
+        with np.errstate(over="ignore"):
+            scale = np.exp(path.level - path.c * t[here])
+        for kind, (where, error) in enumerate(
+            ((out.delta, out.delta_error), (out.spent, out.spent_error))
+        ):
+            where[here] = values[kind] * scale
+            error[here] = errors[kind] * scale
+        return np.asarray(
+            (path.noise > ENOUGH * np.abs(values)).any(axis=0) & (path.c > 0)
+        )
+
+    def _counts(self, k: int, t: FloatArray) -> NDArray[np.bool_]:
+        """Say at which thresholds a tail may be more than nothing, by Chernoff."""
+        c = float(self._of.abscissae[k])
+        exponent = self._of.levels[k] - (c + 1 if c < -1 else c) * t
+        return np.asarray((exponent > _NEGLIGIBLE) | ((c > -1) & (c < 0)))
 
     def hockey_stick(self, epsilon: FloatArray) -> HockeyStick:
         """Return ``sup_S Q(S) - exp(epsilon) P(S)`` with its error and slope."""
-        s = self._sides(epsilon)
+        s = self.sides(epsilon)
         low = np.minimum(epsilon, 700.0)
         left = -np.expm1(low) + np.exp(low) * self._p_infinite
         whole = np.select([s.c > 0, s.c > -1], [self._q_infinite, 1.0], left)
@@ -318,7 +393,7 @@ class Windowed(PointValues):
 
     def rates(self, t: FloatArray, strict: bool = True) -> ErrorRates:
         """Return the errors of the test that rejects P where the sum exceeds `t`."""
-        s = self._sides(t, strict)
+        s = self.sides(t, strict)
         some = np.where(s.spent_error > 0, t, 0.0)
         alpha, rest = np.exp(-some) * s.spent, s.delta + s.spent
         error = np.exp(-some) * s.spent_error
@@ -341,13 +416,13 @@ class Windowed(PointValues):
         the threshold is not.
         """
         for _ in range(len(_SIZES)):
-            before = dict(self._sizes)
             with self.unchecked():
                 low, high = thresholds(self.rates, alpha, specificity)
+            before = dict(self._sizes)
             t = self._snapped(np.where(np.isfinite(low), (low + high) / 2, low))
             inner = np.isfinite(t)
-            s = self._sides(np.where(inner, t, 0.0))
-            if before == {k: v for k, v in self._sizes.items() if k in before}:
+            s = self.sides(np.where(inner, t, 0.0))
+            if all(self._sizes[k] == size for k, size in before.items()):
                 break
         with np.errstate(over="ignore", invalid="ignore"):
             slope = np.exp(np.minimum(t, 700.0))
@@ -376,18 +451,29 @@ class Windowed(PointValues):
 
         Half of 1 plus the advantage of the composition and its inverse together.
         """
-        fs = [f for f, _ in self._steps]
+        fs = [f for f, _ in self.steps]
         fs += [f.inverse() for f in fs]
-        counts = [n for _, n in self._steps] * 2
+        counts = [n for _, n in self.steps] * 2
         certain = 1 - (1 - self._q_infinite) * (1 - self._p_infinite)
-        inversion = Inversion(fs, counts, certain, certain)
+        exponent = Exponent(fs, np.array(counts, float))
         width = self._ends[1] - self._ends[0]
-        both = Windowed(fs, counts, inversion, (-width, width))
+        paths = Saddles(exponent, exponent.places())
+        both = Windowed(fs, counts, paths, (-width, width), (certain, certain))
         return 0.5 + float(both.delta(np.zeros(1))[0]) / 2
 
 
-class _Sides(NamedTuple):
-    """Integrals for delta and for exp(t) alpha, their errors, and the abscissa."""
+def _range(f: Step) -> tuple[float, float]:
+    """Return the ends of the finite losses of a step."""
+    if isinstance(f, Truncated):
+        return -np.inf, f.cut
+    return f._loss_range()
+
+
+class Sides(NamedTuple):
+    """Integrals for delta and for ``exp(t) alpha``, their errors, and the abscissa.
+
+    The second as alpha itself may be beyond the numbers.
+    """
 
     c: FloatArray
     delta: FloatArray

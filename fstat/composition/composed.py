@@ -13,7 +13,9 @@ from ..tradeoff import ErrorRates, TradeOff
 from ..tradeoff.base import several
 from ._bent import BentInversion, are_ordinary, is_seldom
 from ._certificate import Certificate, by_affinity, gaps
+from ._checks import PointValues
 from ._contour import Inversion
+from ._heavy_tail import windowed
 from ._width import Widths
 from ._windowed import Windowed
 
@@ -145,14 +147,33 @@ class ComposedTradeOff(TradeOff):
         )
 
     @cached_property
-    def _point(self) -> Inversion | BentInversion | Windowed:
-        """The inversion that gives point values."""
+    def _points(self) -> list[Callable[[], PointValues]]:
+        """Ways to point values, each taken where the one before does not serve."""
+        ways: list[Callable[[], PointValues]] = [lambda: self._windowed]
         if all(map(is_seldom, self.fs)):
-            straight = self._straight() if are_ordinary(self.fs) else None
-            return straight or BentInversion(self.fs, self.counts)
-        return self._straight() or Windowed(
-            self.fs, self.counts, self._inversion, self._loss_range()
-        )
+            ways.insert(0, lambda: self._bent)
+        if (not ways[1:] or are_ordinary(self.fs)) and (straight := self._straight()):
+            ways.insert(0, lambda: straight)
+        return ways
+
+    @cached_property
+    def _bent(self) -> BentInversion:
+        return BentInversion(self.fs, self.counts)
+
+    @cached_property
+    def _windowed(self) -> Windowed:
+        return windowed(self.fs, self.counts, self._inversion, self._loss_range())
+
+    def _ask(self, question: Callable[[PointValues], FloatArray]) -> FloatArray:
+        """Return the first answer that is not refused."""
+        first = None
+        for way in self._points:
+            try:
+                return question(way())
+            except ArithmeticError as error:
+                first = first or error
+        assert first is not None
+        raise first
 
     def _straight(self) -> Inversion | None:
         """Return the inversion on straight paths, where it converges."""
@@ -238,22 +259,22 @@ class ComposedTradeOff(TradeOff):
 
     def _rates(self, threshold: FloatArray, strict: bool) -> ErrorRates:
         t = np.atleast_1d(np.asarray(threshold, float))
-        found = self._point.rates(t, strict)
+        found = self._ask(lambda point: np.array(point.rates(t, strict)))
         return ErrorRates(*(rate.reshape(np.shape(threshold)) for rate in found))
 
     def _test_of_level(self, alpha: FloatArray, specificity: FloatArray) -> ErrorRates:
-        test = self._point.test_of_level(np.ravel(alpha), np.ravel(specificity))
+        levels = np.ravel(alpha), np.ravel(specificity)
+        test = self._ask(lambda point: np.array(point.test_of_level(*levels)))
         return ErrorRates(*(rate.reshape(np.shape(alpha)) for rate in test))
 
     def _delta(self, epsilon: FloatArray) -> FloatArray:
         e = np.atleast_1d(np.asarray(epsilon, float))
-        return self._point.delta(e).reshape(np.shape(epsilon))
+        return self._ask(lambda point: point.delta(e)).reshape(np.shape(epsilon))
 
     def _epsilon(self, delta: FloatArray) -> FloatArray:
-        with self._point.unchecked():
-            epsilon = super()._epsilon(delta)
-        self._point.check_epsilon(np.ravel(epsilon), np.ravel(delta))
-        return epsilon
+        d, most = np.atleast_1d(np.asarray(delta, float)), self._loss_range()[1]
+        found = self._ask(lambda point: point.epsilon(d, most))
+        return found.reshape(np.shape(delta))
 
     def _inverse_delta(self, epsilon: FloatArray) -> FloatArray:
         return self._inverse()._delta(epsilon)
@@ -265,7 +286,7 @@ class ComposedTradeOff(TradeOff):
         return ComposedTradeOff(inverses, self.counts, self.tolerance)
 
     def _auc(self) -> FloatArray:
-        return np.asarray(self._point.auc())
+        return self._ask(lambda point: np.asarray(point.auc()))
 
     def _kl(self) -> FloatArray:
         return np.asarray(sum(count * f.kl() for f, count in self.steps))
@@ -282,7 +303,7 @@ class ComposedTradeOff(TradeOff):
         return float(low), float(high)
 
     def _loss_breaks(self) -> FloatArray:
-        return self._point.saddles
+        return self._points[0]().saddles
 
     def __repr__(self) -> str:
         shown = " @ ".join(f"{f!r} ** {n}" if n > 1 else repr(f) for f, n in self.steps)

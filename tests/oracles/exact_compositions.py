@@ -124,7 +124,7 @@ def _randomised(p, q, level):
     k = int(np.searchsorted(at, level))
     if k >= p.size:
         return Answer(1.0, 1e-12)
-    before = at[k] - p[k]
+    before = at[k - 1] if k else 0.0
     share = (level - before) / p[k] if p[k] else 1.0
     value = float(q[:k].sum() + share * q[k])
     return Answer(value, 1e-11 * value)

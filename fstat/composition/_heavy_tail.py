@@ -1,0 +1,108 @@
+r"""Upper tails that one rare, large loss makes.
+
+A tail that falls more slowly than exponentially has no saddle point: wherever a path
+crosses the axis, its integrand is far larger than what it adds up to. Losses beyond a
+cut d, where all others together hardly fall below t - d, put the sum above t whatever
+the others are: they are counted, and left out of the transform. What is left grows
+little when it is tilted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .._validation import FloatArray
+from ..tradeoff import TradeOff
+from ..tradeoff._atoms import AtomicTradeOff
+from ._contour import Inversion
+from ._exponent import Exponent
+from ._rules import Truncated, has_density
+from ._saddles import Saddles
+from ._windowed import Sides, Windowed
+
+_GROWTH = 1.2  # ratio of neighbouring cuts
+_RARELY = -25.0  # logarithm of the probability that the others are below their least
+
+
+class HeavyTail:
+    """The upper tail of a sum of losses.
+
+    Parameters
+    ----------
+    steps : sequence of (TradeOff, int)
+        Steps, and how often each is taken.
+    least : float
+        A sum below which the others hardly ever fall.
+    """
+
+    def __init__(self, steps: Sequence[tuple[TradeOff, int]], least: float) -> None:
+        self._steps, self._least = steps, least
+        self._parts: dict[int, _Part] = {}
+
+    @staticmethod
+    def serves(fs: Sequence[TradeOff]) -> bool:
+        """Say whether the losses of all steps can be cut."""
+        return all(has_density(f) or isinstance(f, AtomicTradeOff) for f in fs)
+
+    def sides(self, t: FloatArray, finely: bool) -> Sides:
+        """Return both integrals at thresholds above the least sum, and their errors."""
+        out = Sides(*(np.full(t.shape, np.inf) for _ in Sides._fields))
+        above = np.maximum(t - self._least, 1e-300)
+        which = np.ceil(np.log(above) / np.log(_GROWTH)).astype(int)
+        for k in np.unique(which[t > self._least]):
+            here = which == k
+            if k not in self._parts:
+                self._parts[k] = _Part(self._steps, _GROWTH ** float(k))
+            found = self._parts[k].sides(t[here], finely)
+            for value, where in zip(found, out, strict=True):
+                where[here] = value
+        return out
+
+
+class _Part:
+    """The sum with all losses beyond a cut counted apart."""
+
+    def __init__(self, steps: Sequence[tuple[TradeOff, int]], cut: float) -> None:
+        fs = [Truncated(f, cut) for f, _ in steps]
+        counts = [count for _, count in steps]
+        left_p = left_q = 0.0
+        for f, count in steps:
+            beyond = f._rates(np.asarray(cut), True)
+            left_p += count * float(np.log1p(-beyond.alpha))
+            left_q += count * float(np.log1p(-beyond.power))
+        self._p, self._q = -np.expm1(left_p), -np.expm1(left_q)
+        exponent = Exponent(fs, np.array(counts, float))
+        places = np.array(exponent.upward())
+        self._rest = Windowed(fs, counts, Saddles(exponent, places), (-np.inf, np.inf))
+
+    def sides(self, t: FloatArray, finely: bool) -> Sides:
+        """Return both integrals, with what is certain."""
+        self._rest.refines = finely
+        found = self._rest.sides(t)
+        nothing = found.c <= 0  # below all that is served
+        found.delta_error[nothing] = found.spent_error[nothing] = np.inf
+        spent = np.exp(t) * self._p
+        return found._replace(
+            delta=found.delta + self._q - spent, spent=found.spent + spent
+        )
+
+
+def windowed(
+    fs: Sequence[TradeOff],
+    counts: Sequence[int],
+    paths: Inversion,
+    ends: tuple[float, float],
+) -> Windowed:
+    """Return values of a composition, with heavy upper tails where they can be had."""
+    heavy = None
+    if HeavyTail.serves(fs):
+        c, saddles = paths.abscissae, paths.saddles
+        log_below = np.where(c < -1, paths.levels - (c + 1) * saddles, 0.0)
+        rare = saddles[log_below < _RARELY]
+        least = max(ends[0], float(rare.max(initial=ends[0])))
+        if np.isfinite(least):
+            heavy = HeavyTail(list(zip(fs, counts, strict=True)), least)
+    infinite = paths.q_infinite, paths.p_infinite
+    return Windowed(fs, counts, paths, ends, infinite, heavy)

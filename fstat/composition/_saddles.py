@@ -1,0 +1,46 @@
+"""Vertical paths through saddle points, and which thresholds each of them serves."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .._validation import FloatArray
+from ._exponent import Exponent
+
+_PERIOD = 36.0  # of the aliased distribution, in its standard deviations
+NEGLIGIBLE = -36.0  # logarithm of the integrand, relative to its maximum
+_FURTHER = np.array([0.03, 0.1, 0.3, 1.0, 3.0, 10.0])  # tilts, in 1 / deviation
+
+
+class Saddles:
+    """Paths through the saddle points of an exponent.
+
+    Parameters
+    ----------
+    exponent : Exponent
+        Of all steps.
+    abscissae : ndarray
+        Where the paths cross the real axis.
+    """
+
+    def __init__(self, exponent: Exponent, abscissae: FloatArray) -> None:
+        self.exponent, self.abscissae = exponent, abscissae
+        self.saddles = np.array([exponent.mean(c) for c in abscissae])
+        first, last = (exponent.deviation(float(c)) for c in abscissae[[0, -1]])
+        self.limits = self.saddles[0] - 3 * first, self.saddles[-1] + 3 * last
+        self.levels = exponent.level(abscissae)
+        # Where the integrands of two paths are equally large.
+        self.borders = np.diff(self.levels) / np.diff(abscissae)
+
+    def period(self, c: float) -> float:
+        """Return the period of the aliased, tilted distribution: nothing overlaps."""
+        level, mean = self.exponent.level(np.asarray(c)), self.exponent.mean(c)
+        spread = self.exponent.deviation(c)
+        # What a pole adds is damped by as much as the tails are.
+        period = _PERIOD * max(spread, 1 / abs(c), 1 / abs(c + 1))
+        for sign in (1.0, -1.0):
+            further = sign * _FURTHER / spread
+            log = self.exponent.level(c + further) - level - further * mean
+            reach = (log - NEGLIGIBLE) / np.abs(further)
+            period = max(period, float(np.nanmin(reach)) + 3 * spread)
+        return period
