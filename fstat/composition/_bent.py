@@ -84,7 +84,7 @@ class Tails(NamedTuple):
         return Tails(b, s, q, a, i, d, eq, ea, ei, ed)
 
 
-def is_seldom(f: TradeOff) -> bool:
+def is_seldom(f: object) -> bool:
     """Say whether a step is a Gaussian one, seen always or now and then, either way."""
     base = f.base if isinstance(f, InverseTradeOff) else f
     if isinstance(base, SubsampledTradeOff):

@@ -18,7 +18,7 @@ from ..tradeoff import TradeOff
 from ..tradeoff._atoms import AtomicTradeOff
 from ._contour import Inversion
 from ._exponent import Exponent
-from ._rules import Truncated, has_density
+from ._rules import Truncated, has_density, whole_rule
 from ._saddles import Saddles
 from ._windowed import Sides, Windowed
 
@@ -39,7 +39,7 @@ class HeavyTail:
 
     def __init__(self, steps: Sequence[tuple[TradeOff, int]], least: float) -> None:
         self._steps, self._least = steps, least
-        self._parts: dict[int, _Part] = {}
+        self._parts: dict[int, _Part | None] = {}
 
     @staticmethod
     def serves(fs: Sequence[TradeOff]) -> bool:
@@ -54,11 +54,19 @@ class HeavyTail:
         for k in np.unique(which[t > self._least]):
             here = which == k
             if k not in self._parts:
-                self._parts[k] = _Part(self._steps, _GROWTH ** float(k))
-            found = self._parts[k].sides(t[here], finely)
+                self._parts[k] = self._part(_GROWTH ** float(k))
+            if (part := self._parts[k]) is None:
+                continue
+            found = part.sides(t[here], finely)
             for value, where in zip(found, out, strict=True):
                 where[here] = value
         return out
+
+    def _part(self, cut: float) -> _Part | None:
+        try:
+            return _Part(self._steps, cut)
+        except ArithmeticError:
+            return None
 
 
 class _Part:
@@ -73,6 +81,8 @@ class _Part:
             left_p += count * float(np.log1p(-beyond.alpha))
             left_q += count * float(np.log1p(-beyond.power))
         self._p, self._q = -np.expm1(left_p), -np.expm1(left_q)
+        if not all(whole_rule(f).loss.size for f in fs):
+            raise ArithmeticError("no losses are left below the cut.")
         exponent = Exponent(fs, np.array(counts, float))
         places = np.array(exponent.upward())
         self._rest = Windowed(fs, counts, Saddles(exponent, places), (-np.inf, np.inf))

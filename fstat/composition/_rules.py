@@ -98,12 +98,12 @@ def atom_rule(f: Step) -> Rule:
     return Rule(at[mass > 0], np.log(mass[mass > 0]))
 
 
-def whole_rule(f: Step) -> Rule:
-    """Return atoms and density, for tilts that are real."""
+def whole_rule(f: Step, bandwidth: float = 0.0, tilt: float | None = None) -> Rule:
+    """Return atoms and density, of a bandwidth and a tilt, or of all that are real."""
     atoms = atom_rule(f)
     if not has_density(f):
         return atoms
-    density = density_rule(f, 0.0, None)
+    density = density_rule(f, bandwidth, tilt)
     return Rule(*(np.concatenate(x) for x in zip(atoms, density, strict=True)))
 
 

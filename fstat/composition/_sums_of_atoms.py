@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from scipy.special import gammaln
 
 from .._validation import FloatArray
-from ..tradeoff import TradeOff
-from ._rules import Rule, atom_rule
+from ._rules import Rule, Step, atom_rule
 
 _LEAST = 1e-7  # share of the tilted masses that counts
 _MOST = 2**16
@@ -18,7 +17,7 @@ _SAME = 1e-12
 
 
 def likely_sums(
-    steps: Sequence[tuple[TradeOff, int]], tilt: float, levels: Sequence[float]
+    steps: Sequence[tuple[Step, int]], tilt: float, levels: Sequence[float]
 ) -> tuple[FloatArray, FloatArray]:
     """Return sums at which all steps' losses are atoms, and their tilted masses.
 

@@ -31,14 +31,13 @@ from ._checks import HockeyStick, PointValues
 from ._exponent import Exponent
 from ._nufft import fourier
 from ._rules import (
-    Rule,
     Step,
     TooFine,
     Truncated,
     atom_rule,
-    density_rule,
     has_density,
     tail_rule,
+    whole_rule,
 )
 from ._saddles import Saddles
 from ._seldom import log1p
@@ -285,9 +284,11 @@ class Windowed(PointValues):
     def unchecked(self) -> Iterator[None]:
         """Let values on the way to an answer be inaccurate, and rough."""
         self.refines = False
-        with super().unchecked():
-            yield
-        self.refines = True
+        try:
+            with super().unchecked():
+                yield
+        finally:
+            self.refines = True
 
     def exact(self, chosen: NDArray[np.bool_]) -> BentInversion | None:
         """Return some steps without atoms by another inversion, if there is one."""
@@ -452,7 +453,7 @@ class Windowed(PointValues):
         Half of 1 plus the advantage of the composition and its inverse together.
         """
         fs = [f for f, _ in self.steps]
-        fs += [f.inverse() for f in fs]
+        fs += [f.inverse() for f in fs if not isinstance(f, Truncated)]
         counts = [n for _, n in self.steps] * 2
         certain = 1 - (1 - self._q_infinite) * (1 - self._p_infinite)
         exponent = Exponent(fs, np.array(counts, float))
@@ -483,7 +484,7 @@ class Sides(NamedTuple):
 
 
 def _log_along(
-    f: TradeOff, c: float, step: float, number: int
+    f: Step, c: float, step: float, number: int
 ) -> tuple[ComplexArray, float]:
     """Return log transforms on a path relative to that at c, and that one."""
     z = c + 1j * step * np.arange(number)
@@ -491,12 +492,8 @@ def _log_along(
         log = log_transform(f)(z)
         return log - log[0].real, float(log[0].real)
     bandwidth = step * number
-    if has_density(f) or isinstance(f, AtomicTradeOff):
-        atoms = atom_rule(f)
-        rule = density_rule(f, bandwidth, c) if has_density(f) else atoms
-        if has_density(f):
-            rule = Rule(*(np.concatenate(x) for x in zip(atoms, rule, strict=True)))
-        loss, masses, top = rule.tilted(c)
+    if isinstance(f, Truncated | AtomicTradeOff) or has_density(f):
+        loss, masses, top = whole_rule(f, bandwidth, c).tilted(c)
         total = masses.sum()
         log = _log(fourier(loss, masses / total, step, number))
         return log, float(top + np.log(total))
