@@ -59,30 +59,37 @@ class PointValues(ABC):
         """Return the least epsilon of a delta; `most` is the largest finite loss."""
         with self.unchecked():
             never, start = self.delta(np.array([np.inf, 0.0]))
-            epsilon = np.where(delta == never, max(most, 0.0), np.inf)
-            epsilon[delta >= start] = 0.0
-            inner = (delta > never) & (delta < start)
-            if inner.any():
-                epsilon[inner] = self._solved(delta[inner])
-        if inner.any():
-            epsilon[inner] = self._polished(epsilon[inner], delta[inner])
+        epsilon = np.where(delta == never, max(most, 0.0), np.inf)
+        epsilon[delta >= start] = 0.0
+        inner = (delta > never) & (delta < start)
+        if not inner.any():
+            return epsilon
+        try:
+            epsilon[inner] = self._polished(
+                self._solved(delta[inner], True), delta[inner]
+            )
+        except ArithmeticError:
+            found = self._solved(delta[inner], False)
+            epsilon[inner] = self._polished(found, delta[inner])
         return epsilon
 
-    def _solved(self, delta: FloatArray) -> FloatArray:
-        """Return where delta falls to these values, from values that are rough."""
+    def _solved(self, delta: FloatArray, roughly: bool) -> FloatArray:
+        """Return where delta falls to these values, as values that may be rough say."""
 
         def excess(e: FloatArray, wanted: FloatArray) -> FloatArray:
             with np.errstate(divide="ignore"):
                 return np.maximum(np.log(self.delta(e)) - np.log(wanted), -1e3)
 
         high = np.ones(delta.shape)
-        while (short := excess(high, delta) > 0).any() and high.max() < 1e300:
-            high[short] *= 2.0
-        ends = np.zeros(delta.shape), high
-        tolerances = {"xrtol": 1e-15, "xatol": 0.0}
-        found = elementwise.find_root(
-            excess, ends, args=(delta,), tolerances=tolerances
-        )
+        with self.unchecked(roughly):
+            while (short := excess(high, delta) > 0).any() and high.max() < 1e300:
+                high[short] *= 2.0
+            found = elementwise.find_root(
+                excess,
+                (np.zeros(delta.shape), high),
+                args=(delta,),
+                tolerances={"xrtol": 1e-15, "xatol": 0.0},
+            )
         return np.asarray(found.x)
 
     def _polished(self, epsilon: FloatArray, delta: FloatArray) -> FloatArray:
@@ -97,7 +104,7 @@ class PointValues(ABC):
         return epsilon
 
     @contextmanager
-    def unchecked(self) -> Iterator[None]:
+    def unchecked(self, roughly: bool = True) -> Iterator[None]:
         """Let values on the way to an answer be inaccurate."""
         self._is_checked = False
         try:

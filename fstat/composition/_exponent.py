@@ -14,6 +14,8 @@ SPACING = 1.5  # of the saddle points, in standard deviations
 _LEAST = -640.0  # logarithm of the least probabilities served
 _MOST_PATHS = 200
 _NO_LESS = 0.02
+_FAR = 30.0  # times as far, where the largest loss seems reached
+_SAME = 1e-14
 
 
 class Exponent:
@@ -66,6 +68,28 @@ class Exponent:
         up = self._march(-1.0 + 1.0 / spread, 1.0, -0.5)
         down = self._march(-1.0 / spread, -1.0, -0.5)
         return np.array(sorted(left + up + down + right))
+
+    def beyond(self, c: float) -> list[float]:
+        """Return abscissae farther out than c, where the largest loss seems reached.
+
+        There may be steps that hardly vary, whose tails begin beyond. Up to there
+        the sum is the same for all tilts, and few are taken.
+        """
+        places: list[float] = []
+        before = np.inf
+        while len(places) < _MOST_PATHS:
+            spread, mean = self.deviation(c), self.mean(c)
+            most = float(self.level(np.asarray(c))) - c * mean + max(0.0, -mean)
+            varies = spread > _SAME * (1 + abs(mean))
+            if not varies or not np.isfinite(most) or most < _LEAST:
+                break
+            places.append(c)
+            step = np.sign(c) * SPACING / spread
+            step *= _FAR if abs(before - most) < _NO_LESS else 1.0
+            while abs(self.mean(c + step) - mean) > 2 * SPACING * spread:
+                step /= 2
+            c, before = c + float(step), most
+        return places[1:]
 
     def upward(self) -> list[float]:
         """Return those above 0."""

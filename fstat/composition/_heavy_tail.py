@@ -84,8 +84,10 @@ class _Part:
         if not all(whole_rule(f).loss.size for f in fs):
             raise ArithmeticError("no losses are left below the cut.")
         exponent = Exponent(fs, np.array(counts, float))
-        places = np.array(exponent.upward())
-        self._rest = Windowed(fs, counts, Saddles(exponent, places), (-np.inf, np.inf))
+        places = exponent.upward()
+        places += exponent.beyond(places[-1])
+        ends = -np.inf, np.inf
+        self._rest = Windowed(fs, counts, Saddles(exponent, np.array(places)), ends)
 
     def sides(self, t: FloatArray, finely: bool) -> Sides:
         """Return both integrals, with what is certain."""
@@ -102,10 +104,16 @@ class _Part:
 def windowed(
     fs: Sequence[TradeOff],
     counts: Sequence[int],
-    paths: Inversion,
+    inversion: Inversion,
     ends: tuple[float, float],
 ) -> Windowed:
     """Return values of a composition, with heavy upper tails where they can be had."""
+    infinite = inversion.q_infinite, inversion.p_infinite
+    paths: Saddles = inversion
+    left, right = (paths.exponent.beyond(float(paths.abscissae[k])) for k in (0, -1))
+    if left or right:
+        places = np.array([*left[::-1], *paths.abscissae, *right])
+        paths = Saddles(paths.exponent, places)
     heavy = None
     if HeavyTail.serves(fs):
         c, saddles = paths.abscissae, paths.saddles
@@ -114,5 +122,4 @@ def windowed(
         least = max(ends[0], float(rare.max(initial=ends[0])))
         if np.isfinite(least):
             heavy = HeavyTail(list(zip(fs, counts, strict=True)), least)
-    infinite = paths.q_infinite, paths.p_infinite
     return Windowed(fs, counts, paths, ends, infinite, heavy)

@@ -12,7 +12,8 @@ from .._validation import FloatArray
 from ._rules import Rule, Step, atom_rule
 
 _LEAST = 1e-7  # share of the tilted masses that counts
-_MOST = 2**16
+_RARE = -12.0  # logarithm of what all sums of atoms must weigh
+_MOST, _MANY = 2**16, 2**12
 _SAME = 1e-12
 
 
@@ -35,14 +36,33 @@ def likely_sums(
     loss, mass : ndarray
         In the order of losses. Those of a mass below 1e-7 are left out.
     """
+    rules = [atom_rule(f) for f, _ in steps]
+    pairs = zip(rules, steps, levels, strict=True)
+    log_all = [
+        count * _log_share(rule, tilt, level) for rule, (_, count), level in pairs
+    ]
+    if sum(log_all) < _RARE:
+        return np.empty(0), np.empty(0)
+    often = [
+        _often(rule, count, tilt, level)
+        for rule, (_, count), level in zip(rules, steps, levels, strict=True)
+    ]
     loss, mass = np.zeros(1), np.ones(1)
-    for (f, count), level in zip(steps, levels, strict=True):
-        one, shares = _often(atom_rule(f), count, tilt, level)
-        if one.size * loss.size > 2**22:
-            one, shares = _largest(one, shares, max(2**22 // loss.size, 1))
+    for k, (one, shares) in enumerate(often):
+        if not one.size:
+            return one, shares
         loss = np.add.outer(loss, one).ravel()
         loss, mass = _merged(loss, np.multiply.outer(mass, shares).ravel())
+        if loss.size > _MANY:  # of these the likely ones only, as likely as can be
+            best = float(np.prod([x.max() for _, x in often[k + 1 :] if x.size]))
+            seen = mass * best > _LEAST
+            loss, mass = _largest(loss[seen], mass[seen], _MANY)
     return loss, mass
+
+
+def _log_share(rule: Rule, tilt: float, level: float) -> float:
+    """Return the logarithm of the tilted mass of all atoms of a step."""
+    return float(np.logaddexp.reduce(rule.log_q + tilt * rule.loss) - level)
 
 
 def _often(

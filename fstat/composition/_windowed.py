@@ -52,7 +52,7 @@ _ORDER, _DECAY = 5, 50.0  # of the window
 _FINER = 4  # points of a table, in units of the Nyquist rate
 _POINTS = np.arange(-5, 7)  # of a table, for a value between
 _REACH = 100.0  # in 1 / bandwidth, from which on an atom is not changed
-ENOUGH = 1e-8
+ENOUGH = 1e-7
 _ROUNDING = 2.0**-49
 _SNAP = 1e-13
 _POINT = 1e-5  # of the reach, within which losses are taken for one
@@ -139,12 +139,10 @@ class _Path:
         """
         both = np.array([[table(t) for table in tables] for tables in self._tables])
         errors = np.abs(both[:, 0] - both[:, 1]) + self.noise
-        wrong = np.flatnonzero((errors > ENOUGH * np.abs(both[:, 0])).any(axis=0))
-        if wrong.size:
-            moved, more = self._likely.moved(t[wrong], strict)
-            both[..., wrong] += moved
-            apart = np.abs(both[:, 0, wrong] - both[:, 1, wrong])
-            errors[:, wrong] = apart + more + self.noise
+        if self._likely:
+            moved, more = self._likely.moved(t, strict)
+            both += moved
+            errors = np.abs(both[:, 0] - both[:, 1]) + more + self.noise
         return both[:, 0], errors
 
 
@@ -175,11 +173,19 @@ class _Likely:
         self._loss, self._mass = likely_sums(steps, of.c, levels)
         self._loss += float(of.logs[is_point, 1].imag.sum() / of.step)
 
+    def __bool__(self) -> bool:
+        return bool(self._loss.size)
+
     def moved(self, t: FloatArray, strict: bool) -> tuple[FloatArray, FloatArray]:
         """Return what they lack in all tables near thresholds, and its error."""
         of, x, mass = self._near(t)
         moved, errors = np.zeros((2, 2, t.size)), np.zeros((2, t.size))
-        if not of.size or (self._core and of.size > _MOST_PAIRS):
+        if not of.size:
+            return moved, errors
+        if self._core and of.size > _MOST_PAIRS:
+            # An atom moves values by no more than its mass times the width.
+            np.maximum.at(errors[0], of, mass * self._reach / 50)
+            np.maximum.at(errors[1], of, mass)
             return moved, errors
         right, off = self._right(x, strict)
         for kind in range(2):
@@ -270,7 +276,7 @@ class Windowed(PointValues):
         self._exact: dict[bytes, BentInversion] = {}
         self.saddles, self._of = saddles.saddles, saddles
         self._q_infinite, self._p_infinite = infinite
-        # What is farther out than infinite losses are is nothing.
+        self._open = ~np.isfinite(ends)
         self._ends = [
             end if np.isfinite(end) else limit
             for end, limit in zip(ends, saddles.limits, strict=True)
@@ -281,9 +287,9 @@ class Windowed(PointValues):
         self._sizes: dict[int, int] = {}
 
     @contextmanager
-    def unchecked(self) -> Iterator[None]:
+    def unchecked(self, roughly: bool = True) -> Iterator[None]:
         """Let values on the way to an answer be inaccurate, and rough."""
-        self.refines = False
+        self.refines = not roughly
         try:
             with super().unchecked():
                 yield
@@ -338,6 +344,11 @@ class Windowed(PointValues):
         above = (t >= self._ends[1]) if strict else (t > self._ends[1])
         below = t < self._ends[0]
         out.c[above], out.c[below] = 1.0, -2.0
+        for end, k, there in ((self._open[0], 0, below), (self._open[1], -1, above)):
+            if end and there.any():  # no more than Chernoff's bound
+                exponent = self._of.levels[k] - self._of.abscissae[k] * t[there]
+                with np.errstate(over="ignore"):
+                    out.delta_error[there] = out.spent_error[there] = np.exp(exponent)
         which = np.where(above | below, -1, np.searchsorted(self._of.borders, t))
         noisy = np.zeros(t.shape, bool)
         for k in np.unique(which[which >= 0]):

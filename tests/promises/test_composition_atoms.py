@@ -53,6 +53,35 @@ def test_fifty_different_steps():
         assert_allclose(f.delta(epsilon), right.value, rtol=1e-6)
 
 
+# Atoms so dense that no window tells them apart.
+@pytest.mark.parametrize(
+    ("step", "loss", "count"),
+    [
+        (E(0.0252), epsilon_delta(0.0252), 403_304),
+        (E(0.176).subsample(0.0576).inverse(), None, 767_752),
+    ],
+)
+def test_many_equal_discrete_steps(step, loss, count):
+    loss = loss or Swapped(Subsampled(epsilon_delta(0.176), 0.0576))
+    f, g = step**count, Enumerated([loss], [count])
+    for delta in (1e-3, 1e-12):
+        assert_allclose(f.epsilon(delta), g.epsilon(delta).value, rtol=1e-6)
+        assert_allclose(f.delta(f.epsilon(delta)), delta, rtol=1e-6)
+    for alpha in (0.3, 1e-7, 1e-14):
+        assert_allclose(f.power(alpha), g.power(alpha).value, rtol=1e-6)
+        assert_allclose(f(1 - alpha), g.beta(1 - (1 - alpha)).value, rtol=1e-6)
+
+
+# Beyond the largest atom there is the tail of the step that is narrow alone.
+def test_beyond_the_largest_atom_is_the_tail_of_what_is_narrow():
+    step = L(0.22).subsample(3e-6)
+    f, narrow = compose(L(5.0), step, counts=[2, 3000]), step**3000
+    epsilon = f.epsilon(1e-9) - 10.0
+    assert 0 < epsilon < 1e-6 * 10 * np.sqrt(3000)
+    # The largest sum of the others has the mass 1/4, and little is close to it.
+    assert_allclose(f.delta(10.0 + epsilon), narrow.delta(epsilon) / 4, rtol=1e-3)
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_discrete_steps_one_by_one(seed):
     rng = np.random.default_rng(seed)
