@@ -182,6 +182,8 @@ def test_only_infinite_losses_are_certain():
 def test_losses_of_a_subsampled_step_have_a_floor():
     f = EpsilonDeltaTradeOff(1.0, 0.1).subsample(0.5) ** 5
     assert_allclose(f.f([0.1, 0.9]), [0.4198, 0.0099], atol=5e-5)
+    once = EpsilonDeltaTradeOff(1.0, 0.1).subsample(0.5)
+    assert_allclose(once.inverse().epsilon(0.0), np.log(2.0), rtol=1e-12)
 
 
 @pytest.mark.parametrize("mu", [0.0, 1e-14, 1e-12, 1e-9, 1e-6])

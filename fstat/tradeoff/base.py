@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, overload
 
 import numpy as np
@@ -686,6 +687,10 @@ class TradeOff(Immutable, ABC):
 
     def _loss_breaks(self) -> FloatArray:
         """Return finite thresholds between which the loss has a smooth density."""
+        return self._quantile_breaks
+
+    @cached_property
+    def _quantile_breaks(self) -> FloatArray:
         return _integrals.quantile_breaks(self)
 
     def _tail_mu(self) -> float:

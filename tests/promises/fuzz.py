@@ -19,7 +19,7 @@ import sys
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +34,19 @@ LIBRARY = str(Path(fstat.__file__).parent)
 SECONDS, MEMORY = 20.0, 4 * 2**30
 RAISED_BY_US = (ValueError, TypeError, ArithmeticError, OSError)
 HARMLESS = (UserWarning,)
+# Calls that compose or compare, which may take seconds.
+COSTLY = (
+    "CompositionDisplay.from_steps",
+    "CompositionDisplay.plot",
+    "GaussianLimitDisplay.from_samples",
+    "TradeOff.compare",
+    "TradeOff.f",
+    "TradeOff.tightest_mu",
+    "TradeOffDisplay.plot",
+    "compose",
+    "gaussian_limit",
+    "tradeoff_between",
+)
 
 
 class Hang(BaseException):
@@ -107,9 +120,10 @@ def looks_wrong(result: Any) -> str:
     return ""
 
 
-def in_block(seed: int, block: int, size: int) -> dict[str, dict[str, int]]:
+def in_block(
+    seed: int, block: int, size: int, names: Sequence[str]
+) -> dict[str, dict[str, int]]:
     """Return how often each outcome came of each entry in a block of calls."""
-    names = list(ENTRIES)
     found: dict[str, Counter[str]] = {name: Counter() for name in names}
     for number in range(block * size, (block + 1) * size):
         entry = names[number % len(names)]
@@ -179,6 +193,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("results/fuzz"))
     parser.add_argument("--page", type=Path, help="write the table to this page")
+    parser.add_argument("--quick", action="store_true", help="leave out costly ones")
     parser.add_argument("--only", help="make this one call, with its traceback")
     given, size = parser.parse_args(), 500
     prepare()
@@ -192,12 +207,13 @@ def main() -> int:
         finally:
             print(arguments.drawn)
         return 0
+    names = [name for name in ENTRIES if not (given.quick and name in COSTLY)]
     given.out.mkdir(parents=True, exist_ok=True)
     blocks = []
     for block in range(-(-given.calls // size)):
         file = given.out / f"seed-{given.seed}-block-{block}.json"
         if not file.exists():
-            file.write_text(json.dumps(in_block(given.seed, block, size)))
+            file.write_text(json.dumps(in_block(given.seed, block, size, names)))
             print(f"{(block + 1) * size} calls", file=sys.stderr)
         blocks.append(json.loads(file.read_text()))
     print(summary(blocks))
