@@ -15,6 +15,7 @@ Exponents = NDArray[np.intp]
 
 _ORDINARY = 64  # exponents up to this need no other unit
 _NONE = -1074  # of a column of zeros, which fits any unit
+SMALLEST_SCALE = 2.0**-150  # about 1e-45 of the samples
 ROUNDING = 4 * np.finfo(float).eps  # relative distance of values that count as equal
 
 
@@ -72,8 +73,11 @@ def in_units(x: FloatArray, exponent: Exponents) -> FloatArray:
 
 
 def scale_in_units(scale: FloatArray | float, exponent: Exponents) -> FloatArray:
-    """Return known scales of pairs in units of ``2**exponent``."""
-    if not exponent.any():
-        return np.asarray(scale)
+    """Return known scales of pairs in units of ``2**exponent``.
+
+    NaN where the samples are so much larger than the scale that the squares of mu, and
+    those of its variance, are no floats.
+    """
     with np.errstate(over="ignore", under="ignore"):
-        return np.ldexp(scale, -exponent)
+        scaled = np.ldexp(scale, -exponent) if exponent.any() else np.asarray(scale)
+    return np.where(scaled < SMALLEST_SCALE, np.nan, scaled)

@@ -13,7 +13,7 @@ from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
 from ._samples import by_pair, columns_of, index_of, pair_names, samples
-from ._units import scale_in_units
+from ._units import SMALLEST_SCALE, scale_in_units
 from ._validation import (
     FloatArray,
     confidence,
@@ -931,7 +931,10 @@ class FInfluence(BaseEstimator):
             return "an order (neither is the larger one)"
         if self.method == "binormal":
             return "a spread and overlap, or the likelihood has no maximum"
-        return "a spread (all values, or all differences, are the same)"
+        spread = "a spread (all values, or all differences, are the same)"
+        if self.scale is None:
+            return spread
+        return f"{spread}, and a `scale` above {SMALLEST_SCALE:.0e} of their values"
 
     def _infer(self, inference: Inference) -> None:
         self._inference = inference

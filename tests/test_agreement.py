@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -729,7 +731,12 @@ def test_the_display_shows_points_intervals_and_line():
     assert_allclose(half, 1.959964 * found.truth_stderr.ravel(), rtol=1e-6)
     ends, heights = display.line_.get_data()
     assert_allclose(np.diff(heights) / np.diff(ends), found["slope"].value)
-    assert "pearson" in display.ax_.get_title(loc="left")
+    title = display.ax_.get_title(loc="left")
+    assert all(f"{m}: {found[m]}" in title for m in ("pearson", "spearman", "lds"))
+    unknown = found["lds"]._replace(value=np.nan)
+    partly = replace(found, measures={**found.measures, "lds": unknown})
+    title = AgreementDisplay.from_agreement(partly).ax_.get_title(loc="left")
+    assert "spearman" in title and "lds" not in title
     assert "retraining" in display.ax_.get_ylabel()
     plain = AgreementDisplay.from_agreement(FOUND, ax=display.ax_)
     assert plain.intervals_ is None

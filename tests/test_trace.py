@@ -148,6 +148,12 @@ def test_targets_against_loops(standardize, window, every):
     assert got.names["target"].tolist() == TARGETS * 5
     assert got.names["subset"].tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
     assert got.n_steps == trace.n_steps == 60 - (every - 1)
+    # Of the steps, every other one was recorded, and 10 are needed for a scale.
+    share = (30 if every == 2 else 60) / got.n_steps
+    rate = trace.columns(["learning_rate"])["learning_rate"]
+    used = rate[10:] if standardize else rate
+    assert_allclose(got.recorded, share * used.sum() / rate.sum())
+    assert_allclose(got.weight_norm, np.sqrt(np.sum(rate**2) / share))
 
 
 def test_one_target_of_several():

@@ -316,3 +316,26 @@ def test_sequences_are_one_thing_by_either_door(paired, dependence, scale):
             assert_allclose(influence.confidence_interval(level), expected, rtol=1e-12)
     one = ConfidenceSequence(**options).update(P[:, 0], Q[:, 0])
     assert all(type(x) is float for x in (*one.interval(), one.mu, *one.n_observations))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"paired": True},
+        {"dependence": "serial"},
+        {"interval": "sequence"},
+        {"interval": "bootstrap", "n_resamples": 30},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("scale", [1e-300, 1e-123, 1e123])
+def test_known_scales_a_world_apart_from_the_samples(options, scale):
+    rng = np.random.default_rng(0)
+    P, Q = rng.normal(size=(2, 9, 3)) * [1.0, 1e300, scale]
+    with pytest.warns(UnestimableWarning, match=r"a `scale` above 7e-46 of their"):
+        mu = FInfluence(scale=scale, **options).fit(P, Q).mu_
+    assert_allclose(mu[2], ((Q - P)[:, 2] / scale).mean(), rtol=1e-12)
+    assert np.isnan(mu[1])
+    with pytest.raises(ValueError, match="a `scale` above"):
+        FInfluence(scale=scale, **options).fit(P[:, 1], Q[:, 1])

@@ -8,6 +8,7 @@ from torch import nn  # noqa: E402
 
 from fstat import Trace  # noqa: E402
 from fstat_torch import SingleRunSampler  # noqa: E402
+from fstat_torch.update import MicroBatch, Update  # noqa: E402
 
 N, B, STEPS = 48, 12, range(6)
 
@@ -137,3 +138,25 @@ def test_a_closed_sampler_lets_go_of_the_optimiser(tmp_path):
     with sampler:
         assert len(optimizer._optimizer_step_post_hooks) == 1
     assert not optimizer._optimizer_step_post_hooks
+
+
+class Shared:
+    """Two processes, of which the other has four examples in its batch."""
+
+    size = 2
+
+    def sizes(self, own):
+        return [own, 4]
+
+
+@pytest.mark.parametrize(
+    ("mean", "processes", "expected"),
+    [(True, None, 8.0), (True, Shared(), 6.0), (False, Shared(), 1.0)],
+)
+def test_gradients_of_a_mean_count_the_examples_of_each_process(
+    mean, processes, expected
+):
+    update = Update(mean, processes)
+    for index in (np.arange(5), np.arange(3)):
+        update.add(MicroBatch(index, 1.0, None, None, {}))
+    assert update.own() == expected
