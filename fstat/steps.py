@@ -19,6 +19,7 @@ from ._validation import FloatArray, IntArray, listed, plain
 SELF = "self"
 DEAD_STEPS = 3  # in a row, at the end of a run that is said to have diverged
 _LEAST_STEPS = 10
+_LARGEST = 1e140  # of which a million squares can be summed
 
 
 class UnmetError(ValueError):
@@ -106,8 +107,8 @@ class Members:
         """Refuse subsets of several examples as targets of themselves."""
         if self.several and targets == [SELF]:
             raise ValueError(
-                "Target 'self' is for single examples; for a subset's influence on "
-                "itself give its examples to the sampler as a target of their own."
+                "`targets` may be 'self' for single examples only; for a subset's "
+                "influence on itself give its examples to the sampler as a target."
             )
 
     def check_met(self, met: IntArray) -> None:
@@ -196,14 +197,16 @@ def observe_targets(
     usable: NDArray[Any] = np.full(len(size), not standardize)
     finite: NDArray[Any] = np.zeros(len(size), dtype=bool)
     for j, (dots, norm) in enumerate(aligned):
-        s = dots.astype(float)
+        s = _below_overflow(dots)
         finite |= np.logical_or.reduceat(np.isfinite(s), first) & np.isfinite(norm)
         # A target whose gradient vanishes has no direction, and a batch that
         # overflowed says nothing: such steps are passed over.
         moves = (norm > 0) & np.logical_and.reduceat(np.isfinite(s), first)
-        with np.errstate(invalid="ignore", divide="ignore"):
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             if standardize:
-                s = np.where(moves[at_visit], s / norm[at_visit], 0.0)
+                s = _below_overflow(s / norm[at_visit])
+                moves &= np.logical_and.reduceat(np.isfinite(s), first)
+                s = np.where(moves[at_visit], s, 0.0)
             total = np.add.reduceat(s, first)
             inside = np.add.reduceat(s[visit], begin) if len(at) else s[:0]
         if not standardize:
@@ -229,6 +232,12 @@ def observe_targets(
         "usable": usable,
         "finite": finite,
     }
+
+
+def _below_overflow(values: np.ndarray, largest: float = _LARGEST) -> FloatArray:
+    """Return numbers, NaN for those whose sums of squares are no floats."""
+    floats = values.astype(float)
+    return np.where(np.abs(floats) < largest, floats, np.nan)
 
 
 def _met(
@@ -280,9 +289,10 @@ def observe_self(
     at_row = np.repeat(np.arange(len(size)), size)
     square = columns["norm_squared"].astype(float)
     norm = np.sqrt(np.where(square > 0, square, np.nan)) if standardize else 1.0
-    own = square / norm
-    others = columns["gram_sum"] / norm
-    squares = columns["gram_squares"] / norm**2
+    with np.errstate(over="ignore", invalid="ignore"):
+        own = _below_overflow(square / norm)
+        others = _below_overflow(columns["gram_sum"] / norm)
+        squares = _below_overflow(columns["gram_squares"] / norm**2, _LARGEST**2)
     row, subset = members.rows(columns["index"])
     at = at_row[row]
     b = size[at].astype(float)

@@ -14,6 +14,7 @@ import sys
 import time
 import warnings
 import weakref
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -633,7 +634,7 @@ class Trace:
         self._take_in()
         known = self._names
         if known is None:
-            raise ValueError("The trace holds no recorded step.")
+            raise ValueError("`append` has recorded no step yet: the trace is empty.")
         chosen = sorted(known) if names is None else names
         unknown = set(chosen) - known
         if unknown:
@@ -756,8 +757,8 @@ class Trace:
         members = Members.of(subsets, columns["index"])
         members.check_alone(chosen)
         members.check_met(columns["index"])
-        if window < 10:
-            raise ValueError(f"`window` must be at least 10, got {window!r}.")
+        window = whole_number(window, "window", 10)
+        standardize = flag(standardize, "standardize")
         if chosen == [SELF]:
             rows = observe_self(columns, members, standardize, window)
         else:
@@ -907,6 +908,7 @@ def _write_meta(folder: Path, trace: Trace) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     meta = {"schema": SCHEMA, "targets": trace.targets, "metric": trace.metric}
     meta["run"] = trace._run
+    meta["checksum"] = _checksum(meta)
     with written_whole(folder / "trace.json") as file:
         file.write(json.dumps(meta, indent=1).encode())
 
@@ -916,11 +918,17 @@ def _read_meta(folder: Path) -> tuple[list[str], str, str]:
     regular(place)
     with refusing(place, "the description of a trace"):
         meta = json.loads(place.read_text(encoding="utf-8"))
-        schema, run = int(meta["schema"]), str(meta["run"])
+        if int(meta["schema"]) <= SCHEMA and meta.pop("checksum") != _checksum(meta):
+            raise ValueError("its checksum differs")
         targets, metric = [str(name) for name in meta["targets"]], str(meta["metric"])
+        schema, run = int(meta["schema"]), str(meta["run"])
     if schema > SCHEMA:
         raise ValueError(f"`{folder}` was written by a later version of fstat.")
     return targets, metric, run
+
+
+def _checksum(meta: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(meta, sort_keys=True).encode())
 
 
 def _end(trace: Trace) -> None:

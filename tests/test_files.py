@@ -197,6 +197,22 @@ def test_a_damaged_description_is_named(tmp_path):
         Trace.load(tmp_path)
 
 
+def test_any_bit_of_a_description_counts(tmp_path):
+    recorded(tmp_path).close()
+    file = tmp_path / "trace.json"
+    content, trace = file.read_bytes(), Trace.load(tmp_path)
+    for bit in range(0, 8 * len(content), 3):
+        changed = bytearray(content)
+        changed[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(changed)
+        try:
+            found = Trace.load(tmp_path)
+        except ValueError as error:
+            assert "trace.json" in str(error) or "later version" in str(error)
+        else:  # white space between the entries
+            assert (found.targets, found.metric) == (trace.targets, trace.metric)
+
+
 def test_a_folder_has_one_writer(tmp_path):
     trace = recorded(tmp_path)
     with pytest.raises(BlockingIOError, match="is being written to by another run"):

@@ -248,4 +248,4 @@ def traces() -> list[fstat.Trace]:
                 columns["gram_squares"] = np.ones(5)
             trace.append(step, index, learning_rate=0.1, **columns)
         made.append(trace)
-    return made
+    return [*made, fstat.Trace(["x"])]
