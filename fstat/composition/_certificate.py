@@ -7,11 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..tradeoff import EpsilonDeltaTradeOff, PiecewiseLinearTradeOff, TradeOff
+from ..tradeoff._atoms import AtomicTradeOff
 from ._contour import Inversion
 from ._convolution import Tilt, tail_atoms
+from ._exact import exact_sum
 from ._join import Tail, joined
-from ._lattice import Lattice, contraction, outline, points, spread
-from ._tilts import LARGEST, WINDOW, tilts_upward
+from ._lattice import Lattice, contraction, origin, outline, points, spread
+from ._tilts import LARGEST, WINDOW, Frame, tilts_upward
 
 # Of the losses of a step: narrower, they would be mixed up with rounding.
 _NARROWEST = 1e-6
@@ -38,7 +40,8 @@ class Certificate:
     ) -> None:
         self._tolerance = tolerance
         self._steps = [
-            (f, count, outline(f), outline(f.inverse())) for f, count in steps
+            (f, count, outline(f), outline(f.inverse()))
+            for f, count in _discrete_together(steps)
         ]
         self._symmetric = all(f.inverse() == f for f, _ in steps)
         self._inversion = inversion
@@ -75,9 +78,9 @@ class Certificate:
         counts = np.array([count for _, count, _, _ in self._steps])
         ends = counts @ (ends + 2 * width * np.array([-1.0, 1.0]))
         centre = -centre if mirrored else centre
-        return tilts_upward(
-            self._inversion, centre, width, ends, mirrored, self._tolerance
-        )
+        zeros = [origin(f.inverse() if mirrored else f, width) for f, *_ in self._steps]
+        frame = Frame(self._inversion, mirrored, width, float(counts @ zeros), ends)
+        return tilts_upward(frame, centre, self._tolerance)
 
     def _tails(self, width: float, mirrored: bool) -> tuple[Tail, Tail]:
         """Return bounds from above and from below on the masses of one tail."""
@@ -94,13 +97,35 @@ class Certificate:
         thetas = np.array([0.0, *(tilt.theta for tilt in tilts)])
         for f, count, own, of_inverse in self._steps:
             g, seen = (f.inverse(), of_inverse) if swapped else (f, own)
-            k = points(seen, width, thetas)
-            steps.append((on_lattice(g, width, k), count))
+            zero = origin(g, width)
+            k = points(seen, width, thetas, zero)
+            steps.append((on_lattice(g, width, k, zero), count))
         infinite = _infinite(steps)
         if up:
             infinite += _beyond(steps, width, tilts[-1])
         loss, q, p = tail_atoms(steps, width, tilts, up)
         return Tail(max(width, float(loss[1] - loss[0])), loss, q, p, infinite)
+
+
+def _discrete_together(
+    steps: Sequence[tuple[TradeOff, int]],
+) -> list[tuple[TradeOff, int]]:
+    """Return steps where discrete ones are added up as long as their sums are few.
+
+    Sums on a lattice of their own err once, and not as often as they are taken.
+    """
+    discrete = [(f, n) for f, n in steps if isinstance(f, AtomicTradeOff)]
+    rest = [(f, n) for f, n in steps if not isinstance(f, AtomicTradeOff)]
+    while discrete:
+        group, whole = discrete[:1], exact_sum(discrete[:1])
+        while whole is not None and len(group) < len(discrete):
+            more = exact_sum(discrete[: len(group) + 1])
+            if more is None:
+                break
+            group, whole = discrete[: len(group) + 1], more
+        rest.append(group[0] if whole is None else (whole, 1))
+        discrete = discrete[len(group) :]
+    return rest
 
 
 def _infinite(steps: Sequence[tuple[Lattice, int]]) -> float:

@@ -9,18 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import fft
 
 from .._validation import FloatArray
 from ._lattice import Lattice
 from ._transform import ComplexArray
 
+IndexArray = NDArray[np.intp]
+
 _ROUNDING = 2.0**-53
 # Error of a transform of length N in the Euclidean norm, in units of the norm of the
 # input times log2(N): 7 roundings a butterfly, with room for those of real input.
 _TRANSFORM = 10 * _ROUNDING
+_TABLE = 64  # frequencies apart of one another's products
 _SMOOTH, _FAINT = 0.03, 1e-12
 _NOTHING = -50.0  # logarithm of factors that do not count
 
@@ -126,14 +131,16 @@ def _served(
     size = tilt.size
     product = _Product(size)
     log_total, slack, first = 0.0, 16.0, 0
+    tilted = []
     for lattice, count in steps:
-        log_sum, tilted, exponent = _tilted(lattice, width, tilt.theta)
-        place = (lattice.index - lattice.first) % size
-        folded = np.asarray(np.bincount(place, tilted, minlength=size), float)
-        product.multiply(folded, count)
+        log_sum, masses, exponent = _tilted(lattice, width, tilt.theta)
+        tilted.append((float(np.linalg.norm(masses)), lattice, masses, count))
         log_total += count * log_sum
         slack += count * (16.0 + 2 * exponent)
         first += count * lattice.first
+    # Few frequencies are left after those whose masses are least concentrated.
+    for _, lattice, masses, count in sorted(tilted, key=itemgetter(0)):
+        product.multiply((lattice.index - lattice.first) % size, masses, count)
     index = np.arange(tilt.first, tilt.last)
     last = sum(count * lattice.last for lattice, count in steps)
     masses, wrong = product.masses((tilt.first - first) % size, index.size)
@@ -158,19 +165,25 @@ class _Product:
         self._log_bound = np.zeros(size // 2 + 1)
         self._relative = np.zeros(size // 2 + 1)
 
-    def multiply(self, masses: FloatArray, count: int) -> None:
-        """Multiply by a power of the transform of some masses."""
-        phi = fft.rfft(masses)[: self._values.size]
-        norm = np.sqrt(self._size) * np.linalg.norm(masses)
-        error = _TRANSFORM * np.log2(self._size) * norm
+    def multiply(self, place: IndexArray, masses: FloatArray, count: int) -> None:
+        """Multiply by a power of the transform of masses at some places."""
+        kept = self._values.size
+        if place.size * (1.5 * kept + 30 * _TABLE) < self._size * np.log2(self._size):
+            phi = _low_frequencies(place, masses, self._size, kept)
+            error = (place.size + 16) * _ROUNDING * masses.sum()
+        else:
+            folded = np.bincount(place, masses, minlength=self._size)
+            phi = fft.rfft(folded)[:kept]
+            norm = np.sqrt(self._size) * np.linalg.norm(folded)
+            error = _TRANSFORM * np.log2(self._size) * norm
         bound = np.abs(phi) + error
         self._log_bound += count * np.log(bound)
-        kept = slice(int(np.flatnonzero(self._log_bound > _NOTHING)[-1]) + 1)
-        self._relative = self._relative[kept] + count * (
-            error / bound[kept] + 8 * _ROUNDING
-        )
-        self._values = self._values[kept] * _power(phi[kept], count)
-        self._log_bound = self._log_bound[kept]
+        last = int(np.flatnonzero(self._log_bound > _NOTHING)[-1])
+        some = slice(last + 1)
+        relative = count * (error / bound[some] + 8 * _ROUNDING)
+        self._relative = self._relative[some] + relative
+        self._values = self._values[some] * _power(phi[some], count)
+        self._log_bound = self._log_bound[some]
 
     def masses(self, first: int, number: int) -> tuple[FloatArray, float]:
         """Return some of the masses with this transform, and how wrong each may be."""
@@ -185,6 +198,17 @@ class _Product:
         norm = np.sqrt(2 * np.sum(np.abs(self._values) ** 2) / self._size)
         of_inverse = _TRANSFORM * np.log2(self._size) * norm
         return float(of_factors + of_inverse + np.exp(_NOTHING))
+
+
+def _low_frequencies(
+    place: IndexArray, masses: FloatArray, size: int, number: int
+) -> ComplexArray:
+    """Return the first values of a transform, of few masses, by its definition."""
+    turn = -2j * np.pi / size
+    near = np.exp(turn * (np.multiply.outer(np.arange(_TABLE), place) % size))
+    starts = _TABLE * np.arange(-(-number // _TABLE))
+    far = masses * np.exp(turn * (np.multiply.outer(starts, place) % size))
+    return np.asarray((far @ near.T).ravel()[:number])
 
 
 def _tilted(

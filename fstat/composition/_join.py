@@ -9,8 +9,6 @@ import numpy as np
 from .._validation import FloatArray
 from ..tradeoff import PiecewiseLinearTradeOff, TradeOff, maximum, minimum
 
-_MARGIN = 32  # of this length of the tails' overlap, at either end
-
 
 @dataclass(frozen=True)
 class Tail:
@@ -97,9 +95,8 @@ def _centre(right: Tail, left: Tail) -> float:
 
     That is of the measure midway between P and Q, and not next to an end of a tail.
     """
-    start, stop = right.loss[0], -left.loss[0]
-    margin = (stop - start) / _MARGIN
-    inner = slice(*np.searchsorted(right.loss, [start + margin, stop - margin]))
+    start, stop = right.loss[0] + right.step, -left.loss[0] - left.step
+    inner = slice(*np.searchsorted(right.loss, [start, stop]))
     loss, q = right.loss[inner], right.q[inner]
     if not loss.size:
         return float(start + stop) / 2

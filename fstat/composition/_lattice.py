@@ -26,6 +26,7 @@ RATE_ERROR = 2.0**-44
 _SHIFT = 32 * RATE_ERROR
 _UPPER_TAIL, _LOWER_TAIL = 1e-36, 1e-26
 _FEW = 2**10  # points that are all used
+_FEW_ATOMS = 64  # next to which there are points
 _SPARSEST = 2.0**12  # of these one is used at least
 
 
@@ -62,13 +63,13 @@ class Lattice:
 class Outline:
     """Losses between which all that counts lies, and roughly where it does.
 
-    Masses under Q are those between successive losses; none are given for a step
-    with atoms, which must lie on the lattice.
+    Masses under Q are those between successive losses, but for a few atoms.
     """
 
     ends: tuple[float, float]
     losses: FloatArray
-    masses: FloatArray | None
+    masses: FloatArray
+    atoms: FloatArray
 
 
 def outline(f: TradeOff) -> Outline:
@@ -80,29 +81,41 @@ def outline(f: TradeOff) -> Outline:
     above = t[np.argmax(right.power - singular <= _UPPER_TAIL)]
     below = -t[np.argmax(left.beta <= _LOWER_TAIL)]
     ends = max(below, low), min(above, high)
-    losses, masses = np.concatenate([-t[::-1], t]), None
-    if not atoms(f).size:
-        power = np.concatenate([left.power[::-1], right.power])
-        beta = np.concatenate([left.beta[::-1], right.beta])
-        masses = _between(power, beta)
-    return Outline(ends, losses, masses)
+    losses = np.concatenate([-t[::-1], t])
+    power = np.concatenate([left.power[::-1], right.power])
+    beta = np.concatenate([left.beta[::-1], right.beta])
+    masses, few = _between(power, beta), atoms(f)
+    few = few if few.size <= _FEW_ATOMS else few[:0]
+    place = np.searchsorted(losses, few) - 1
+    jump = f._rates(few, False).power - f._rates(few, True).power
+    np.subtract.at(masses, np.clip(place, 0, masses.size - 1), jump)
+    return Outline(ends, losses, np.maximum(masses, 0.0), few)
 
 
-def points(seen: Outline, width: float, thetas: FloatArray) -> NDArray[np.intp]:
+def origin(f: TradeOff, width: float) -> float:
+    """Return where the lattice of a step has its zero: its largest atom is a point."""
+    at = atoms(f)
+    top = float(at.max()) if at.size else 0.0
+    return top - width * round(top / width)
+
+
+def points(
+    seen: Outline, width: float, thetas: FloatArray, zero: float = 0.0
+) -> NDArray[np.intp]:
     """Return the points of the lattice to use, which hold all between the ends.
 
     Fewer where little lies even when tilted: errors are the mass times the square of
     the distance, least for their number where that is the density to the power -1/3.
     """
     rounding = min(1e-9, _SHIFT / width / 2)
-    first = int(np.floor(seen.ends[0] / width + rounding))
-    last = int(np.ceil(seen.ends[1] / width - rounding))
-    if seen.masses is None or last - first < _FEW:
+    ends = (np.array(seen.ends) - zero) / width
+    first = int(np.floor(ends[0] + rounding))
+    last = int(np.ceil(ends[1] - rounding))
+    if last - first < _FEW:
         return np.arange(first, last + 1)
     inside = (seen.losses[1:] > seen.ends[0]) & (seen.losses[:-1] < seen.ends[1])
     starts, stops = seen.losses[:-1][inside], seen.losses[1:][inside]
-    with np.errstate(divide="ignore"):
-        log_mass = np.log(seen.masses[inside])
+    log_mass = np.log(np.maximum(seen.masses[inside], 1e-300))
     tilted = log_mass + np.multiply.outer(thetas, stops)
     tilted -= tilted.max(axis=1, keepdims=True)
     tilted = np.exp(tilted)
@@ -111,8 +124,13 @@ def points(seen: Outline, width: float, thetas: FloatArray) -> NDArray[np.intp]:
     ratio = np.maximum(density / density.max(), 1e-99) ** (-1 / 3) / 2
     power = np.floor(np.log2(np.clip(ratio, 1.0, _SPARSEST))).astype(int)
     runs = np.flatnonzero(np.diff(power)) + 1
-    borders = [first, *np.round(starts[runs] / width).astype(int).tolist(), last + 1]
+    inner = np.round((starts[runs] - zero) / width).astype(int).tolist()
+    borders = [first, *inner, last + 1]
     found = [np.array([first, last])]
+    for rounded in (np.floor, np.ceil):
+        place = (seen.atoms - zero) / width
+        at = rounded(place + np.array([[-rounding], [0.0], [rounding]]))
+        found.append(np.clip(at, first, last).astype(int).ravel())
     for a, b, k in zip(
         borders[:-1], borders[1:], power[[0, *runs]].tolist(), strict=True
     ):
@@ -120,7 +138,9 @@ def points(seen: Outline, width: float, thetas: FloatArray) -> NDArray[np.intp]:
     return np.unique(np.concatenate(found))
 
 
-def spread(f: TradeOff, width: float, k: NDArray[np.intp]) -> Lattice:
+def spread(
+    f: TradeOff, width: float, k: NDArray[np.intp], zero: float = 0.0
+) -> Lattice:
     """Return a loss on the lattice whose delta is nowhere smaller.
 
     The probabilities of each stretch between neighbouring points, under P and under
@@ -134,7 +154,8 @@ def spread(f: TradeOff, width: float, k: NDArray[np.intp]) -> Lattice:
        dots: tighter discrete approximations of privacy loss distributions",
        Proceedings on Privacy Enhancing Technologies 2022(4), arXiv:2207.04380.
     """
-    at = np.asarray(k * width + _SHIFT, float)
+    shift = zero + _SHIFT
+    at = np.asarray(k * width + shift, float)
     rates = f._rates(at, True)
     p, q = _between(rates.alpha, rates.specificity), _between(rates.power, rates.beta)
     q, p = q * (1 + 8 * RATE_ERROR), p * (1 - 8 * RATE_ERROR)
@@ -143,10 +164,12 @@ def spread(f: TradeOff, width: float, k: NDArray[np.intp]) -> Lattice:
     masses[1:] += above
     masses[0] += rates.beta[0] * (1 + 8 * RATE_ERROR)
     infinite = float(rates.power[-1]) * (1 + 8 * RATE_ERROR)
-    return _trimmed(k, _SHIFT, np.maximum(masses, 0.0), infinite)
+    return _trimmed(k, shift, np.maximum(masses, 0.0), infinite)
 
 
-def contraction(f: TradeOff, width: float, k: NDArray[np.intp]) -> Lattice:
+def contraction(
+    f: TradeOff, width: float, k: NDArray[np.intp], zero: float = 0.0
+) -> Lattice:
     """Return a loss on the lattice whose delta is nowhere larger.
 
     Tangents of delta, as a function of ``exp(epsilon)``, midway between the points of
@@ -156,7 +179,8 @@ def contraction(f: TradeOff, width: float, k: NDArray[np.intp]) -> Lattice:
     """
     singular = float(f._rates(np.asarray(np.inf), False).power)
     never = float(f._rates(np.asarray(-np.inf), True).specificity)
-    at = np.asarray(k * width - _SHIFT, float)
+    shift = zero - _SHIFT
+    at = np.asarray(k * width + shift, float)
     halves = (at[:-1] + at[1:]) / 2
     middles = f._rates(halves, True)
     # Tangents that have come down to nothing by the next corner are of no use: there
@@ -169,7 +193,7 @@ def contraction(f: TradeOff, width: float, k: NDArray[np.intp]) -> Lattice:
     p = _stretches(edges.alpha, edges.specificity - never) * (1 + 8 * RATE_ERROR)
     polygon = _joined(q, np.exp(at) * p, np.diff(k) * width)
     masses = _convex(polygon, np.asarray(k * width, float))
-    return _trimmed(k, -_SHIFT, masses, singular * (1 - 8 * RATE_ERROR))
+    return _trimmed(k, shift, masses, singular * (1 - 8 * RATE_ERROR))
 
 
 def _trimmed(

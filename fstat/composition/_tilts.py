@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -23,45 +23,53 @@ _STEEPEST = 8.0
 _TOGETHER = 2  # saddle points of the contours to a tilt
 
 
-def tilts_upward(
-    inversion: Inversion,
-    centre: float,
-    width: float,
-    ends: FloatArray,
-    mirrored: bool,
-    tolerance: float,
-) -> list[Tilt]:
+@dataclass(frozen=True)
+class Frame:
+    """A sum of losses, seen from P if `mirrored`, on a lattice, and between which ends.
+
+    Indices are counted from `zero`.
+    """
+
+    inversion: Inversion
+    mirrored: bool
+    width: float
+    zero: float
+    ends: FloatArray
+
+    def level(self, theta: FloatArray) -> FloatArray:
+        """Return the logarithm of the transform."""
+        return self.inversion.exponent.level(-1.0 - theta if self.mirrored else theta)
+
+
+def tilts_upward(frame: Frame, centre: float, tolerance: float) -> list[Tilt]:
     """Return the tilts that serve everything from the centre upward.
 
     Neighbours are merged so far as this changes powers by less than the tolerance.
     """
-    thetas, deviations, stops = _served(inversion, centre, width, ends, mirrored)
+    thetas, deviations, stops = _served(frame, centre)
     scale = np.minimum(deviations, _STEEPEST / np.maximum(thetas, 1e-300))
-    fineness = _FINENESS * np.sqrt(min(tolerance, 1.0)) * scale / width
+    fineness = _FINENESS * np.sqrt(min(tolerance, 1.0)) * scale / frame.width
     merged = 1 << np.log2(np.maximum(fineness, 1.0)).astype(int)
-    tilts, first = [], round((centre - 2 * deviations[0]) / width)
+    start = centre - 2 * deviations[0] - frame.zero
+    tilts, first = [], round(start / frame.width)
+    ends = (stops - frame.zero) / frame.width
     for theta, end, spread, many in zip(
-        *(x.tolist() for x in (thetas, stops / width, deviations, merged)), strict=True
+        *(x.tolist() for x in (thetas, ends, deviations, merged)), strict=True
     ):
         last = first + many * int(np.ceil((end - first) / many))
         if first < last:
             tilt = Tilt(theta, first, last, spread, 64, many)
-            tilts.append(_long_enough(inversion, width, ends, mirrored, tilt))
+            tilts.append(_long_enough(frame, tilt))
             first = last
     return tilts
 
 
-def _served(
-    inversion: Inversion,
-    centre: float,
-    width: float,
-    ends: FloatArray,
-    mirrored: bool,
-) -> tuple[FloatArray, FloatArray, FloatArray]:
+def _served(frame: Frame, centre: float) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return tilts, the deviations they make, and the losses up to which they serve."""
+    inversion = frame.inversion
     own, saddles, levels = inversion.abscissae, inversion.saddles, inversion.levels
     thetas = own
-    if mirrored:
+    if frame.mirrored:
         own, saddles, levels = own[::-1], -saddles[::-1], levels[::-1]
         thetas = -1.0 - own
     chosen = np.flatnonzero(saddles > centre)[::_TOGETHER]
@@ -69,12 +77,12 @@ def _served(
     chosen = chosen[: int(np.argmax(np.append(enough, True))) + 1]
     deviations = np.array([inversion.exponent.deviation(float(c)) for c in own[chosen]])
     # A lattice tilted more than it resolves has all its mass at one end.
-    coarse = np.append(deviations[1:] < _RESOLVED * width, True)
+    coarse = np.append(deviations[1:] < _RESOLVED * frame.width, True)
     kept = slice(1 + int(np.argmax(coarse)))
     chosen, deviations = chosen[kept], deviations[kept]
     last = saddles[chosen[-1]] + 2 * deviations[-1]
-    if last + 8 * deviations[-1] > ends[1] or not enough[kept].any():
-        last = ends[1]
+    if last + 8 * deviations[-1] > frame.ends[1] or not enough[kept].any():
+        last = frame.ends[1]
     # Where the masses are equally large in two tilts, or all beyond is too rare.
     stops = np.append(np.diff(levels[chosen]) / np.diff(thetas[chosen]), last)
     with np.errstate(divide="ignore"):
@@ -83,24 +91,21 @@ def _served(
     return thetas[chosen[kept]], deviations[kept], np.minimum(stops, rare)[kept]
 
 
-def _long_enough(
-    inversion: Inversion, width: float, ends: FloatArray, mirrored: bool, tilt: Tilt
-) -> Tilt:
+def _long_enough(frame: Frame, tilt: Tilt) -> Tilt:
     """Return a tilt with a transform so long that hardly anything is wrapped around."""
-
-    def level(at: FloatArray) -> FloatArray:
-        return inversion.exponent.level(-1.0 - at if mirrored else at)
-
+    width = frame.width
     served = max(WINDOW * tilt.deviation / width, 1.2 * (tilt.last - tilt.first), 64)
     size = 1 << int(np.ceil(np.log2(served)))
+    base = frame.level(np.array(tilt.theta))
     while True:
         tilt = replace(tilt, size=size)
         wrapped, beyond = [-np.inf], []
         for sign, end in outside(tilt):
-            if ends[0] <= end * width <= ends[1]:
+            loss = end * width + frame.zero
+            if frame.ends[0] <= loss <= frame.ends[1]:
                 further = sign * _FURTHER / tilt.deviation
-                logs = level(tilt.theta + further) - further * end * width
-                logs = np.nan_to_num(logs - level(np.array(tilt.theta)), nan=np.inf)
+                logs = frame.level(tilt.theta + further) - further * loss
+                logs = np.nan_to_num(logs - base, nan=np.inf)
                 best = int(np.argmin(logs))
                 beyond.append((end, float(further[best])))
                 wrapped.append(float(min(logs[best], 0.0)))

@@ -8,6 +8,7 @@ import numpy as np
 
 from .._validation import FloatArray
 from ..tradeoff import TradeOff
+from ..tradeoff._atoms import AtomicTradeOff
 from ._atoms import atoms
 from ._contour import Inversion
 
@@ -28,6 +29,8 @@ class Widths:
         The composition, by its transform.
     tolerance : float
         The relative error allowed.
+    least : tuple of float
+        The least widths, upward and downward.
     """
 
     def __init__(
@@ -35,12 +38,17 @@ class Widths:
         steps: Sequence[tuple[TradeOff, int]],
         inversion: Inversion,
         tolerance: float,
+        least: tuple[float, float],
     ) -> None:
+        self._least = least
         self._number = sum(count for _, count in steps)
         self._inversion, self._tolerance = inversion, tolerance
-        self._unit = common_measure([atoms(f) for f, _ in steps[:_MOST_KINDS]])
+        self._unit = common_measure(
+            [_distances(atoms(f)) for f, _ in steps[:_MOST_KINDS]]
+        )
         if len(steps) > _MOST_KINDS:
             self._unit = None
+        self._discrete = all(isinstance(f, AtomicTradeOff) for f, _ in steps)
 
     def first(self) -> tuple[float, float]:
         r"""Return widths whose errors should be within the tolerance.
@@ -55,10 +63,11 @@ class Widths:
         error = 0.4 * max(self._tolerance, _LEAST_ERROR)
         steepest = np.maximum(self._steepest(), 4.0 / spread)
         widths = np.sqrt(8.0 * error / (self._number * steepest))
+        # Losses that are moved by a width change powers by no more than exp(width).
+        widths = np.maximum(widths, error / self._number)
         if self._unit:
-            widths = np.full(2, widths.min())
-        right, left = (self._aligned(float(width)) for width in widths)
-        return right, left
+            widths = np.full(2, self._unit if self._discrete else widths.min())
+        return self._aligned(widths.tolist())
 
     def _steepest(self) -> FloatArray:
         """Return the tilts at which the gap is measured, upward and downward."""
@@ -74,18 +83,29 @@ class Widths:
         """Return finer widths, given the errors of these: equal ones stay equal."""
         if widths[0] == widths[1]:
             reached = max(reached), max(reached)
-        right, left = (
-            width if error <= self._tolerance else self._finer(width, error)
-            for width, error in zip(widths, reached, strict=True)
-        )
-        return right, left
+        factors = [
+            float(np.clip(0.9 * np.sqrt(self._tolerance / error), 0.1, 0.7))
+            if error > self._tolerance
+            else 1.0
+            for error in reached
+        ]
+        return self._aligned([w * x for w, x in zip(widths, factors, strict=True)])
 
-    def _finer(self, width: float, error: float) -> float:
-        factor = 0.9 * np.sqrt(self._tolerance / error)
-        return self._aligned(width * float(np.clip(factor, 0.1, 0.7)))
+    def _aligned(self, widths: Sequence[float]) -> tuple[float, float]:
+        """Return widths, not below the least, on which the atoms lie if they can."""
+        found = []
+        for width, least in zip(widths, self._least, strict=True):
+            wide = max(width, least)
+            if self._unit and self._unit > least:
+                parts = min(np.ceil(self._unit / wide), np.floor(self._unit / least))
+                wide = self._unit / parts
+            found.append(float(wide))
+        return found[0], found[1]
 
-    def _aligned(self, width: float) -> float:
-        return self._unit / np.ceil(self._unit / width) if self._unit else width
+
+def _distances(places: FloatArray) -> FloatArray:
+    """Return the distances from the largest."""
+    return places.max() - places if places.size else places
 
 
 def common_measure(places: Sequence[FloatArray]) -> float | None:

@@ -196,15 +196,9 @@ class ComposedTradeOff(TradeOff):
 
     def _enclosed(self) -> tuple[TradeOff, TradeOff, float]:
         certificate = Certificate(self.steps, self._inversion, self.tolerance)
-        widths = Widths(self.steps, self._inversion, self.tolerance)
         least = certificate.least_widths()
-
-        def at_least(widths: tuple[float, float]) -> tuple[float, float]:
-            return max(widths[0], least[0]), max(widths[1], least[1])
-
-        bent = all(map(is_seldom, self.fs))
-        straight = None if bent and not are_ordinary(self.fs) else self._straight()
-        tried = at_least(widths.first())
+        widths = Widths(self.steps, self._inversion, self.tolerance, least)
+        tried = widths.first()
         reached = np.inf
         for _ in range(_ROUNDS):
             curves = certificate.curves(tried)
@@ -215,15 +209,13 @@ class ComposedTradeOff(TradeOff):
             # Rounding limits what finer lattices gain.
             if reached <= self.tolerance or now > 0.9 * before:
                 break
-            finer = at_least(widths.next(tried, apart))
+            finer = widths.next(tried, apart)
             if finer == tried:
                 break
             tried = finer
         if not np.isfinite(reached):
             raise ArithmeticError("no lattice gives bounds.")
         self._warn(reached)
-        if straight is not None:
-            self._check(lower, upper)
         return lower, upper, reached
 
     def _warn(self, reached: float) -> None:
@@ -234,20 +226,6 @@ class ComposedTradeOff(TradeOff):
                 f"`tolerance` {self.tolerance:.2g}: they are valid bounds.",
                 ToleranceWarning,
                 stacklevel=4,
-            )
-
-    def _check(self, lower: TradeOff, upper: TradeOff) -> None:
-        """Refuse point values outside the curves: neither would be worth anything."""
-        alpha = 10.0 ** np.arange(-12.0, 0.0, 3.0)
-        power, rounding = self.power(alpha), 1e-10
-        low, high = upper.power(alpha), lower.power(alpha)
-        if (
-            not (power * (1 + rounding) >= low).all()
-            or not (power * (1 - rounding) <= high).all()
-        ):
-            raise ArithmeticError(
-                f"the powers {power} that inversion finds lie outside their bounds "
-                f"{low} and {high}: this composition is beyond it."
             )
 
     def _certain(self, of: Callable[[TradeOff], FloatArray]) -> float:
