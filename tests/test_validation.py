@@ -402,7 +402,7 @@ def test_shapes_that_do_not_fit_get_a_sentence():
 @pytest.mark.parametrize(
     "one",
     [np.array(0.9), memoryview(np.ones((2, 2))), "ab"],
-    ids=named,
+    ids=["array of no dimensions", "table in memory", "text"],
 )
 def test_what_cannot_be_gone_through_is_one_thing(one):
     with pytest.raises(ValueError, match="`subsets` must"):
