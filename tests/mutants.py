@@ -1,123 +1,230 @@
-"""Mutants of the core: a sample of each room is tried against the fast tests.
+"""Mutants of the core: a sample of each room is tried against the room's fast tests.
 
-``python tests/mutants.py --each 30`` draws 30 mutants of each room, the same ones for
-the same seed, has mutmut try those that were not tried yet, and writes the table of
-``docs/mutants.md``. What was tried is kept in ``mutants/``: the command goes on where
-it was interrupted. The first call runs all fast tests once, to learn which of them
-reach which function.
+``python tests/mutants.py --each 30`` draws 30 of the mutants that mutmut makes of each
+room, the same ones for the same seed, tries those that were not tried yet, each in a
+process of its own, and writes the table of ``docs/mutants.md``. What became of them is
+kept in ``results/mutants``, under a key of the function that was changed: the command
+goes on where it was interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import resource
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 ROOT = Path(__file__).parents[1]
-KEPT = ROOT / "mutants" / "fstat"
+MUTANTS = ROOT / "mutants"
+KEPT = ROOT / "results" / "mutants"
 PAGE = ROOT / "docs" / "mutants.md"
-ROOMS = {
-    "influence": ("influence.py", "fitting.py", "inference.py"),
-    "observations": ("observations.py", "steps.py"),
-    "intervals": ("intervals",),
-    "methods": ("methods",),
-    "selection": ("selection",),
-    "ground_truth": ("ground_truth",),
-    "empirical": ("empirical",),
-    "tradeoff": ("tradeoff",),
-    "composition": ("composition",),
+# The files of each room, and the tests that are to notice a change of them.
+ROOMS: dict[str, tuple[list[str], list[str]]] = {
+    "influence": (
+        ["influence.py", "fitting.py", "inference.py"],
+        ["influence", "influence_intervals", "estimation_oracles", "units", "contract"],
+    ),
+    "observations": (
+        ["observations.py", "steps.py"],
+        ["observations", "trace", "validation"],
+    ),
+    "intervals": (
+        ["intervals"],
+        [
+            "intervals",
+            "estimation_oracles",
+            "noncentral_t",
+            "sequence",
+            "serial",
+            "bootstrap",
+            "influence_intervals",
+            "units",
+            "validation",
+        ],
+    ),
+    "methods": (
+        ["methods"],
+        [
+            "methods_estimates",
+            "methods_ordinal",
+            "methods_supremum",
+            "central_sums",
+            "methods_goodness_of_fit",
+            "estimation_oracles",
+            "influence",
+            "units",
+        ],
+    ),
+    "selection": (
+        ["selection"],
+        [
+            "selection",
+            "selection_signs",
+            "selection_shortlist",
+            "selection_strata",
+            "simultaneous",
+            "ranking",
+            "local_fdr",
+            "promises/test_selection",
+        ],
+    ),
+    "ground_truth": (
+        ["ground_truth"],
+        ["calibration", "agreement", "ground_truth"],
+    ),
+    "empirical": (
+        ["empirical"],
+        [
+            "empirical",
+            "empirical_tradeoff",
+            "empirical_contract",
+            "empirical_envelopes",
+            "empirical_validity",
+        ],
+    ),
+    "tradeoff": (
+        ["tradeoff"],
+        [
+            "tradeoff",
+            "tradeoff_families",
+            "tradeoff_algebra",
+            "tradeoff_contract",
+            "tradeoff_json",
+            "tradeoff_comparison",
+            "tradeoff_between",
+        ],
+    ),
+    "composition": (
+        ["composition"],
+        ["composition", "composition_domain", "composition_oracle", "gaussian_limit"],
+    ),
 }
-# Exit codes that mutmut keeps: 1 and 3 tests failed, 0 passed, 33 there was none, and
-# others that the tests did not come to an end.
-KILLED, SURVIVED, UNTESTED = {1, 3}, {0}, {33}
-TOGETHER = 12
+# Processes of their own do not know which mutant is tried.
+LEFT_OUT = (
+    "test_ground_truth.py::test_a_killed_study_goes_on",
+    "test_ground_truth.py::test_a_dead_worker_is_a_sentence",
+    "test_ground_truth.py::test_fingerprints_are_the_same_in_every_process",
+)
+# Of pytest: it ran and something failed, or could not be collected.
+NOTICED = (1, 2, 3)
 
 
-def results(room: str) -> dict[str, int | None]:
-    """Return the exit codes of all mutants of a room, None where untried."""
-    found: dict[str, int | None] = {}
-    for place in ROOMS[room]:
-        path = KEPT / place
-        files = (
-            sorted(path.rglob("*.meta"))
-            if path.is_dir()
-            else [path.with_name(path.name + ".meta")]
+def made() -> dict[str, Any]:
+    """Return what mutmut knows of the mutants, by the file that was changed."""
+    code = (
+        "from mutmut.__main__ import copy_src_dir, copy_also_copy_files, create_mutants"
+        "\nfrom mutmut.mutation.trampoline import set_mutant_under_test"
+        "\nset_mutant_under_test('mutant_generation')"
+        "\ncopy_src_dir(); copy_also_copy_files(); create_mutants(1)"
+    )
+    MUTANTS.mkdir(exist_ok=True)
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+    files = sorted((MUTANTS / "fstat").rglob("*.meta"))
+    return {
+        str(file.relative_to(MUTANTS / "fstat")).removesuffix(".meta"): json.loads(
+            file.read_text()
         )
-        for file in files:
-            if file.exists():
-                found |= json.loads(file.read_text())["exit_code_by_key"]
+        for file in files
+    }
+
+
+def of_room(room: str, meta: dict[str, Any]) -> dict[str, str]:
+    """Return the mutants of a room, each with a key of the function it is of."""
+    found = {}
+    for file, about in meta.items():
+        if file in ROOMS[room][0] or file.partition("/")[0] in ROOMS[room][0]:
+            hashes = about["hash_by_function_name"]
+            for name in about["exit_code_by_key"]:
+                function = name.rpartition(".")[2].partition("__mutmut_")[0]
+                found[name] = f"{name} {hashes.get(function, '')}"
     return found
 
 
-def drawn(room: str, each: int, seed: int) -> list[str]:
+def drawn(room: str, names: list[str], each: int, seed: int) -> list[str]:
     """Return the mutants of a room that are looked at, in random order."""
-    names = sorted(results(room))
-    order = np.random.default_rng([seed, list(ROOMS).index(room)]).permutation(
-        len(names)
-    )
-    return [names[k] for k in order[:each]]
+    rng = np.random.default_rng([seed, list(ROOMS).index(room)])
+    return [sorted(names)[k] for k in rng.permutation(len(names))[:each]]
 
 
-def mutmut(*arguments: str) -> str:
-    """Run mutmut in the repository."""
-    done = subprocess.run(
-        [sys.executable, "-m", "mutmut", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        print(done.stdout[-2000:], done.stderr[-2000:], sep="\n", file=sys.stderr)
-    return done.stdout
-
-
-def tried(names: list[str], children: int) -> Iterator[str]:
-    """Try mutants, a few at a time, and yield what is said of each batch."""
-    for start in range(0, len(names), TOGETHER):
-        batch = names[start : start + TOGETHER]
-        mutmut("run", "--max-children", str(children), *batch)
-        yield f"{start + len(batch)} of {len(names)}"
-
-
-def table(each: int, seed: int) -> str:
-    """Return the page: how many of each room were killed, and which survived."""
-    rows, survivors = [], []
-    total = np.zeros(5, dtype=int)
-    for room in ROOMS:
-        all_of_it = results(room)
-        codes = {name: all_of_it[name] for name in drawn(room, each, seed)}
-        known = {name: code for name, code in codes.items() if code is not None}
-        kinds = [
-            sum(code in kind for code in known.values())
-            for kind in (KILLED, SURVIVED, UNTESTED)
-        ]
-        rest = len(known) - sum(kinds)
-        counts = np.array([len(known), kinds[0], rest, kinds[1], kinds[2]])
-        total += counts
-        rows.append((room, len(all_of_it), *counts))
-        survivors += [
-            f"- `{name}`{' (no test)' if known[name] in UNTESTED else ''}"
-            for name in sorted(known)
-            if known[name] in SURVIVED | UNTESTED
-        ]
-    rows.append(("all", sum(row[1] for row in rows), *total))
-    lines = [
-        "| room | mutants | tried | killed | no end | survived | no test | noticed |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|",
+def command(room: str) -> list[str]:
+    """Return the arguments of pytest for the tests of a room."""
+    tests = [
+        f"tests/{name}.py" if "/" in name else f"tests/test_{name}.py"
+        for name in ROOMS[room][1]
     ]
-    for name, number, n, killed, rest, survived, untested in rows:
-        share = f"{100 * (killed + rest) / n:.0f} %" if n else "-"
-        lines.append(
-            f"| {name} | {number} | {n} | {killed} | {rest} | {survived} | "
-            f"{untested} | {share} |"
-        )
+    left_out = [f"--deselect=tests/{name}" for name in LEFT_OUT]
+    plain = ["-q", "-x", "--no-header", "-m", "not slow", "-p", "no:cacheprovider"]
+    return [*plain, *left_out, *tests]
+
+
+def tried(room: str, names: list[str]) -> Iterator[tuple[str, str, float]]:
+    """Try mutants, each in a fork of this process, and yield what became of them."""
+    os.chdir(MUTANTS)
+    sys.path[:0] = [str(MUTANTS), str(MUTANTS / "tests")]
+    import fstat
+
+    assert fstat.__file__.startswith(str(MUTANTS)), fstat.__file__
+    whole, seconds = _fork("", room, 3600.0)
+    assert whole == 0, f"the tests of {room} fail without a mutant"
+    yield "", "whole", seconds
+    for name in names:
+        code, needed = _fork(name, room, 3 * seconds + 30)
+        kinds = {0: "survived", None: "no end"}
+        kind = kinds.get(code, "killed" if code in NOTICED else "no end")
+        yield name, kind, needed
+
+
+def _fork(name: str, room: str, most: float) -> tuple[int | None, float]:
+    """Run the tests of a room with a mutant; None if they do not come to an end."""
+    from mutmut.mutation.trampoline import set_mutant_under_test
+
+    child = os.fork()
+    if child == 0:
+        import pytest
+
+        resource.setrlimit(resource.RLIMIT_CPU, (int(most), int(most) + 5))
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1), os.dup2(null, 2)
+        set_mutant_under_test(name)
+        os._exit(int(pytest.main(command(room))))
+    start = time.monotonic()
+    _, status, used = os.wait4(child, 0)
+    ended = os.WIFEXITED(status)
+    code = os.WEXITSTATUS(status) if ended else None
+    return code, max(used.ru_utime, 0.001 * (time.monotonic() - start))
+
+
+def table(meta: dict[str, Any], kept: dict[str, str], each: int, seed: int) -> str:
+    """Return how many of each room were noticed, and which survived."""
+    rows, survivors = [], []
+    for room in ROOMS:
+        names = of_room(room, meta)
+        chosen = drawn(room, list(names), each, seed)
+        found = {n: kept[names[n]] for n in chosen if names[n] in kept}
+        kinds = [sum(k == kind for k in found.values()) for kind in KINDS]
+        rows.append((room, len(names), len(found), *kinds))
+        survivors += [f"- `{n}`" for n in sorted(found) if found[n] == "survived"]
+    rows.append(("all", *(sum(row[k] for row in rows) for k in range(1, 6))))
+    lines = [
+        "| room | mutants | tried | killed | no end | survived | noticed |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for name, number, n, killed, endless, survived in rows:
+        share = f"{100 * (killed + endless) / n:.0f} %" if n else "-"
+        cells = map(str, (number, n, killed, endless, survived, share))
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join([*lines, "", f"Survivors ({len(survivors)}):", "", *survivors])
+
+
+KINDS = ("killed", "no end", "survived")
 
 
 def main() -> int:
@@ -125,25 +232,26 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--each", type=int, default=40, help="mutants of each room")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--children", type=int, default=2, help="processes")
+    parser.add_argument("--again", action="store_true", help="try survivors again")
     parser.add_argument("--rooms", nargs="+", choices=list(ROOMS), default=list(ROOMS))
-    parser.add_argument("--table", action="store_true", help="only write the page")
     given = parser.parse_args()
-    if not given.table:
-        if not (ROOT / "mutants" / "mutmut-stats.json").exists():
-            mutmut("run", "--max-children", "1", "fstat.intervals.independent*")
-        for room in given.rooms:
-            known = results(room)
-            names = [
-                name
-                for name in drawn(room, given.each, given.seed)
-                if known[name] is None
-            ]
-            for said in tried(names, given.children):
-                print(f"{room}: {said}", file=sys.stderr, flush=True)
+    meta = made()
+    KEPT.mkdir(parents=True, exist_ok=True)
+    file = KEPT / "tried.json"
+    kept: dict[str, str] = json.loads(file.read_text()) if file.exists() else {}
+    for room in given.rooms:
+        names = of_room(room, meta)
+        chosen = drawn(room, list(names), given.each, given.seed)
+        done = {"killed", "no end"} if given.again else set(KINDS)
+        left = [name for name in chosen if kept.get(names[name]) not in done]
+        for name, kind, seconds in tried(room, left) if left else ():
+            print(f"{room} {name or 'unchanged'}: {kind}, {seconds:.0f} s", flush=True)
+            if name:
+                kept[names[name]] = kind
+                file.write_text(json.dumps(kept, indent=0))
     head = PAGE.read_text(encoding="utf-8").partition("<!-- made by")[0]
     mark = f"<!-- made by tests/mutants.py --each {given.each} --seed {given.seed} -->"
-    text = f"{head}{mark}\n\n{table(given.each, given.seed)}\n"
+    text = f"{head}{mark}\n\n{table(meta, kept, given.each, given.seed)}\n"
     PAGE.write_text(text, encoding="utf-8")
     return 0
 
