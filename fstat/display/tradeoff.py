@@ -175,6 +175,11 @@ class TradeOffDisplay(Display):
         instance(fitted, "estimator", FInfluence)
         if not hasattr(fitted, "tradeoff_"):
             fitted = fitted.fit(P, Q)
+        if np.ndim(fitted.mu_):
+            raise ValueError(
+                "`estimator` must be fitted to one pair, got one fitted to "
+                f"{np.size(fitted.mu_)} pairs."
+            )
         sign = -1.0 if fitted.mu_ < 0 else 1.0
         p, q = sign * numeric(P, "P"), sign * numeric(Q, "Q")
         alpha, beta = tradeoff_curve(p[~np.isnan(p)], q[~np.isnan(q)])

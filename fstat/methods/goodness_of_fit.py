@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .._validation import FloatArray, confidence, whole_number
+from .._validation import FloatArray, confidence, flag, whole_number
 from ..empirical import levy_distance
 from ..intervals import ConfidenceInterval
 from .central_sums import CentralSums
@@ -193,7 +193,7 @@ def goodness_of_fit(
     level = confidence(confidence_level)
     n_draws = whole_number(n_draws, "n_draws", 19)
     seed = whole_number(random_state, "random_state", 0)
-    if paired:
+    if flag(paired, "paired"):
         both = ~np.isnan(P) & ~np.isnan(Q)
         P, Q = np.where(both, P, np.nan), np.where(both, Q, np.nan)
     normality_P, normality_Q = (anderson_darling(x)[1] for x in (P, Q))

@@ -355,6 +355,8 @@ def _matching(
 def _centre_distance(u: FloatArray, mean: float, sd: float) -> float:
     z = (u - mean) / sd
     centre = z[np.abs(z) <= _CENTRE]
+    if not centre.size:  # nothing lies where the null is said to be
+        return 1.0
     low, high = norm.cdf([-_CENTRE, _CENTRE])
     uniform = (norm.cdf(centre) - low) / (high - low)
     return float(kstest(uniform, "uniform").statistic)

@@ -71,7 +71,7 @@ def methods__merge_ties(a: Arguments) -> Any:
 def methods__goodness_of_fit(a: Arguments) -> Any:
     given = a.options(0.3, paired="flag", confidence_level="level", random_state="seed")
     P, Q = _arrays(a)
-    if given.get("paired") is True and len(P) != len(Q):
+    if "paired" in given:
         P, Q = P[: len(Q)], Q[: len(P)]
     draws = a("option", 19, 30)
     found = methods.goodness_of_fit(P, Q, **{"n_draws": draws, **given})
