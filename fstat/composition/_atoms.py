@@ -8,6 +8,8 @@ from .._validation import FloatArray
 from ..tradeoff import GaussianTradeOff, InverseTradeOff, SubsampledTradeOff, TradeOff
 from ..tradeoff._atoms import AtomicTradeOff
 
+_LIKELY = 1e-6
+
 
 def atoms(f: TradeOff) -> FloatArray:
     """Return the finite losses of positive probability."""
@@ -30,3 +32,11 @@ def atom_mass(f: TradeOff) -> float:
     if not at.size:
         return 0.0
     return float((f._rates(at, False).power - f._rates(at, True).power).sum())
+
+
+def likely_atoms(f: TradeOff, count: int) -> FloatArray:
+    """Return those losses of positive probability that occur in `count` steps."""
+    at = atoms(f)
+    with_it, beyond = f._rates(at, False), f._rates(at, True)
+    mass = np.maximum(with_it.power - beyond.power, with_it.alpha - beyond.alpha)
+    return at[mass * count > _LIKELY]

@@ -78,7 +78,10 @@ class Certificate:
         counts = np.array([count for _, count, _, _ in self._steps])
         ends = counts @ (ends + 2 * width * np.array([-1.0, 1.0]))
         centre = -centre if mirrored else centre
-        zeros = [origin(f.inverse() if mirrored else f, width) for f, *_ in self._steps]
+        zeros = [
+            origin(f.inverse() if mirrored else f, width, count)
+            for f, count, *_ in self._steps
+        ]
         frame = Frame(self._inversion, mirrored, width, float(counts @ zeros), ends)
         return tilts_upward(frame, centre, self._tolerance)
 
@@ -97,7 +100,7 @@ class Certificate:
         thetas = np.array([0.0, *(tilt.theta for tilt in tilts)])
         for f, count, own, of_inverse in self._steps:
             g, seen = (f.inverse(), of_inverse) if swapped else (f, own)
-            zero = origin(g, width)
+            zero = origin(g, width, count)
             k = points(seen, width, thetas, zero)
             steps.append((on_lattice(g, width, k, zero), count))
         infinite = _infinite(steps)

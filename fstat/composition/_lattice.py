@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from .._validation import FloatArray
 from ..tradeoff import TradeOff
-from ._atoms import atoms
+from ._atoms import atoms, likely_atoms
 
 # What is assumed of the rates of a step: their error relative to their size.
 RATE_ERROR = 2.0**-44
@@ -92,11 +92,15 @@ def outline(f: TradeOff) -> Outline:
     return Outline(ends, losses, np.maximum(masses, 0.0), few)
 
 
-def origin(f: TradeOff, width: float) -> float:
-    """Return where the lattice of a step has its zero: its largest atom is a point."""
-    at = atoms(f)
-    top = float(at.max()) if at.size else 0.0
-    return top - width * round(top / width)
+def origin(f: TradeOff, width: float, count: int) -> float:
+    """Return where the lattice of a step has its zero: its largest atom is a point.
+
+    Losses that are all less than a width apart are drawn together at no loss.
+    """
+    at = likely_atoms(f, count)
+    if not at.size or np.ptp(at) < width * (1.0 - 1e-9):
+        return 0.0
+    return float(at.max() - width * np.round(at.max() / width))
 
 
 def points(

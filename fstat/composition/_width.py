@@ -9,7 +9,7 @@ import numpy as np
 from .._validation import FloatArray
 from ..tradeoff import TradeOff
 from ..tradeoff._atoms import AtomicTradeOff
-from ._atoms import atoms
+from ._atoms import likely_atoms
 from ._contour import Inversion
 
 _DEEPEST = 34.5  # logarithm of the least type I error at which the gap is measured
@@ -44,7 +44,7 @@ class Widths:
         self._number = sum(count for _, count in steps)
         self._inversion, self._tolerance = inversion, tolerance
         self._unit = common_measure(
-            [_distances(atoms(f)) for f, _ in steps[:_MOST_KINDS]]
+            [_distances(likely_atoms(f, n)) for f, n in steps[:_MOST_KINDS]]
         )
         if len(steps) > _MOST_KINDS:
             self._unit = None
