@@ -7,7 +7,7 @@ export OMP_NUM_THREADS = 1
 export OPENBLAS_NUM_THREADS = 1
 export MKL_NUM_THREADS = 1
 
-.PHONY: help demo llama llama-study test lint format slow fuzz bench validity mutants studies stale figures clean
+.PHONY: help torture demo llama llama-study test lint format slow fuzz bench validity mutants studies stale figures clean
 
 help:
 	@echo "make demo      find the mislabelled digits of MNIST from one training run"
@@ -18,6 +18,7 @@ help:
 	@echo "make slow      longer simulations of what the fast tests claim"
 	@echo "make fuzz      100,000 odd calls of every public entry (an hour; resumes)"
 	@echo "make mutants   try a sample of mutants of the core: docs/mutants.md (hours; resumes)"
+	@echo "make torture   damage files, kill, interrupt, fill disks: docs/faults.md (10 minutes)"
 	@echo "make bench     time the core and the sampler, as ratios"
 	@echo "make validity  coverage of the intervals: docs/validity.md (resumes; up to an hour)"
 	@echo "make studies   every other table of docs/: about an hour on two cores"
@@ -51,6 +52,9 @@ fuzz: $(VENV)/.installed
 
 mutants: $(VENV)/.installed
 	$(BIN)/python tests/mutants.py
+
+torture: $(VENV)/.installed
+	PYTHONPATH=tests $(BIN)/python -m torture --write
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

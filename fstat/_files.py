@@ -72,10 +72,21 @@ def written_whole(place: Path) -> Iterator[BinaryIO]:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(beside, place)
+            _synchronise(place.parent)
         except BaseException:
             with suppress(OSError):
                 beside.unlink()
             raise
+
+
+def _synchronise(folder: Path) -> None:
+    """Have the entries of a folder on the disk, where the system knows how."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def write_text(place: Path, text: str) -> None:

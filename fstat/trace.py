@@ -25,7 +25,7 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._files import refusing, regular, written_whole
+from ._files import refusing, regular, writing, written_whole
 from ._validation import (
     IntArray,
     flag,
@@ -905,7 +905,8 @@ def _floating(values: ArrayLike) -> np.ndarray:
 
 
 def _write_meta(folder: Path, trace: Trace) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     meta = {"schema": SCHEMA, "targets": trace.targets, "metric": trace.metric}
     meta["run"] = trace._run
     meta["checksum"] = _checksum(meta)

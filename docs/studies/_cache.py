@@ -13,13 +13,14 @@ docs/ carries the key in a comment, and `make stale` lists those whose code has 
 from __future__ import annotations
 
 import ast
-import functools
 import hashlib
 import re
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
+
+from fstat.ground_truth._fingerprint import bare
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -44,7 +45,7 @@ def key_of(script: str | Path | None, *parts: str) -> str:
     digest = hashlib.sha256()
     own = [] if script is None else _study(Path(script).resolve())
     for file in [*own, *_library(parts)]:
-        source = _bare(file.read_text(encoding="utf-8"))
+        source = bare(file.read_text(encoding="utf-8"))
         digest.update(f"{file.relative_to(ROOT)}\n{source}\n".encode())
     torch = ("torch",) if any(part.startswith("fstat_torch") for part in parts) else ()
     for package in (*VERSIONS, *torch):
@@ -134,17 +135,6 @@ def _library(parts: tuple[str, ...]) -> list[Path]:
             raise ValueError(f"`parts` must name sources of the library, got {part!r}.")
         files |= own
     return sorted(files)
-
-
-@functools.cache
-def _bare(source: str) -> str:
-    """Return source without comments, docstrings and layout."""
-    tree = ast.parse(source)
-    kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-    for node in ast.walk(tree):
-        if isinstance(node, kinds):
-            node.body = node.body[ast.get_docstring(node) is not None :]
-    return ast.unparse(tree)
 
 
 def _version(package: str) -> str:

@@ -10,7 +10,6 @@ import inspect
 import sys
 import sysconfig
 import textwrap
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,7 +22,7 @@ import numpy as np
 _PLACES = {sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")}
 _LIBRARIES = tuple(str(Path(place).resolve()) for place in _PLACES)
 _OURS = ("fstat", "fstat_torch")
-_PARSING, _TRIES = threading.Lock(), 50
+_TRIES = 50
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis))
 
 
@@ -36,8 +35,7 @@ def fingerprint(train: Callable[..., Any]) -> str:
     name, source and version, and not followed. Comments, docstrings and layout do not
     count.
     """
-    with _PARSING:
-        parts = "\n".join(_Parts().of(train))
+    parts = "\n".join(_Parts().of(train))
     return hashlib.sha256(parts.encode()).hexdigest()[:16]
 
 
@@ -174,7 +172,7 @@ def _source(value: Any) -> str:
         return _code(code)
     try:
         # Of the code, not of the function: that would be what a decorator wraps.
-        return _bare(_again(inspect.getsource, value if code is None else code))
+        return bare(_again(inspect.getsource, value if code is None else code))
     except (OSError, TypeError, SyntaxError):
         return "" if code is None else _code(code)
 
@@ -201,7 +199,7 @@ def _again(read: Callable[[Any], Any], source: Any) -> Any:
 
 
 @functools.cache
-def _bare(source: str) -> str:
+def bare(source: str) -> str:
     """Return source without comments, docstrings and layout."""
     tree = _again(ast.parse, textwrap.dedent(source))
     kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef

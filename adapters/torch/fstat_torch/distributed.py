@@ -69,6 +69,24 @@ class Processes:
         dist.broadcast(said, dist.get_global_rank(self._side, 0), group=self._side)
         return bool(said)
 
+    def failure(self, own: Exception | None, unverified: bool) -> SharedError | None:
+        """Return what went wrong in any of the processes; all of them must ask.
+
+        Parameters
+        ----------
+        own : Exception or None
+            What went wrong in this one.
+        unverified : bool
+            Whether it is that captured gradients were not those that trained the model.
+        """
+        code = 0 if own is None else 1 + unverified
+        worst = int(self.largest(torch.tensor([code])))
+        if not worst:
+            return None
+        causes = self.share(None if own is None else str(own))
+        cause = next(cause for cause in causes if cause is not None)
+        return SharedError(cause, unverified=worst > 1)
+
     def summed(self, own: Tensor) -> Tensor:
         """Return the sum of a tensor of each process, which is not changed."""
         return self._reduced(own, dist.ReduceOp.SUM)
@@ -147,6 +165,22 @@ class Processes:
                     "out with `parameters=`."
                 )
         return True
+
+
+class SharedError(RuntimeError):
+    """Something went wrong in one of several processes, and all know.
+
+    Parameters
+    ----------
+    cause : str
+        What.
+    unverified : bool
+        Whether captured gradients were not those that trained the model.
+    """
+
+    def __init__(self, cause: str, unverified: bool) -> None:
+        super().__init__(cause)
+        self.unverified = unverified
 
 
 def whole(x: Tensor) -> Tensor:

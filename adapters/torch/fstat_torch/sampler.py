@@ -25,7 +25,7 @@ from .aims import Aims, moved
 from .arguments import check_choices, compared, refuse_idle
 from .clipping import Clipping
 from .comparison import Comparison
-from .distributed import unwrapped
+from .distributed import SharedError, unwrapped
 from .fresh import FreshGradients
 from .gradients import (
     Captured,
@@ -141,9 +141,10 @@ class SingleRunSampler:
         What happens where a step cannot be recorded once a first one was: it is passed
         over, counted in ``trace.passed_over``, and reported by a `PassedOverWarning`
         once for each cause. ``"detach"``: no further step is watched. ``"raise"``: the
-        error ends training, as it always does at the first step and where several
-        processes share the model. Errors in the user's own lines are always raised, and
-        their step does not count as an update.
+        error ends training, as it always does at the first step, and where parameters
+        are sharded. Several processes tell each other, and all pass the step over.
+        Errors in the user's own lines are always raised, and their step does not count
+        as an update.
 
     Attributes
     ----------
@@ -303,6 +304,7 @@ class SingleRunSampler:
         self._inside = False  # the block of a step
         self._closed = False
         self._lost = False  # a micro-batch of this update was passed over
+        self._failed: Exception | None = None  # why, until all processes know
         self._proven = False  # a step was captured, and compared with its gradient
         self._detached = False  # nothing is watched any more
         self._unwritten = False  # a write failed, and was reported
@@ -484,9 +486,10 @@ class SingleRunSampler:
             extra=extra,
         )
         watch = _Watched(ExitStack())
+        due = number % self.every == 0 and self.watches_steps and not self._detached
         self._inside = True
         try:
-            if number % self.every == 0 and self._watches:
+            if due and not (self._amid and self._lost):
                 with self._passing_over():
                     self._open(watch, number, index, step)
             yield step
@@ -500,12 +503,16 @@ class SingleRunSampler:
         finally:
             self._inside = False
         made = not step.accumulate
+        outcome = _Outcome()
         if watch.opened:
             with self._passing_over() as outcome:
-                self._finish(watch, number, step)
-            if outcome.idle:
-                self._counter.no_update()
-                made = False
+                self._take(watch, number, step)
+        if made and due and (self._confer or (watch.opened and not self._lost)):
+            with self._passing_over(together=True):
+                self._conclude(number, step)
+        if outcome.idle:
+            self._counter.no_update()
+            made = False
         self._amid = step.accumulate
         self._lost &= step.accumulate
         self._next = number + made
@@ -523,12 +530,6 @@ class SingleRunSampler:
             raise RuntimeError(
                 "`step` was called after `close`: make another sampler to watch more."
             )
-
-    @property
-    def _watches(self) -> bool:
-        """Whether the micro-batch to come is to be captured."""
-        lost = self._amid and self._lost
-        return self.watches_steps and not (self._detached or lost)
 
     def _open(self, watch: _Watched, number: int, index: Any, step: Step) -> None:
         """Begin to capture what passes in the block."""
@@ -565,8 +566,8 @@ class SingleRunSampler:
             stacklevel=7,
         )
 
-    def _finish(self, watch: _Watched, number: int, step: Step) -> None:
-        """End the capture, and record the update if it is whole."""
+    def _take(self, watch: _Watched, number: int, step: Step) -> None:
+        """End the capture, and take what is needed of a micro-batch."""
         watch.stack.close()
         step.check()
         batch, kept = watch.batch, self._kept
@@ -576,30 +577,57 @@ class SingleRunSampler:
             self._add(number, watch.examples, batch, step, taken=taken)
             if kept is not None:
                 kept.add(watch.examples, batch, _scale(step), watch.arrived)
-            if not step.accumulate:
-                self._record(number, step)
-        self._proven |= not step.accumulate
+
+    @property
+    def _confer(self) -> bool:
+        """Whether several processes tell each other what they could not take.
+
+        Where parameters are sharded they cannot: taking them needs all processes.
+        """
+        return self._processes is not None and not self._processes.sharded
+
+    def _conclude(self, number: int, step: Step) -> None:
+        """Record the update, if all of it was taken, by all processes."""
+        own, self._failed = self._failed, None
+        if self._processes is not None and self._confer:
+            unverified = isinstance(own, DisagreementError)
+            shared = self._processes.failure(own, unverified)
+            if shared is not None:
+                raise shared if own is None or self._proven else own
+        with torch.no_grad():
+            self._record(number, step)
+        self._proven = True
 
     @contextmanager
-    def _passing_over(self) -> Iterator[_Outcome]:
+    def _passing_over(self, together: bool = False) -> Iterator[_Outcome]:
         """Pass over a step that cannot be recorded, once one was.
 
-        What goes wrong in the user's own lines is none of this.
+        What goes wrong in the user's own lines is none of this. An error is kept until
+        the end of the update, when processes tell each other of theirs.
         """
         outcome = _Outcome()
         try:
             yield outcome
         except Exception as error:
             self._abandon()
-            # Processes that wait for one another must not part.
-            if self.on_error == "raise" or not self._proven or self._processes:
-                raise
             self._lost = True
-            if isinstance(error, DisagreementError):
-                self._drop_unverified()
+            if self._confer and not together:
+                self._failed = self._failed or error
+                return
+            # Processes that wait for one another must not part.
+            parts = self._processes is not None and not isinstance(error, SharedError)
+            if self.on_error == "raise" or not self._proven or parts:
+                raise
             outcome.idle = isinstance(error, NoBackwardError)
-            self._detached = self.on_error == "detach" and not outcome.idle
-            self._say_once(str(error))
+            self._pass_over(error, idle=outcome.idle)
+
+    def _pass_over(self, error: Exception, idle: bool) -> None:
+        if isinstance(error, DisagreementError) or (
+            isinstance(error, SharedError) and error.unverified
+        ):
+            self._drop_unverified()
+        self._detached = self.on_error == "detach" and not idle
+        self._say_once(str(error))
 
     def _drop_unverified(self) -> None:
         """Drop the steps since the last one that was compared with its gradient."""

@@ -6,6 +6,8 @@ Run by torchrun, this file trains with and without a sampler and saves what came
 import os
 import subprocess
 import sys
+import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,11 @@ import torch.distributed as dist  # noqa: E402
 from torch import nn  # noqa: E402
 
 from fstat import Trace  # noqa: E402
-from fstat_torch import SingleRunSampler, UnsupportedModelError  # noqa: E402
+from fstat_torch import (  # noqa: E402
+    PassedOverWarning,
+    SingleRunSampler,
+    UnsupportedModelError,
+)
 from fstat_torch.metrics import Snapshots  # noqa: E402
 
 N, STEPS = 60, 14
@@ -94,11 +100,55 @@ def snapshots(model, folder):
     )
     sampler.snapshot(step=STEPS)
     assert sampler.snapshots.steps == [STEPS]
+    sampler.close()
     again = SingleRunSampler(
         model, targets=targets(), reference=reference(), path=folder / "anew",
         resume=True,
     )  # fmt: skip
     assert np.array_equal(again.snapshots.scores, sampler.snapshots.scores)
+
+
+def faults():
+    """Let one process fail to record some steps: all pass them over."""
+    x, y = data()
+    rank = dist.get_rank()
+    found = []
+    for watched in (False, True):
+        model = nn.parallel.DistributedDataParallel(build())
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.2)
+        sampler = None
+        if watched:
+            sampler = SingleRunSampler(model, optimizer=optimizer, targets=targets())
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always", PassedOverWarning)
+            for t, batch in enumerate(batches()):
+                optimizer.zero_grad()
+                index = batch.split(6)[rank]
+                # A number too few, on the second process alone.
+                said = index[:-1] if (rank, t % 5) == (1, 3) else index
+                block = nullcontext() if sampler is None else sampler.step(said)
+                with block:
+                    nn.functional.cross_entropy(model(x[index]), y[index]).backward()
+                optimizer.step()
+        found.append(parameters(model))
+    assert all(map(torch.equal, *found)), "training was changed"
+    assert len(told) == 1 and "where 5 examples" in str(told[0].message)
+    assert list(sampler.trace.passed_over.values()) == [3]
+    assert sampler.trace.n_steps == STEPS
+    if rank == 0:
+        steps = sampler.trace.columns(["step"])["step"].tolist()
+        assert steps == [t for t in range(STEPS) if t % 5 != 3]
+    first_step_is_refused(x, y, rank)
+
+
+def first_step_is_refused(x, y, rank):
+    """What one process cannot record at the first step ends all of them."""
+    model = nn.parallel.DistributedDataParallel(build())
+    sampler = SingleRunSampler(model, targets=targets())
+    index = batches()[0].split(6)[rank]
+    said = index[:-1] if rank else index
+    with pytest.raises(RuntimeError, match="where 5 examples"), sampler.step(said):
+        nn.functional.cross_entropy(model(x[index]), y[index]).backward()
 
 
 def parameters(model):
@@ -141,6 +191,7 @@ def main(kind, share, folder):
             SingleRunSampler(sampled, reference=reference())
     else:
         snapshots(sampled, folder)
+        faults()
     refusals(build())
     final = parameters(sampled)
     if rank == 0:

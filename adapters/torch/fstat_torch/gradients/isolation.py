@@ -120,9 +120,9 @@ def evaluating(modules: list[nn.Module]) -> Iterator[None]:
     The flags are set directly, since models may override `train` and `eval`.
     """
     trained = [m for m in modules if m.training]
-    for m in trained:
-        m.training = False
-    try:
+    try:  # an interrupt may come at any line
+        for m in trained:
+            m.training = False
         yield
     finally:
         for m in trained:
