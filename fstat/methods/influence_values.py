@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .._units import ROUNDING
-from .._validation import FloatArray
+from .._validation import FloatArray, numeric
 from .central_sums import first_observed
 from .estimate import Estimate, in_blocks, separated_index
 from .rank import placements, rank_derivative
@@ -62,7 +62,7 @@ def estimate_moments(
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         share = (p.n - 1) / df if equal_var else 0.5
         square = share * p.variance + (1 - share) * q.variance
-        unit = np.sqrt(square) if scale is None else np.asarray(scale, dtype=float)
+        unit = np.sqrt(square) if scale is None else numeric(scale, "scale")
         unit = np.where(unit > 0, unit, np.nan)
         correction = 1 - 3 / (4 * df - 1) if equal_var else 1.0
         mu = correction * (q.mean - p.mean) / unit
