@@ -7,12 +7,14 @@ export OMP_NUM_THREADS = 1
 export OPENBLAS_NUM_THREADS = 1
 export MKL_NUM_THREADS = 1
 
-.PHONY: help torture demo llama llama-study test lint format slow fuzz bench validity mutants studies stale figures clean
+.PHONY: help torture demo llama llama-study gpu gpu-rehearsal test lint format slow fuzz bench validity mutants studies stale figures clean
 
 help:
 	@echo "make demo      find the mislabelled digits of MNIST from one training run"
 	@echo "make llama     find and delete poison in instruction data (40 minutes; resumes)"
 	@echo "make llama-study  the same over seeds, and by every other score (hours; resumes)"
+	@echo "make gpu       try and time the sampler on a GPU (8 minutes; skipped without)"
+	@echo "make gpu-rehearsal  the same on the CPU, in small, to see that it runs"
 	@echo "make test      run the tests (minutes)"
 	@echo "make lint      ruff, formatting, types, docstrings"
 	@echo "make slow      longer simulations of what the fast tests claim"
@@ -40,6 +42,12 @@ llama: $(VENV)/.installed
 
 llama-study: $(VENV)/.installed
 	$(BIN)/python docs/studies/llama.py
+
+gpu: $(VENV)/.installed
+	$(BIN)/python docs/studies/gpu.py --write
+
+gpu-rehearsal: $(VENV)/.installed
+	$(BIN)/python docs/studies/gpu.py --rehearse
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -q -n 2 -m "not slow"
