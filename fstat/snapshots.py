@@ -6,7 +6,6 @@ import json
 import warnings
 from collections.abc import Sequence
 from os import PathLike
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -14,9 +13,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ._files import Npz, npz_place, refusing, write_npz
-from ._validation import FloatArray
+from ._validation import (
+    FloatArray,
+    flag,
+    instance,
+    numeric,
+    path_of,
+    string,
+    whole_number,
+)
 from .observations import Observations
-from .steps import SELF, Members, chosen_targets
+from .steps import LARGEST, SELF, Members, chosen_targets, target_names
 from .trace import DivergedWarning, Subsets
 
 SCHEMA = 2
@@ -67,11 +74,10 @@ class Snapshots:
         n_examples: int | None = None,
         metric: str = "a curvature metric",
     ) -> None:
-        self.targets = [str(name) for name in targets]
-        if not self.targets or len(set(self.targets)) != len(self.targets):
-            raise ValueError(f"`targets` must be unique names, got {targets!r}.")
-        self.n_examples = 0 if n_examples is None else int(n_examples)
-        self.metric = str(metric)
+        self.targets = target_names(targets)
+        given = 0 if n_examples is None else n_examples
+        self.n_examples = whole_number(given, "n_examples", 0)
+        self.metric = string(metric, "metric")
         self.steps: list[int] = []
         self.scores: list[NDArray[Any]] = []
         self._run = uuid4().hex
@@ -110,14 +116,15 @@ class Snapshots:
         ValueError
             If they are of others.
         """
+        instance(other, "other", Snapshots)
         if (other.targets, other.metric) != (self.targets, self.metric):
             raise ValueError(
-                f"The snapshots to go on from must be of targets {self.targets} in "
+                f"`other`, to go on from, must be of targets {self.targets} in "
                 f"{self.metric}, got {other.targets} in {other.metric}."
             )
         if self.n_examples and other.steps and other.n_examples != self.n_examples:
             raise ValueError(
-                f"The snapshots to go on from must be of {self.n_examples} examples, "
+                f"`other`, to go on from, must be of {self.n_examples} examples, "
                 f"got {other.n_examples}."
             )
         self._run, self.n_examples = other._run, other.n_examples or self.n_examples
@@ -140,7 +147,7 @@ class Snapshots:
         def kind(of: Snapshots) -> tuple[object, ...]:
             return of._run, of.targets, of.n_examples, of.metric
 
-        return kind(self) == kind(other)
+        return isinstance(other, Snapshots) and kind(self) == kind(other)
 
     def append(self, step: int, scores: ArrayLike) -> None:
         """Add a snapshot.
@@ -157,7 +164,9 @@ class Snapshots:
         ValueError
             If the shape or the order is another, or a score is infinite.
         """
-        array = np.array(scores)
+        step = whole_number(step, "step", 0, 2**62)
+        is_plain = type(scores) is np.ndarray and scores.dtype.kind == "f"
+        array = np.array(scores if is_plain else numeric(scores, "scores"))
         n = self.n_examples
         if not n and not self.steps:
             n = len(array) if array.ndim else 0
@@ -167,8 +176,8 @@ class Snapshots:
                 f"`scores` must be floats of shape {shape}, got {array.dtype} of shape "
                 f"{array.shape}."
             )
-        if np.isinf(array).any():
-            raise ValueError("`scores` must not be infinite.")
+        if (np.abs(array) > LARGEST).any():
+            raise ValueError(f"`scores` must be below {LARGEST:g} in size, got more.")
         if self.steps and step <= self.steps[-1]:
             raise ValueError(
                 f"`step` must be above {self.steps[-1]}, that of the last snapshot, "
@@ -239,8 +248,8 @@ class Snapshots:
         """
         if not len(self):
             raise ValueError("`observations` needs a snapshot: take one first.")
-        if discard < 0:
-            raise ValueError(f"`discard` must be at least 0, got {discard!r}.")
+        discard = whole_number(discard, "discard", 0)
+        standardize = flag(standardize, "standardize")
         chosen = chosen_targets(targets, self.targets)
         columns = [self.targets.index(name) for name in chosen]
         members = Members.of(subsets, np.arange(self.n_examples))
@@ -350,7 +359,7 @@ class Snapshots:
         OSError
             If it cannot be read.
         """
-        place, what = Path(path), "a file of Snapshots"
+        place, what = path_of(path), "a file of Snapshots"
         if not place.exists():
             place = npz_place(path)
         file = Npz(place, what)

@@ -14,16 +14,25 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from ._validation import FloatArray, IntArray, listed, plain
+from ._validation import FloatArray, IntArray, listed, plain, shown
 
 SELF = "self"
 DEAD_STEPS = 3  # in a row, at the end of a run that is said to have diverged
 _LEAST_STEPS = 10
-_LARGEST = 1e140  # of which a million squares can be summed
+LARGEST = 1e140  # of which a million squares can be summed
 
 
 class UnmetError(ValueError):
     """No example of any subset was met so far."""
+
+
+def target_names(targets: object) -> list[str]:
+    """Return the names of the targets of a record, which must differ."""
+    names = listed(targets)
+    of_text = all(isinstance(name, str | int | np.integer) for name in names)
+    if not names or not of_text or len({*map(str, names)}) < len(names):
+        raise ValueError(f"`targets` must be unique names, got {shown(targets)}.")
+    return [str(name) for name in names]
 
 
 def chosen_targets(targets: Any, names: Sequence[str]) -> list[str]:
@@ -44,11 +53,10 @@ def chosen_targets(targets: Any, names: Sequence[str]) -> list[str]:
     """
     if targets is None:
         return [name for name in names if name != SELF] or [SELF]
-    one = isinstance(targets, str) or np.ndim(targets) == 0
-    chosen = [str(target) for target in ([targets] if one else targets)]
+    chosen = [str(target) for target in listed(targets)]
     if not chosen or not set(chosen) <= set(names):
-        shown = ", ".join(names[:5]) + ", ..." * (len(names) > 5)
-        raise ValueError(f"`targets` must be among {shown}, got {targets!r}.")
+        known = ", ".join(names[:5]) + ", ..." * (len(names) > 5)
+        raise ValueError(f"`targets` must be among {known}, got {shown(targets)}.")
     if SELF in chosen and len(chosen) > 1:
         raise ValueError("`targets` must be 'self' alone or without 'self'.")
     return chosen
@@ -234,7 +242,7 @@ def observe_targets(
     }
 
 
-def _below_overflow(values: np.ndarray, largest: float = _LARGEST) -> FloatArray:
+def _below_overflow(values: np.ndarray, largest: float = LARGEST) -> FloatArray:
     """Return numbers, NaN for those whose sums of squares are no floats."""
     floats = values.astype(float)
     return np.where(np.abs(floats) < largest, floats, np.nan)
@@ -292,7 +300,7 @@ def observe_self(
     with np.errstate(over="ignore", invalid="ignore"):
         own = _below_overflow(square / norm)
         others = _below_overflow(columns["gram_sum"] / norm)
-        squares = _below_overflow(columns["gram_squares"] / norm**2, _LARGEST**2)
+        squares = _below_overflow(columns["gram_squares"] / norm**2, LARGEST**2)
     row, subset = members.rows(columns["index"])
     at = at_row[row]
     b = size[at].astype(float)

@@ -60,6 +60,7 @@ from .steps import (
     is_telling,
     observe_self,
     observe_targets,
+    target_names,
     telling_steps,
 )
 
@@ -160,7 +161,7 @@ class Trace:
         metric: str = "plain",
     ) -> None:
         self.metric = string(metric, "metric")
-        self.targets = _unique(targets)
+        self.targets = target_names(targets)
         self._run = uuid4().hex
         self.n_steps = 0
         self.passed_over: dict[str, int] = {}
@@ -856,14 +857,6 @@ def _fitting(columns: object) -> Mapping[str, np.ndarray]:
         "`columns` must be what `columns` of another trace returned, got "
         f"{shown(columns)}."
     )
-
-
-def _unique(targets: object) -> list[str]:
-    names = listed(targets)
-    of_text = all(isinstance(name, str | int | np.integer) for name in names)
-    if not names or not of_text or len({*map(str, names)}) < len(names):
-        raise ValueError(f"`targets` must be unique names, got {shown(targets)}.")
-    return [str(name) for name in names]
 
 
 def _until(step: int) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
+from ._validation import flag, instance, nonnegative, whole_number
 from .intervals.watching import ConfidenceSequence
 from .observations import Observations
 from .steps import UnmetError
@@ -97,14 +98,10 @@ class Watch:
         writer: Writer | None = None,
         log: Callable[[str], Any] | None = None,
     ) -> None:
-        if not every >= 1 or not 0 <= negligible < np.inf:
-            raise ValueError(
-                "`every` must be at least 1 and `negligible` at least 0, got "
-                f"{every!r} and {negligible!r}."
-            )
         self._subsets, self._targets = subsets, targets
-        self._every, self._negligible = int(every), float(negligible)
-        self._level, self.stop = confidence_level, bool(stop)
+        self._every = whole_number(every, "every", 1)
+        self._negligible = nonnegative(negligible, "negligible")
+        self._level, self.stop = confidence_level, flag(stop, "stop")
         self._writer, self._log = writer, log
         self._begin()
 
@@ -130,6 +127,7 @@ class Watch:
         bool
             Whether all pairs are decided.
         """
+        instance(trace, "trace", Trace)
         if trace.n_recorded < self._seen or trace.n_steps <= self._last:
             self._begin()  # the run went back to a checkpoint
         new = trace.n_recorded - self._seen

@@ -41,6 +41,7 @@ COSTLY = (
     "GaussianLimitDisplay.from_samples",
     "TradeOff.compare",
     "TradeOff.f",
+    "TradeOff.regret",
     "TradeOff.tightest_mu",
     "TradeOffDisplay.plot",
     "compose",

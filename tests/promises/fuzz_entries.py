@@ -639,6 +639,13 @@ def GaussianTradeOff(a: Arguments) -> Any:
 
 
 @entry
+def GaussianTradeOff__from_epsilon_delta(a: Arguments) -> Any:
+    return fstat.GaussianTradeOff.from_epsilon_delta(
+        a("option", a.rng.exponential(5.0)), a("share")
+    )
+
+
+@entry
 def LaplaceTradeOff(a: Arguments) -> Any:
     f = fstat.LaplaceTradeOff(a("wide") if a.rng.random() < 0.3 else a("positive"))
     f.delta(1.0), f.epsilon(1e-5), f.power(0.05), f.auc(), f.advantage(), f.f(0.5)
@@ -682,6 +689,7 @@ QUESTIONS = {
     "likelihood_ratio_test": ("epsilon",),
     "tightest_mu": ("share",),
     "subsample": ("share",),
+    "regret": ("positive",),
 }
 
 
@@ -800,6 +808,23 @@ def select(a: Arguments) -> Any:
             strata=("labels", 12),
         ),
     )
+
+
+@entry
+def select_missed(a: Arguments) -> Any:
+    scores = a.choice([a("per pair", 60), np.arange(60.0)])
+    return fstat.select(
+        scores,
+        reference=a("option", np.arange(40)),
+        missed=a("share"),
+        **a.options(0.3, fdr="share", alternative="alternative"),
+    )
+
+
+@entry
+def shortlist(a: Arguments) -> Any:
+    given = a.options(0.4, miss_rate="share", alternative="alternative")
+    return selection.shortlist(a("per pair", 12), a("indices", 12), **given)
 
 
 @entry

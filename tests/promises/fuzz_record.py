@@ -249,3 +249,69 @@ def traces() -> list[fstat.Trace]:
             trace.append(step, index, learning_rate=0.1, **columns)
         made.append(trace)
     return [*made, fstat.Trace(["x"])]
+
+
+# Snapshots, and looks at a run
+
+
+@entry
+def Snapshots(a: Arguments) -> Any:
+    made = fstat.Snapshots(
+        a("option", ["x", "y"]), **a.options(0.2, n_examples="few", metric="name")
+    )
+    for step in range(3):
+        made.append(a("option", step), a("sample", (3, 2)))
+    made.is_like(a("option", snapshots()))
+    made.go_on_from(a("option", snapshots(), made))
+    return made.stacked()
+
+
+@entry
+def Snapshots__observations(a: Arguments) -> Any:
+    subsets = (None, 3, [0, 1], [[0, 1], [2]], {"a": [0], "b": [1, 2]}, np.arange(20))
+    return snapshots().observations(
+        **a.options(
+            0.5,
+            subsets=("option", *subsets),
+            targets=("option", None, "x", ["x", "y"]),
+            standardize="flag",
+            discard=("option", 0, 1, 9),
+        )
+    )
+
+
+@entry
+def Snapshots__load(a: Arguments) -> Any:
+    with _folder() as folder:
+        file = folder / "shots.npz"
+        snapshots().save(file)
+        _damage(file, a)
+        found = fstat.Snapshots.load(a("option", file))
+        assert found.is_like(snapshots())
+        return _same({"": snapshots().stacked()}, {"": found.stacked()})
+
+
+@entry
+def Watch(a: Arguments) -> Any:
+    watch = fstat.Watch(
+        a("option", [0, 1], {"a": [0, 1], "b": [2]}),
+        **a.options(
+            0.3,
+            targets=("option", None, "x"),
+            every="few",
+            confidence_level="level",
+            negligible="share",
+            stop="flag",
+        ),
+    )
+    watch.look(a("option", *traces()))
+    return watch.to_frame().to_dict()
+
+
+@cache
+def snapshots() -> fstat.Snapshots:
+    """Return snapshots of twenty examples and two targets."""
+    made = fstat.Snapshots(["x", "y"])
+    for step in range(4):
+        made.append(10 * step, np.random.default_rng(step).normal(size=(20, 2)))
+    return made
