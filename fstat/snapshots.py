@@ -176,7 +176,8 @@ class Snapshots:
                 f"`scores` must be floats of shape {shape}, got {array.dtype} of shape "
                 f"{array.shape}."
             )
-        if (np.abs(array) > LARGEST).any():
+        largest = np.finfo(array.dtype).max if array.dtype.itemsize < 8 else LARGEST
+        if (np.abs(array) > largest).any():
             raise ValueError(f"`scores` must be below {LARGEST:g} in size, got more.")
         if self.steps and step <= self.steps[-1]:
             raise ValueError(

@@ -597,7 +597,7 @@ def test_what_snapshots_refuse():
         Snapshots(["z", "z"], 3)
     with pytest.raises(ValueError, match=r"floats of shape \(30, 2\)"):
         seen.append(99, np.zeros((30, 3)))
-    with pytest.raises(ValueError, match="infinite"):
+    with pytest.raises(ValueError, match="`scores` must be below"):
         seen.append(99, np.full((30, 2), np.inf))
     with pytest.raises(ValueError, match="`step` must be above 40"):
         seen.append(40, np.zeros((30, 2)))

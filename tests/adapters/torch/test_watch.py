@@ -109,7 +109,14 @@ def test_before_the_first_look_nothing_is_known():
     assert watch.to_frame()["mu"].isna().all() and not watch.look(trace)
 
 
-@pytest.mark.parametrize("options", [{"every": 0}, {"negligible": -1.0}])
-def test_bad_arguments(options):
-    with pytest.raises(ValueError, match="`every` must be at least 1"):
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"every": 0}, "`every` must be a whole number of at least 1"),
+        ({"negligible": -1.0}, "`negligible` must be finite and at least 0"),
+        ({"stop": 1}, "`stop` must be True or False"),
+    ],
+)
+def test_bad_arguments(options, message):
+    with pytest.raises(ValueError, match=message):
         Watch(SUBSETS, **options)
