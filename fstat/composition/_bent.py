@@ -163,6 +163,17 @@ class BentInversion(PointValues):
             slope,
         )
 
+    def integrals(self, t: FloatArray, c: float) -> tuple[FloatArray, FloatArray]:
+        """Return integrals for delta and exp(t) alpha as on a path at c, and errors."""
+        tails = self.at(t - self.place)
+        spent = np.exp(t) * tails.alpha
+        if c < -1:
+            found = np.exp(t) * np.array([tails.inverse_delta, -tails.specificity])
+        else:
+            low = -tails.beta - spent if c < 0 else tails.delta
+            found = np.array([low, spent])
+        return found, np.array([tails.delta_error, np.exp(t) * tails.alpha_error])
+
     def test_of_level(self, alpha: FloatArray, specificity: FloatArray) -> ErrorRates:
         """Return the most powerful test of a level, which is 1 - specificity."""
         inner = (alpha > 0) & (specificity > 0)

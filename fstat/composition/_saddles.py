@@ -32,6 +32,13 @@ class Saddles:
         # Where the integrands of two paths are equally large.
         self.borders = np.diff(self.levels) / np.diff(abscissae)
 
+    @classmethod
+    def of(cls, exponent: Exponent) -> Saddles:
+        """Return all of an exponent's, also beyond where a loss seems reached."""
+        places = exponent.places()
+        left, right = (exponent.beyond(float(places[k])) for k in (0, -1))
+        return cls(exponent, np.array([*left[::-1], *places, *right]))
+
     def period(self, c: float) -> float:
         """Return the period of the aliased, tilted distribution: nothing overlaps."""
         level, mean = self.exponent.level(np.asarray(c)), self.exponent.mean(c)

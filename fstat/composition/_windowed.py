@@ -55,7 +55,7 @@ _REACH = 100.0  # in 1 / bandwidth, from which on an atom is not changed
 ENOUGH = 1e-7
 _ROUNDING = 2.0**-49
 _SNAP = 1e-13
-_POINT = 1e-5  # of the reach, within which losses are taken for one
+_SLIM = 0.02  # of the reach, within which losses are narrow
 _NEGLIGIBLE = -55.0  # logarithm of probabilities that are as good as none
 _MOST_PAIRS = 2**8
 _NARROW = 1e-9  # of a transform that has not died out
@@ -149,29 +149,25 @@ class _Path:
 class _Likely:
     """Likely sums of atoms, and what the windows do to them.
 
-    Steps that hardly vary are taken for their mean. Other steps without atoms are added
-    to each sum exactly, if they are Gaussian ones; what is wide needs no correction.
+    Steps without atoms, and those far more narrow than the windows' kernels, are added
+    to each sum by an inversion of their own. What is wide needs no correction.
     """
 
     def __init__(self, of: _Transform) -> None:
         self._c, self._reach = of.c, of.reach
-        tenth = of.logs.shape[1] // 10
-        is_point = of.of.widths < _POINT * of.reach
-        spread = np.sqrt(np.maximum(-2 * of.logs[is_point, tenth].real, 0.0))
-        self._blur = float(np.linalg.norm(spread)) / (of.step * tenth)
-        core = of.of.is_smooth & ~is_point
+        core = of.of.is_smooth | (of.of.widths < _SLIM * of.reach)
+        core = of.of.is_smooth if core.all() else core
         phi = np.exp(of.logs[core].sum(axis=0))
         self._loss, self._mass = np.empty(0), np.empty(0)
-        self._core = of.of.exact(core)
-        if np.abs(phi[2 * tenth]) < _NARROW or (core.any() and self._core is None):
+        if np.abs(phi[phi.size // 5]) < _NARROW or core.all():
             return
         self._core_level = of.level(core)
         terms = of.seen(phi)
         self._tables = [[_Table.of(one, of.step) for one in both] for both in terms]
-        rest = np.flatnonzero(~(core | is_point))
+        rest = np.flatnonzero(~core)
         steps, levels = [of.of.steps[k] for k in rest], [of.levels[k] for k in rest]
         self._loss, self._mass = likely_sums(steps, of.c, levels)
-        self._loss += float(of.logs[is_point, 1].imag.sum() / of.step)
+        self._core = of.of.exact(core) if self._loss.size and core.any() else None
 
     def __bool__(self) -> bool:
         return bool(self._loss.size)
@@ -212,23 +208,14 @@ class _Likely:
     def _right(self, x: FloatArray, strict: bool) -> tuple[FloatArray, FloatArray]:
         """Return the right integrals at distances above an atom, and their errors.
 
-        Or above an atom plus what has no atoms.
+        Or above an atom plus what is narrow.
         """
-        near = np.abs(x) < 8 * self._blur
-        blurred = np.array([np.full(x.shape, self._blur), near])
         if self._core is None:
             tilt = np.exp(self._c * x)
-            return self._of_atom(x, strict) * tilt, blurred * tilt
+            return self._of_atom(x, strict) * tilt, np.zeros((2, x.size))
         tilt = np.exp(self._c * x - self._core_level)
-        tails = self._core.at(x - self._core.place)
-        spent = np.exp(x) * tails.alpha
-        if self._c < -1:
-            found = np.exp(x) * np.array([tails.inverse_delta, -tails.specificity])
-        else:
-            low = -tails.beta - spent if self._c < 0 else tails.delta
-            found = np.array([low, spent])
-        errors = np.array([tails.delta_error, np.exp(x) * tails.alpha_error])
-        return found * tilt, errors * tilt + blurred
+        found, errors = self._core.integrals(x, self._c)
+        return found * tilt, errors * tilt
 
     def _of_atom(self, x: FloatArray, strict: bool) -> FloatArray:
         # Within rounding of an atom it is met.
@@ -273,7 +260,7 @@ class Windowed(PointValues):
         self.is_smooth = np.array([not atom_rule(f).loss.size for f in fs])
         ranges = np.array([np.diff(_range(f))[0] for f in fs])
         self.widths = np.sqrt(self.counts) * ranges
-        self._exact: dict[bytes, BentInversion] = {}
+        self._exact: dict[bytes, BentInversion | Windowed] = {}
         self.saddles, self._of = saddles.saddles, saddles
         self._q_infinite, self._p_infinite = infinite
         self._open = ~np.isfinite(ends)
@@ -296,15 +283,34 @@ class Windowed(PointValues):
         finally:
             self.refines = True
 
-    def exact(self, chosen: NDArray[np.bool_]) -> BentInversion | None:
-        """Return some steps without atoms by another inversion, if there is one."""
-        steps = [self.steps[k] for k in np.flatnonzero(chosen)]
-        if not steps or not all(is_seldom(f) for f, _ in steps):
-            return None
+    def exact(self, chosen: NDArray[np.bool_]) -> BentInversion | Windowed:
+        """Return the distribution of some of the steps, by another inversion."""
         key = chosen.tobytes()
         if key not in self._exact:
-            self._exact[key] = BentInversion(*zip(*steps, strict=True))
+            steps = [self.steps[k] for k in np.flatnonzero(chosen)]
+            fs, counts = [f for f, _ in steps], [n for _, n in steps]
+            if all(map(is_seldom, fs)):
+                self._exact[key] = BentInversion(fs, counts)
+            else:
+                ends = np.array(counts) @ np.array([_range(f) for f in fs])
+                paths = Saddles.of(Exponent(fs, np.array(counts, float)))
+                self._exact[key] = Windowed(fs, counts, paths, ends)
         return self._exact[key]
+
+    def integrals(self, t: FloatArray, c: float) -> tuple[FloatArray, FloatArray]:
+        """Return integrals for delta and exp(t) alpha as on a path at c, and errors."""
+        s = self.sides(t)
+        finite_p, finite_q = np.exp(
+            sum(n * np.log1p(-np.array(_infinite(f))) for f, n in self.steps)
+        )
+
+        def passed(c: FloatArray) -> FloatArray:
+            both = np.array([finite_q - np.exp(t) * finite_p, np.exp(t) * finite_p])
+            return np.where(c < -1, both, np.where(c < 0, [[finite_q], [0.0]], 0.0))
+
+        here = np.array([s.delta, s.spent]) + passed(s.c) - passed(np.full(t.shape, c))
+        rounding = 2.0**-52 * np.abs(passed(s.c) - passed(np.full(t.shape, c)))
+        return here, np.array([s.delta_error, s.spent_error]) + rounding
 
     def _path(self, k: int, finer: bool) -> _Path | None:
         """Return the path of an abscissa, or a finer one if there may be one."""
@@ -376,13 +382,10 @@ class Windowed(PointValues):
     ) -> NDArray[np.bool_]:
         """Fill in the integrals on one path, and say where rounding spoils them."""
         path, values, errors = self._tilted(k, t[here], strict)
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             scale = np.exp(path.level - path.c * t[here])
-        for kind, (where, error) in enumerate(
-            ((out.delta, out.delta_error), (out.spent, out.spent_error))
-        ):
-            where[here] = values[kind] * scale
-            error[here] = errors[kind] * scale
+            out.delta[here], out.spent[here] = values * scale
+            out.delta_error[here], out.spent_error[here] = errors * scale
         return np.asarray(
             (path.noise > ENOUGH * np.abs(values)).any(axis=0) & (path.c > 0)
         )
@@ -479,6 +482,15 @@ def _range(f: Step) -> tuple[float, float]:
     if isinstance(f, Truncated):
         return -np.inf, f.cut
     return f._loss_range()
+
+
+def _infinite(f: Step) -> tuple[float, float]:
+    """Return the probabilities, under P and under Q, of a loss that is not summed."""
+    if isinstance(f, Truncated):
+        beyond = f.step._rates(np.asarray(f.cut), True)
+        return float(beyond.alpha), float(beyond.power)
+    never = f._rates(np.asarray(-np.inf), True).specificity
+    return float(never), float(f._rates(np.asarray(np.inf), False).power)
 
 
 class Sides(NamedTuple):
