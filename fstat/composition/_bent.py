@@ -48,6 +48,7 @@ _COARSEST, _MOST_NODES = 0.1, 2**14
 _TOGETHER = 2**22  # terms that are held at once
 _ENOUGH = 1500  # nodes beyond which an error that stays is one of rounding
 _ROUNDING = 2.0**-50
+_MOST_WORK = 4 * 10**7  # exponentials for a value, on either side
 _LARGEST_MU, _LEAST_SHARE = 4.0, 1e-3  # of steps whose losses have one scale
 _MOST_GROWTH, _WIDEST = 3.0, 10
 ACCURACY = 1e-8
@@ -121,6 +122,10 @@ class BentInversion(PointValues):
         self._two_sided = not (self._above.ends or self._below.ends)
         self._usual = -1.0 if self._above.ends else 1.0
 
+    def restart(self) -> None:
+        """Begin with another value, which may take its time."""
+        self._above.work = self._below.work = 0
+
     @property
     def place(self) -> float:
         """The sum of the ends of the losses, about which thresholds have scales."""
@@ -155,8 +160,10 @@ class BentInversion(PointValues):
         """Return ``sup_S Q(S) - exp(epsilon) P(S)`` with its error and slope."""
         finite = np.isfinite(epsilon)
         tails = self.at(np.where(finite, epsilon - self.place, self._usual))
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             slope = np.exp(np.minimum(epsilon, 700.0)) * tails.alpha
+            # Where alpha is beyond the numbers, what is left of the power.
+            slope = np.where(epsilon < 600.0, slope, tails.power - tails.delta)
         return HockeyStick(
             np.where(finite, tails.delta, np.where(epsilon > 0, 0.0, 1.0)),
             np.where(finite, tails.delta_error, 0.0),
@@ -291,6 +298,7 @@ class Above:
             assert isinstance(base.base, GaussianTradeOff)
             kind = self._added if base is f else self._removed
             kind.append((Seldom(float(base.base.mu), base.p), count))
+        self.work = 0
         self._variance, self._normal = variance, GaussianTradeOff(np.sqrt(variance))
         self._log_q = sum(n * step.edge for step, n in self._added)
         self._log_p = sum(n * step.edge for step, n in self._removed)
@@ -322,9 +330,20 @@ class Above:
         total = np.zeros(z.shape, complex)
         for step, count in self._added:
             total += count * step(z + 1)
+            self._spend(step)
         for step, count in self._removed:
             total += count * np.conj(step(np.conj(-z)))
+            self._spend(step)
         return total
+
+    def _spend(self, step: Seldom) -> None:
+        """Stop where a value would take more than some seconds."""
+        self.work, step.terms = self.work + step.terms, 0
+        if self.work > _MOST_WORK:
+            raise ArithmeticError(
+                "values of this composition take too long, as its losses have too many "
+                "scales: `lower` and `upper` are bounds."
+            )
 
     def body(self, z: ComplexArray) -> ComplexArray:
         """Return the logarithm of the transform of all Gaussian steps."""

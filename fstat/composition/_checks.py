@@ -33,6 +33,9 @@ class PointValues(ABC):
     saddles: FloatArray
     """Thresholds between which the rates are smooth."""
 
+    def restart(self) -> None:  # noqa: B027
+        """Begin with another value, which may take its time."""
+
     @abstractmethod
     def rates(self, t: FloatArray, strict: bool = True) -> ErrorRates:
         """Return the errors of the test that rejects P where the sum exceeds `t`."""
@@ -59,6 +62,8 @@ class PointValues(ABC):
         """Return the least epsilon of a delta; `most` is the largest finite loss."""
         with self.unchecked():
             never, start = self.delta(np.array([np.inf, 0.0]))
+        if (delta >= 0.9 * start).any():
+            start = self.delta(np.zeros(1))[0]
         epsilon = np.where(delta == never, max(most, 0.0), np.inf)
         epsilon[delta >= start] = 0.0
         inner = (delta > never) & (delta < start)

@@ -109,11 +109,7 @@ def windowed(
 ) -> Windowed:
     """Return values of a composition, with heavy upper tails where they can be had."""
     infinite = inversion.q_infinite, inversion.p_infinite
-    paths: Saddles = inversion
-    left, right = (paths.exponent.beyond(float(paths.abscissae[k])) for k in (0, -1))
-    if left or right:
-        places = np.array([*left[::-1], *paths.abscissae, *right])
-        paths = Saddles(paths.exponent, places)
+    paths = inversion.continued()
     heavy = None
     if HeavyTail.serves(fs):
         c, saddles = paths.abscissae, paths.saddles

@@ -35,9 +35,16 @@ class Saddles:
     @classmethod
     def of(cls, exponent: Exponent) -> Saddles:
         """Return all of an exponent's, also beyond where a loss seems reached."""
-        places = exponent.places()
-        left, right = (exponent.beyond(float(places[k])) for k in (0, -1))
-        return cls(exponent, np.array([*left[::-1], *places, *right]))
+        return cls(exponent, exponent.places()).continued()
+
+    def continued(self) -> Saddles:
+        """Return these and those beyond, where a loss seems reached."""
+        first, last = self.abscissae[[0, -1]].tolist()
+        left = self.exponent.beyond(first) if first < -1 else []
+        right = self.exponent.beyond(last) if last > 0 else []
+        if not left and not right:
+            return self
+        return Saddles(self.exponent, np.array([*left[::-1], *self.abscissae, *right]))
 
     def period(self, c: float) -> float:
         """Return the period of the aliased, tilted distribution: nothing overlaps."""

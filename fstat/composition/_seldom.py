@@ -43,10 +43,12 @@ class Seldom:
         The end ``log(1 - p)`` of the losses, where nearly all of them may lie.
     largest : float
         Real arguments up to which no outcome beyond what is integrated counts.
+    terms : int
+        Number of exponentials that were taken so far.
     """
 
     def __init__(self, mu: float, p: float) -> None:
-        self.edge = float(np.log1p(-p))
+        self.edge, self.terms = float(np.log1p(-p)), 0
         self._mu, self._log_odds = mu, float(np.log(p)) - self.edge
         self._turn = mu / 2 - self._log_odds / mu  # where Y = 1
         steepest = np.pi / (2 * mu) + _SLOPE * (mu + 60.0)
@@ -97,6 +99,7 @@ class Seldom:
         falls = level < -1
         if not falls:
             loss, log_weight = _seen(loss, log_weight, w)
+        self.terms += w.size * loss.size
         block = max(1, _BLOCK // loss.size)
         for start in range(0, w.size, block):
             part = w[start : start + block]

@@ -289,8 +289,9 @@ class Windowed(PointValues):
         if key not in self._exact:
             steps = [self.steps[k] for k in np.flatnonzero(chosen)]
             fs, counts = [f for f, _ in steps], [n for _, n in steps]
-            if all(map(is_seldom, fs)):
-                self._exact[key] = BentInversion(fs, counts)
+            whole = [f for f in fs if not isinstance(f, Truncated) and is_seldom(f)]
+            if len(whole) == len(fs):
+                self._exact[key] = BentInversion(whole, counts)
             else:
                 ends = np.array(counts) @ np.array([_range(f) for f in fs])
                 paths = Saddles.of(Exponent(fs, np.array(counts, float)))

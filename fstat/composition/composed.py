@@ -169,7 +169,11 @@ class ComposedTradeOff(TradeOff):
         first = None
         for way in self._points:
             try:
-                return question(way())
+                # Numbers out of range on the way are not answers: those are checked.
+                with np.errstate(all="ignore"):
+                    point = way()
+                    point.restart()
+                    return question(point)
             except ArithmeticError as error:
                 first = first or error
         assert first is not None
