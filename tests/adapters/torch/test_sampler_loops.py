@@ -181,6 +181,27 @@ def test_repeated_examples_are_recorded_each_time():
     )
 
 
+def test_several_samplers_watch_the_same_steps():
+    # Hooks of the one are on parameters where the other looks for hooks of users.
+    x, y = data()
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    last = list(model[2].parameters())
+    chosen = ({}, {"parameters": last}, {"parameters": [model[2].bias]})
+    samplers = [
+        SingleRunSampler(model, targets=(x[:2], y[:2]), optimizer=optimizer, **one)
+        for one in chosen
+    ]
+    for step in range(4):
+        index = torch.arange(6) + 6 * step
+        optimizer.zero_grad()
+        with samplers[0].step(index), samplers[1].step(index), samplers[2].step(index):
+            F.cross_entropy(model(x[index]), y[index]).backward()
+        optimizer.step()
+    assert [s.trace.n_steps for s in samplers] == [4, 4, 4]
+    assert not any(s.trace.passed_over for s in samplers)
+
+
 def test_augmented_examples_are_taken_as_the_model_saw_them():
     model = mlp()
     x, y = data(B)

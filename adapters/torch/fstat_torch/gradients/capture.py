@@ -190,6 +190,8 @@ class GradientCapture:
             self._note_seen(captured)
             return captured.n > 1
         _raise_first(recording)
+        if repetition is None and self._mode not in self._compared:
+            self._seen = None  # of others' hooks, or sharded: nothing can tell
         if repetition is None:
             self._refuse_unseen(captured)
         unfinished = repetition is not None and not repetition.finite
