@@ -19,7 +19,7 @@ help:
 	@echo "make lint      ruff, formatting, types, docstrings"
 	@echo "make slow      longer simulations of what the fast tests claim"
 	@echo "make fuzz      100,000 odd calls of every public entry (an hour; resumes)"
-	@echo "make mutants   try a sample of mutants of the core: docs/mutants.md (hours; resumes)"
+	@echo "make mutants   try a sample of mutants of the core (hours; resumes)"
 	@echo "make torture   damage files, kill, interrupt, fill disks: docs/faults.md (10 minutes)"
 	@echo "make bench     time the core and the sampler, as ratios"
 	@echo "make validity  coverage of the intervals: docs/validity.md (resumes; up to an hour)"

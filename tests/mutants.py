@@ -64,6 +64,15 @@ ROOMS: dict[str, tuple[str, str]] = {
         "composition composition_domain composition_oracle gaussian_limit",
     ),
 }
+HEAD = """# Mutation testing
+
+A mutant is the library with one small change: a sign, a bound, an argument left out.
+A test suite notices a mutant if a test fails. `make mutants` draws a seeded sample of
+the mutants that mutmut makes of each part of the core, and runs the fast tests of that
+part. A mutant whose tests do not come to an end counts as noticed. Some survivors
+change no answer, such as another start of a search or other words of an error.
+
+"""
 # Processes of their own do not know which mutant is tried.
 LEFT_OUT = (
     "test_ground_truth.py::test_a_killed_study_goes_on",
@@ -206,9 +215,8 @@ def main() -> int:
             if name:
                 kept[names[name]] = kind
                 file.write_text(json.dumps(kept, indent=0))
-    head = PAGE.read_text(encoding="utf-8").partition("<!-- made by")[0]
     mark = f"<!-- made by tests/mutants.py --each {given.each} --seed {given.seed} -->"
-    text = f"{head}{mark}\n\n{table(meta, kept, given.each, given.seed)}\n"
+    text = f"{HEAD}{mark}\n\n{table(meta, kept, given.each, given.seed)}\n"
     PAGE.write_text(text, encoding="utf-8")
     return 0
 

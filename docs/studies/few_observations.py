@@ -76,8 +76,10 @@ def cell(row, n, repetitions):
 
 
 def table(repetitions):
-    """Return the table of all methods and sizes."""
+    """Return the table of all methods and sizes, and how it was made."""
     lines = [
+        f"{repetitions:,} samples a cell, a tenth of them for `binormal`.",
+        "",
         "| method; observations | " + " | ".join(f"n = {n}" for n in SIZES) + " |",
         "|---|" + "---|" * len(SIZES),
     ]

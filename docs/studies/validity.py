@@ -430,11 +430,16 @@ first look.
 Equal numbers n of observations of P and Q. Each cell holds the coverage that is the
 farthest from 0.95 over mu of 0, 0.3, 1 and 3, and in brackets the largest share of
 intervals that miss on one side, which should be 0.025. An interval that could not be
-had covers nothing. A tenth of the repetitions for `binormal`.
+had covers nothing.
 
 <!-- few observations -->
 {few_observations}
 <!-- end of few observations -->
+
+The default covers more than 95 % with fewer than 20 observations, and 93.5 to 96 % from
+20 on, but for series, which cover more. One side of paired samples is missed by up to
+4 % at 20 observations. `rank` and `binormal` cover too much up to 20 observations, and
+too little at 40. `binormal` has no interval in up to a fifth of samples of 3.
 
 ## Efficiency
 

@@ -62,7 +62,7 @@ def estimate_moments(
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         share = (p.n - 1) / df if equal_var else 0.5
         square = share * p.variance + (1 - share) * q.variance
-        unit = np.sqrt(square) if scale is None else numeric(scale, "scale")
+        unit = np.sqrt(square) if scale is None else _known(scale, square.shape)
         unit = np.where(unit > 0, unit, np.nan)
         correction = 1 - 3 / (4 * df - 1) if equal_var else 1.0
         mu = correction * (q.mean - p.mean) / unit
@@ -80,6 +80,16 @@ def estimate_moments(
     return Estimate(
         mu, p.n, q.n, of_P, of_Q, apart, slope, *logs, scale_of_P, scale_of_Q
     )
+
+
+def _known(scale: ArrayLike, pairs: tuple[int, ...]) -> FloatArray:
+    """Return a known scale, one or one for each pair."""
+    known = numeric(scale, "scale")
+    if known.shape not in ((), pairs):
+        raise ValueError(
+            f"`scale` must be one number, or of shape {pairs}, got {known.shape}."
+        )
+    return known
 
 
 def no_difference(P: FloatArray, Q: FloatArray) -> NDArray[np.bool_]:
