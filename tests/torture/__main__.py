@@ -49,8 +49,8 @@ def faulty(seen: Counter[str]) -> int:
     return seen.total() - sum(seen[n] for n in ("refused", "unchanged", "other"))
 
 
-def trials(folder: Path, scale: float) -> list[list[object]]:
-    """Bring about all faults of a run; return rows of a table."""
+def trials(folder: Path, scale: float, only: str = "") -> list[list[object]]:
+    """Bring about all faults of a run, or those of a name; return rows of a table."""
     folder.mkdir()
     known, rng = faults.truth(folder), np.random.default_rng(0)
 
@@ -99,6 +99,8 @@ def trials(folder: Path, scale: float) -> list[list[object]]:
     }
     rows = []
     for name, act in acts.items():
+        if only not in name:
+            continue
         judge = faults.Judge(known)
         started = time.time()
         count = act(judge)

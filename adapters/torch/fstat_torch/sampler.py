@@ -296,7 +296,7 @@ class SingleRunSampler:
             background=background,
             metric=self._metric,
         )
-        self._next = 0
+        self._next, self._appended = 0, -1  # the last step handed to the trace
         self._counted = False  # whether `step` announced the optimiser's next one
         self._amid = False  # between two micro-batches of an update
         self._several = False  # an update had several micro-batches
@@ -487,23 +487,34 @@ class SingleRunSampler:
         )
         watch = _Watched(ExitStack())
         due = number % self.every == 0 and self.watches_steps and not self._detached
-        self._inside = True
         try:
-            if due and not (self._amid and self._lost):
-                with self._passing_over():
-                    self._open(watch, number, index, step)
-            yield step
+            try:
+                self._inside = True
+                if due and not (self._amid and self._lost):
+                    with self._passing_over():
+                        self._open(watch, number, index, step)
+                yield step
+            finally:
+                self._inside = False
+            made = self._left(watch, number, step, due)
         except BaseException as error:
-            # The user's own: as far as can be seen, no update was made.
+            # The user's own, or an interrupt anywhere: as far as can be seen, no
+            # update was made.
+            self._inside = False
             watch.close(error)
             self._abandon()
             self._counter.no_update()
-            self._amid = self._lost = False
+            self._waiting, self._amid, self._lost = None, False, False
             raise
-        finally:
-            self._inside = False
-        made = not step.accumulate
-        outcome = _Outcome()
+        self._amid = step.accumulate
+        self._lost &= step.accumulate
+        self._next = number + made
+        self._counted = made
+        self._trace.n_steps = max(self._trace.n_steps, self._next)
+
+    def _left(self, watch: _Watched, number: int, step: Step, due: bool) -> bool:
+        """Take what passed in the block; return whether it ends an update."""
+        made, outcome = not step.accumulate, _Outcome()
         if watch.opened:
             with self._passing_over() as outcome:
                 self._take(watch, number, step)
@@ -512,12 +523,7 @@ class SingleRunSampler:
                 self._conclude(number, step)
         if outcome.idle:
             self._counter.no_update()
-            made = False
-        self._amid = step.accumulate
-        self._lost &= step.accumulate
-        self._next = number + made
-        self._counted = made
-        self._trace.n_steps = max(self._trace.n_steps, self._next)
+        return made and not outcome.idle
 
     def _check_free(self) -> None:
         """Refuse a step inside of another, and after the end."""
@@ -670,7 +676,8 @@ class SingleRunSampler:
 
     def _begin(self) -> int:
         """Return the number of the step that a micro-batch belongs to."""
-        number = self._next
+        # An interrupt may have come after a step was recorded, and before it counted.
+        self._next = number = max(self._next, self._appended + 1)
         if not self._amid:
             self._counter.look()
         self._settle()
@@ -753,6 +760,7 @@ class SingleRunSampler:
     def _append(self, clip_factor: float) -> None:
         assert self._waiting is not None
         row, self._waiting = self._waiting, None
+        self._appended = row.step
         row.learning_rate *= clip_factor
         # This may be amid the optimiser's step, which is the user's.
         with self.keeping_on("An update was not recorded"):
@@ -1037,6 +1045,7 @@ class SingleRunSampler:
 
     def _go_to(self, step: int) -> None:
         self._next, self._amid, self._update = step, False, None
+        self._appended, self._waiting = step - 1, None
         self._aims.forget()
         self.trace.rewind(step)
         self.trace.n_steps = step
