@@ -1,21 +1,24 @@
 """Composition against other libraries: CPU time as a ratio to ours, and errors.
 
 Rivals that are not installed are left out. Errors are against a plain tilted
-trapezoidal rule in this script, which shares no code with the package.
+trapezoidal rule in this script, which shares no code with the package. `--write` puts
+the tables into docs/composition.md.
 """
 
 import argparse
 import statistics
+import sys
 import time
 import warnings
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 from scipy.optimize import brentq
 
 from fstat import GaussianTradeOff
 from fstat.composition import compose
-from fstat.tradeoff import LaplaceTradeOff
+from fstat.tradeoff import EpsilonDeltaTradeOff, LaplaceTradeOff
 
 DELTAS = np.array([1e-5, 1e-10])
 ALPHAS = np.array([1e-2, 1e-4, 1e-6])
@@ -136,24 +139,37 @@ def gdpnum_beta(composed, alpha):
     return PLDConverter(composed).get_beta(alpha)
 
 
+TABLES = {"epsilon": {}, "power": {}}
+
+
 def row(label, seconds, unit, errors):
     shown = "".join(f"{error:>13.1e}" for error in errors)
     print(f"  {label:44}{seconds * 1e3:10.1f}{seconds / unit:9.2f}{shown}", flush=True)
+
+
+def keep(table, label, seconds, errors):
+    """Keep a cell of the documentation's tables."""
+    shown = ", ".join(f"{error:.0e}".replace("e-0", "e-") for error in errors)
+    TABLES[table].setdefault(label, []).append(f"{seconds * 1e3:.0f}; {shown}")
 
 
 def epsilons(kind, count, truth, repeats):
     exact = np.array([truth.epsilon(delta) for delta in DELTAS])
     print(f"epsilon(1e-5), epsilon(1e-10) = {exact.round(6)}, and its errors")
     unit, found = timed(lambda: ours(kind, count).epsilon(DELTAS), repeats)
-    row("fstat", unit, unit, found - exact)
+
+    def say(label, seconds, values):
+        row(label, seconds, unit, values - exact)
+        keep("epsilon", label, seconds, values - exact)
 
     def bounds():
         f = ours(kind, count)
         return f.lower.epsilon(DELTAS), f.upper.epsilon(DELTAS)
 
+    say("fstat", unit, found)
     seconds, (above, below) = timed(bounds, repeats)
-    row("fstat, certified: from above", seconds, unit, above - exact)
-    row("fstat, certified: from below", seconds, unit, below - exact)
+    say("fstat, certified: from above", seconds, above)
+    say("fstat, certified: from below", seconds, below)
     if find_spec("dp_accounting"):
         for interval in (1e-3, 1e-4):
 
@@ -162,11 +178,11 @@ def epsilons(kind, count, truth, repeats):
                 return np.array([composed.get_epsilon_for_delta(d) for d in DELTAS])
 
             seconds, found = timed(both, repeats)
-            row(f"dp-accounting, interval {interval:g}", seconds, unit, found - exact)
+            say(f"dp-accounting, interval {interval:g}", seconds, found)
     if find_spec("prv_accountant"):
         seconds, found = timed(lambda: prv(kind, count), 1)
         for name, k in (("from above", 2), ("estimate", 1), ("from below", 0)):
-            row(f"prv-accountant, 0.01: {name}", seconds, unit, found[:, k] - exact)
+            say(f"prv-accountant, error 0.01: {name}", seconds, found[:, k])
 
 
 def powers(kind, count, truth, repeats):
@@ -174,12 +190,26 @@ def powers(kind, count, truth, repeats):
     print("power at alpha = 0.01, 1e-4, 1e-6, and its relative errors")
     unit, found = timed(lambda: ours(kind, count).power(ALPHAS), repeats)
     row("fstat", unit, unit, found / exact - 1)
+    keep("power", "fstat", unit, found / exact - 1)
     for name, beta in (("riskcal", riskcal_beta), ("gdpnum", gdpnum_beta)):
         if find_spec(name) and find_spec("dp_accounting"):
             seconds, found = timed(
                 lambda beta=beta: beta(pld(kind, count), ALPHAS), repeats
             )
-            row(f"{name}, interval 1e-4", seconds, unit, (1 - found) / exact - 1)
+            label, wrong = f"{name}, interval 1e-4", (1 - found) / exact - 1
+            row(label, seconds, unit, wrong)
+            keep("power", label, seconds, wrong)
+
+
+def one_epsilon(kind, count, repeats):
+    """Compare one epsilon with that of a loss distribution of the interval 1e-4."""
+    unit, _ = timed(lambda: ours(kind, count).epsilon(1e-5), 2 * repeats + 1)
+    row("fstat: epsilon(1e-5) alone", unit, unit, [])
+    if find_spec("dp_accounting"):
+        seconds, _ = timed(
+            lambda: pld(kind, count).get_epsilon_for_delta(1e-5), repeats
+        )
+        row("dp-accounting, interval 1e-4", seconds, unit, [])
 
 
 def evaluations(kind, count, number, repeats):
@@ -201,12 +231,70 @@ def evaluations(kind, count, number, repeats):
             row(name, seconds, unit, [])
 
 
+def fifty():
+    """Return 20 subsampled Gaussian steps, 15 Laplace ones, 15 randomised responses."""
+    rng = np.random.default_rng(0)
+    steps = [GaussianTradeOff(1.0).subsample(p) for p in rng.uniform(0.005, 0.05, 20)]
+    steps += [LaplaceTradeOff(mu) for mu in rng.uniform(0.01, 0.1, 15)]
+    return steps + [EpsilonDeltaTradeOff(e) for e in rng.uniform(0.01, 0.1, 15)]
+
+
+def hundred():
+    """Return 100 different subsampled Gaussian steps."""
+    return [GaussianTradeOff(1.0).subsample(p) for p in np.geomspace(0.001, 0.05, 100)]
+
+
+LISTS = (("50 steps of three kinds", fifty), ("100 different S", hundred))
+
+
+def lists(repeats):
+    print(f"\n{'different steps, composed anew':46}{'CPU ms':>10}{'ratio':>9}  gap")
+    unit, _ = timed(lambda: ours("S", 1000).epsilon(1e-5), repeats)
+    rows = []
+    for title, steps in LISTS:
+        value, _ = timed(lambda steps=steps: compose(*steps()).power(1e-3), repeats)
+        curves, gap = timed(lambda steps=steps: compose(*steps()).gap, repeats)
+        row(f"{title}: one power", value, unit, [])
+        row(f"{title}: certified curves", curves, unit, [gap])
+        rows.append(f"| {title} | {value * 1e3:.0f} | {curves * 1e3:.0f} | {gap:.0e} |")
+    head = [
+        "| steps | one power, ms | certified curves, ms | gap |",
+        "|---|---|---|---|",
+    ]
+    return "\n".join(head + rows)
+
+
+def documented(table, head):
+    """Return a table of the documentation."""
+    lines = [f"| {head} | 10,000 L | 1,000 S | 10,000 S |", "|---|---|---|---|"]
+    lines += [f"| {label} | {' | '.join(c)} |" for label, c in TABLES[table].items()]
+    return "\n".join(lines)
+
+
+def write(different):
+    """Put the tables into the documentation."""
+    root = Path(__file__).parents[2]
+    sys.path.insert(0, str(root / "docs" / "studies"))
+    from _cache import fill
+
+    text = [
+        documented("epsilon", "epsilon at delta = 1e-5, 1e-10: ms; errors"),
+        documented("power", "power at alpha = 0.01, 1e-4, 1e-6: ms; relative errors"),
+        different,
+    ]
+    fill("composition.md", "times", "\n\n".join(text), __file__, "fstat/composition")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--evaluations", type=int, default=1_000_000)
+    parser.add_argument("--write", action="store_true", help="into docs/composition.md")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
+    for name in ("dp_accounting", "prv_accountant", "riskcal", "gdpnum"):
+        if not find_spec(name):
+            print(f"{name} is not installed and left out.")
     for title, kind, count, truth in (
         ("Laplace(0.02), 10,000 steps", "L", 10_000, laplace(10_000)),
         ("Gaussian(1) seen with 1 %, 1,000 steps", "S", 1000, subsampled(1000)),
@@ -215,7 +303,11 @@ def main():
         print(f"\n{title:46}{'CPU ms':>10}{'ratio':>9}  errors")
         epsilons(kind, count, truth, arguments.repeats)
         powers(kind, count, truth, arguments.repeats)
+        one_epsilon(kind, count, arguments.repeats)
+    different = lists(arguments.repeats)
     evaluations("S", 1000, arguments.evaluations, arguments.repeats)
+    if arguments.write:
+        write(different)
 
 
 if __name__ == "__main__":
