@@ -10,7 +10,7 @@ import sys
 import time
 import warnings
 
-LIMIT = 20.0  # seconds of CPU for one value
+LIMIT = 10.0  # seconds of CPU for one value
 
 
 def losses(case):

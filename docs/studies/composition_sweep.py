@@ -37,7 +37,7 @@ MISSING = (
 )
 RIVALS = ("dp_accounting", "prv_accountant", "riskcal")
 LEVELS = (1e-6, 1e-4, 1e-2)
-LIMIT = 20.0  # seconds of CPU, as for the others
+LIMIT = 10.0  # seconds of CPU, as for the others
 
 
 def late(*_):
@@ -165,7 +165,7 @@ leak, or of total separation, are drawn again.{missing}
 |---|---|---|---|---|---|---|---|---|---|
 {chr(10).join(rows)}
 
-"None" counts settings without an answer: an error was raised, or 20 s of CPU or 4 GiB
+"None" counts settings without an answer: an error was raised, or 10 s of CPU or 4 GiB
 of memory were not enough. The shares are of the values that came back, the errors are
 relative. "Below" is the share of values that are too small by more than 1 %, as if less
 leaked than does. "s" is the median of CPU seconds of one setting, on one core, for

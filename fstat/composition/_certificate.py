@@ -18,6 +18,8 @@ from ._tilts import LARGEST, WINDOW, Frame, tilts_upward
 # Of the losses of a step: narrower, they would be mixed up with rounding.
 _NARROWEST = 1e-6
 
+_MOST_ADDED = 512  # discrete steps
+
 
 class Certificate:
     """Bounds on a composition, on lattices of any width.
@@ -115,20 +117,26 @@ def _discrete_together(
 ) -> list[tuple[TradeOff, int]]:
     """Return steps where discrete ones are added up as long as their sums are few.
 
-    Sums on a lattice of their own err once, and not as often as they are taken.
+    Sums on a lattice of their own err once, and not as often as they are taken. Those
+    of many steps are left: their probabilities are not as accurate as those of one.
     """
-    discrete = [(f, n) for f, n in steps if isinstance(f, AtomicTradeOff)]
-    rest = [(f, n) for f, n in steps if not isinstance(f, AtomicTradeOff)]
-    while discrete:
-        group, whole = discrete[:1], exact_sum(discrete[:1])
-        while whole is not None and len(group) < len(discrete):
-            more = exact_sum(discrete[: len(group) + 1])
-            if more is None:
+    few = [
+        (f, n) for f, n in steps if isinstance(f, AtomicTradeOff) and n <= _MOST_ADDED
+    ]
+    apart = [step for step in steps if step not in few]
+    while few:
+        size, whole = 1, exact_sum(few[:1])
+        while whole is not None and size < len(few):
+            more = few[: size + 1]
+            if (
+                sum(n for _, n in more) > _MOST_ADDED
+                or (sums := exact_sum(more)) is None
+            ):
                 break
-            group, whole = discrete[: len(group) + 1], more
-        rest.append(group[0] if whole is None else (whole, 1))
-        discrete = discrete[len(group) :]
-    return rest
+            size, whole = size + 1, sums
+        apart.append(few[0] if whole is None else (whole, 1))
+        few = few[size:]
+    return apart
 
 
 def _infinite(steps: Sequence[tuple[Lattice, int]]) -> float:

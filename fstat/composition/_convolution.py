@@ -170,7 +170,7 @@ class _Product:
         kept = self._values.size
         if place.size * (1.5 * kept + 30 * _TABLE) < self._size * np.log2(self._size):
             phi = _low_frequencies(place, masses, self._size, kept)
-            error = (place.size + 16) * _ROUNDING * masses.sum()
+            error = (place.size + 64) * _ROUNDING * masses.sum()
         else:
             folded = np.bincount(place, masses, minlength=self._size)
             phi = fft.rfft(folded)[:kept]

@@ -51,13 +51,16 @@ class Exponent:
 
     def mean(self, c: float) -> float:
         """Return K'(c), the mean of the loss tilted by c."""
-        return float(self(np.array([c + 1e-30j]))[0].imag) / 1e-30
+        return float(self._means(np.array([c]))[0])
+
+    def _means(self, c: FloatArray) -> FloatArray:
+        return np.asarray(self(c + 1e-30j).imag / 1e-30)
 
     def deviation(self, c: float) -> float:
         """Return the standard deviation of the loss tilted by c."""
         gap = 1e-5 * (1.0 + abs(c))
-        slope = (self.mean(c + gap) - self.mean(c - gap)) / (2 * gap)
-        return float(np.sqrt(max(slope, 0.0)))
+        below, above = self._means(np.array([c - gap, c + gap]))
+        return float(np.sqrt(max((above - below) / (2 * gap), 0.0)))
 
     def places(self) -> FloatArray:
         """Return abscissae: by a standard deviation clear of the poles at 0 and -1."""

@@ -24,6 +24,7 @@ LogTransform = Callable[[ComplexArray], ComplexArray]
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(20)
 _TABLE = 64  # powers kept at a time
+_REAL = 1e-20  # imaginary parts of arguments that are only there for a derivative
 _UNSEEN = 50.0  # orders of e below the largest term
 _MOST_PIECES = 12  # of each stretch on which the loss has a smooth density
 
@@ -107,13 +108,28 @@ class Sum:
         flat = np.ravel(z)
         out = np.empty(flat.shape, complex)
         block = max(1, 2**18 // self._loss.size)
+        real = np.abs(flat.imag).max(initial=0.0) < _REAL
         for start in range(0, flat.size, block):
             part = flat[start : start + block]
-            exponents = self._log_q + np.multiply.outer(part, self._loss)
-            top = exponents.real.max(axis=-1)
-            total = np.exp(exponents - top[:, None]).sum(axis=-1)
-            out[start : start + block] = top + np.log(total)
+            out[start : start + block] = (
+                self._nearly_real(part) if real else self._at(part)
+            )
         return out.reshape(np.shape(z))
+
+    def _at(self, z: ComplexArray) -> ComplexArray:
+        exponents = self._log_q + np.multiply.outer(z, self._loss)
+        top = exponents.real.max(axis=-1)
+        total = np.exp(exponents - top[:, None]).sum(axis=-1)
+        return np.asarray(top + np.log(total))
+
+    def _nearly_real(self, z: ComplexArray) -> ComplexArray:
+        """Return the logarithms, to first order in the imaginary parts."""
+        exponents = self._log_q + np.multiply.outer(z.real, self._loss)
+        top = exponents.max(axis=-1)
+        masses = np.exp(exponents - top[:, None])
+        total = masses.sum(axis=-1)
+        slope = masses @ self._loss / total
+        return np.asarray(top + np.log(total) + 1j * z.imag * slope)
 
     def along(self, c: float, step: float, first: int, last: int) -> ComplexArray:
         """Return the logarithms at ``c + i k step``: powers take no exponentials."""
