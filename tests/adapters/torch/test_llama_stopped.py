@@ -194,6 +194,16 @@ def test_each_target_has_scores_of_its_own(words, tmp_path, capsys):
     assert "of each target by itself, not of all lists together" in page
 
 
+@pytest.mark.parametrize("metric", ["plain", "curvature", "fresh"])
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of gradients that are zero
+def test_a_run_that_diverged_leaves_the_model_and_a_sentence(metric, words, tmp_path):
+    more = ["--learning-rate", "1e12", "--metric", metric, "--epochs", "4"]
+    with pytest.raises(SystemExit, match=r"loss went from .*; if the run diverged"):
+        main([*words, *more])
+    # The model is there all the same.
+    assert (tmp_path / "my out" / "model" / "adapter_config.json").exists()
+
+
 class Stop(TrainerCallback):
     """Ends the run at a step, as a user or the system does."""
 

@@ -14,6 +14,7 @@ from .data import Example
 from .models import ALL_LINEAR, add_lora, check_linear, load_model, tiny_llama
 from .sharding import shard
 
+LENGTH = 1024  # most tokens of an example, where that is not said
 _QUERIES_AND_VALUES = "q_proj,v_proj"
 
 
@@ -46,7 +47,8 @@ def choose_model(
     wanted = getattr(torch, dtype)
     if name == "tiny":
         texts = [message.content for e in examples for message in e.messages]
-        model, tokenizer = tiny_llama(texts, hidden=64, max_length=options.max_length)
+        length = options.max_length or LENGTH
+        model, tokenizer = tiny_llama(texts, hidden=64, max_length=length)
         return model.to("cpu" if options.fsdp else device, wanted), tokenizer
     return load_model(name, dtype=wanted, device="cpu" if options.fsdp else device)
 

@@ -17,13 +17,13 @@ from ..commands import check_device, one_sentence, stopping
 from ..metrics import Curvature
 from ..targets import Target
 from .checks import Asked, check
-from .chosen import choose_model, compared, made_ready
+from .chosen import LENGTH, choose_model, compared, made_ready
 from .data import Example
 from .encoding import Row, encode
 from .moments import FRESH
 from .outcome import advice, moved, say, write
 from .runs import goes_on, named_as_option
-from .scoring import score
+from .scoring import Scores, score
 from .sharding import processes, save_model, shard
 from .targets import Pair, complete, encode_pairs, measure_targets
 from .training import FineTuned, finetune
@@ -110,7 +110,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--batch-size", type=int, default=8, help="examples of a step")
     add("--accumulate", type=int, default=1, help="micro-batches of a step")
     add("--learning-rate", type=float, default=2e-4, help="largest of the run")
-    add("--max-length", type=int, default=1024, help="most tokens of an example")
+    add(
+        "--max-length",
+        type=int,
+        help=f"most tokens of an example; by default {LENGTH}, or the model's context "
+        "where that is shorter",
+    )
     add("--truncate", action="store_true", help="cut longer answers, not refuse them")
     add(
         "--metric",
@@ -164,14 +169,7 @@ def _run(options: argparse.Namespace, asked: Asked, words: list[str]) -> None:
     save_model(model, options.out / "model")
     if run.sampler is None:
         return
-    scores = score(
-        run.sampler,
-        examples,
-        reference=asked.reference,
-        by_group=options.group is not None,
-        fdr=options.fdr,
-        alternative=options.alternative,
-    )
+    scores = _scores(options, run, asked)
     if options.group is None and run.sampler.records:
         scores.table["mean_loss"] = _mean_losses(run.sampler.trace, len(examples))
     measured = moved(pairs, before, after)
@@ -180,14 +178,40 @@ def _run(options: argparse.Namespace, asked: Asked, words: list[str]) -> None:
     say(options, scores, measured, advice(options, scores, asked, words))
 
 
+def _scores(options: argparse.Namespace, run: FineTuned, asked: Asked) -> Scores:
+    """Score what was recorded; say so where a run left nothing to score."""
+    try:
+        scores = score(
+            run.sampler,
+            asked.examples,
+            reference=asked.reference,
+            by_group=options.group is not None,
+            fdr=options.fdr,
+            alternative=options.alternative,
+        )
+        if scores.table["mu"].notna().any():
+            return scores
+        reason = "no example has a mu"
+    except ValueError as error:
+        reason = str(error)
+    first, last = run.losses[0], run.losses[-1]
+    raise ValueError(
+        f"Nothing can be scored: {reason.rstrip('.')}. The training loss went from "
+        f"{first:.3g} to {last:.3g}; if the run diverged, its gradients are zero or "
+        "not finite: use a lower --learning-rate, and another --out"
+    )
+
+
 def _encoded(
     options: argparse.Namespace, model: Any, tokenizer: Any, examples: list[Example]
 ) -> list[Row]:
-    longest = getattr(model.config, "max_position_embeddings", options.max_length)
+    longest = getattr(model.config, "max_position_embeddings", 2**31)
+    if options.max_length is None:
+        options.max_length = min(LENGTH, longest)
     if options.max_length > longest:
         raise ValueError(
-            f"`--max-length` must be at most {longest}, the model's context, got "
-            f"{options.max_length}."
+            f"`--max-length` must be at most the model's context, got "
+            f"{options.max_length}: use --max-length {longest}"
         )
     truncate = "answer" if options.truncate else None
     length = options.max_length

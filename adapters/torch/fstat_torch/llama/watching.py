@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -40,8 +41,17 @@ class SnapshotsAt(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Take a snapshot, before a checkpoint of this step is saved."""
-        if state.global_step in self._moments:
+        if state.global_step not in self._moments:
+            return
+        try:
             self._following.sampler.snapshot()
+        except (RuntimeError, ValueError) as error:
+            # Such as a metric of gradients that are all zero: training goes on.
+            reason = str(error).partition("\n")[0]
+            warnings.warn(
+                f"No snapshot was taken after step {state.global_step}: {reason}",
+                stacklevel=2,
+            )
 
 
 def watch(
