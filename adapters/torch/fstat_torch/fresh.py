@@ -116,7 +116,13 @@ class FreshGradients:
             raise ValueError(
                 f"`reference` must yield numbers from 0 to {n - 1}, got {index.max()}."
             )
-        scores = np.full((n, found.shape[1]), np.nan, found.dtype)
+        try:
+            scores = np.full((n, found.shape[1]), np.nan, found.dtype)
+        except (MemoryError, ValueError):
+            raise ValueError(
+                "`reference` must number its examples from 0 on without large gaps, "
+                f"since each number takes up room, got {index.max()}."
+            ) from None
         scores[index] = found
         self.snapshots.append(step, scores)
         self._unwritten.append(step)

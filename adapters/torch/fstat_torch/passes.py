@@ -112,13 +112,20 @@ class CurvaturePass:
         kept = KeptGradients(
             self._metric, self._names, self._capture.model, self._processes
         )
-        outputs = self._metric.power > 0
-        for batch in reference.batches(outputs):
+        try:
+            scores = self._scored(kept, reference, step, first)
+        finally:
+            kept.close()
+        if self._processes is not None and self._processes.rank > 0:
+            scores = scores[:0]
+        return np.arange(len(scores)), scores
+
+    def _scored(
+        self, kept: KeptGradients, reference: Reference, step: int, first: bool
+    ) -> NDArray[Any]:
+        for batch in reference.batches(self._metric.power > 0):
             kept.check(batch.index)
             kept.add(batch.index, batch.captured, 1.0, batch.arrived)
         kept.finish(step, 1.0)
         self._points = moved(self._points, self._capture)
-        scores = kept.scores(step, self._capture, self._points, self._itself, first)
-        if self._processes is not None and self._processes.rank > 0:
-            scores = scores[:0]
-        return np.arange(len(scores)), scores
+        return kept.scores(step, self._capture, self._points, self._itself, first)

@@ -253,3 +253,11 @@ def test_a_snapshot_that_could_not_be_written_is_written_later(tmp_path, monkeyp
     sampler.close()
     files = sorted((tmp_path / "snapshots").glob("*.npz"))
     assert [Snapshots.load(file).steps for file in files] == [[1], [2]]
+
+
+def test_numbers_of_a_reference_that_have_no_room_are_refused(tmp_path):
+    x, y = data()
+    reference = [(torch.arange(N) + 2**58, x, y)]
+    sampler = sampler_of(None, reference=reference, metric="cosine")
+    with pytest.raises(ValueError, match="without large gaps"):
+        sampler.snapshot(1)
