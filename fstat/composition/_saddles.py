@@ -56,5 +56,7 @@ class Saddles:
             further = sign * _FURTHER / spread
             log = self.exponent.level(c + further) - level - further * mean
             reach = (log - NEGLIGIBLE) / np.abs(further)
-            period = max(period, float(np.nanmin(reach)) + 3 * spread)
+            known = reach[~np.isnan(reach)]
+            if known.size:
+                period = max(period, float(known.min()) + 3 * spread)
         return period
