@@ -16,6 +16,10 @@ _MOST_PATHS = 200
 _NO_LESS = 0.02
 _FAR = 30.0  # times as far, where the largest loss seems reached
 _SAME = 1e-14
+NO_SPREAD = (
+    "values of this composition cannot be found, as its losses hardly vary: `lower` "
+    "and `upper` are bounds."
+)
 
 
 class Exponent:
@@ -101,6 +105,8 @@ class Exponent:
     def clear(self, pole: float, direction: float) -> float:
         """Return a distance from a pole: less if the tail beyond is heavy."""
         spread = self.deviation(pole)
+        if spread == 0:
+            raise ArithmeticError(NO_SPREAD)
         distance = 1.0 / spread
         mean = self.mean(pole)
         while abs(self.mean(pole + direction * distance) - mean) > 1.5 * spread:

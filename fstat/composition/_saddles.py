@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .._validation import FloatArray
-from ._exponent import Exponent
+from ._exponent import NO_SPREAD, Exponent
 
 _PERIOD = 36.0  # of the aliased distribution, in its standard deviations
 NEGLIGIBLE = -36.0  # logarithm of the integrand, relative to its maximum
@@ -24,6 +24,8 @@ class Saddles:
     """
 
     def __init__(self, exponent: Exponent, abscissae: FloatArray) -> None:
+        if not abscissae.size:
+            raise ArithmeticError(NO_SPREAD)
         self.exponent, self.abscissae = exponent, abscissae
         self.saddles = np.array([exponent.mean(c) for c in abscissae])
         first, last = (exponent.deviation(float(c)) for c in abscissae[[0, -1]])

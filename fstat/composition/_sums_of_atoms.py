@@ -14,6 +14,7 @@ from ._rules import Rule, Step, atom_rule
 _LEAST = 1e-7  # share of the tilted masses that counts
 _RARE = -12.0  # logarithm of what all sums of atoms must weigh
 _MOST, _MANY = 2**16, 2**12
+_AT_ONCE = 2**20
 _SAME = 1e-12
 
 
@@ -78,7 +79,11 @@ def _often(
         if k == loss.size - 1:
             total, weight = total + left * at, weight + _term(left, log_share)
             break
-        of, taken = _ranges(left, np.exp(log_share - np.logaddexp.reduce(log[k:])))
+        share = np.exp(log_share - np.logaddexp.reduce(log[k:]))
+        # The likeliest come first: as many as can be counted on at once.
+        some = np.cumsum(14 * np.sqrt(left * share * (1 - share)) + 18) < _AT_ONCE
+        total, left, weight = total[some], left[some], weight[some]
+        of, taken = _ranges(left, share)
         total, left = total[of] + taken * at, left[of] - taken
         weight = weight[of] + _term(taken, log_share)
         # As likely as the rest can make it.

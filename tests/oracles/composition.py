@@ -170,6 +170,8 @@ class Composition:
                 value = float(b + (b - a) / 3)
             except Unknown:
                 value = 0.0 if ask is not _p_below else 1.0
+            if np.isnan(value):
+                raise Unknown("the coarse lattice overflows")
             return rising * (np.log(max(value, 1e-300)) - np.log(wanted))
 
         if np.isfinite(origin):

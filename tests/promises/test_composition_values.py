@@ -44,3 +44,24 @@ def test_laplace_steps(seed):
     rng = np.random.default_rng([seed, 3])
     setting = draw_ordinary(rng, kinds=("laplace",), mixed=0.0)
     assert wrong(setting) == ({}, False), setting.code()
+
+
+def mixture(seed):
+    return draw_ordinary(np.random.default_rng([seed, 14]), mixed=1.0)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+@pytest.mark.parametrize("seed", [4004, 4007])
+def test_mixtures_are_right(seed):
+    assert wrong(mixture(seed)) == ({}, False), mixture(seed).code()
+
+
+# The lattice that judges is off by more than it says where steps far more narrow than
+# others lie next to atoms: of 100 settings 2, by 2e-6 and by 5e-5.
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_few_mixtures_are_refused():
+    found = [wrong(mixture(seed)) for seed in range(4000, 4100)]
+    assert sum(bool(errors) for errors, _ in found) <= 4
+    assert all(max(errors.values(), default=0) < 1e-3 for errors, _ in found)
+    assert sum(refused for _, refused in found) <= 25
