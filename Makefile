@@ -7,7 +7,7 @@ export OMP_NUM_THREADS = 1
 export OPENBLAS_NUM_THREADS = 1
 export MKL_NUM_THREADS = 1
 
-.PHONY: help torture demo llama llama-study gpu gpu-rehearsal test lint format slow fuzz bench validity mutants studies stale figures clean
+.PHONY: help torture demo llama llama-study gpu gpu-rehearsal test lint format slow fuzz zoo bench validity mutants studies stale figures clean
 
 help:
 	@echo "make demo      find the mislabelled digits of MNIST from one training run"
@@ -21,6 +21,7 @@ help:
 	@echo "make fuzz      100,000 odd calls of every public entry (an hour; resumes)"
 	@echo "make mutants   try a sample of mutants of the core (hours; resumes)"
 	@echo "make torture   damage files, kill, interrupt, fill disks: docs/faults.md (10 minutes)"
+	@echo "make zoo       which models work: docs/which-models-work.md (minutes; resumes)"
 	@echo "make bench     time the core and the sampler, as ratios"
 	@echo "make validity  coverage of the intervals: docs/validity.md (resumes; up to an hour)"
 	@echo "make studies   every other table of docs/: about an hour on two cores"
@@ -63,6 +64,9 @@ mutants: $(VENV)/.installed
 
 torture: $(VENV)/.installed
 	PYTHONPATH=tests $(BIN)/python -m torture --write
+
+zoo: $(VENV)/.installed
+	$(BIN)/python docs/studies/zoo.py
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -12,7 +12,11 @@ if _torch is None or _torch.origin is None:
 
 from fstat import Watch  # noqa: E402
 
-from .gradients import GradientCapture, UnsupportedModelError  # noqa: E402
+from .gradients import (  # noqa: E402
+    GradientCapture,
+    UnsupportedModelError,
+    register_layer_rule,
+)
 from .measures import cross_entropy  # noqa: E402
 from .metrics import Curvature  # noqa: E402
 from .sampler import (  # noqa: E402
@@ -38,6 +42,7 @@ __all__ = [
     "UnwrittenWarning",
     "Watch",
     "cross_entropy",
+    "register_layer_rule",
 ]
 
 

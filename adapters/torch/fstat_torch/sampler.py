@@ -145,6 +145,11 @@ class SingleRunSampler:
         are sharded. Several processes tell each other, and all pass the step over.
         Errors in the user's own lines are always raised, and their step does not count
         as an update.
+    coupled : bool, default=False
+        Whether the training loss may couple the examples of a batch, as a contrastive
+        loss does whose negatives are the others. What is recorded of an example is then
+        what it contributes to the gradient by its own rows. Such losses are refused at
+        the first step if that is not declared.
 
     Attributes
     ----------
@@ -242,6 +247,7 @@ class SingleRunSampler:
         reference: Iterable[Any] | None = None,
         distributed: bool | None = None,
         on_error: str = "warn",
+        coupled: bool = False,
     ) -> None:
         check_choices(reduction, every, refresh, target_batch, projection)
         option(on_error, "on_error", ("warn", "detach", "raise"))
@@ -251,7 +257,7 @@ class SingleRunSampler:
         self.every = int(every)
         self.reduction = reduction
         self.scaler = scaler
-        self._capture = GradientCapture(self.model, parameters)
+        self._capture = GradientCapture(self.model, parameters, coupled)
         given, self._self = read_targets(targets, loss)
         self._points, names = Points.of(given), list(given)
         names = [*names, SELF] if self._self else names
@@ -549,7 +555,9 @@ class SingleRunSampler:
         try:
             began = self._verification.began
             watch.batch = enter(
-                self._capture.training(len(watch.examples), watch.wanted, began)
+                self._capture.training(
+                    len(watch.examples), watch.wanted, began, watch.examples.tolist()
+                )
             )
             enter(self._verification.seeing(watch.wanted))
             watch.arrived = [] if kept is None else enter(kept.watching())

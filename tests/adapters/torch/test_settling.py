@@ -1,5 +1,7 @@
 """Models whose gradients no rule of a layer forms: exact, or refused with the cause."""
 
+from contextlib import nullcontext
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -9,7 +11,8 @@ from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 from torch.nn.utils import parametrizations, rnn  # noqa: E402
 
-from fstat_torch.gradients import GradientCapture  # noqa: E402
+from fstat_torch import SingleRunSampler, register_layer_rule  # noqa: E402
+from fstat_torch.gradients import GradientCapture, UnsupportedModelError  # noqa: E402
 
 B, T, D = 6, 4, 5
 
@@ -253,3 +256,143 @@ def close(found, expected):
     torch.testing.assert_close(found.gram(), gram, rtol=1e-8, atol=1e-10 * scale)
     norms = found.norms_squared()
     torch.testing.assert_close(norms, gram.diag(), rtol=1e-8, atol=1e-10 * scale)
+
+
+class Embedded(nn.Module):
+    """Two embeddings an example, and their similarities if asked."""
+
+    def __init__(self, inside):
+        super().__init__()
+        self.left, self.right = nn.Linear(D, 4), nn.Linear(D, 4)
+        self.inside = inside
+
+    def forward(self, x):
+        pair = self.left(x[:, 0]), self.right(x[:, 1])
+        return similarities(*pair) if self.inside else pair
+
+
+def similarities(left, right):
+    return left @ right.mT
+
+
+def contrastive(model, x):
+    found = model(x)
+    scores = found if model.inside else similarities(*found)
+    return F.cross_entropy(scores, torch.arange(len(x)))
+
+
+def contributions(model, x):
+    """What each example's rows add: those of the others are held fixed."""
+    rows = []
+    for i in range(len(x)):
+        pair = model.left(x[:, 0]), model.right(x[:, 1])
+        mine = torch.arange(len(x)).unsqueeze(1) == i
+        pair = [torch.where(mine, z, z.detach()) for z in pair]
+        loss = F.cross_entropy(similarities(*pair), torch.arange(len(x)))
+        rows.append(torch.autograd.grad(loss, [*model.parameters()]))
+    return torch.stack([torch.cat([g.flatten() for g in row]) for row in rows])
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_contrastive_losses_are_declared_or_refused_wherever_they_are_formed(inside):
+    model, x = Embedded(inside).double(), torch.randn(B, T, D).double()
+    sampler = SingleRunSampler(model)
+    with (
+        pytest.raises(UnsupportedModelError, match="`coupled=True`"),
+        sampler.step(range(B)),
+    ):
+        contrastive(model, x).backward()
+    sampler = SingleRunSampler(model, coupled=True)
+    with sampler.step(range(B)):
+        contrastive(model, x).backward()
+    rows = B * contributions(model, x)
+    found = sampler.trace.columns(["norm_squared"])["norm_squared"]
+    torch.testing.assert_close(torch.from_numpy(found), rows.square().sum(1))
+
+
+def preferred(model, x):
+    """A loss of pairs, the rows of either half: direct preference optimisation."""
+    chosen, rejected = model(x).flatten(1).sum(1).chunk(2)
+    return -F.logsigmoid(chosen - rejected).mean()
+
+
+def test_rows_of_one_number_may_meet_in_the_loss():
+    model, x = nn.Linear(D, 1).double(), torch.randn(2 * B, T, D).double()
+    sampler = SingleRunSampler(model)
+    with (
+        pytest.raises(UnsupportedModelError, match="give them one number"),
+        sampler.step(range(2 * B)),
+    ):
+        preferred(model, x).backward()
+    sampler = SingleRunSampler(
+        model,
+        targets={"first": (x[:1], torch.zeros(1))},
+        loss=lambda output, y: output.flatten(1).sum(1),
+    )
+    with (
+        pytest.warns(UserWarning, match="twice within a batch"),
+        sampler.step([*range(B), *range(B)]),
+    ):
+        preferred(model, x).backward()
+
+
+class Scale(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.randn(D))
+
+    def forward(self, x, shift=0.0):
+        return x * self.scale + shift
+
+
+class Mistaken(Scale):
+    pass
+
+
+@pytest.mark.parametrize("layer", [Scale, Mistaken])
+def test_a_registered_rule_is_used_where_it_is_right(layer):
+    def rule(module, inputs, gradient):
+        factor = 1.0 if layer is Scale else 2.0
+        return {"scale": factor * (inputs[0] * gradient).sum(1)}
+
+    register_layer_rule(layer, rule)
+    model = nn.Sequential(nn.Linear(D, D), layer()).double()
+    x, y = torch.randn(B, T, D).double(), torch.randn(B).double()
+    rows = together(model, losses(model, x, y), B, [*model.parameters()])
+    capture = GradientCapture(model)
+    assert capture.plan()[1][1] == "registered"
+    with capture.training(B) as batch:
+        each_loss(model(x), y).sum().backward()
+    close(batch, rows)
+    rule = "registered" if layer is Scale else "module"
+    assert capture.plan()[1][1] == rule
+
+
+def test_what_is_registered_is_checked():
+    with pytest.raises(TypeError, match="`layer` must be a class of modules"):
+        register_layer_rule(Scale())
+    with pytest.raises(TypeError, match="`rule` must be a function"):
+        register_layer_rule(Scale, 3)
+
+
+LATER = "for the first time|where 6 examples are expected"
+
+
+def test_layers_used_for_the_first_time_are_compared_before_they_are_believed():
+    model = Routed().double()
+    x = torch.randn(B, T, D).double()
+    capture = GradientCapture(model)
+    for chosen in (0, 1):
+        with torch.no_grad():  # all places go to one expert
+            model.router.weight.zero_()
+            model.router.bias.copy_(torch.eye(3)[chosen] * 9)
+        rows = together(model, losses(model, x, x[:, 0, 0]), B, [*model.parameters()])
+        for attempt in range(2 if chosen else 1):
+            with (
+                pytest.raises((UnsupportedModelError, RuntimeError), match=LATER)
+                if chosen and not attempt
+                else nullcontext(),
+                capture.training(B) as batch,
+            ):
+                each_loss(model(x), x[:, 0, 0]).sum().backward()
+        close(batch, rows)

@@ -8,6 +8,7 @@ from .arriving import Wanted
 from .capture import GradientCapture
 from .captured import Captured
 from .plan import NoBackwardError, UnsupportedModelError
+from .registered import register_layer_rule
 from .table import LayerRoute, PlanTable
 
 __all__ = [
@@ -18,4 +19,5 @@ __all__ = [
     "PlanTable",
     "UnsupportedModelError",
     "Wanted",
+    "register_layer_rule",
 ]

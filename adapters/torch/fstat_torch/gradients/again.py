@@ -299,8 +299,9 @@ def _refuse_if_mixed(
         raise UnsupportedModelError(
             f"{call.unit.label} mixes the examples of a batch: its output for one "
             "changes with the others, so that no gradient belongs to one alone. Leave "
-            "its parameters out with `parameters=`, or use a module that treats "
-            "examples one by one."
+            "its parameters out with `parameters=`, use a module that treats examples "
+            "one by one, or, where a loss is meant to compare examples, say "
+            "`coupled=True`."
         )
 
 

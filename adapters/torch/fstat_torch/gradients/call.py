@@ -184,7 +184,10 @@ class Call:
         (gradient,) = self.gradients
         assert gradient is not None
         gradient = examples_first(gradient, layout, n)
-        args = tuple(examples_first(x, layout, n) for x in self.args)
+        args = tuple(
+            examples_first(x, layout, n) if isinstance(x, Tensor) else x
+            for x in self.args
+        )
         if not self.unit.has_channels:
             return [self._with(args, gradient)]
         places = range(gradient.shape[1])

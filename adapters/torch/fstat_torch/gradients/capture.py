@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from .arriving import Wanted
 from .call import Call
 from .captured import Captured
+from .coupling import COUPLED
 from .evaluation import Evaluation
 from .plan import UnsupportedModelError, build_plan
 from .precision import full_precision
@@ -40,6 +41,9 @@ class GradientCapture:
     parameters : iterable of nn.Parameter, default=None
         Which parameters the gradients are taken in. By default, all that require a
         gradient.
+    coupled : bool, default=False
+        Whether the training loss may couple the examples of a batch, as contrastive
+        losses do. The gradient of an example is then what arrives by its own rows.
 
     Raises
     ------
@@ -72,9 +76,12 @@ class GradientCapture:
     """
 
     def __init__(
-        self, model: nn.Module, parameters: Iterable[nn.Parameter] | None = None
+        self,
+        model: nn.Module,
+        parameters: Iterable[nn.Parameter] | None = None,
+        coupled: bool = False,
     ):
-        self.model = model
+        self.model, self._coupled = model, coupled
         self._plan = build_plan(model, parameters)
         # Plans and modes in which passes were compared, and which blocks were.
         self._compared: set[Hashable] = set()
@@ -113,6 +120,7 @@ class GradientCapture:
         batch_size: int | None = None,
         wanted: Wanted | None = None,
         began: Callable[[Hashable], None] | None = None,
+        examples: Sequence[Hashable] | None = None,
     ) -> Iterator[Captured]:
         """Capture the forward and backward pass inside the ``with`` block.
 
@@ -130,6 +138,8 @@ class GradientCapture:
         began : callable, optional
             What is called when the backward pass begins, with what tells one way of
             using the layers from another.
+        examples : sequence of hashable, optional
+            Which example each row is of; by default each is one of its own.
 
         Yields
         ------
@@ -160,7 +170,9 @@ class GradientCapture:
         if wanted is not None and not wanted.sums and compares:
             raise ValueError("`wanted` must include sums until they were compared.")
         if compares:
-            repetition = Repetition(self.model, self._plan, recording)
+            examples = examples or range(batch_size or 0)
+            watched = () if self._coupled else tuple(examples)
+            repetition = Repetition(self.model, self._plan, recording, watched)
         with (
             recording.listening(),
             nullcontext() if repetition is None else repetition.watching(),
@@ -171,7 +183,8 @@ class GradientCapture:
                 "parameters were modified inside `with capture.training()`: take the "
                 "optimiser's step after the block."
             )
-        self._form(captured, recording, batch_size)
+        arrived = repetition is not None and repetition.arrived
+        self._form(captured, recording, batch_size, idle=not arrived)
         if self._settled(captured, recording, repetition):
             self._compared.add(self._mode)
 
@@ -185,10 +198,14 @@ class GradientCapture:
         bool
             Whether such passes need not be compared again.
         """
+        if repetition is not None and repetition.coupled:
+            raise UnsupportedModelError(COUPLED)
         if repetition is not None and repetition.prepare(captured.n):
-            settle(captured, recording, repetition, self._form)
+            settle(captured, recording, repetition, self._form, self._coupled)
             self._note_seen(captured)
             return captured.n > 1
+        if repetition is None and recording.failures:
+            self._compared.discard(self._mode)  # the next pass may tell how else
         _raise_first(recording)
         if repetition is None and self._mode not in self._compared:
             self._seen = None  # of others' hooks, or sharded: nothing can tell
@@ -278,7 +295,7 @@ class GradientCapture:
             known = self._plan.generation, (rows_of(x) or 0) > 1
             checks = can_be_checked(self._plan)
             recording = pass_.record(checks and known not in self._targets_compared)
-            self._form(captured, recording, recording.n)
+            self._form(captured, recording, recording.n, idle=not pass_.truth)
             if checks and not pass_.truth and self._unseen_by_targets(captured):
                 recording = pass_.record(compared=True)
                 self._form(captured, recording, recording.n)
@@ -294,10 +311,14 @@ class GradientCapture:
         return captured.n > 1 and not captured.blocks.keys() <= self._seen_by_targets
 
     def _form(
-        self, captured: Captured, recording: Recording, batch_size: int | None = None
+        self,
+        captured: Captured,
+        recording: Recording,
+        batch_size: int | None = None,
+        idle: bool = True,
     ) -> None:
         """Form the gradients of what was recorded, as far as that is possible."""
-        n, calls = recording.reached_calls(batch_size)
+        n, calls = recording.reached_calls(batch_size, idle)
         dtypes = {dtype for call in calls for dtype in call.arrived_dtypes}
         with full_precision(captured._device):
             blocks = blocks_of_calls(calls, n, recording.failures)

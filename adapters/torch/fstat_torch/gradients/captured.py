@@ -377,8 +377,8 @@ def _shaped(found: Tensor, first: tuple[int, ...], parameter: Tensor) -> Tensor:
 DISAGREES = (
     "the per-example gradients captured for {name!r} do not add up to the gradient "
     "that the backward pass accumulated. Known causes: the weight is used outside its "
-    "module's forward (as in F.linear(x, layer.weight)), in the loss (a weight "
-    "penalty), or in a second model; a hook or a wrapper changes the gradient; "
+    "module's forward (as in F.linear(x, layer.weight)), in the loss (a penalty of "
+    "weights or of gradients), or in a second model; a hook changes the gradient; "
     "gradients were clipped, unscaled or averaged over processes before the "
     "comparison; more than one backward pass is in `grads`. Call the module itself, "
     "or leave the parameter out with `parameters=`."

@@ -70,20 +70,22 @@ class Evaluation:
         state = nullcontext() if self._state is None else self._state.again()
         with state, recording.listening():
             losses = self._loss_fn(_call(self._model, self._x), for_autograd(self._y))
-            _check(losses, recording)
+            _check(losses, recording, compared)
             recording.n = len(losses)
             needed = compared and not self._truth
             recording.differentiate([losses.sum()], retain_graph=needed)
             if needed:
-                self._find_truth(losses)
+                self._find_truth(losses, recording)
         return recording
 
-    def _find_truth(self, losses: Tensor) -> None:
+    def _find_truth(self, losses: Tensor, recording: Recording) -> None:
         weights = row_weights(len(losses), losses)
         whole, weighed = (
             gradients([losses], [cotangent], self._plan)
             for cotangent in (torch.ones_like(losses), weights)
         )
+        if not recording.edges and not any(g.any() for g in whole.values()):
+            raise RuntimeError(_INDEPENDENT)
         self._truth = whole, weighed
 
     @property
@@ -105,7 +107,7 @@ def _call(model: nn.Module, x: Any) -> Any:
     return model(for_autograd(x))
 
 
-def _check(losses: Tensor, recording: Recording) -> None:
+def _check(losses: Tensor, recording: Recording, compared: bool) -> None:
     """Refuse losses that are not one an example, or have nothing to be captured."""
     if not isinstance(losses, Tensor) or losses.ndim != 1:
         shape = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses)
@@ -119,8 +121,11 @@ def _check(losses: Tensor, recording: Recording) -> None:
             "which hides them from a pass for targets: pass use_reentrant=False, or "
             "checkpoint only where `self.training`."
         )
-    if not losses.requires_grad or not recording.edges:
-        raise RuntimeError("the losses do not depend on the captured parameters.")
+    if not losses.requires_grad or not (recording.edges or compared):
+        raise RuntimeError(_INDEPENDENT)
+
+
+_INDEPENDENT = "the losses do not depend on the captured parameters."
 
 
 def _holds_reentrant_checkpoint(losses: Tensor) -> bool:

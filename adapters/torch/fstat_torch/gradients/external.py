@@ -57,6 +57,8 @@ def external(
 
 def _ancestors(node: Any) -> set[Any]:
     """Nodes that a node is made of, itself included."""
+    if node is None:
+        return set()
     met, waiting = {node}, [node]
     while waiting:
         for source, _ in waiting.pop().next_functions:

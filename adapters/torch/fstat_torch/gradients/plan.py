@@ -373,7 +373,7 @@ def _route(
         return
     seen.add(id(module))
     rule = rule_of(module)
-    whole = rule in ("module", "attention")
+    whole = rule in ("module", "attention", "registered")
     counted = {
         k: p for k, p in module.named_parameters(recurse=whole) if id(p) in names
     }

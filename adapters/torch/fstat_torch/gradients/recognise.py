@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from .registered import has_rule
+
 _CONVOLUTIONS = {nn.Conv1d: "conv1d", nn.Conv2d: "conv2d", nn.Conv3d: "conv3d"}
 _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, _BatchNorm)
 
@@ -28,9 +30,11 @@ def rule_of(module: nn.Module) -> str:
     -------
     str
         ``"linear"``, ``"transposed linear"``, ``"conv1d"``, ``"conv2d"``,
-        ``"conv3d"``, ``"embedding"``, ``"norm"``, ``"attention"``, or ``"module"``
-        for one that has to be run again.
+        ``"conv3d"``, ``"embedding"``, ``"norm"``, ``"attention"``, ``"registered"`` by
+        the user, or ``"module"`` for one that has to be run again.
     """
+    if has_rule(module):
+        return "registered"
     if any(p is not None and p.is_complex() for p in module._parameters.values()):
         return "module"
     if _is_plain_attention(module):

@@ -327,6 +327,8 @@ class Recording:
         # Checkpoints run layers again, which must then save the same tensors.
         self.complete = True
         edges = [edge for _, _, edge in self.edges]
+        if not edges:
+            return
         found = torch.autograd.grad(
             outputs, edges, arriving, allow_unused=True, retain_graph=retain_graph
         )
@@ -352,11 +354,20 @@ class Recording:
         uses = self._uses[unit.key]
         return uses == 1 or (uses == 0 and unit.key in self._plan.once)
 
-    def reached_calls(self, batch_size: int | None = None) -> tuple[int, list[Call]]:
+    def reached_calls(
+        self, batch_size: int | None = None, idle: bool = True
+    ) -> tuple[int, list[Call]]:
         """Find the batch size, and the calls that the loss depends on.
 
         What prevents the gradients of a unit from being formed is added to `failures`,
         and its calls are left out.
+
+        Parameters
+        ----------
+        batch_size : int, optional
+            Number of examples, where it is known.
+        idle : bool, default=True
+            Whether no backward pass was made if no call is found.
 
         Raises
         ------
@@ -375,15 +386,15 @@ class Recording:
         reached = self.calls or [call for call, *_ in self.edges if call.reached]
         reached = sorted(dict.fromkeys(reached), key=lambda call: call.number)
         reached = [call for call in reached if not call.is_empty]
-        if not reached and self.failures:
+        n = self._n if batch_size is None else batch_size
+        if not reached and self.failures and n is None:
             raise next(iter(self.failures.values()))
-        if not reached:
+        if not reached and not self.failures and (idle or n is None):
             raise NoBackwardError(
                 "no gradient reached a captured module: run the forward pass and one "
                 "loss.backward() inside `with capture.training()`, with the model "
                 "that GradientCapture was given."
             )
-        n = self._n if batch_size is None else batch_size
         for call in reached:
             if call.backwards:
                 _refuse_twice(call.unit)
@@ -503,6 +514,9 @@ def _carries_gradient(x: object) -> bool:
 
 def _input(unit: Unit, args: Any, kwargs: Any) -> tuple[Any, ...]:
     """Pick, and detach, what a layer's rule needs of its arguments."""
+    if unit.rule == "registered":
+        given = (*args, *kwargs.values())
+        return tuple(pytree.tree_map_only(Tensor, torch.detach, given))
     # Autograd, too, does without the input where the weight is frozen.
     if "weight" not in unit.parameters:
         return ()

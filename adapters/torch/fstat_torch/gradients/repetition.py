@@ -7,8 +7,8 @@ as it arrived, and with the examples in it weighed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -17,6 +17,7 @@ from torch.utils import _pytree as pytree
 
 from .accumulation import accumulates, gradient_end
 from .call import row_weights
+from .coupling import BeforeBackward, couples
 from .exchange import mixes
 from .external import external
 from .isolation import Whole, version
@@ -63,15 +64,28 @@ class Repetition:
         Its plan.
     recording : Recording
         Who watches the pass.
+    examples : sequence of hashable, optional
+        Which example each row is of; without it, the loss is not looked at.
 
     Attributes
     ----------
+    coupled : bool
+        Whether the loss is known to couple examples.
     finite : bool
         Whether gradients of the pass are, as far as is known.
     """
 
-    def __init__(self, model: nn.Module, plan: Plan, recording: Recording):
+    def __init__(
+        self,
+        model: nn.Module,
+        plan: Plan,
+        recording: Recording,
+        examples: Sequence[Hashable] = (),
+    ):
         self._model, self._plan, self._recording = model, plan, recording
+        self._examples = examples
+        self._live: list[Tensor] = []
+        self.coupled = False
         self._calls, self._n = 0, 0
         self._arrived: dict[int, Tensor] = {}
         self._outputs: dict[int, Tensor] = {}
@@ -80,6 +94,11 @@ class Repetition:
         self._layouts: dict[int, str] = {}
         self._truth: Truth = ()
         self.finite = True
+
+    @property
+    def arrived(self) -> bool:
+        """Whether a gradient arrived at an output."""
+        return bool(self._arrived)
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -91,11 +110,22 @@ class Repetition:
         for name, p in self._plan.parameters.items():
             watch: Any = p.register_hook
             handles.append(watch(_adding(self._added, name, p)))
+        look = BeforeBackward(self._look) if self._examples else nullcontext()
         try:
-            yield
+            with look:
+                yield
         finally:
+            self._live.clear()
             for handle in handles:
                 handle.remove()
+
+    def _look(self, loss: Tensor) -> None:
+        """Look at a loss before it is differentiated."""
+        outputs, self._live = self._live, []
+        if self._calls != 1 or not outputs:
+            return
+        with paused():
+            self.coupled |= couples(loss, outputs, self._examples)
 
     def _before(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         if not self._recording.hears:
@@ -118,6 +148,7 @@ class Repetition:
                     continue
                 met.add(id(leaf))
                 self._outputs[k] = leaf.detach()
+                self._live.append(leaf)
                 watch: Any = leaf.register_hook
                 watch(self._keep(k))
         self._versions += _versions(self._outputs)

@@ -17,6 +17,7 @@ from .lookups import Lookups
 from .normalisation import scale_gradients
 from .plan import UnsupportedModelError
 from .precision import precise, same_precision
+from .registered import by_registered_rule
 from .tied import tie
 
 
@@ -50,8 +51,9 @@ def blocks_of_calls(
         unit = group[0].unit
         try:
             parts = _parts(group, n)
-        except UnsupportedModelError as error:
-            if failures is None:
+        except Exception as error:  # what the user registered may raise anything
+            ours = isinstance(error, UnsupportedModelError)
+            if failures is None or not (ours or unit.rule == "registered"):
                 raise
             failures[unit.key] = error
             continue
@@ -161,6 +163,18 @@ def _norm(calls: list[Call]) -> Block:
     return Dense(totals)
 
 
+def _registered(calls: list[Call]) -> Block:
+    """Rule that the user gave."""
+    totals: dict[str, Tensor] = {}
+    for call in calls:
+        (g,) = call.gradients
+        assert g is not None
+        for local, gradient in by_registered_rule(call.unit, call.args, g).items():
+            name = call.unit.names[local]
+            totals[name] = totals[name] + gradient if name in totals else gradient
+    return Dense(totals)
+
+
 _RULES: dict[str, Callable[[list[Call]], Block]] = {
     "linear": _multiplied(_linear_factors),
     "transposed linear": _multiplied(_linear_factors, transposed=True),
@@ -169,4 +183,5 @@ _RULES: dict[str, Callable[[list[Call]], Block]] = {
     "conv3d": _multiplied(conv_factors),
     "embedding": _embedding,
     "norm": _norm,
+    "registered": _registered,
 }

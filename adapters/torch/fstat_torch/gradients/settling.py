@@ -28,7 +28,8 @@ def settle(
     captured: Captured,
     recording: Recording,
     again: Again,
-    form: Callable[[Captured, Recording, int], None],
+    form: Callable[[Captured, Recording, int, bool], None],
+    coupled: bool = False,
 ) -> None:
     """Change the plan until what is captured is what a pass gives.
 
@@ -41,7 +42,10 @@ def settle(
     again : Again
         The pass.
     form : callable
-        Forms the gradients of a recording, given the number of examples.
+        Forms the gradients of a recording, given the number of examples and whether
+        there must be any.
+    coupled : bool, default=False
+        Whether examples may depend on one another, so that only sums are compared.
 
     Raises
     ------
@@ -55,6 +59,7 @@ def settle(
             if unit.key in recording.failures and (unit.runs_again or not unit.tried):
                 failures.setdefault(unit.key, recording.failures[unit.key])
         summed, mixed = _failing(captured, again)
+        mixed = set() if coupled else mixed
         if not summed | mixed:
             return
         if plan.batch_norm is not None and mixed:
@@ -64,7 +69,7 @@ def settle(
         if not _replan(plan, summed | mixed, mixed, recording):
             raise _refusal(plan, summed, mixed, failures)
         recording = again.record(compared=True)
-        form(captured, recording, captured.n)
+        form(captured, recording, captured.n, False)
 
 
 def _failing(captured: Captured, again: Again) -> tuple[set[str], set[str]]:
@@ -102,7 +107,10 @@ def _replan(
             continue
         unknown = unit.key in recording.failures or names & mixed
         layout = _next_layout(unit, recording) if unknown else None
-        if layout is None:
+        if unit.rule == "registered" and layout is None:
+            unit.rule = "module"  # the rule is not that of this module
+            plan.generation += 1
+        elif layout is None:
             outside |= names
         else:
             unit.tried.add(unit.layout)

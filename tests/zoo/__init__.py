@@ -1,0 +1,1 @@
+"""Tiny random models of many families, each compared with brute force."""
