@@ -112,16 +112,15 @@ and goes on where it was stopped.
 """
 
 
+def kinds(found: dict[str, dict[str, Fared]]) -> list[str]:
+    """List how all of the comparisons came out."""
+    rows = [row for group in found.values() for row in group.values()]
+    return [cell["kind"] for row in rows for cell in row.values()]
+
+
 def page(found: dict[str, dict[str, Fared]]) -> str:
-    cells = [
-        f["kind"]
-        for rows in found.values()
-        for row in rows.values()
-        for f in row.values()
-    ]
-    counts = {
-        kind: cells.count(kind) for kind in ("exact", "refused", "WRONG", "error")
-    }
+    cells = kinds(found)
+    counts = {k: cells.count(k) for k in ("exact", "refused", "WRONG", "error")}
     summary = (
         f"Of {len(cells)} comparisons {counts['exact']} are exact, {counts['refused']} "
         f"are refused, {counts['WRONG']} are wrong, and {counts['error']} end with an "

@@ -1,6 +1,7 @@
 """Stored gradients, their kernels and sketches, and the ridge-damped metric."""
 
 import json
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -9,7 +10,11 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
-from fstat_torch import GradientCapture, cross_entropy  # noqa: E402
+from fstat_torch import (  # noqa: E402
+    GradientCapture,
+    UnsupportedModelError,
+    cross_entropy,
+)
 from fstat_torch.metrics import (  # noqa: E402
     ExactRidge,
     FormedCode,
@@ -171,8 +176,15 @@ def test_a_unit_that_a_step_does_not_use_has_no_gradient_in_it():
     capture, store = GradientCapture(model), GradientStore(6, exact_code)
     for which, index in (("one", [0, 1, 2]), ("two", [0, 1]), ("one", [3, 4, 5])):
         model.which = which
-        with capture.training() as batch:
-            cross_entropy(model(x[index]), y[index]).sum().backward()
+        for first in (True, False):
+            new = which == "two" and first  # compared the next time
+            with (
+                pytest.raises(UnsupportedModelError, match="the first time")
+                if new
+                else nullcontext(),
+                capture.training() as batch,
+            ):
+                cross_entropy(model(x[index]), y[index]).sum().backward()
         store.put(torch.tensor(index), batch)
     kernel = store.inner(everything(store), everything(store))
     assert kernel[0, 2] == kernel[1, 5] == 0

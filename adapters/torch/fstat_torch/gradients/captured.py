@@ -34,6 +34,8 @@ class Captured:
         Number of examples.
     blocks : dict of str to Block
         The gradients by unit of the model, in factors where those are cheaper.
+    generation : int
+        How often the units of the model were changed before.
     """
 
     def __init__(self, plan: Plan):
@@ -41,11 +43,11 @@ class Captured:
         self._n: int | None = None
         self.blocks: dict[str, Block] = {}
         self._dtypes: set[torch.dtype] = set()
-        self._generation = plan.generation
+        self.generation = plan.generation
 
     def _fill(self, n: int, blocks: dict[str, Block], dtypes: set[torch.dtype]) -> None:
         self._n, self.blocks, self._dtypes = n, blocks, dtypes
-        self._generation = self._plan.generation
+        self.generation = self._plan.generation
 
     @classmethod
     def summed(cls, passes: Iterable[Captured]) -> Captured:
@@ -163,7 +165,7 @@ class Captured:
 
     def _cross_replanned(self, other: Captured) -> Iterator[Tensor]:
         """Inner products of parameters that the passes have in different units."""
-        if self._generation == other._generation:
+        if self.generation == other.generation:
             return
         mine, theirs = (
             [block for key, block in a.blocks.items() if key not in b.blocks]

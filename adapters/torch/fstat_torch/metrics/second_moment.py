@@ -75,6 +75,11 @@ class SecondMoment(Diagonal):
                     "`optimizer` must have all parameters that are compared, and "
                     f"lacks {name!r}: leave it out with `parameters=`."
                 )
+            if parameter.is_complex():
+                raise ValueError(
+                    "`metric` 'second-moment' needs real parameters, got complex "
+                    f"{name!r}: leave it out with `parameters=`, or use 'plain'."
+                )
 
     def diagonals(self) -> dict[str, Tensor]:
         """Return D, flat, by parameter; NaN before the optimiser's first step."""

@@ -44,6 +44,7 @@ class GradientStore:
         self._choose, self._folder = choose, folder
         self._slots: Slots | None = None
         self._codes: dict[str, Code] = {}
+        self._generation: int | None = None  # of the plan by which gradients came
         self._kept: Rows = {}
 
     def _places(self) -> Slots:
@@ -90,7 +91,19 @@ class GradientStore:
         """Say of which step the gradients of some examples are, and that it is over."""
         self._places().seal(index, step)
 
+    def _check(self, captured: Captured) -> None:
+        """Refuse gradients whose units are not those that are kept."""
+        if self._generation is None:
+            self._generation = captured.generation
+        if self._generation != captured.generation:
+            raise RuntimeError(
+                "layers are used in another way than when the first gradients were "
+                "kept, so that those cannot be compared with these: take snapshots of "
+                "a `reference`, or make the sampler anew."
+            )
+
     def _encoded(self, captured: Captured) -> Rows:
+        self._check(captured)
         found: Rows = {}
         for name, block in captured.blocks.items():
             if name not in self._codes:
@@ -142,7 +155,13 @@ class GradientStore:
         -------
         Rows
             Encoded gradients of the units that are kept.
+
+        Raises
+        ------
+        RuntimeError
+            If the units of a model were changed since.
         """
+        self._check(captured)
         return {
             name: tuple(
                 part.to(kept)
