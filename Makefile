@@ -66,7 +66,7 @@ torture: $(VENV)/.installed
 	PYTHONPATH=tests $(BIN)/python -m torture --write
 
 zoo: $(VENV)/.installed
-	$(BIN)/python docs/studies/zoo.py
+	$(BIN)/python docs/studies/zoo_of_models.py
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

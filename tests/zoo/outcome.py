@@ -2,6 +2,9 @@
 
 import sys
 import traceback
+import warnings
+from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
@@ -27,7 +30,7 @@ class Outcome:
 
 def each_loss(output, y):
     """One number an example, of all of the first output."""
-    first = output if isinstance(output, torch.Tensor) else first_of(output)
+    first = first_of_all(output)
     first = torch.view_as_real(first) if first.is_complex() else first
     return (first.flatten(1).sin() * y.unsqueeze(1)).mean(1)
 
@@ -136,19 +139,8 @@ def _with_reference(model, batch, parameters):
     torch.manual_seed(1)
     x, y = doubled(batch(4)), torch.randn(4).double()
     x_targets, y_targets = doubled(batch(3)), torch.randn(3).double()
-    model.eval()
-    each = alone(model, _losses(x, y), 4, parameters)
-    aims = alone(model, _losses(x_targets, y_targets), 3, parameters)
-    model.train()
-    ridge = each.square().sum(1).mean()
-    metric = each.mT @ each + ridge * torch.eye(each.shape[1]).double()
-    expected = {
-        "plain": each @ aims.mT,
-        Curvature(4, kind="fisher", landmarks=None): each
-        @ torch.linalg.solve(metric, aims.mT),
-    }
-    errors = {}
-    for metric, scores in expected.items():
+    found = {}
+    for metric in ("plain", Curvature(4, kind="fisher", landmarks=None)):
         sampler = SingleRunSampler(
             model,
             targets=Target.each(x_targets, y_targets),
@@ -158,9 +150,20 @@ def _with_reference(model, batch, parameters):
             reference=[(torch.arange(4), x, y)],
         )
         sampler.snapshot(step=1)
-        found = torch.as_tensor(sampler.snapshots.scores[0])
-        errors[str(metric)] = _error(found, scores)
-    return errors
+        found[str(metric)] = torch.as_tensor(sampler.snapshots.scores[0])
+    model.eval()
+    each = alone(model, _losses(x, y), 4, parameters)
+    aims = alone(model, _losses(x_targets, y_targets), 3, parameters)
+    model.train()
+    ridge = each.square().sum(1).mean()
+    # E (E'E + r)^-1 = (EE' + r)^-1 E, the latter of a small matrix.
+    small = each @ each.mT + ridge * torch.eye(4).double()
+    plain = each @ aims.mT
+    expected = plain, torch.linalg.solve(small, plain)
+    return {
+        name: _error(scores, right)
+        for (name, scores), right in zip(found.items(), expected, strict=True)
+    }
 
 
 def _captured(capture, losses, n, restored, tries=3):
@@ -184,3 +187,58 @@ def _losses(x, y):
 
 def _error(found, expected):
     return float((found - expected).abs().max() / expected.abs().max())
+
+
+def harm(model, batch):
+    """What training leaves otherwise when a sampler watches it, a list of words."""
+    states = []
+    for watched in (False, True):
+        torch.manual_seed(4)
+        own = deepcopy(model).train()
+        optimizer = torch.optim.SGD(own.parameters(), lr=0.01)
+        sampler = SingleRunSampler(own, optimizer=optimizer) if watched else None
+        seen = {}
+        for number in range(2):
+            optimizer.zero_grad()
+            x, y = batch(4), torch.randn(4)
+            with _watched(sampler):
+                output = call(own, x)
+                loss = each_loss(output, y).mean()
+                loss.backward()
+            seen[f"output {number}"] = first_of_all(output).detach().clone()
+            seen[f"loss {number}"] = loss.detach()
+            for name, p in own.named_parameters():
+                grad = p.grad if p.grad is not None else torch.zeros(())
+                seen[f"gradient {number} of {name}"] = grad.to_dense().clone()
+            optimizer.step()
+        seen |= {f"buffer {name}": b for name, b in own.named_buffers()}
+        seen |= {f"flag {n}": torch.tensor(m.training) for n, m in own.named_modules()}
+        seen["random state"] = torch.get_rng_state()
+        states.append(seen)
+    plain, other = states
+    keys = plain.keys() | other.keys()
+    return [k for k in keys if not _same(plain.get(k), other.get(k))]
+
+
+def first_of_all(output):
+    return output if isinstance(output, torch.Tensor) else first_of(output)
+
+
+def _same(a, b):
+    if a is None or b is None or a.shape != b.shape:
+        return False
+    return torch.equal(torch.nan_to_num(a), torch.nan_to_num(b))
+
+
+@contextmanager
+def _watched(sampler):
+    """Watch a step; what is refused must not have changed anything."""
+    if sampler is None:
+        yield
+        return
+    try:
+        with warnings.catch_warnings(), sampler.step(range(4)):
+            warnings.simplefilter("ignore")
+            yield
+    except UnsupportedModelError:
+        pass

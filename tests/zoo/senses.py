@@ -24,7 +24,6 @@ _SPEECH = _LAYERS | {
 
 VISION = {
     "ViT": ("ViT", _IMAGE | _LAYERS | {"hidden_dropout_prob": 0.1}),
-    "DeiT": ("DeiT", _IMAGE | _LAYERS),
     "BEiT": ("Beit", _IMAGE | _LAYERS | {"use_relative_position_bias": True}),
     "DINOv2": ("Dinov2", _IMAGE | _LAYERS | {"mlp_ratio": 2}),
     "Swin": (

@@ -161,8 +161,8 @@ class SingleRunSampler:
     Raises
     ------
     UnsupportedModelError
-        If the model's gradients cannot be split by example, or, at the first recorded
-        step, do not add up to what the backward pass accumulated.
+        If, at the first recorded step, the model's gradients cannot be split by
+        example, or do not add up to what the backward pass accumulated.
     ValueError
         If an argument is not as described.
 

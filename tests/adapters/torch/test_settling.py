@@ -396,3 +396,47 @@ def test_layers_used_for_the_first_time_are_compared_before_they_are_believed():
             ):
                 each_loss(model(x), x[:, 0, 0]).sum().backward()
         close(batch, rows)
+
+
+@pytest.mark.parametrize("sizes", [(3, T), (T, 3)])
+def test_a_batch_as_long_as_the_sequences_makes_no_difference(sizes):
+    layer = nn.TransformerEncoderLayer(D, 1, 8, dropout=0.0)  # time comes first
+
+    class Turned(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, x):
+            return self.layer(x.transpose(0, 1)).transpose(0, 1)
+
+    model = Turned().double()
+    capture = GradientCapture(model)
+    for n in sizes:
+        x, y = torch.randn(n, T, D).double(), torch.randn(n).double()
+        rows = alone(model, losses(model, x, y), n, [*model.parameters()])
+        close(capture.of(each_loss, x, y), rows)
+        with capture.training(n) as batch:
+            each_loss(model(x), y).sum().backward()
+        close(batch, rows)
+
+
+class Replacing(nn.Module):
+    """Puts its parameter where it is anew in each call, as some adapters do."""
+
+    def __init__(self):
+        super().__init__()
+        self.bank = nn.ParameterDict({"one": nn.Parameter(torch.randn(D))})
+
+    def forward(self, x):
+        self.bank["one"] = self.bank["one"].to(x.device)
+        return x * self.bank["one"]
+
+
+def test_parameters_stay_where_they_are():
+    model = Replacing()
+    before = model.bank["one"]
+    capture = GradientCapture(model)
+    with capture.training(B):
+        each_loss(model(torch.randn(B, T, D)), torch.randn(B)).sum().backward()
+    assert model.bank["one"] is before and before.grad is not None

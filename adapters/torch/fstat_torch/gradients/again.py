@@ -23,7 +23,7 @@ from .call import Call
 from .exchange import Rows, depends, mixes
 from .external import external
 from .isolation import undisturbed
-from .layout import FIRST, layout_of, one_example, only_example
+from .layout import FIRST, fits, layout_of, one_example, only_example
 from .plan import AS_A_BATCH, ONE_BY_ONE, VECTORISED, UnsupportedModelError
 from .recording import paused
 
@@ -72,7 +72,10 @@ def differentiate_again(call: Call, n: int) -> Gradients:
 
 def _apart(call: Call, n: int) -> Call:
     """Return a call of whose outputs none is made of another."""
-    layouts = [None if g is None else _layout(call, g, n) for g in call.gradients]
+    layouts = [
+        None if g is None else _layout(call, k, g, n)
+        for k, g in zip(call.places, call.gradients, strict=True)
+    ]
     kept = [k for k, layout in enumerate(layouts) if layout is not None]
     call = call.of_outputs(kept) if kept else call
     if len(kept) < 2 or call.unit.outputs_apart:
@@ -130,13 +133,18 @@ def _rows_of_arguments(call: Call, n: int) -> Rows:
     return [(k, layout) for k, layout in found if layout is not None]
 
 
-def _layout(call: Call, gradient: Tensor, n: int) -> str | None:
+def _layout(call: Call, place: int, gradient: Tensor, n: int) -> str | None:
+    known = call.unit.places.get(place)
+    if known is not None:  # of a pass that was compared
+        return known if fits(gradient.shape, known, n) else None
     return layout_of(gradient.shape, n, call.unit.layout, flat=True)
 
 
 def _layouts(call: Call, n: int) -> list[str]:
     """Where the examples are in each of the outputs that a gradient reached."""
-    found = [_layout(call, g, n) for g in call.arrived()[1]]
+    found = [
+        _layout(call, *arrived, n) for arrived in zip(*call.arrived(), strict=True)
+    ]
     if None in found or not found:
         raise UnsupportedModelError(
             f"{call.unit.label} returned a tensor without a dimension for the examples."

@@ -30,14 +30,16 @@ class GradientCapture:
     gradient. Layers are watched by hooks that keep their input and the gradient at
     their output, by reference; training is the same to the last bit. Linear layers,
     convolutions, embeddings, normalisations and attention have rules of their own;
-    any other module that holds parameters is run once more, example by example, which
-    is exact and slower.
+    any other module that holds parameters is run once more, which is exact and slower.
+    What is captured at first is compared with the same pass made again. Where it
+    differs, the examples are looked for in another dimension of what a layer sees, and
+    then the module around the layer is run again.
 
     Parameters
     ----------
     model : nn.Module
-        The model. Batch first; not wrapped by `torch.compile`, and, of a data-parallel
-        wrapper, the module inside.
+        The model, not wrapped by `torch.compile`, and, of a data-parallel wrapper, the
+        module inside.
     parameters : iterable of nn.Parameter, default=None
         Which parameters the gradients are taken in. By default, all that require a
         gradient.
@@ -48,8 +50,7 @@ class GradientCapture:
     Raises
     ------
     UnsupportedModelError
-        If a layer mixes the examples of a batch (BatchNorm in training mode) or draws
-        random numbers where it has to be run again example by example.
+        If the gradient of a layer depends on the whole batch by its options.
     ValueError
         If `parameters` is empty or holds what is not trainable in the model.
 

@@ -24,6 +24,11 @@ class _State:
 
     def __init__(self, modules: list[nn.Module]):
         self._modules = modules
+        # A forward may put another parameter in the place of one.
+        self._held: list[tuple[dict[str, Any], dict[str, Any]]] = []
+        for m in modules:
+            held: tuple[dict[str, Any], ...] = m._parameters, m._modules, m._buffers
+            self._held += [(names, dict(names)) for names in held]
         self._buffers = [
             (owner, name, buffer, buffer.clone(), version(buffer))
             for owner in modules
@@ -47,6 +52,10 @@ class _State:
 
     def restore(self, copies: bool = False) -> None:
         """Put generators and buffers back, the latter as copies if asked."""
+        for names, held in self._held:
+            if [*map(id, names.values())] != [*map(id, held.values())]:
+                names.clear()
+                names.update(held)
         cpu, *others = self.random
         torch.set_rng_state(cpu)
         for device, state in zip(self._devices, others, strict=True):

@@ -51,8 +51,8 @@ class Unit:
         Its name among the blocks, by default the module's name.
     layout : str
         Where the examples are in what it sees, see `layout`.
-    tried : set of str
-        Where they were found not to be.
+    places : dict of int to str
+        Where they were found to be in each of its outputs, if it is run again.
     ways : dict of bool to str
         By which of the ways of `again` it is run once more in training mode, and in
         eval mode, once that is known.
@@ -70,7 +70,7 @@ class Unit:
     tied: set[str] = field(default_factory=set)
     key: str = ""
     layout: str = FIRST
-    tried: set[str] = field(default_factory=set)
+    places: dict[int, str] = field(default_factory=dict)
     ways: dict[bool, str] = field(default_factory=dict)
     changes: bool = False
     outputs_apart: bool = False

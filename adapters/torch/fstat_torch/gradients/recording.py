@@ -72,7 +72,9 @@ class Recording:
         self._kept: dict[str, Callable[[], Any] | None] = {}
         self._before: dict[str, Whole] = {}
         self.failures: dict[str, Exception] = {}  # of units, by key
-        self.shapes: dict[str, set[torch.Size]] = defaultdict(set)  # of gradients
+        # Shapes of gradients, and at which of the outputs they arrived, by unit.
+        self.shapes: dict[str, set[torch.Size]] = defaultdict(set)
+        self.places: dict[str, set[tuple[int, torch.Size]]] = defaultdict(set)
         self.n = 0
         self._views: list[tuple[Unit, Tensor, int]] = []
         self._lookups: list[tuple[Unit, int | None, SharedLookup]] = []
@@ -291,7 +293,7 @@ class Recording:
         if not call.reached:
             self.calls.append(call)
         if self._states:
-            self.shapes[unit.key].add(gradient.shape)
+            self._note_shape(call, place, gradient)
         call.receive(place, gradient)
         # What is not as it should be is kept, to be refused when the pass is over.
         if (
@@ -334,8 +336,13 @@ class Recording:
         )
         for (call, place, _), gradient in zip(self.edges, found, strict=True):
             if gradient is not None:
-                self.shapes[call.unit.key].add(gradient.shape)
+                self._note_shape(call, place, gradient)
                 call.receive(place, gradient)
+
+    def _note_shape(self, call: Call, place: int, gradient: Tensor) -> None:
+        key, shape = call.unit.key, gradient.shape
+        self.shapes[key].add(shape)
+        self.places[key].add((call.places[place], shape))
 
     def _accumulates(self, unit: Unit) -> bool:
         """Whether the backward pass at work adds to the gradients of a unit."""
@@ -481,11 +488,8 @@ def _check_rows(call: Call, n: int, first: Call) -> None:
                 "which has no dimension for the examples: it must come first."
             )
         shape = gradient.shape
-        if unit.runs_again:
-            fits = layout_of(shape, n, unit.layout, flat=True) is not None
-        else:
-            fits = layout_of(shape, n, unit.layout, flat=True) == unit.layout
-        if not fits:
+        found = layout_of(shape, n, unit.layout, flat=True)
+        if found is None or not (unit.runs_again or found == unit.layout):
             raise RuntimeError(
                 f"{unit.label} returned {len(gradient)} rows, where {n} examples are "
                 "expected"

@@ -8,6 +8,7 @@ module around it, which is run again; what no module of the model gives is refus
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from .call import row_weights
 from .captured import DISAGREES, Captured
-from .layout import LAYOUTS, fits
+from .layout import LAYOUTS, SECOND, fits, layout_of
 from .plan import Plan, Unit, UnsupportedModelError
 from .precision import full_precision
 from .recording import Recording
@@ -54,19 +55,22 @@ def settle(
     """
     plan = captured._plan
     failures: dict[str, Exception] = {}
+    tried: dict[str, set[str]] = defaultdict(set)
     while True:
         for unit in plan.units:
-            if unit.key in recording.failures and (unit.runs_again or not unit.tried):
+            first = unit.runs_again or not tried[unit.key]
+            if unit.key in recording.failures and first:
                 failures.setdefault(unit.key, recording.failures[unit.key])
         summed, mixed = _failing(captured, again)
         mixed = set() if coupled else mixed
         if not summed | mixed:
+            _pin(plan, recording)
             return
         if plan.batch_norm is not None and mixed:
             raise UnsupportedModelError(
                 BATCH_NORM.format(name=min(mixed), norm=plan.batch_norm)
             )
-        if not _replan(plan, summed | mixed, mixed, recording):
+        if not _replan(plan, summed | mixed, mixed, recording, tried):
             raise _refusal(plan, summed, mixed, failures)
         recording = again.record(compared=True)
         form(captured, recording, captured.n, False)
@@ -94,7 +98,11 @@ def _merged(parts: Iterable[Gradients]) -> Gradients:
 
 
 def _replan(
-    plan: Plan, failing: set[str], mixed: set[str], recording: Recording
+    plan: Plan,
+    failing: set[str],
+    mixed: set[str],
+    recording: Recording,
+    tried: dict[str, set[str]],
 ) -> bool:
     """Try something else for units whose gradients are wrong; False if nothing is left.
 
@@ -106,26 +114,46 @@ def _replan(
         if not names:
             continue
         unknown = unit.key in recording.failures or names & mixed
-        layout = _next_layout(unit, recording) if unknown else None
+        layout = None
+        if unknown:
+            layout = _next_layout(unit, recording, tried[unit.key])
         if unit.rule == "registered" and layout is None:
             unit.rule = "module"  # the rule is not that of this module
             plan.generation += 1
         elif layout is None:
             outside |= names
         else:
-            unit.tried.add(unit.layout)
+            tried[unit.key].add(unit.layout)
             unit.layout = layout
+            unit.places.clear()
             plan.generation += 1
     return not outside or plan.enclose(outside)
 
 
-def _next_layout(unit: Unit, recording: Recording) -> str | None:
+def _pin(plan: Plan, recording: Recording) -> None:
+    """Note where examples were found in what units that are run again returned.
+
+    Another dimension may be as long as the batch in a later pass.
+    """
+    for unit in plan.units:
+        places = recording.places[unit.key]
+        if recording.n == 1 or not unit.runs_again:
+            continue
+        for place, shape in places:
+            found = layout_of(shape, recording.n, unit.layout, flat=True)
+            if found is not None:
+                unit.places.setdefault(place, found)
+        if set(unit.places.values()) == {SECOND}:
+            unit.layout = SECOND
+
+
+def _next_layout(unit: Unit, recording: Recording, tried: set[str]) -> str | None:
     """Where else the examples may be in what a unit returned."""
     shapes = recording.shapes[unit.key]
     if not shapes or unit.rule == "attention":
         return None
     for layout in LAYOUTS:
-        if layout in unit.tried or layout == unit.layout:
+        if layout in tried or layout == unit.layout:
             continue
         some = any if unit.runs_again else all
         if some(fits(shape, layout, recording.n) for shape in shapes):

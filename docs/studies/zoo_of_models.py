@@ -1,7 +1,7 @@
 """Which models work: tiny random ones of many families, compared with brute force.
 
-``python docs/studies/zoo.py`` goes through all of them, keeps each outcome under
-results/, goes on where it was stopped, and writes docs/which-models-work.md.
+``python docs/studies/zoo_of_models.py`` goes through all of them, keeps each outcome
+under results/, goes on where it was stopped, and writes docs/which-models-work.md.
 """
 
 from __future__ import annotations
@@ -52,19 +52,31 @@ def loop_of(group: str, name: str) -> Fared:
     return {WAYS[0]: asdict(outcome(loops.LOOPS[name]))}
 
 
-def fared() -> dict[str, dict[str, Fared]]:
+def cases() -> list[tuple[str, str]]:
+    """List all models and loops."""
+    tables = {group: table for group, (_, table, _) in GROUPS.items()}
+    tables[LOOPS] = loops.LOOPS
+    return [(group, name) for group, table in tables.items() for name in table]
+
+
+def fared(group: str, name: str) -> Fared:
+    """How a model or a loop fares, kept under results/."""
+    file = "loops" if group == LOOPS else GROUPS[group][0]
+    parts = *LIBRARY, f"tests/zoo/{file}.py", "tests/zoo/outcome.py"
+    memory = Memory(kept(f"zoo/{file}", None, *parts), verbose=0)
+    once = memory.cache(loop_of if group == LOOPS else model_of)
+    found: Fared = once(group, name)
+    return found
+
+
+def everything() -> dict[str, dict[str, Fared]]:
     """Go through the zoo."""
     found: dict[str, dict[str, Fared]] = {}
-    tables = {group: (file, table) for group, (file, table, _) in GROUPS.items()}
-    for group, (file, table) in {**tables, LOOPS: ("loops", loops.LOOPS)}.items():
-        parts = *LIBRARY, f"tests/zoo/{file}.py", "tests/zoo/outcome.py"
-        memory = Memory(kept(f"zoo/{file}", None, *parts), verbose=0)
-        once = memory.cache(loop_of if group == LOOPS else model_of)
-        found[group] = {}
-        for name in table:
-            found[group][name] = once(group, name)
-            words = {way: f["kind"] for way, f in found[group][name].items()}
-            print(group, "|", name, "|", words, flush=True)
+    for group, name in cases():
+        row = fared(group, name)
+        found.setdefault(group, {})[name] = row
+        words = ", ".join(f"{way}: {cell['kind']}" for way, cell in row.items())
+        print(f"{group} | {name} | {words}", flush=True)
     return found
 
 
@@ -140,7 +152,7 @@ def page(found: dict[str, dict[str, Fared]]) -> str:
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    everything = fared()
-    write("which-models-work.md", page(everything), __file__, *LIBRARY, "tests/zoo")
-    third = set(kinds(everything)) - {"exact", "refused"}
+    found = everything()
+    write("which-models-work.md", page(found), __file__, *LIBRARY, "tests/zoo")
+    third = set(kinds(found)) - {"exact", "refused"}
     sys.exit(f"neither exact nor refused: {third}" if third else 0)
