@@ -21,6 +21,7 @@ SHOWN = {
     "ground_truth": "Agreement(",
     "llama_score": "8 of the first 8 are from the forum",
     "own_loop": "Selection(",
+    "resnet": "wrong labels: mu -0",
     "trainer_lightning": "Selection(",
     "trainer_transformers": "Selection(",
 }

@@ -282,7 +282,7 @@ def _as_a_batch(call: Call, n: int) -> Gradients:
             ": leave its parameters out with `parameters=`, or build it from standard "
             "layers."
         ) from error
-    if unit.way is None and n > 1:
+    if unit.way != AS_A_BATCH and n > 1:
         _refuse_if_mixed(call, [out.detach() for out in results], layouts, n)
     columns = [torch.stack(column) for column in zip(*rows, strict=True)]
     return dict(zip(unit.parameters, columns, strict=True))

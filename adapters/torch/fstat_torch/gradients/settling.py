@@ -17,7 +17,7 @@ from torch import Tensor
 from .call import row_weights
 from .captured import DISAGREES, Captured
 from .layout import LAYOUTS, SECOND, fits, layout_of
-from .plan import Plan, Unit, UnsupportedModelError
+from .plan import ONE_BY_ONE, VECTORISED, Plan, Unit, UnsupportedModelError
 from .precision import full_precision
 from .recording import Recording
 from .repetition import Again
@@ -117,7 +117,11 @@ def _replan(
         layout = None
         if unknown:
             layout = _next_layout(unit, recording, tried[unit.key])
-        if unit.rule == "registered" and layout is None:
+        if unit.rule == "module" and unit.way == VECTORISED and names - mixed:
+            unit.way = (
+                ONE_BY_ONE  # its forward may go by the parameters that it is lent
+            )
+        elif unit.rule == "registered" and layout is None:
             unit.rule = "module"  # the rule is not that of this module
             plan.generation += 1
         elif layout is None:
