@@ -216,9 +216,8 @@ class Call:
     @property
     def is_empty(self) -> bool:
         """Whether it was called with nothing, as experts are that nobody chose."""
-        if self.block is not None:
-            return False
-        return not any(g is not None and g.numel() for g in self.gradients)
+        present = [g for g in self.gradients if g is not None]
+        return bool(present) and not any(g.numel() for g in present)
 
     @property
     def rows(self) -> int:

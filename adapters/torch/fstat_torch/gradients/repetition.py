@@ -48,8 +48,17 @@ class Again(Protocol):
 def can_be_checked(plan: Plan) -> bool:
     """Whether gradients may be taken once more without anybody noticing."""
     return not any(
-        p._backward_hooks or p.is_meta or hasattr(p, "full_tensor")
+        _has_hooks(p) or p.is_meta or hasattr(p, "full_tensor")
         for p in plan.parameters.values()
+    )
+
+
+def _has_hooks(parameter: Tensor) -> bool:
+    """Whether others than samplers see the gradients of a parameter."""
+    hooks = (parameter._backward_hooks or {}).values()
+    own = __name__.partition(".")[0]
+    return any(
+        getattr(hook, "__module__", "").partition(".")[0] != own for hook in hooks
     )
 
 
