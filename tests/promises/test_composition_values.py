@@ -56,8 +56,8 @@ def test_mixtures_are_right(seed):
     assert wrong(mixture(seed)) == ({}, False), mixture(seed).code()
 
 
-# The lattice that judges can be off by more than it says, by up to 5e-5, where steps far
-# more narrow than others lie next to atoms.
+# The lattice that judges can be off by more than it says, by up to 5e-5, where steps
+# far more narrow than others lie next to atoms.
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 def test_few_mixtures_are_refused():
