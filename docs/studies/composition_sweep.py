@@ -11,6 +11,7 @@ many settings it is of. `--settings 0` makes the table of the answers that are k
 
 import argparse
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -99,8 +100,10 @@ class Rival:
     def __call__(self, case):
         if self.process is None or self.process.poll() is not None:
             pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+            # Its packages are its own.
+            own = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
             self.process = subprocess.Popen(
-                self.command, text=True, stderr=subprocess.DEVNULL, **pipes
+                self.command, text=True, stderr=subprocess.DEVNULL, env=own, **pipes
             )
         self.process.stdin.write(json.dumps(case) + "\n")
         self.process.stdin.flush()
