@@ -216,7 +216,11 @@ def main() -> int:
                 kept[names[name]] = kind
                 file.write_text(json.dumps(kept, indent=0))
     mark = f"<!-- made by tests/mutants.py --each {given.each} --seed {given.seed} -->"
-    text = f"{HEAD}{mark}\n\n{table(meta, kept, given.each, given.seed)}\n"
+    sys.path.insert(0, str(ROOT / "docs" / "studies"))
+    from _cache import stamp
+
+    body = f"{table(meta, kept, given.each, given.seed)}\n\n{stamp(__file__, 'fstat')}"
+    text = f"{HEAD}{mark}\n\n{body}\n"
     PAGE.write_text(text, encoding="utf-8")
     return 0
 

@@ -192,6 +192,14 @@ def bound_time() -> Any:
     return signal.signal(signal.SIGVTALRM, ring)
 
 
+def stamp() -> str:
+    """Return the comment that tells which sources made a table."""
+    sys.path.insert(0, str(Path(__file__).parents[2] / "docs" / "studies"))
+    from _cache import stamp
+
+    return str(stamp(__file__, "fstat"))
+
+
 def main() -> int:
     """Make the calls that have not been made yet, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -225,10 +233,9 @@ def main() -> int:
     print(summary(blocks))
     if given.page is not None:
         head = given.page.read_text(encoding="utf-8").partition("<!-- made by")[0]
-        mark = (
-            f"<!-- made by promises.fuzz --calls {given.calls} --seed {given.seed} -->"
-        )
-        given.page.write_text(f"{head}{mark}\n\n{summary(blocks)}\n", encoding="utf-8")
+        how = f"promises.fuzz --calls {given.calls} --seed {given.seed}"
+        text = f"{head}<!-- made by {how} -->\n\n{summary(blocks)}\n\n{stamp()}\n"
+        given.page.write_text(text, encoding="utf-8")
     return 0
 
 
