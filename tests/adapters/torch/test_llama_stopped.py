@@ -121,7 +121,11 @@ def commands(said):
 
 
 @pytest.mark.parametrize(
-    "more", [("--metric", "curvature", "--snapshots", "2"), ("--metric", "fresh")]
+    "more",
+    [
+        ("--metric", "curvature", "--snapshots", "2"),
+        pytest.param(("--metric", "fresh"), marks=pytest.mark.slow),
+    ],
 )
 def test_the_advice_of_a_run_is_followed_word_for_word(more, words, tmp_path, capsys):
     main([*words, *more])
@@ -194,7 +198,13 @@ def test_each_target_has_scores_of_its_own(words, tmp_path, capsys):
     assert "of each target by itself, not of all lists together" in page
 
 
-@pytest.mark.parametrize("metric", ["plain", "curvature", "fresh"])
+@pytest.mark.parametrize(
+    "metric",
+    [
+        "curvature",
+        *(pytest.param(m, marks=pytest.mark.slow) for m in ("plain", "fresh")),
+    ],
+)
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of gradients that are zero
 def test_a_run_that_diverged_leaves_the_model_and_a_sentence(metric, words, tmp_path):
     more = ["--learning-rate", "1e12", "--metric", metric, "--epochs", "4"]
