@@ -6,13 +6,16 @@ import warnings
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from oracles.gradients import alone, together
 
+import fstat_torch
 from fstat_torch import Curvature, SingleRunSampler, Target
 from fstat_torch.gradients import GradientCapture, UnsupportedModelError
 
+PACKAGE = Path(fstat_torch.__file__).parent
 SIZES = (4, 3)  # of two training passes
 
 
@@ -94,7 +97,7 @@ def outcome(compare, *arguments):
 def failed(error):
     """Tell a sentence of ours from the errors of others."""
     frames = traceback.extract_tb(error.__traceback__)
-    ours = "fstat" in frames[-1].filename
+    ours = Path(frames[-1].filename).is_relative_to(PACKAGE)
     if isinstance(error, UnsupportedModelError | ValueError | RuntimeError) and ours:
         return Outcome("refused", str(error))
     traceback.print_exception(error, file=sys.stderr)

@@ -493,6 +493,7 @@ class SingleRunSampler:
         )
         watch = _Watched(ExitStack())
         due = number % self.every == 0 and self.watches_steps and not self._detached
+        with_gradients = torch.is_grad_enabled()
         try:
             try:
                 self._inside = True
@@ -505,7 +506,9 @@ class SingleRunSampler:
             made = self._left(watch, number, step, due)
         except BaseException as error:
             # The user's own, or an interrupt anywhere: as far as can be seen, no
-            # update was made.
+            # update was made. Where Python leaves a block at an interrupt without
+            # the end of it, gradients would stay off.
+            torch.set_grad_enabled(with_gradients)
             self._inside = False
             watch.close(error)
             self._abandon()
@@ -847,13 +850,20 @@ class SingleRunSampler:
                 "`snapshot` must be taken between updates, and more micro-batches of "
                 "this one were announced."
             )
-        if self._fresh is not None:
-            self._fresh.snapshot(self._number(step))
-            return
-        if step is not None:
+        if self._fresh is None and step is not None:
             raise ValueError(
                 "`step` is known where gradients are kept at each step: leave it out."
             )
+        with_gradients = torch.is_grad_enabled()
+        try:
+            self._score(step)
+        finally:
+            torch.set_grad_enabled(with_gradients)
+
+    def _score(self, step: int | None) -> None:
+        if self._fresh is not None:
+            self._fresh.snapshot(self._number(step))
+            return
         assert self._kept is not None
         self._points = moved(self._points, self._capture)
         self._kept.snapshot(self._next, self._capture, self._points, self._self)

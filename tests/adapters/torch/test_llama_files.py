@@ -5,11 +5,14 @@ import gzip
 import io
 import json
 import lzma
+import os
 import random
 import re
 import shutil
 import subprocess
+import sys
 import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -225,7 +228,10 @@ def test_the_way_out_of_another_form_leads_out(kind, tmp_path):
     with pytest.raises(ValueError, match=program) as caught:
         read_examples(file)
     command = f"{program} " + str(caught.value).rpartition(f" {program} ")[2]
-    subprocess.run(["bash", "-c", command], check=True, cwd=tmp_path)
+    # As in the user's shell, where the environment of the tests is active.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = os.environ | {"PATH": path}
+    subprocess.run(["bash", "-c", command], check=True, cwd=tmp_path, env=environment)
     made = command.replace("'", "").rpartition(" /")[2]
     again = read_examples("/" + made)
     assert [e.messages for e in again] == [e.messages for e in expected]

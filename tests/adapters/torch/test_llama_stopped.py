@@ -236,6 +236,8 @@ def tables(out):
 def test_a_stopped_command_goes_on_and_gives_the_same(
     metric, number, words, tmp_path, capsys, monkeypatch
 ):
+    # A process that was started in the background ignores interrupts of the keyboard.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     words += ["--metric", metric, "--checkpoint-every", "3", "--refresh", "3"]
     whole = [*words, "--out", str(tmp_path / "whole")]
     main(whole)
