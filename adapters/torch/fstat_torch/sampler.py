@@ -34,6 +34,7 @@ from .gradients import (
     PlanTable,
     Wanted,
 )
+from .gradients.isolation import Modes
 from .measures import cross_entropy
 from .metrics import Curvature, KeptGradients
 from .optimisers import UpdateCounter, aligned, innermost, learning_rate
@@ -493,7 +494,7 @@ class SingleRunSampler:
         )
         watch = _Watched(ExitStack())
         due = number % self.every == 0 and self.watches_steps and not self._detached
-        with_gradients = torch.is_grad_enabled()
+        modes = Modes()
         try:
             try:
                 self._inside = True
@@ -506,9 +507,8 @@ class SingleRunSampler:
             made = self._left(watch, number, step, due)
         except BaseException as error:
             # The user's own, or an interrupt anywhere: as far as can be seen, no
-            # update was made. Where Python leaves a block at an interrupt without
-            # the end of it, gradients would stay off.
-            torch.set_grad_enabled(with_gradients)
+            # update was made.
+            modes.restore()
             self._inside = False
             watch.close(error)
             self._abandon()
@@ -854,11 +854,11 @@ class SingleRunSampler:
             raise ValueError(
                 "`step` is known where gradients are kept at each step: leave it out."
             )
-        with_gradients = torch.is_grad_enabled()
+        modes = Modes()
         try:
             self._score(step)
         finally:
-            torch.set_grad_enabled(with_gradients)
+            modes.restore()
 
     def _score(self, step: int | None) -> None:
         if self._fresh is not None:

@@ -10,7 +10,26 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.overrides import _pop_mode
 from torch.utils import _pytree as pytree
+
+
+class Modes:
+    """Modes of torch, to be put back where Python left a block without its end.
+
+    An interrupt may arrive between the last line of a ``with`` block and its end, which
+    is then skipped.
+    """
+
+    def __init__(self) -> None:
+        self._gradients = torch.is_grad_enabled()
+        self._functions = torch._C._len_torch_function_stack()
+
+    def restore(self) -> None:
+        """Put them back."""
+        torch.set_grad_enabled(self._gradients)
+        while torch._C._len_torch_function_stack() > self._functions:
+            _pop_mode()  # type: ignore[no-untyped-call]
 
 
 class _State:
