@@ -494,7 +494,7 @@ class SingleRunSampler:
         )
         watch = _Watched(ExitStack())
         due = number % self.every == 0 and self.watches_steps and not self._detached
-        modes = Modes()
+        modes = Modes(self.model)
         try:
             try:
                 self._inside = True
@@ -854,7 +854,7 @@ class SingleRunSampler:
             raise ValueError(
                 "`step` is known where gradients are kept at each step: leave it out."
             )
-        modes = Modes()
+        modes = Modes(self.model)
         try:
             self._score(step)
         finally:

@@ -15,18 +15,21 @@ from torch.utils import _pytree as pytree
 
 
 class Modes:
-    """Modes of torch, to be put back where Python left a block without its end.
+    """Modes of torch and of a model, to be put back where a block had no proper end.
 
     An interrupt may arrive between the last line of a ``with`` block and its end, which
-    is then skipped.
+    is then skipped, or amid that end.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, model: nn.Module) -> None:
+        self._training = [(m, m.training) for m in model.modules()]
         self._gradients = torch.is_grad_enabled()
         self._functions = torch._C._len_torch_function_stack()
 
     def restore(self) -> None:
         """Put them back."""
+        for module, training in self._training:
+            module.training = training
         torch.set_grad_enabled(self._gradients)
         while torch._C._len_torch_function_stack() > self._functions:
             _pop_mode()  # type: ignore[no-untyped-call]
