@@ -243,6 +243,7 @@ def test_fresh_gradients_select_among_examples_about_something(files, tmp_path, 
     assert len(adapters["target_modules"]) == 7
 
 
+@pytest.mark.slow
 def test_a_model_shared_by_processes_gives_the_scores_of_one(files, tmp_path):
     data, targets = files
     options = ("--metric", "plain", "--epochs", "3", "--batch-size", "12")
