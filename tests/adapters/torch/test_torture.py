@@ -39,16 +39,7 @@ FAULTS = {
 }
 
 
-KNOWN = pytest.mark.xfail(
-    reason="an interrupt at some lines still harms: see docs/faults.md",
-    strict=False,
-)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=KNOWN if n == "interrupts" else ()) for n in FAULTS],
-)
+@pytest.mark.parametrize("name", FAULTS)
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_faults_change_no_training_and_lose_nothing(name, known, tmp_path):
     judge = faults.Judge(known)
