@@ -19,7 +19,7 @@ from ..tradeoff import (
 )
 from ..tradeoff._atoms import AtomicTradeOff
 from ._atoms import atoms
-from ._transform import Sum, breaks
+from ._transform import Sum, breaks, rates_within
 
 _NODES, _WEIGHTS = leggauss(16)
 _TURN = 16.0  # radians by which the integrand may turn in a panel
@@ -173,15 +173,8 @@ def tail_rule(f: TradeOff, bandwidth: float, sure: float) -> tuple[Rule, FloatAr
     pieces = np.ceil(np.maximum(bandwidth * length / _TURN, 1)).astype(int)
     if pieces.sum() * _NODES.size > MOST:
         raise TooFine
-    count = np.append(0, np.cumsum(pieces))
-    ends = np.interp(np.arange(count[-1] + 1), count, ends)
-    half = np.diff(ends)[:, None] / 2
-    t = (ends[:-1, None] + half * (1 + _NODES)).ravel()
-    rates = f._rates(t, True)
-    rate = np.where(t > 0, np.maximum(rates.power - sure, 0.0), rates.beta)
-    seen = rate > 0
-    log = np.log((half * _WEIGHTS).ravel()[seen]) + np.log(rate[seen])
-    return Rule(t[seen], log), np.where(t[seen] > 0, 1.0, -1.0)
+    t, log, sign = rates_within(f, ends, pieces, (_NODES, _WEIGHTS), sure)
+    return Rule(t, log), sign
 
 
 def _is_turned(f: TradeOff) -> bool:

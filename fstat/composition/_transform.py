@@ -219,15 +219,41 @@ def _nodes(
     length = np.diff(places)
     wanted = np.maximum(length / np.median(length) / 2, bandwidth * length / 8)
     pieces = np.clip(np.ceil(wanted), 1, _MOST_PIECES).astype(int)
+    return rates_within(f, places, pieces, (_NODES, _WEIGHTS), singular)
+
+
+def rates_within(
+    f: TradeOff,
+    places: FloatArray,
+    pieces: NDArray[np.int_],
+    gauss: tuple[FloatArray, FloatArray],
+    singular: float,
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return thresholds, logarithms of weight times rate, and signs.
+
+    Parameters
+    ----------
+    f : TradeOff
+        A step.
+    places : ndarray of shape (n + 1,)
+        Ends of stretches of thresholds.
+    pieces : ndarray of int of shape (n,)
+        Into how many equal pieces each stretch is cut.
+    gauss : tuple of ndarray
+        Nodes and weights of a rule for each piece, on [-1, 1].
+    singular : float
+        Probability of an infinite loss under Q, which does not count.
+    """
+    nodes, weights = gauss
     # Fractions of a stretch are counted on, from one break to the next.
     count = np.append(0, np.cumsum(pieces))
     ends = np.interp(np.arange(count[-1] + 1), count, places)
     half = np.diff(ends)[:, None] / 2
-    t = (ends[:-1, None] + half * (1 + _NODES)).ravel()
+    t = (ends[:-1, None] + half * (1 + nodes)).ravel()
     rates = f._rates(t, True)
     rate = np.where(t > 0, np.maximum(rates.power - singular, 0.0), rates.beta)
     with np.errstate(divide="ignore"):
-        log_weight = np.log((half * _WEIGHTS).ravel()) + np.log(rate)
+        log_weight = np.log((half * weights).ravel()) + np.log(rate)
     seen = np.isfinite(log_weight)
     return t[seen], log_weight[seen], np.where(t > 0, 1.0, -1.0)[seen]
 
