@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from fstat import Observations, Trace, Watch
+from fstat.trace import Subsets
 
 from ..sampler import SingleRunSampler
 from ..step import Step
@@ -199,3 +200,46 @@ class Following:
 
 def _says_itself(model: nn.Module) -> bool:
     return any(hasattr(p, "full_tensor") for p in model.parameters())
+
+
+class Followed:
+    """What a trainer's callback shows of the sampler that follows its loop."""
+
+    _following: Following
+
+    @property
+    def sampler(self) -> SingleRunSampler:
+        """The sampler, once training has begun."""
+        return self._following.sampler
+
+    @property
+    def trace(self) -> Trace:
+        """What was recorded so far, once training has begun."""
+        return self._following.trace
+
+    def observations(
+        self,
+        subsets: Subsets | None = None,
+        targets: Sequence[str] | str | None = None,
+        **options: Any,
+    ) -> Observations:
+        """Form P and Q of any subsets.
+
+        Parameters
+        ----------
+        subsets, targets, **options
+            As `SingleRunSampler.observations` takes them.
+
+        Returns
+        -------
+        Observations
+            Of the run so far.
+
+        Raises
+        ------
+        RuntimeError
+            If training has not begun.
+        ValueError
+            As `SingleRunSampler.observations`.
+        """
+        return self._following.observations(subsets, targets, **options)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from lightning.pytorch.callbacks import (  # type: ignore[import-not-found, unused-ignore]
     Callback,
 )
 
-from fstat import Observations, Trace, Watch
-from fstat.trace import Subsets
+from fstat import Watch
 
-from ..sampler import SingleRunSampler
-from .following import Following
+from .following import Followed, Following
 
 
-class LightningCallback(Callback):
+class LightningCallback(Followed, Callback):
     """Lets a sampler watch what `lightning.Trainer` trains.
 
     ``Trainer(callbacks=[LightningCallback(index="index", targets=...)])`` is all there
@@ -71,43 +69,6 @@ class LightningCallback(Callback):
         self.index = index
         self._following = Following(options, watch)
         self._state: dict[str, Any] | None = None
-
-    @property
-    def sampler(self) -> SingleRunSampler:
-        """The sampler, once training has begun."""
-        return self._following.sampler
-
-    @property
-    def trace(self) -> Trace:
-        """What was recorded so far, once training has begun."""
-        return self._following.trace
-
-    def observations(
-        self,
-        subsets: Subsets | None = None,
-        targets: Sequence[str] | str | None = None,
-        **options: Any,
-    ) -> Observations:
-        """Form P and Q of any subsets.
-
-        Parameters
-        ----------
-        subsets, targets, **options
-            As `SingleRunSampler.observations` takes them.
-
-        Returns
-        -------
-        Observations
-            Of the run so far.
-
-        Raises
-        ------
-        RuntimeError
-            If training has not begun.
-        ValueError
-            As `SingleRunSampler.observations`.
-        """
-        return self._following.observations(subsets, targets, **options)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Build the sampler."""

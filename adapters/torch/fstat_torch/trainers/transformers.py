@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,17 +11,15 @@ from transformers import (  # type: ignore[import-not-found, unused-ignore]
     TrainerCallback,
 )
 
-from fstat import Observations, Trace, Watch
-from fstat.trace import Subsets
+from fstat import Watch
 
-from ..sampler import SingleRunSampler
-from .following import Following
+from .following import Followed, Following
 from .own_loss import own_loss
 
 _PACKED = ("cu_seq_lens_q", "cu_seqlens", "seq_idx")
 
 
-class TransformersCallback(TrainerCallback):
+class TransformersCallback(Followed, TrainerCallback):
     """Lets a sampler watch what `transformers.Trainer` trains.
 
     ``trainer.add_callback(TransformersCallback(targets=...))`` is all there is to do,
@@ -94,43 +91,6 @@ class TransformersCallback(TrainerCallback):
         self._loss, self._targets = loss, options.get("targets")
         self._following = Following(options, watch)
         self._handle: Any = None
-
-    @property
-    def sampler(self) -> SingleRunSampler:
-        """The sampler, once training has begun."""
-        return self._following.sampler
-
-    @property
-    def trace(self) -> Trace:
-        """What was recorded so far, once training has begun."""
-        return self._following.trace
-
-    def observations(
-        self,
-        subsets: Subsets | None = None,
-        targets: Sequence[str] | str | None = None,
-        **options: Any,
-    ) -> Observations:
-        """Form P and Q of any subsets.
-
-        Parameters
-        ----------
-        subsets, targets, **options
-            As `SingleRunSampler.observations` takes them.
-
-        Returns
-        -------
-        Observations
-            Of the run so far.
-
-        Raises
-        ------
-        RuntimeError
-            If training has not begun.
-        ValueError
-            As `SingleRunSampler.observations`.
-        """
-        return self._following.observations(subsets, targets, **options)
 
     def on_train_begin(
         self, args: Any, state: Any, control: Any, **kwargs: Any
