@@ -118,7 +118,7 @@ class Rival:
 
 
 def compute(asked, seeds):
-    """Answer what is not yet answered; `asked` has a folder and askers, each by name."""
+    """Answer what is not yet answered, by the askers of each folder."""
     for folder, askers in asked.items():
         folder.mkdir(parents=True, exist_ok=True)
         for seed in seeds:
