@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 from scipy.special import ndtri
 
 from .._validation import FloatArray
@@ -49,11 +50,15 @@ def probability_beyond(
     logs = -0.5 * ((m[order, None] - theta) / s[order, None]) ** 2
     likelihood = np.exp(logs - logs.max(axis=1, keepdims=True))
     prior = np.broadcast_to(_flat(theta, s), (len(near), len(theta)))
+    # Row p holds, for the pairs at place p, what each of them weighs there.
+    ends = np.append(first, len(x))
+    weights = csr_array((count, np.arange(len(x)), ends), (len(near), len(x)))
     for _ in range(_ITERATIONS):
-        posterior = _posterior(likelihood, prior[place], count)
-        prior = near @ np.add.reduceat(posterior, first)
+        weights.data = count / _evidence(likelihood, prior[place])
+        prior = near @ (prior * (weights @ likelihood))
         prior = prior / prior.sum(axis=1, keepdims=True)
-    last = _posterior(likelihood, prior[place], np.ones(len(x)))
+    last = likelihood * prior[place]
+    last /= _evidence(likelihood, prior[place])[:, None]
     found = np.empty((2, len(x)))
     for row, beyond in enumerate((theta > threshold, theta < -threshold)):
         found[row, order] = last[:, beyond].sum(axis=1)
@@ -114,13 +119,10 @@ def _flat(theta: FloatArray, s: FloatArray) -> FloatArray:
     return np.asarray(density / density.sum())
 
 
-def _posterior(
-    likelihood: FloatArray, prior: FloatArray, count: FloatArray
-) -> FloatArray:
-    """Return how often each pair has its truth at each node."""
-    joint = likelihood * prior
-    joint *= (count / np.maximum(joint.sum(axis=1), np.finfo(float).tiny))[:, None]
-    return joint
+def _evidence(likelihood: FloatArray, prior: FloatArray) -> FloatArray:
+    """Return how likely each pair's mu is, were its truth drawn from its prior."""
+    evidence = np.einsum("ij,ij->i", likelihood, prior)
+    return np.asarray(np.maximum(evidence, np.finfo(float).tiny))
 
 
 def _neighbours(

@@ -57,7 +57,7 @@ def check(off):
 
 @pytest.mark.parametrize("name", ESTIMATES)
 def test_what_is_given_is_right_to_what_is_admitted(name):
-    parts = [swept(range(8), kind, name) for kind in EFFECTS]
+    parts = [swept(range(4), kind, name) for kind in EFFECTS]
     check({m: np.concatenate([part[m] for part in parts]) for m in ADMITTED})
 
 

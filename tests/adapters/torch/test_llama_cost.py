@@ -271,6 +271,7 @@ def cost_8b(llama_8b):
     return estimate(llama_8b, step, Run(refresh=4))
 
 
+@pytest.mark.slow
 def test_8b_with_adapters_fits_one_gpu_and_less_is_kept_with_checkpoints(
     llama_8b, cost_8b
 ):

@@ -1,7 +1,6 @@
 """Instruction data, its tokens, and the models that read them."""
 
 import json
-import subprocess
 import sys
 from importlib.util import find_spec
 
@@ -314,17 +313,6 @@ def test_adapters_are_all_that_is_trained(tiny):
     for names in (("q_proj", "nose"), ()):
         with pytest.raises(ValueError, match="`target_modules` must be linear"):
             add_lora(tiny_llama(hidden=16, layers=1)[0], target_modules=names)
-
-
-def test_importing_the_llama_path_imports_no_library():
-    code = """
-import sys, fstat_torch.llama
-print(sorted({"transformers", "accelerate", "peft", "tokenizers"} & set(sys.modules)))
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.split() == ["[]"]
 
 
 @pytest.mark.slow
