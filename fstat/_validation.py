@@ -362,12 +362,12 @@ def indices(value: ArrayLike, name: str, n: int) -> IntArray:
     return chosen
 
 
-def is_finite(array: FloatArray) -> bool:
+def is_finite(*arrays: FloatArray) -> bool:
     """Return whether values are surely finite; False may be said of huge ones, too."""
-    flat = array.ravel(order="K")
+    flat = [array.ravel(order="K") for array in arrays]
     # One pass without a temporary.
     with np.errstate(over="ignore", invalid="ignore"):
-        return math.isfinite(np.dot(flat, flat))
+        return all(math.isfinite(np.dot(values, values)) for values in flat)
 
 
 def no_infinity(array: FloatArray, name: str) -> None:

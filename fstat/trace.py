@@ -30,6 +30,7 @@ from ._validation import (
     IntArray,
     flag,
     integers,
+    is_finite,
     listed,
     no_infinity,
     number,
@@ -373,16 +374,16 @@ class Trace:
                 part[name if known else f"extra:{name}"] = _floating(values)
         if target_norm is not None:
             part["target_norm"] = np.array(target_norm, dtype=float)[None]
-        self._check(part)
+        finite = self._check(part)
         # All that is known of the rows is read from them: an interrupt here comes
         # before the step was recorded, or after.
         self._buffer.append(part)
         self.n_steps = max(self.n_steps, int(step) + 1)
-        self._notice_divergence(part)
+        self._notice_divergence(part, finite)
 
-    def _notice_divergence(self, part: dict[str, np.ndarray]) -> None:
+    def _notice_divergence(self, part: dict[str, np.ndarray], finite: bool) -> None:
         """Warn, once, where nothing is finite for some steps in a row."""
-        if is_telling(part):
+        if finite or is_telling(part):
             self._dead = []
             return
         self._dead.append(int(part["step"][0]))
@@ -444,7 +445,8 @@ class Trace:
             del step["batch_size"]
             self.append(**{k.removeprefix("extra:"): v for k, v in step.items()})
 
-    def _check(self, part: dict[str, np.ndarray]) -> None:
+    def _check(self, part: dict[str, np.ndarray]) -> bool:
+        """Refuse columns that do not fit; return whether all values are finite."""
         b = len(part["index"])
         of_self = SELF in self.targets
         columns = len(self.targets) - of_self
@@ -457,10 +459,10 @@ class Trace:
             got = part[name].shape if name in part else None
             if got != shape:
                 raise ValueError(f"`{name}` must have shape {shape}, got {got}.")
-        for name, values in part.items():
-            if name in _OF_THE_STEP:
-                continue
-            if values.dtype.kind == "f":
+        known = {k: values for k, values in part.items() if k not in _OF_THE_STEP}
+        finite = is_finite(*known.values())
+        for name, values in known.items():
+            if not finite:
                 no_infinity(values, name.removeprefix("extra:"))
             row_wise = name in _OF_SELF or name.startswith("extra:")
             if row_wise and values.shape != (b,):
@@ -479,6 +481,7 @@ class Trace:
                 "`append` must be given the same columns at each step, got "
                 f"{sorted(part)} after {sorted(names or ())}."
             )
+        return finite
 
     def _hand_over(self) -> None:
         """Make a part of what was recorded since the last one."""

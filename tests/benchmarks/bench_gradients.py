@@ -120,7 +120,7 @@ class Run:
         self.model = make()
         trained = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.SGD(trained, lr=0.01)
-        self.draw = torch.Generator().manual_seed(1)
+        self.batches = self.epochs()
         self.sampler = None
         if watched is not None:
             options = dict(watched)
@@ -131,8 +131,15 @@ class Run:
                 self.model, optimizer=self.optimizer, loss=self.each, **options
             )
 
+    def epochs(self):
+        """Batches of examples in random order, none twice in one."""
+        draw, whole = torch.Generator().manual_seed(1), len(self.x) // self.batch
+        while True:
+            order = torch.randperm(len(self.x), generator=draw)
+            yield from order[: whole * self.batch].split(self.batch)
+
     def step(self):
-        index = torch.randint(len(self.x), (self.batch,), generator=self.draw)
+        index = next(self.batches)
         self.optimizer.zero_grad()
         if self.sampler is None:
             self.backward(index)
@@ -159,7 +166,7 @@ def parts(name, watched, steps):
     capture, points = run.sampler._capture, slice(watched.get("points", 0))
     found = []
     for _ in range(steps):
-        index = torch.randint(len(run.x), (run.batch,), generator=run.draw)
+        index = next(run.batches)
         clock = [time.process_time()]
 
         def tick(clock=clock):

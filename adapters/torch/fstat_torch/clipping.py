@@ -106,12 +106,14 @@ def _ratio(before: list[Tensor], after: list[Tensor], scale: float) -> float:
 def _few(gradient: Tensor) -> Tensor:
     """Return a copy of some entries."""
     few = gradient if gradient.numel() <= _ENTRIES else gradient.reshape(-1)[:_ENTRIES]
-    return few.detach().clone()
+    return few.clone() if not few.requires_grad else few.detach().clone()
 
 
 def _local(gradient: Any) -> Tensor | None:
     """Return what this process holds of a gradient."""
     if gradient is None or gradient.is_sparse:
         return None
+    if type(gradient) is Tensor:  # by far the most, and asking it would take longer
+        return gradient if gradient.numel() else None
     local: Tensor = getattr(gradient, "_local_tensor", gradient)
     return local if local.numel() else None

@@ -122,7 +122,7 @@ class Reference:
                 f"{type(item).__name__}."
             )
         given, x, y = item
-        index = numbers(given)
+        index, _ = numbers(given)
         if len(index) and index.min() < 0:
             raise ValueError(
                 f"`reference` must yield numbers from 0, got {index.min()}."

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import (
+    AbstractContextManager,
+    ExitStack,
+    contextmanager,
+    nullcontext,
+    suppress,
+)
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -34,7 +40,6 @@ from .gradients import (
     PlanTable,
     Wanted,
 )
-from .gradients.isolation import Modes
 from .measures import cross_entropy
 from .metrics import Curvature, KeptGradients
 from .optimisers import UpdateCounter, aligned, innermost, learning_rate
@@ -303,7 +308,7 @@ class SingleRunSampler:
             background=background,
             metric=self._metric,
         )
-        self._next, self._appended = 0, -1  # the last step handed to the trace
+        self._next = 0  # the number of the update that comes
         self._counted = False  # whether `step` announced the optimiser's next one
         self._amid = False  # between two micro-batches of an update
         self._several = False  # an update had several micro-batches
@@ -492,9 +497,9 @@ class SingleRunSampler:
             accumulate=bool(accumulate),
             extra=extra,
         )
-        watch = _Watched(ExitStack())
+        watch = _Watched()
         due = number % self.every == 0 and self.watches_steps and not self._detached
-        modes = Modes(self.model)
+        modes = self._capture.modes()
         try:
             try:
                 self._inside = True
@@ -505,21 +510,21 @@ class SingleRunSampler:
             finally:
                 self._inside = False
             made = self._left(watch, number, step, due)
+            self._amid = step.accumulate
+            self._lost &= step.accumulate
+            self._next, self._counted = number + made, made
         except BaseException as error:
             # The user's own, or an interrupt anywhere: as far as can be seen, no
-            # update was made.
+            # update was made, and nothing of it is in the trace yet.
             modes.restore()
-            self._inside = False
+            self._inside = self._amid = self._lost = self._counted = False
+            self._next, self._waiting = number, None
             watch.close(error)
             self._abandon()
             self._counter.no_update()
-            self._waiting, self._amid, self._lost = None, False, False
             raise
-        self._amid = step.accumulate
-        self._lost &= step.accumulate
-        self._next = number + made
-        self._counted = made
-        self._trace.n_steps = max(self._trace.n_steps, self._next)
+        if self.optimizer is None:  # nothing tells when the update is made
+            self._settle()
 
     def _left(self, watch: _Watched, number: int, step: Step, due: bool) -> bool:
         """Take what passed in the block; return whether it ends an update."""
@@ -548,30 +553,32 @@ class SingleRunSampler:
 
     def _open(self, watch: _Watched, number: int, index: Any, step: Step) -> None:
         """Begin to capture what passes in the block."""
-        watch.examples, kept = numbers(index), self._kept
-        self._say_if_repeated(watch.examples)
-        if kept is not None:
-            kept.check(watch.examples)
+        watch.examples, listed = numbers(index)
+        self._say_if_repeated(listed)
+        if self._kept is not None:
+            self._kept.check(watch.examples)
         watch.wanted = self._wanted(number, step)
-        enter = watch.stack.enter_context
-        # Parameters' hooks come off before the capture ends, which may differentiate.
-        try:
-            began = self._verification.began
-            watch.batch = enter(
-                self._capture.training(
-                    len(watch.examples), watch.wanted, began, watch.examples.tolist()
-                )
-            )
-            enter(self._verification.seeing(watch.wanted))
-            watch.arrived = [] if kept is None else enter(kept.watching())
-        except BaseException as error:
-            watch.close(error)
-            raise
+        watch.block = self._watching(watch, listed)
+        watch.block.__enter__()
         watch.opened = True
 
-    def _say_if_repeated(self, examples: np.ndarray) -> None:
+    @contextmanager
+    def _watching(self, watch: _Watched, examples: list[int]) -> Iterator[None]:
+        """Capture what passes inside."""
+        wanted, began = watch.wanted, self._verification.began
+        kept = None if self._kept is None else self._kept.watching()
+        # Parameters' hooks come off before the capture ends, which may differentiate.
+        with (
+            self._capture.training(len(examples), wanted, began, examples) as batch,
+            self._verification.seeing(wanted),
+            nullcontext([]) if kept is None else kept as arrived,
+        ):
+            watch.batch, watch.arrived = batch, arrived
+            yield
+
+    def _say_if_repeated(self, examples: list[int]) -> None:
         """Warn, once, of a batch in which an example is met twice."""
-        if self._repeats or len(set(examples.tolist())) == len(examples):
+        if self._repeats or len(set(examples)) == len(examples):
             return
         self._repeats = True
         warnings.warn(
@@ -585,7 +592,7 @@ class SingleRunSampler:
 
     def _take(self, watch: _Watched, number: int, step: Step) -> None:
         """End the capture, and take what is needed of a micro-batch."""
-        watch.stack.close()
+        watch.end()
         step.check()
         batch, kept = watch.batch, self._kept
         self._verification.compare(batch, number)
@@ -687,8 +694,7 @@ class SingleRunSampler:
 
     def _begin(self) -> int:
         """Return the number of the step that a micro-batch belongs to."""
-        # An interrupt may have come after a step was recorded, and before it counted.
-        self._next = number = max(self._next, self._appended + 1)
+        number = self._next
         if not self._amid:
             self._counter.look()
         self._settle()
@@ -746,13 +752,11 @@ class SingleRunSampler:
             rows = columns()
             if rows is None:
                 return
-        self._waiting = _Row(number, rate, self._aims.norms, columns, rows)
-        if step.clip_factor is not None:
-            self._append(float(step.clip_factor))
-        elif self._clipping is None:
-            self._append(1.0)
-        else:
+        clip = None if step.clip_factor is None else float(step.clip_factor)
+        if clip is None and self._clipping is not None:
             self._clipping.note(1.0 if self.scaler is None else step.loss_scale)
+        # It is appended when the step counts, which no interrupt is to part.
+        self._waiting = _Row(number, rate, self._aims.norms, columns, rows, clip)
 
     def _stepped(self) -> None:
         """Take note of a step of the optimiser."""
@@ -763,16 +767,15 @@ class SingleRunSampler:
         self._counted = False
 
     def _settle(self) -> None:
-        """Append what waits to see whether its gradients would be clipped."""
-        if self._waiting is not None:
-            assert self._clipping is not None
-            self._append(self._clipping.factor())
-
-    def _append(self, clip_factor: float) -> None:
-        assert self._waiting is not None
-        row, self._waiting = self._waiting, None
-        self._appended = row.step
-        row.learning_rate *= clip_factor
+        """Append what waits for the optimiser's step, which shows the clipping."""
+        self._trace.n_steps = max(self._trace.n_steps, self._next)
+        if self._waiting is None:
+            return
+        row, factor = self._waiting, self._waiting.clip_factor
+        if factor is None:
+            factor = 1.0 if self._clipping is None else self._clipping.factor()
+        self._waiting = None
+        row.learning_rate *= factor
         # This may be amid the optimiser's step, which is the user's.
         with self.keeping_on("An update was not recorded"):
             if row.found is None:
@@ -854,7 +857,7 @@ class SingleRunSampler:
             raise ValueError(
                 "`step` is known where gradients are kept at each step: leave it out."
             )
-        modes = Modes(self.model)
+        modes = self._capture.modes()
         try:
             self._score(step)
         finally:
@@ -1063,7 +1066,7 @@ class SingleRunSampler:
 
     def _go_to(self, step: int) -> None:
         self._next, self._amid, self._update = step, False, None
-        self._appended, self._waiting = step - 1, None
+        self._waiting = None
         self._aims.forget()
         self.trace.rewind(step)
         self.trace.n_steps = step
@@ -1125,17 +1128,22 @@ class _Outcome:
 class _Watched:
     """What is captured in the block of a micro-batch."""
 
-    stack: ExitStack
+    block: AbstractContextManager[None] = field(default_factory=nullcontext)
     opened: bool = False
     examples: Any = None
     wanted: Wanted | None = None
     batch: Any = None
     arrived: Any = None
 
+    def end(self) -> None:
+        """End the capture, and form what was captured."""
+        block, self.block = self.block, nullcontext()
+        block.__exit__(None, None, None)
+
     def close(self, error: BaseException) -> None:
         """End the capture after an error of the user's, which is to be seen."""
         with suppress(BaseException):
-            self.stack.__exit__(type(error), error, error.__traceback__)
+            self.block.__exit__(type(error), error, error.__traceback__)
 
 
 @dataclass(slots=True)
@@ -1147,6 +1155,7 @@ class _Row:
     target_norm: np.ndarray | None
     columns: Columns
     found: dict[str, Any] | None
+    clip_factor: float | None  # None: as is seen until the optimiser's step
 
     def arguments(self) -> dict[str, Any]:
         """Return what `Trace.append` takes."""

@@ -64,8 +64,8 @@ class Step:
             )
 
 
-def numbers(index: Any) -> np.ndarray:
-    """Return the numbers of a batch's examples.
+def numbers(index: Any) -> tuple[np.ndarray, list[int]]:
+    """Return the numbers of a batch's examples, as an array and as a list.
 
     Raises
     ------
@@ -73,16 +73,17 @@ def numbers(index: Any) -> np.ndarray:
         If they are not a 1-D array of integers of at least 0.
     """
     if isinstance(index, Tensor):
-        index = index.detach().cpu().numpy()
+        index = index.numpy(force=True)
     array = np.array(index)  # the caller may reuse its own
     if array.ndim != 1 or array.dtype.kind not in "iu":
         raise ValueError(
             "`index` must be a 1-D array of integers, got "
             f"{array.dtype} of shape {array.shape}."
         )
-    if array.size and array.min() < 0:
+    listed: list[int] = array.tolist()
+    if listed and min(listed) < 0:
         raise ValueError(
             "`index` must hold the numbers of the batch's examples in the training "
-            f"set, from 0 on, got {array.min()}."
+            f"set, from 0 on, got {min(listed)}."
         )
-    return array
+    return array, listed

@@ -116,9 +116,9 @@ class Update:
             rows[name] = _joined([np.asarray(p.extra[name]) for p in self._parts])
         alignment = self._alignment(own)
         if alignment is not None:
-            rows["alignment"] = _without_infinity(alignment)
+            rows["alignment"] = _finite_or_nan(alignment.cpu().numpy())
         if gram is not None:
-            columns = _without_infinity(_of_self(*gram))
+            columns = _finite_or_nan(_of_self(*gram))
             rows |= zip(_OF_SELF, columns, strict=True)
         return rows if self._processes is None else self._together(rows)
 
@@ -172,8 +172,8 @@ class Update:
 Scaled = tuple[Captured, float | Tensor]
 
 
-@torch.no_grad()
-def _of_self(gram: Tensor, norms: Tensor | None) -> Tensor:
+@np.errstate(over="ignore", invalid="ignore")
+def _of_self(gram: Tensor, norms: Tensor | None) -> np.ndarray:
     """Columns of examples as their own targets, one a row, (3, b).
 
     Parameters
@@ -183,11 +183,15 @@ def _of_self(gram: Tensor, norms: Tensor | None) -> Tensor:
     norms : Tensor of shape (b,) or None
         Squared norms; None: on the diagonal, which is then not zero.
     """
-    columns = gram.new_empty(len(_OF_SELF), len(gram))
-    columns[0] = gram.diagonal() if norms is None else norms
-    others = gram.fill_diagonal_(0.0) if norms is None else gram
-    torch.sum(others, dim=1, out=columns[1])
-    torch.sum(others.square_(), dim=1, out=columns[2])
+    others = gram.cpu().numpy()
+    columns = np.empty((len(_OF_SELF), len(others)), others.dtype)
+    if norms is None:
+        columns[0] = others.diagonal()
+        others.flat[:: len(others) + 1] = 0.0
+    else:
+        columns[0] = norms.cpu().numpy()
+    others.sum(1, out=columns[1])
+    np.square(others, out=others).sum(1, out=columns[2])
     return columns
 
 
@@ -226,9 +230,8 @@ def _joined(parts: list[np.ndarray]) -> np.ndarray:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def _without_infinity(found: Tensor) -> np.ndarray:
+def _finite_or_nan(columns: np.ndarray) -> np.ndarray:
     """Return an array in which what overflowed is not a number."""
-    columns: np.ndarray = found.cpu().numpy()
     if is_finite(columns):
         return columns
     return np.where(np.isinf(columns), np.nan, columns)

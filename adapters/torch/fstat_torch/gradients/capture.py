@@ -14,6 +14,7 @@ from .call import Call
 from .captured import Captured
 from .coupling import COUPLED
 from .evaluation import Evaluation
+from .isolation import Modes
 from .plan import UnsupportedModelError, build_plan
 from .precision import full_precision
 from .recording import Recording, rows_of
@@ -171,8 +172,8 @@ class GradientCapture:
         if wanted is not None and not wanted.sums and compares:
             raise ValueError("`wanted` must include sums until they were compared.")
         if compares:
-            examples = examples or range(batch_size or 0)
-            watched = () if self._coupled else tuple(examples)
+            watched = tuple(range(batch_size or 0) if examples is None else examples)
+            watched = () if self._coupled else watched
             repetition = Repetition(self.model, self._plan, recording, watched)
         with (
             recording.listening(),
@@ -186,58 +187,58 @@ class GradientCapture:
             )
         arrived = repetition is not None and repetition.arrived
         self._form(captured, recording, batch_size, idle=not arrived)
-        if self._settled(captured, recording, repetition):
-            self._compared.add(self._mode)
+        self._settle(captured, recording, repetition)
 
-    def _settled(
+    def _settle(
         self, captured: Captured, recording: Recording, repetition: Repetition | None
-    ) -> bool:
+    ) -> None:
         """Compare what was captured with the pass made again, where that can be done.
 
-        Returns
-        -------
-        bool
-            Whether such passes need not be compared again.
+        What need not be compared again is noted.
         """
         if repetition is not None and repetition.coupled:
             raise UnsupportedModelError(COUPLED)
+        # Of one example, the statistics of the batch are its own.
+        several = captured.n > 1
         if repetition is not None and repetition.prepare(captured.n):
             settle(captured, recording, repetition, self._form, self._coupled)
-            self._note_seen(captured)
-            return captured.n > 1
+            if several:
+                self._compared.add(self._mode)
+            if several and self._seen is not None:
+                self._seen |= captured.blocks.keys()
+            return
+        mode = self._mode
+        known = mode in self._compared
         if repetition is None and recording.failures:
-            self._compared.discard(self._mode)  # the next pass may tell how else
+            self._compared.discard(mode)  # the next pass may tell how else
         _raise_first(recording)
-        if repetition is None and self._mode not in self._compared:
+        if repetition is None and not known:
             self._seen = None  # of others' hooks, or sharded: nothing can tell
         if repetition is None:
-            self._refuse_unseen(captured)
-        unfinished = repetition is not None and not repetition.finite
-        # Of one example, the statistics of the batch are its own.
-        uncertain = captured.n > 1 and not unfinished
-        if repetition is not None and uncertain:
-            self._seen = None
-        if uncertain and self._mode not in self._compared:
-            norm = self._plan.batch_norm
-            if norm is not None:
-                raise UnsupportedModelError(BATCH_NORM_UNKNOWN.format(norm=norm))
-        return uncertain
+            self._refuse_unseen(captured, mode)
+        if known or not several or (repetition is not None and not repetition.finite):
+            return
+        self._seen = None
+        norm = self._plan.batch_norm
+        if norm is not None:
+            raise UnsupportedModelError(BATCH_NORM_UNKNOWN.format(norm=norm))
+        self._compared.add(mode)
 
-    def _note_seen(self, captured: Captured) -> None:
-        if self._seen is not None and captured.n > 1:
-            self._seen |= captured.blocks.keys()
-
-    def _refuse_unseen(self, captured: Captured) -> None:
+    def _refuse_unseen(self, captured: Captured, mode: Hashable) -> None:
         """Refuse layers that no compared pass used, and compare the next one."""
         if self._seen is None or not self._compared:
             return
         new = captured.blocks.keys() - self._seen
         if new and captured.n > 1:
-            self._compared.discard(self._mode)
+            self._compared.discard(mode)
             raise UnsupportedModelError(
                 f"{min(new)!r} is used for the first time since gradients were last "
                 "compared with those of the examples: the next step compares them."
             )
+
+    def modes(self) -> Modes:
+        """Modes as they are now, to be put back where a block has no proper end."""
+        return Modes(self._plan.evaluated)
 
     @property
     def compares(self) -> bool:

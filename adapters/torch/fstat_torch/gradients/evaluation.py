@@ -50,7 +50,7 @@ class Evaluation:
             torch.inference_mode(False),
             torch.enable_grad(),
             undisturbed(modules),
-            evaluating(modules),
+            evaluating(modules, self._plan.evaluated),
         ):
             yield
 

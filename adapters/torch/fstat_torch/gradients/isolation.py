@@ -19,17 +19,24 @@ class Modes:
 
     An interrupt may arrive between the last line of a ``with`` block and its end, which
     is then skipped, or amid that end.
+
+    Parameters
+    ----------
+    evaluated : list of Module
+        What `evaluating` fills.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self._training = [(m, m.training) for m in model.modules()]
+    def __init__(self, evaluated: list[nn.Module]) -> None:
+        evaluated.clear()
+        self._evaluated = evaluated
         self._gradients = torch.is_grad_enabled()
         self._functions = torch._C._len_torch_function_stack()
 
     def restore(self) -> None:
         """Put them back."""
-        for module, training in self._training:
-            module.training = training
+        for module in self._evaluated:
+            module.training = True
+        self._evaluated.clear()
         torch.set_grad_enabled(self._gradients)
         while torch._C._len_torch_function_stack() > self._functions:
             _pop_mode()  # type: ignore[no-untyped-call]
@@ -145,19 +152,31 @@ def undisturbed(modules: list[nn.Module]) -> Iterator[_State]:
 
 
 @contextmanager
-def evaluating(modules: list[nn.Module]) -> Iterator[None]:
+def evaluating(
+    modules: list[nn.Module], evaluated: list[nn.Module] | None = None
+) -> Iterator[None]:
     """Eval mode inside; every module's own flag back outside.
 
     The flags are set directly, since models may override `train` and `eval`.
+
+    Parameters
+    ----------
+    modules : list of Module
+        All modules of the model.
+    evaluated : list of Module, optional
+        Where to note those that were in training mode, while they are not.
     """
     trained = [m for m in modules if m.training]
+    noted = [] if evaluated is None else evaluated
     try:  # an interrupt may come at any line
+        noted += trained
         for m in trained:
             m.training = False
         yield
     finally:
         for m in trained:
             m.training = True
+        noted.clear()
 
 
 def for_autograd(x: Any) -> Any:

@@ -48,8 +48,9 @@ def layout_of(shape: torch.Size, n: int, preferred: str, flat: bool) -> str | No
         One of `LAYOUTS`; None if no dimension is that of the examples.
     """
     possible = LAYOUTS if flat else (FIRST, SECOND)
-    found = [layout for layout in possible if fits(shape, layout, n)]
-    return preferred if preferred in found else next(iter(found), None)
+    if preferred in possible and fits(shape, preferred, n):
+        return preferred
+    return next((layout for layout in possible if fits(shape, layout, n)), None)
 
 
 def examples_first(x: Tensor, layout: str, n: int) -> Tensor:

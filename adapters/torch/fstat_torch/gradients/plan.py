@@ -6,6 +6,7 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 from torch import nn
@@ -16,6 +17,7 @@ from torch.nn.parameter import UninitializedParameter
 from .layout import FIRST, SECOND
 from .recognise import rule_of
 
+_TRAINING = attrgetter("training")
 # Ways to run a module again: by vmap, example by example, and as it was called.
 VECTORISED, ONE_BY_ONE, AS_A_BATCH = "vectorised", "one by one", "as a batch"
 
@@ -60,6 +62,8 @@ class Unit:
         Whether a call changes its buffers.
     outputs_apart : bool
         Whether it is known that none of its outputs is made of another.
+    runs_again : bool
+        Whether its gradients need a second forward pass.
     """
 
     name: str
@@ -78,14 +82,14 @@ class Unit:
     def __post_init__(self) -> None:
         self.key = self.key or self.name
         self.ids = frozenset(map(id, self.parameters.values()))
+        self.handle_by(self.rule)
         sequences = nn.RNNBase | nn.MultiheadAttention
         if isinstance(self.module, sequences) and not self.module.batch_first:
             self.layout = SECOND
 
-    @property
-    def runs_again(self) -> bool:
-        """Whether its gradients need a second forward pass."""
-        return self.rule in ("module", "attention")
+    def handle_by(self, rule: str) -> None:
+        """Form its gradients by a rule from now on."""
+        self.rule, self.runs_again = rule, rule in ("module", "attention")
 
     @property
     def way(self) -> str | None:
@@ -137,9 +141,11 @@ class Plan:
     shared : set of str
         Names of tables that are looked up once for all examples.
     ends : dict
-        Where the gradients of each unit's parameters are added up.
+        Where the gradients of each unit's parameters are added up, None if sharded.
     generation : int
         How often units were changed.
+    evaluated : list of Module
+        Modules in eval mode because of a pass of our own, while it lasts.
     """
 
     modules: dict[str, nn.Module]
@@ -149,8 +155,9 @@ class Plan:
     costs: dict[str, tuple[str, float, float]] = field(default_factory=dict)
     once: set[str] = field(default_factory=set)
     shared: set[str] = field(default_factory=set)
-    ends: dict[str, list[Any]] = field(default_factory=dict)
+    ends: dict[str, list[Any] | None] = field(default_factory=dict)
     generation: int = 0
+    evaluated: list[nn.Module] = field(default_factory=list)
 
     @property
     def batch_norm(self) -> str | None:
@@ -162,7 +169,7 @@ class Plan:
 
     def modes(self) -> tuple[bool, ...]:
         """Whether each module is in training mode."""
-        return tuple(module.training for module in self.modules.values())
+        return tuple(map(_TRAINING, self.modules.values()))
 
     def enclose(self, names: set[str]) -> bool:
         """Give parameters to the modules around those that have them now.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import AbstractContextManager as ContextManager
 from contextlib import nullcontext
+from functools import cache
 from typing import Any
 
 import torch
@@ -29,8 +30,10 @@ _AS_IT_IS: ContextManager[Any] = nullcontext()
 
 def autocasts(device: str) -> bool:
     """Whether autocast is on, where a device has it."""
-    available = torch.amp.is_autocast_available(device)
-    return available and torch.is_autocast_enabled(device)
+    return _has_autocast(device) and torch.is_autocast_enabled(device)
+
+
+_has_autocast = cache(torch.amp.is_autocast_available)
 
 
 def full_precision(device: str) -> ContextManager[Any]:
@@ -64,4 +67,11 @@ def alike(found: Tensor, first: Tensor) -> bool:
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:
     """Whether no element is infinite or not a number."""
-    return all(bool(torch.isfinite(x).all()) for x in tensors)
+    return all(map(_is_finite, tensors))
+
+
+def _is_finite(x: Tensor) -> bool:
+    # The norm is one pass without a temporary; it may overflow where no element did.
+    if x.is_floating_point() and bool(torch.linalg.vector_norm(x).isfinite()):
+        return True
+    return bool(torch.isfinite(x).all())

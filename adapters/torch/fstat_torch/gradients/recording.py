@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -63,7 +63,7 @@ class Recording:
         self._plan, self._began = plan, began
         self._n = batch_size
         self._wanted = wanted
-        self._uses: Counter[str] = Counter()
+        self._uses: defaultdict[str, int] = defaultdict(int)
         self._taken: set[str] = set()
         self._repeated: Unit | None = None
         self._collect = edges
@@ -89,13 +89,14 @@ class Recording:
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Hooks are on the model inside, and off outside."""
-        handles = []
+        handles, embeds = [], False
         previous = Recording._active
         Recording._active = (self,) if self._collect else (*previous, self)
         try:
             for unit in self._plan.units:
-                module = unit.module
-                if unit.runs_again:
+                module, again = unit.module, unit.runs_again
+                embeds |= unit.rule == "embedding"
+                if again:
                     handles.append(
                         module.register_forward_pre_hook(
                             self._entered(unit), with_kwargs=True, prepend=True
@@ -107,10 +108,10 @@ class Recording:
                     module.register_forward_hook(
                         self._after(unit),
                         with_kwargs=True,
-                        always_call=unit.runs_again,
+                        always_call=again,
                     )
                 )
-            if any(unit.rule == "embedding" for unit in self._plan.units):
+            if embeds:
                 whole = self._plan.modules[""]
                 handles.append(
                     whole.register_forward_hook(
@@ -298,11 +299,11 @@ class Recording:
         # What is not as it should be is kept, to be refused when the pass is over.
         if (
             self._wanted is not None
+            and self._wanted.takes(call)
             and self._is_only_use(unit)
             and unit.layout == FIRST
             and call.rows == self._n
             and call.is_untouched
-            and self._wanted.takes(call)
         ):
             self._taken.add(unit.key)
             block = self._wanted.take(call)
@@ -346,19 +347,21 @@ class Recording:
 
     def _accumulates(self, unit: Unit) -> bool:
         """Whether the backward pass at work adds to the gradients of a unit."""
-        parameters = unit.parameters.values()
-        if any(hasattr(p, "full_tensor") for p in parameters):
-            return True  # what is sharded is not what the graph holds
-        if unit.key not in self._plan.ends:
-            self._plan.ends[unit.key] = list(map(gradient_end, parameters))
-        return accumulates(self._plan.ends[unit.key])
+        ends = self._plan.ends
+        if unit.key not in ends:
+            parameters = unit.parameters.values()
+            # What is sharded is not what the graph holds.
+            sharded = any(hasattr(p, "full_tensor") for p in parameters)
+            ends[unit.key] = None if sharded else list(map(gradient_end, parameters))
+        found = ends[unit.key]
+        return found is None or accumulates(found)
 
     def _is_only_use(self, unit: Unit) -> bool:
         """Whether no other call of a layer will get a gradient in this pass."""
         if unit.runs_again or unit.tied:
             return False
         # Reentrant checkpoints hide layers until it is their turn.
-        uses = self._uses[unit.key]
+        uses = self._uses.get(unit.key, 0)
         return uses == 1 or (uses == 0 and unit.key in self._plan.once)
 
     def reached_calls(

@@ -122,7 +122,7 @@ def _replan(
                 ONE_BY_ONE  # its forward may go by the parameters that it is lent
             )
         elif unit.rule == "registered" and layout is None:
-            unit.rule = "module"  # the rule is not that of this module
+            unit.handle_by("module")  # the rule is not that of this module
             plan.generation += 1
         elif layout is None:
             outside |= names
