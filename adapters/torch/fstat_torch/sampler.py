@@ -40,6 +40,7 @@ from .gradients import (
     PlanTable,
     Wanted,
 )
+from .gradients.isolation import Modes, take_off_hooks
 from .measures import cross_entropy
 from .metrics import Curvature, KeptGradients
 from .optimisers import UpdateCounter, aligned, innermost, learning_rate
@@ -513,18 +514,20 @@ class SingleRunSampler:
             self._amid = step.accumulate
             self._lost &= step.accumulate
             self._next, self._counted = number + made, made
+            if self.optimizer is None:  # nothing tells when the update is made
+                self._settle()
         except BaseException as error:
             # The user's own, or an interrupt anywhere: as far as can be seen, no
-            # update was made, and nothing of it is in the trace yet.
-            modes.restore()
+            # update was made.
             self._inside = self._amid = self._lost = self._counted = False
             self._next, self._waiting = number, None
             watch.close(error)
+            self._clear_up(modes, error)
             self._abandon()
             self._counter.no_update()
+            if self._trace.n_steps > number:
+                self._trace.rewind(number)
             raise
-        if self.optimizer is None:  # nothing tells when the update is made
-            self._settle()
 
     def _left(self, watch: _Watched, number: int, step: Step, due: bool) -> bool:
         """Take what passed in the block; return whether it ends an update."""
@@ -860,8 +863,15 @@ class SingleRunSampler:
         modes = self._capture.modes()
         try:
             self._score(step)
-        finally:
-            modes.restore()
+        except BaseException as error:
+            self._clear_up(modes, error)
+            raise
+
+    def _clear_up(self, modes: Modes, error: BaseException) -> None:
+        """Put back what an interrupt kept a block from putting back itself."""
+        modes.restore()
+        if not isinstance(error, Exception):
+            take_off_hooks(self.model)
 
     def _score(self, step: int | None) -> None:
         if self._fresh is not None:

@@ -42,6 +42,33 @@ class Modes:
             _pop_mode()  # type: ignore[no-untyped-call]
 
 
+_OF_BLOCKS = tuple(
+    f"fstat_torch.{part}" for part in ("gradients.", "metrics.", "verification")
+)
+
+
+def take_off_hooks(model: nn.Module) -> None:
+    """Take off the hooks of a block that an interrupt kept from being noted.
+
+    Those of the user, and those of ours that outlast a block, stay.
+    """
+    for module in model.modules():
+        for kind in ("_forward_pre_hooks", "_forward_hooks"):
+            options = (f"{kind}_with_kwargs", f"{kind}_always_called")
+            further = [getattr(module, name, {}) for name in options]
+            _take_off(getattr(module, kind), *further)
+    for parameter in model.parameters():
+        _take_off(parameter._backward_hooks or {})
+        _take_off(getattr(parameter, "_post_accumulate_grad_hooks", None) or {})
+
+
+def _take_off(hooks: Any, *further: Any) -> None:
+    for number, hook in list(hooks.items()):
+        if getattr(hook, "__module__", "").startswith(_OF_BLOCKS):
+            for held in (hooks, *further):
+                held.pop(number, None)
+
+
 class _State:
     """Buffers of a module and states of the random generators, to be restored.
 

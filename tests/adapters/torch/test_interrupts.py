@@ -1,0 +1,168 @@
+"""An interrupt at any line of the sampler leaves a run that can be gone on with."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fstat_torch import SingleRunSampler, sampler
+
+STEPS, BATCH, AT = 4, 4, 1
+TARGETS = torch.randn(3, 6, generator=torch.Generator().manual_seed(1)), torch.arange(3)
+
+
+PACKAGE = str(Path(sampler.__file__).parent)
+# Where hooks come on and off.
+HOOKING = ("listening", "watching", "watching_outputs", "seeing", "_listen", "began")
+
+
+class Interrupting:
+    """Raises KeyboardInterrupt at one line of some code of the library, counted."""
+
+    def __init__(self, at, counts):
+        self._left, self._counts, self.done = at, counts, False
+
+    def __call__(self, frame, event, _):
+        return self._line if self._counts(frame.f_code) else None
+
+    def __enter__(self):
+        sys.settrace(self)
+
+    def __exit__(self, kind, error, where):
+        sys.settrace(None)
+        return kind is KeyboardInterrupt
+
+    def _line(self, frame, event, _):
+        if event == "line" and not self.done:
+            self._left -= 1
+            if self._left < 0:
+                self.done = True
+                raise KeyboardInterrupt
+        return self._line
+
+
+class Run:
+    """A run of few steps, whose updates are counted where they are made."""
+
+    def __init__(self, clip_factor=None, told=True, state=None):
+        generator = torch.Generator().manual_seed(0)
+        self.x = torch.randn(STEPS * BATCH, 6, generator=generator)
+        self.y = torch.arange(STEPS * BATCH) % 3
+        self.model = nn.Linear(6, 3)
+        with torch.no_grad():
+            for p in self.model.parameters():
+                p.copy_(torch.randn(p.shape, generator=generator))
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1)
+        optimizer = self.optimizer if told else None
+        self.sampler = SingleRunSampler(
+            self.model, targets=TARGETS, optimizer=optimizer
+        )
+        self.clip_factor = clip_factor
+        if state is not None:
+            model, saved = state
+            self.model.load_state_dict(model)
+            self.sampler.load_state_dict(saved)
+
+    def step(self, k):
+        rows = slice(k * BATCH, (k + 1) * BATCH)
+        self.optimizer.zero_grad()
+        with self.sampler.step(torch.arange(STEPS * BATCH)[rows]) as step:
+            step.clip_factor = self.clip_factor
+            loss = nn.functional.cross_entropy(self.model(self.x[rows]), self.y[rows])
+            loss.backward()
+        self.optimizer.step()
+
+    def state(self):
+        model = {k: v.clone() for k, v in self.model.state_dict().items()}
+        return model, self.sampler.state_dict()
+
+    def rows(self):
+        columns = self.sampler.trace.columns()
+        aligned = columns["alignment"].reshape(-1, BATCH * 3)
+        rates = columns["learning_rate"][:, None]
+        rows = np.concatenate([rates, aligned], axis=1)
+        return dict(zip(columns["step"].tolist(), rows, strict=True))
+
+
+def of_the_sampler(code):
+    return code.co_filename == sampler.__file__
+
+
+def of_hooks(code):
+    return code.co_filename.startswith(PACKAGE) and code.co_name in HOOKING
+
+
+def hooks(model):
+    held = [p._backward_hooks or {} for p in model.parameters()]
+    held += [m._forward_hooks for m in model.modules()]
+    held += [m._forward_pre_hooks for m in model.modules()]
+    return sum(map(len, held))
+
+
+def uninterrupted(*options):
+    run, weights = Run(*options), []
+    for k in range(STEPS):
+        weights.append(run.model.weight.detach().clone())
+        run.step(k)
+    return [*weights, run.model.weight.detach().clone()], run.rows()
+
+
+@pytest.mark.parametrize(
+    ("clip_factor", "told", "every"),
+    [(None, True, 2), (0.5, True, 3), (None, False, 3)],
+)
+def test_a_run_interrupted_at_any_line_goes_on_from_what_it_saved(
+    clip_factor, told, every
+):
+    weights, expected = uninterrupted(clip_factor, told)
+    at, recorded = 0, []
+    while True:
+        run, act = Run(clip_factor, told), Interrupting(at, of_the_sampler)
+        for k in range(AT):
+            run.step(k)
+        with act:
+            run.step(AT)
+        if not act.done:
+            break
+        weight = run.model.weight.detach()
+        made = next(k for k, w in enumerate(weights) if torch.equal(w, weight))
+        assert run.sampler.n_steps == made, f"interrupted at line {at}"
+        again = Run(clip_factor, told, run.state())
+        assert again.sampler.n_steps == made
+        for k in range(made, STEPS):
+            again.step(k)
+        assert torch.equal(again.model.weight, weights[-1])
+        found = again.rows()
+        for step, row in found.items():
+            np.testing.assert_array_equal(row, expected[step])
+        # An interrupt while the row is appended may lose it, and no other.
+        assert len(found) >= STEPS - 1
+        recorded.append(len(found))
+        at += every
+    assert at > 50
+    assert np.mean(np.equal(recorded, STEPS)) > 0.8
+
+
+def test_an_interrupt_where_hooks_come_on_or_off_leaves_none():
+    at, act = 0, None
+    while act is None or act.done:
+        run, act = Run(), Interrupting(at, of_hooks)
+        with act:
+            run.step(0)
+        assert hooks(run.model) == 0, f"interrupted at line {at}"
+        at += 1
+    assert at > 50
+
+
+def test_hooks_of_the_user_stay_after_an_interrupt():
+    run = Run()
+    mine = run.model.register_forward_hook(lambda *_: None)
+    run.model.weight.register_hook(lambda _: None)
+    with Interrupting(20, of_the_sampler):
+        run.step(0)
+    assert hooks(run.model) == 2
+    mine.remove()
+    run.sampler.close()
