@@ -500,7 +500,7 @@ class SingleRunSampler:
         )
         watch = _Watched()
         due = number % self.every == 0 and self.watches_steps and not self._detached
-        modes = self._capture.modes()
+        modes = self._capture._modes()
         try:
             try:
                 self._inside = True
@@ -860,7 +860,7 @@ class SingleRunSampler:
             raise ValueError(
                 "`step` is known where gradients are kept at each step: leave it out."
             )
-        modes = self._capture.modes()
+        modes = self._capture._modes()
         try:
             self._score(step)
         except BaseException as error:

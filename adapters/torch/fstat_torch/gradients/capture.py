@@ -236,8 +236,8 @@ class GradientCapture:
                 "compared with those of the examples: the next step compares them."
             )
 
-    def modes(self) -> Modes:
-        """Modes as they are now, to be put back where a block has no proper end."""
+    def _modes(self) -> Modes:
+        """Return modes as they are now, to be put back where a block has no end."""
         return Modes(self._plan.evaluated)
 
     @property
