@@ -275,10 +275,20 @@ def similarities(left, right):
     return left @ right.mT
 
 
-def contrastive(model, x):
+def contrastive(model, x, reduction="mean"):
     found = model(x)
     scores = found if model.inside else similarities(*found)
-    return F.cross_entropy(scores, torch.arange(len(x)))
+    return F.cross_entropy(scores, torch.arange(len(x)), reduction=reduction)
+
+
+@pytest.mark.parametrize("backwards", ["a function of torch", "losses of examples"])
+def test_losses_that_are_sums_are_not_called_coupled(backwards):
+    model, x = nn.Linear(D, 3).double(), torch.randn(B, D).double()
+    sampler = SingleRunSampler(model)
+    with sampler.step(range(B)):
+        losses = F.cross_entropy(model(x), torch.arange(B) % 3, reduction="none")
+        BACKWARDS[backwards](losses)
+    assert sampler.trace.n_recorded == 1
 
 
 def contributions(model, x):
@@ -293,18 +303,36 @@ def contributions(model, x):
     return torch.stack([torch.cat([g.flatten() for g in row]) for row in rows])
 
 
+def each_backwards(losses):
+    losses.backward(torch.full_like(losses, 1 / B))
+
+
+BACKWARDS = {
+    "the loss": lambda losses: losses.mean().backward(),
+    "a function of torch": lambda losses: torch.autograd.backward(losses.mean()),
+    "losses of examples": each_backwards,
+    "losses of examples, apart": lambda losses: torch.autograd.backward(
+        list(losses / B)
+    ),
+}
+
+
+@pytest.mark.parametrize("backwards", BACKWARDS)
 @pytest.mark.parametrize("inside", [False, True])
-def test_contrastive_losses_are_declared_or_refused_wherever_they_are_formed(inside):
+def test_contrastive_losses_are_declared_or_refused_wherever_they_are_formed(
+    inside, backwards
+):
     model, x = Embedded(inside).double(), torch.randn(B, T, D).double()
-    sampler = SingleRunSampler(model)
+    sampler, plain = SingleRunSampler(model), torch.autograd.backward
     with (
         pytest.raises(UnsupportedModelError, match="`coupled=True`"),
         sampler.step(range(B)),
     ):
-        contrastive(model, x).backward()
+        BACKWARDS[backwards](contrastive(model, x, "none"))
+    assert torch.autograd.backward is plain
     sampler = SingleRunSampler(model, coupled=True)
     with sampler.step(range(B)):
-        contrastive(model, x).backward()
+        BACKWARDS[backwards](contrastive(model, x, "none"))
     rows = B * contributions(model, x)
     found = sampler.trace.columns(["norm_squared"])["norm_squared"]
     torch.testing.assert_close(torch.from_numpy(found), rows.square().sum(1))

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
+from threading import get_ident
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
+from torch.autograd.graph import GradientEdge
 
 from .layout import FIRST, fits
 from .precision import all_finite
@@ -20,36 +21,57 @@ from .precision import all_finite
 _GOLDEN = (5**0.5 - 1) / 2
 
 
-class BeforeBackward(TorchFunctionMode):
-    """Calls a function with what is differentiated, before `Tensor.backward` runs.
+class BeforeBackward:
+    """Calls a function with what is differentiated, before a backward pass runs.
+
+    `Tensor.backward` calls `torch.autograd.backward`, which stands aside inside.
 
     Parameters
     ----------
     look : callable
-        What is called.
+        What is called, with the tensors and the gradients at them, or None for each.
     """
 
-    def __init__(self, look: Callable[[Tensor], None]) -> None:
-        super().__init__()
+    def __init__(self, look: Callable[[list[Any], list[Any]], None]) -> None:
         self._look = look
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        if func is Tensor.backward:
-            self._look(args[0])
-        return func(*args, **(kwargs or {}))
+    def __enter__(self) -> None:
+        self._plain, self._thread = torch.autograd.backward, get_ident()
+        torch.autograd.backward = self._backward
+
+    def __exit__(self, *_: object) -> None:
+        torch.autograd.backward = self._plain
+
+    def _backward(
+        self, tensors: Any, grad_tensors: Any = None, *args: Any, **kwargs: Any
+    ) -> None:
+        tensors = _listed(tensors)
+        if grad_tensors is not None:
+            grad_tensors = _listed(grad_tensors)
+        if get_ident() == self._thread:  # another one may train another model
+            self._look(tensors, grad_tensors or [None] * len(tensors))
+        self._plain(tensors, grad_tensors, *args, **kwargs)
+
+
+def _listed(tensors: Any) -> list[Any]:
+    one = isinstance(tensors, Tensor | GradientEdge)
+    return [tensors] if one else list(tensors)
 
 
 def couples(
-    loss: Tensor, outputs: Sequence[Tensor], examples: Sequence[Hashable]
+    losses: Sequence[Tensor],
+    gradients: Sequence[Tensor | None],
+    outputs: Sequence[Tensor],
+    examples: Sequence[Hashable],
 ) -> bool:
     """Whether a loss is no sum over the examples, as far as can be told.
 
     Parameters
     ----------
-    loss : Tensor
-        The loss, with its graph, which is left as it is.
+    losses : sequence of Tensor
+        The loss in parts, with its graph, which is left as it is.
+    gradients : sequence of Tensor or None
+        What each part is multiplied with; None: with 1.
     outputs : sequence of Tensor
         What the model returned.
     examples : sequence of hashable
@@ -70,7 +92,7 @@ def couples(
         return False
     try:
         with torch.enable_grad(), _without_hooks(rows):
-            return _depends(loss, rows, chosen)
+            return _depends(losses, gradients, rows, chosen)
     except RuntimeError:  # an operation that cannot be differentiated twice
         return False
 
@@ -89,9 +111,19 @@ def _without_hooks(tensors: Sequence[Tensor]) -> Iterator[None]:
             each.update(before)
 
 
-def _depends(loss: Tensor, rows: Sequence[Tensor], chosen: Tensor) -> bool:
+def _depends(
+    losses: Sequence[Tensor],
+    gradients: Sequence[Tensor | None],
+    rows: Sequence[Tensor],
+    chosen: Tensor,
+) -> bool:
     found = torch.autograd.grad(
-        loss, rows, create_graph=True, retain_graph=True, allow_unused=True
+        losses,
+        rows,
+        gradients,
+        create_graph=True,
+        retain_graph=True,
+        allow_unused=True,
     )
     weighed: list[Tensor] = []
     for g in found:
@@ -106,7 +138,8 @@ def _depends(loss: Tensor, rows: Sequence[Tensor], chosen: Tensor) -> bool:
         return False
     own = max(float(g.abs().max()) for g in present)
     others = max(float(g[~chosen.to(g.device)].abs().max()) for g in present)
-    return others > own * torch.finfo(loss.dtype).eps ** 0.75
+    eps = max(torch.finfo(loss.dtype).eps for loss in losses)
+    return others > own * eps**0.75
 
 
 COUPLED = (

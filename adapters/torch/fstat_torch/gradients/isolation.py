@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.overrides import _pop_mode
 from torch.utils import _pytree as pytree
 
 
@@ -30,7 +29,7 @@ class Modes:
         evaluated.clear()
         self._evaluated = evaluated
         self._gradients = torch.is_grad_enabled()
-        self._functions = torch._C._len_torch_function_stack()
+        self._backward = torch.autograd.backward
 
     def restore(self) -> None:
         """Put them back."""
@@ -38,8 +37,7 @@ class Modes:
             module.training = True
         self._evaluated.clear()
         torch.set_grad_enabled(self._gradients)
-        while torch._C._len_torch_function_stack() > self._functions:
-            _pop_mode()  # type: ignore[no-untyped-call]
+        torch.autograd.backward = self._backward
 
 
 _OF_BLOCKS = tuple(

@@ -128,13 +128,16 @@ class Repetition:
             for handle in handles:
                 handle.remove()
 
-    def _look(self, loss: Tensor) -> None:
-        """Look at a loss before it is differentiated."""
+    def _look(self, tensors: list[Any], gradients: list[Any]) -> None:
+        """Look at a loss, in parts, before it is differentiated."""
         outputs, self._live = self._live, []
-        if self._calls != 1 or not outputs:
+        pairs = zip(tensors, gradients, strict=False)
+        parts = [(x, g) for x, g in pairs if isinstance(x, Tensor) and x.requires_grad]
+        if self._calls != 1 or not outputs or not parts:
             return
+        losses, weights = zip(*parts, strict=True)
         with paused():
-            self.coupled |= couples(loss, outputs, self._examples)
+            self.coupled |= couples(losses, weights, outputs, self._examples)
 
     def _before(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         if not self._recording.hears:
