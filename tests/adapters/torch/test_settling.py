@@ -468,3 +468,41 @@ def test_parameters_stay_where_they_are():
     with capture.training(B):
         each_loss(model(torch.randn(B, T, D)), torch.randn(B)).sum().backward()
     assert model.bank["one"] is before and before.grad is not None
+
+
+class Remembering(nn.Module):
+    """Holds its last state, as recurrent layers of language models do."""
+
+    def __init__(self):
+        super().__init__()
+        self.decay, self.state = nn.Parameter(torch.randn(D)), None
+
+    def forward(self, x):
+        found = x * self.decay.sigmoid()
+        self.state = found if self.state is None else self.state + found
+        return self.state.sin()
+
+
+class Forgetting(nn.Module):
+    """Begins each pass without the state of the last one."""
+
+    def __init__(self):
+        super().__init__()
+        self.lin, self.memory = nn.Linear(D, D), Remembering()
+
+    def forward(self, x):
+        self.memory.state = None
+        return self.memory(self.lin(x))
+
+
+def test_a_state_that_is_kept_from_call_to_call_is_put_back_in_each_pass():
+    model = Forgetting().double()
+    capture = GradientCapture(model)
+    for n in (B, B, 4):
+        x, y = torch.randn(n, T, D).double(), torch.randn(n).double()
+        rows = alone(model, losses(model, x, y), n, [*model.parameters()])
+        with capture.training(n) as batch:
+            each_loss(model(x), y).sum().backward()
+        close(batch, rows)
+        close(capture.of(each_loss, x, y), rows)
+        assert model.memory.state is not None

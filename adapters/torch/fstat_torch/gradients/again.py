@@ -277,11 +277,8 @@ def _as_a_batch(call: Call, n: int) -> Gradients:
                 for i in range(n)
             ]
     except (RuntimeError, TypeError) as error:
-        raise UnsupportedModelError(
-            f"{unit.label} has no rule of its own and cannot be run once more ({error})"
-            ": leave its parameters out with `parameters=`, or build it from standard "
-            "layers."
-        ) from error
+        said = str(error).partition(". ")[0]
+        raise UnsupportedModelError(_FAILED.format(unit.label, said)) from error
     if unit.way != AS_A_BATCH and n > 1:
         _refuse_if_mixed(call, [out.detach() for out in results], layouts, n)
     columns = [torch.stack(column) for column in zip(*rows, strict=True)]
@@ -337,6 +334,12 @@ def _depends(call: Call, rows: Rows, layouts: list[str], n: int) -> bool:
         return depends(outputs, layouts, [own[k] for k, _ in smooth], of_inputs, n)
 
 
+_FAILED = (
+    "{} has no rule of its own and must be run once more, which fails ({}). It must "
+    "give the same when it is called again with the same arguments, and must not hold "
+    "tensors of earlier passes: mend that, leave its parameters out with "
+    "`parameters=`, or build it from standard layers."
+)
 _OTHER = (
     "{} gives another output when it is run again: it is random in a way that cannot "
     "be repeated, or keeps something from call to call. Leave its parameters out with "

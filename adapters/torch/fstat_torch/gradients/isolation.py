@@ -141,10 +141,14 @@ class Whole(_State):
         super().restore(copies)
 
     def changed(self) -> bool:
-        """Whether buffers are not what they were."""
+        """Whether buffers or attributes are not what they were."""
         return any(
             owner._buffers.get(name) is not buffer or version(buffer) != before
             for owner, name, buffer, _, before in self._buffers
+        ) or any(
+            now.keys() != before.keys()
+            or any(now[name] is not value for name, value in before.items())
+            for now, before in self._attributes
         )
 
     @contextmanager

@@ -59,7 +59,7 @@ class Unit:
         By which of the ways of `again` it is run once more in training mode, and in
         eval mode, once that is known.
     changes : bool
-        Whether a call changes its buffers.
+        Whether a call changes its buffers or attributes.
     outputs_apart : bool
         Whether it is known that none of its outputs is made of another.
     runs_again : bool
