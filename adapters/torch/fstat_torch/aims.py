@@ -99,8 +99,8 @@ class Aims:
         if flat:
             shown = ", ".join(map(repr, flat[:5])) + (", ..." if len(flat) > 5 else "")
             warnings.warn(
-                f"The gradient of {len(flat)} of {len(norms)} targets is zero when the "
-                f"run begins ({shown}): no example can influence them while it is. "
+                f"The gradient of {len(flat)} of {len(norms)} targets is zero where it "
+                f"is first taken ({shown}): no example can influence them while it is. "
                 "The model may fit them perfectly, or what is measured may not depend "
                 "on the compared parameters.",
                 stacklevel=2,

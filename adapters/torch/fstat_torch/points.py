@@ -205,8 +205,8 @@ class Points:
         if wrong:
             which = wrong[0] if self.owner is None else int(self.owner[wrong[0]])
             raise ValueError(
-                f"The measure of target {self.names[which]!r} must be finite when the "
-                f"run begins, got {values[wrong[0]].item()}."
+                f"The measure of target {self.names[which]!r} must be finite where it "
+                f"is first taken, got {values[wrong[0]].item()}."
             )
 
     def combine(self, products: Tensor) -> Tensor:

@@ -43,6 +43,7 @@ from .gradients import (
 from .gradients.isolation import Modes, take_off_hooks
 from .measures import cross_entropy
 from .metrics import Curvature, KeptGradients
+from .metrics.kept import DegenerateMetricError
 from .optimisers import UpdateCounter, aligned, innermost, learning_rate
 from .passes import AlignedPass, CurvaturePass
 from .points import Points
@@ -849,6 +850,13 @@ class SingleRunSampler:
             snapshot.
         ValueError
             If steps are not counted, or `reference` does not yield what it should.
+
+        Warns
+        -----
+        PassedOverWarning
+            If gradients make up no metric at this moment, as where all are zero: then
+            there is no snapshot of it. `on_error` may say that this is raised, and it
+            is where there are several processes, or no step was recorded.
         """
         self._needs_snapshots("snapshot")
         if self._amid:
@@ -865,7 +873,12 @@ class SingleRunSampler:
             self._score(step)
         except BaseException as error:
             self._clear_up(modes, error)
-            raise
+            # Processes that wait for one another must not part.
+            alone = self._processes is None
+            if not (alone and isinstance(error, DegenerateMetricError)):
+                raise
+            with self.keeping_on("A snapshot was not taken"):
+                raise
 
     def _clear_up(self, modes: Modes, error: BaseException) -> None:
         """Put back what an interrupt kept a block from putting back itself."""

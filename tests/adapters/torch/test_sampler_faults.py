@@ -16,6 +16,7 @@ from torch import nn  # noqa: E402
 from fstat import Trace  # noqa: E402
 from fstat.trace import DivergedWarning  # noqa: E402
 from fstat_torch import (  # noqa: E402
+    Curvature,
     PassedOverWarning,
     SingleRunSampler,
     Target,
@@ -262,6 +263,39 @@ def test_snapshots_that_are_held_are_those_that_grow():
     sampler.snapshot(2)
     assert sampler.snapshots is held
     assert held.steps == [1, 2]
+
+
+def epoch(model, optimizer, sampler, factor):
+    for index in torch.arange(N).split(B):
+        optimizer.zero_grad()
+        with sampler.step(index):
+            (factor * loss_of(model, index)).backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize("factor", [0.0, 1e30])
+def test_a_snapshot_of_gradients_that_make_up_no_metric_is_passed_over(factor):
+    model, optimizer, sampler = made(metric=Curvature(N, kind="residual"))
+    epoch(model, optimizer, sampler, 1.0)
+    sampler.snapshot()
+    good = {k: v.clone() for k, v in model.state_dict().items()}
+    with pytest.warns(PassedOverWarning, match="A snapshot was not taken") as told:
+        for _ in range(2):
+            epoch(model, optimizer, sampler, factor)
+            model.load_state_dict(good)
+            sampler.snapshot()
+    assert len(told) == 1
+    assert model[0].weight.requires_grad and model.training
+    epoch(model, optimizer, sampler, 1.0)
+    sampler.snapshot()
+    assert sampler.snapshots.steps == [10, 40]
+
+
+def test_on_error_may_say_that_a_snapshot_without_a_metric_is_raised():
+    made_of = made(metric=Curvature(N, kind="residual"), on_error="raise")
+    epoch(*made_of, 0.0)
+    with pytest.raises(RuntimeError, match="make up no curvature metric"):
+        made_of[2].snapshot()
 
 
 @pytest.mark.parametrize("metric", ["plain", "cosine"])

@@ -501,7 +501,7 @@ def not_a_number(output, y):
             r"'z' must return one number for each point, .* \(2,\), got \(2, 2\)",
         ),
         (one_number, r"'z' must return one number for each point"),
-        (not_a_number, r"'z' must be finite when the run begins, got (-?inf|nan)"),
+        (not_a_number, r"'z' must be finite where it is first taken, got (-?inf|nan)"),
     ],
 )
 def test_what_a_measure_must_return_is_said(measure, message):

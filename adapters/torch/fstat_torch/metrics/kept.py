@@ -32,6 +32,17 @@ _STATES = 2
 _STATE_NAME = re.compile(r"state-\d{12,}\.npz")
 
 
+_DEGENERATE = (
+    "the examples' gradients make up no curvature metric at this moment: they are all "
+    "zero, as where the model fits every example, or so large that their products "
+    "overflow, as where the run diverges. Other moments are not concerned."
+)
+
+
+class DegenerateMetricError(RuntimeError):
+    """The gradients of this moment make up no metric."""
+
+
 class KeptGradients:
     """Each example's gradient from its last step, and scores in the metric they make.
 
@@ -224,13 +235,21 @@ class KeptGradients:
         -------
         ndarray of shape (n_examples, n_targets)
             NaN for examples that were not met.
+
+        Raises
+        ------
+        DegenerateMetricError
+            If gradients are all zero, or overflow.
         """
         holders, index = Holders.latest(self._met, self._processes)
         if not len(index):
             return np.full((self._metric.n_examples, len(self._targets)), np.nan)
         with full_precision(next(self._model.parameters()).device.type):
-            metric, scale = self._built(holders, index, step)
-            found = self._scores(metric, scale, capture, batches, itself, first)
+            try:
+                metric, scale = self._built(holders, index, step)
+                found = self._scores(metric, scale, capture, batches, itself, first)
+            except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+                raise DegenerateMetricError(_DEGENERATE) from error
         shape = self._metric.n_examples, len(self._targets)
         scores = np.full(shape, np.nan, np.float32 if found.itemsize < 8 else float)
         scores[index.numpy()] = found.cpu().numpy()
