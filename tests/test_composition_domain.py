@@ -3,13 +3,19 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from scipy.stats import poisson
 
 from fstat import GaussianTradeOff
-from fstat.composition import ToleranceWarning, _heavy_tail, compose
+from fstat.composition import _heavy_tail, compose
 from fstat.composition._bent import BentInversion
 from fstat.composition._certificate import by_affinity
 from fstat.composition._contour import Inversion
-from fstat.tradeoff import EpsilonDeltaTradeOff, LaplaceTradeOff
+from fstat.tradeoff import (
+    EpsilonDeltaTradeOff,
+    LaplaceTradeOff,
+    PiecewiseLinearTradeOff,
+    tradeoff_between,
+)
 
 
 def seldom(mu, p, count):
@@ -158,8 +164,7 @@ def test_few_laplace_steps_of_large_losses():
     f = LaplaceTradeOff(700.0) ** 3
     assert_allclose(2100 - f.epsilon(1e-5), 8e-5, rtol=1e-3)
     assert f.power(1e-5) == 1
-    with pytest.warns(ToleranceWarning, match="valid bounds"):
-        assert f.gap > 1.0
+    assert f.gap <= f.tolerance  # of powers, which are all 1
 
 
 def test_all_but_certain_is_certain():
@@ -201,3 +206,20 @@ def test_certain_steps_among_blind_ones_leave_bounds():
     affinity = 0.9 * np.exp(-0.5) * 1.5
     lower, _ = by_affinity(steps)
     assert_allclose(lower.advantage(), np.sqrt(1 - affinity**2), rtol=1e-3)
+
+
+# The least probabilities of counted outcomes are beyond the numbers, their losses not.
+def test_probabilities_beyond_the_numbers():
+    one = tradeoff_between(poisson(3), poisson(4))
+    two = tradeoff_between(poisson(6), poisson(8))
+    alpha = 10.0 ** np.arange(-14.0, 0.0)
+    assert_allclose((one**2).power(alpha), two.power(alpha), rtol=1e-12)
+    one = EpsilonDeltaTradeOff(800.0)
+    same = PiecewiseLinearTradeOff.from_probabilities(
+        [0.0, 1.0], [1.0, 0.0], loss=[800.0, -800.0]
+    )
+    assert_allclose(same.delta([0.0, 799.0]), one.delta([0.0, 799.0]), rtol=1e-12)
+    assert_allclose(same.epsilon(1e-5), one.epsilon(1e-5), rtol=1e-12)
+    # An atom of mass 1/2, a distance u below it.
+    f = compose(same, LaplaceTradeOff(1.0))
+    assert_allclose(801.0 - f.epsilon(1e-5), 2e-5, rtol=1e-3)

@@ -37,7 +37,7 @@ from ..tradeoff import (
     SubsampledTradeOff,
     TradeOff,
 )
-from ._checks import HockeyStick, PointValues
+from ._checks import HockeyStick, PointValues, Unresolved
 from ._seldom import Seldom
 from ._transform import ComplexArray
 
@@ -340,7 +340,7 @@ class Above:
         """Stop where a value would take more than some seconds."""
         self.work, step.terms = self.work + step.terms, 0
         if self.work > _MOST_WORK:
-            raise ArithmeticError(
+            raise Unresolved(
                 "values of this composition take too long, as its losses have too many "
                 "scales: `lower` and `upper` are bounds."
             )

@@ -8,16 +8,18 @@ import numpy as np
 
 from ..tradeoff import EpsilonDeltaTradeOff, PiecewiseLinearTradeOff, TradeOff
 from ..tradeoff._atoms import AtomicTradeOff
+from ._checks import Unresolved
 from ._contour import Inversion
 from ._convolution import Tilt, tail_atoms
 from ._exact import exact_sum
 from ._join import Tail, joined
-from ._lattice import Lattice, contraction, origin, outline, points, spread
+from ._lattice import Lattice, contraction, origin, outline, points, spread, stretches
 from ._tilts import LARGEST, WINDOW, Frame, tilts_upward
 
 # Of the losses of a step: narrower, they would be mixed up with rounding.
 _NARROWEST = 1e-6
 
+_NO_LATTICE = "no lattice resolves the losses of this composition."
 _MOST_ADDED = 512  # discrete steps
 
 
@@ -91,6 +93,8 @@ class Certificate:
         """Return bounds from above and from below on the masses of one tail."""
         if self._last.get(mirrored, (0.0,))[0] != width:
             tilts = self._tilts(width, mirrored)
+            if max(tilt.size for tilt in tilts) > LARGEST:
+                raise Unresolved(_NO_LATTICE)
             upper = self._tail(width, tilts, True, mirrored)
             lower = self._tail(width, tilts, False, mirrored)
             self._last[mirrored] = width, (upper, lower)
@@ -105,11 +109,13 @@ class Certificate:
             zero = origin(g, width, count)
             k = points(seen, width, thetas, zero)
             steps.append((on_lattice(g, width, k, zero), count))
+            if not steps[-1][0].masses.any():
+                raise Unresolved(_NO_LATTICE)
         infinite = _infinite(steps)
         if up:
             infinite += _beyond(steps, width, tilts[-1])
         loss, q, p = tail_atoms(steps, width, tilts, up)
-        return Tail(max(width, float(loss[1] - loss[0])), loss, q, p, infinite)
+        return Tail(max([width, *np.diff(loss[:2])]), loss, q, p, infinite)
 
 
 def _discrete_together(
@@ -181,7 +187,10 @@ def by_affinity(steps: Sequence[tuple[TradeOff, int]]) -> tuple[TradeOff, TradeO
 
 
 def _log_affinity(f: TradeOff) -> tuple[float, float]:
-    """Return bounds on the logarithm of a step's affinity."""
+    """Return bounds on the logarithm of a step's affinity.
+
+    From above by the Cauchy-Schwarz inequality on each stretch of losses.
+    """
     seen = outline(f)
     low, high = seen.ends
     if low == high:  # all losses that are finite are 0
@@ -191,17 +200,11 @@ def _log_affinity(f: TradeOff) -> tuple[float, float]:
         return log - 1e-12, log + 1e-12
     width = max(high - low, _NARROWEST) / 2**15
     k = points(seen, width, np.array([-0.5, 0.0]))
-    bounds = []
-    for on_lattice, sign in ((spread, -1), (contraction, 1)):
-        lattice = on_lattice(f, width, k)
-        q, loss = lattice.masses, lattice.index * width + lattice.shift
-        total = float(q @ np.exp(-loss / 2))
-        if sign > 0:  # whatever the probabilities that the masses lack may add
-            rests = 1 - q.sum() - lattice.infinite, 1 - q @ np.exp(-loss)
-            total += float(np.sqrt(np.prod(np.maximum(rests, 0.0) + 1e-12)))
-        with np.errstate(divide="ignore"):
-            bounds.append(float(np.log(total)) + sign * 1e-12)
-    return bounds[0], bounds[1]
+    lattice = spread(f, width, k)
+    least = lattice.masses @ np.exp(-(lattice.index * width + lattice.shift) / 2)
+    most = np.sqrt(np.prod(stretches(f, np.asarray(k * width, float)), axis=0)).sum()
+    with np.errstate(divide="ignore"):
+        return float(np.log(least)) - 1e-12, float(np.log(most)) + 1e-12
 
 
 def gaps(lower: TradeOff, upper: TradeOff) -> tuple[float, float]:

@@ -18,6 +18,10 @@ TOLERANCE = 1e-6
 _NOTHING = 1e-21  # an absolute error that 1e-15 can bear
 
 
+class Unresolved(ArithmeticError):
+    """What is asked cannot be computed as accurately as is promised: it is refused."""
+
+
 class HockeyStick(NamedTuple):
     """Delta at an epsilon, a bound on its error, and ``exp(epsilon) alpha``."""
 
@@ -73,7 +77,7 @@ class PointValues(ABC):
             epsilon[inner] = self._polished(
                 self._solved(delta[inner], True), delta[inner]
             )
-        except ArithmeticError:
+        except Unresolved:
             found = self._solved(delta[inner], False)
             epsilon[inner] = self._polished(found, delta[inner])
         return epsilon
@@ -133,7 +137,7 @@ class PointValues(ABC):
         if wrong.any():
             with np.errstate(divide="ignore", invalid="ignore"):
                 worst = float(np.max(np.nan_to_num((error / value)[wrong], nan=np.inf)))
-            raise ArithmeticError(
+            raise Unresolved(
                 f"{what} of this composition cannot be computed to a relative "
                 f"{TOLERANCE:g}: the error is up to {worst:.1g}; `lower` and `upper` "
                 "are bounds."

@@ -149,8 +149,9 @@ def _served(
     slack = (slack + 4 * np.abs(log_factor).max() + 4 * abs(log_total)) * _ROUNDING
     if not up:
         wrong, slack = -wrong - _wrapped(steps, width, tilt, log_total), -slack
-    masses = np.maximum(masses + wrong, 0.0) * np.exp(log_factor + slack)
-    return np.where((index >= first) & (index <= last), masses, 0.0)
+    masses, factors = masses + wrong, np.exp(log_factor + slack)
+    some = (masses > 0) & (index >= first) & (index <= last)
+    return np.minimum(np.where(some, masses, 0.0) * np.where(some, factors, 0.0), 1.0)
 
 
 class _Product:

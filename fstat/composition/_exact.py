@@ -58,8 +58,9 @@ def exact_sum(steps: Sequence[tuple[AtomicTradeOff, int]]) -> TradeOff | None:
         often = _counts(int(seen.sum()), count)
         ways = gammaln(count + 1) - gammaln(often + 1).sum(axis=1)
         loss = np.add.outer(loss, often @ f._loss[seen]).ravel()
-        log_p = np.add.outer(log_p, ways + often @ np.log(f._p[seen])).ravel()
-        log_q = np.add.outer(log_q, ways + often @ np.log(f._q[seen])).ravel()
+        one_p, one_q = (log[seen] for log in f._log_masses())
+        log_p = np.add.outer(log_p, ways + often @ one_p).ravel()
+        log_q = np.add.outer(log_q, ways + often @ one_q).ravel()
     sure_p, sure_q = -float(np.expm1(log_kept_p)), -float(np.expm1(log_kept_q))
     if all(f.delta(0.0) == f.delta(np.inf) for f, _ in steps) and sure_p == sure_q:
         return EpsilonDeltaTradeOff(0.0, sure_p)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .._validation import FloatArray
+from ._checks import Unresolved
 from ._rules import Step, Truncated
 from ._transform import ComplexArray, log_transform
 
@@ -70,7 +71,8 @@ class Exponent:
         """Return abscissae: by a standard deviation clear of the poles at 0 and -1."""
         right = self.upward()
         left = self._march(-1.0 - self.clear(-1.0, -1.0), -1.0, -np.inf)
-        spread = self.deviation(-0.5)
+        if (spread := self.deviation(-0.5)) == 0:
+            raise Unresolved(NO_SPREAD)
         # Where P and Q are far apart, nothing is served midway between the poles.
         up = self._march(-1.0 + 1.0 / spread, 1.0, -0.5)
         down = self._march(-1.0 / spread, -1.0, -0.5)
@@ -106,7 +108,7 @@ class Exponent:
         """Return a distance from a pole: less if the tail beyond is heavy."""
         spread = self.deviation(pole)
         if spread == 0:
-            raise ArithmeticError(NO_SPREAD)
+            raise Unresolved(NO_SPREAD)
         distance = 1.0 / spread
         mean = self.mean(pole)
         while abs(self.mean(pole + direction * distance) - mean) > 1.5 * spread:

@@ -16,6 +16,7 @@ import numpy as np
 from .._validation import FloatArray
 from ..tradeoff import TradeOff
 from ..tradeoff._atoms import AtomicTradeOff
+from ._checks import Unresolved
 from ._contour import Inversion
 from ._exponent import Exponent
 from ._rules import Truncated, has_density, whole_rule
@@ -65,7 +66,7 @@ class HeavyTail:
     def _part(self, cut: float) -> _Part | None:
         try:
             return _Part(self._steps, cut)
-        except ArithmeticError:
+        except Unresolved:
             return None
 
 
@@ -82,7 +83,7 @@ class _Part:
             left_q += count * float(np.log1p(-beyond.power))
         self._p, self._q = -np.expm1(left_p), -np.expm1(left_q)
         if not all(whole_rule(f).loss.size for f in fs):
-            raise ArithmeticError("no losses are left below the cut.")
+            raise Unresolved("no losses are left below the cut.")
         exponent = Exponent(fs, np.array(counts, float))
         places = exponent.upward()
         places += exponent.beyond(places[-1])

@@ -72,20 +72,23 @@ def _one_sided(tail: Tail, centre: float, up: bool) -> TradeOff:
     A bound on f from below puts what is left under Q at one point, and under P to minus
     infinity: the chord of delta from there to 1. One from above puts both together.
     """
-    inside = tail.infinite + np.cumsum(tail.q[::-1])[::-1] <= 1.0
-    first = max(int(np.argmax(inside)), int(np.searchsorted(tail.loss, centre)))
+    infinite = min(tail.infinite, 1.0)
+    inside = infinite + np.cumsum(tail.q[::-1]) <= 1.0
+    first = tail.loss.size - int(inside.sum())
+    first = max(first, int(np.searchsorted(tail.loss, centre)))
     loss, q, p = tail.loss[first:], tail.q[first:], tail.p[first:]
-    rest_p, rest_q = 1.0 - p.sum(), 1.0 - q.sum() - tail.infinite
+    rest_p, rest_q = 1.0 - p.sum(), max(1.0 - q.sum() - infinite, 0.0)
     if up:
-        low = float(loss[0]) - tail.step
-        last_p = min(rest_q * np.exp(-low), rest_p)
-        ends_p, ends_q = [last_p, rest_p - last_p], [last_p * np.exp(low), 0.0]
+        low = float(tail.loss[min(first, tail.loss.size - 1)]) - tail.step
+        low = max(low, float(np.log(rest_q / rest_p)))
+        last_p = rest_q * np.exp(-low)
+        ends_p, ends_q = [last_p, rest_p - last_p], [rest_q, 0.0]
         ends = [low, -np.inf]
     else:
         ends_p, ends_q, ends = [rest_p], [rest_q], [float(np.log(rest_q / rest_p))]
     return PiecewiseLinearTradeOff.from_probabilities(
         np.concatenate([[0.0], p, ends_p]),
-        np.concatenate([[tail.infinite], q, ends_q]),
+        np.concatenate([[infinite], q, ends_q]),
         loss=np.concatenate([[np.inf], loss, ends]),
     )
 
@@ -125,10 +128,11 @@ def _three_points(
     rest_q, rest_p = q - top, np.exp(centre) * p - top * np.exp(centre - high)
     bottom = (rest_p - rest_q) / np.expm1(centre - low)
     masses = np.array([top, rest_q - bottom, bottom])
-    if (masses < 0).any():
+    if not (masses >= 0).all():
         return None
     at = np.array([high, centre, low])
-    return at, masses * np.exp(-at), masses
+    p_low = (rest_q - rest_p) * np.exp(-centre) / np.expm1(low - centre)
+    return at, np.append(masses[:2] * np.exp(-at[:2]), p_low), masses
 
 
 def _one_point(

@@ -9,6 +9,7 @@ losses that are multiples of one width.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -25,6 +26,7 @@ RATE_ERROR = 2.0**-44
 # one of them but for rounding is not carried to the next.
 _SHIFT = 32 * RATE_ERROR
 _UPPER_TAIL, _LOWER_TAIL = 1e-36, 1e-26
+_LEAST = 1e-290  # probability that has its relative accuracy
 _FEW = 2**10  # points that are all used
 _FEW_ATOMS = 64  # next to which there are points
 _SPARSEST = 2.0**12  # of these one is used at least
@@ -78,8 +80,9 @@ def outline(f: TradeOff) -> Outline:
     low, high = f._loss_range()
     right, left = f._rates(t, True), f._rates(-t, True)
     singular = float(f._rates(np.asarray(np.inf), False).power)
-    above = t[np.argmax(right.power - singular <= _UPPER_TAIL)]
-    below = -t[np.argmax(left.beta <= _LOWER_TAIL)]
+    beyond = right.power - singular <= _UPPER_TAIL, left.beta <= _LOWER_TAIL
+    above, below = (t[np.argmax(np.append(past[:-1], True))] for past in beyond)
+    below = -below
     ends = max(below, low), min(above, high)
     losses = np.concatenate([-t[::-1], t])
     power = np.concatenate([left.power[::-1], right.power])
@@ -108,15 +111,16 @@ def points(
 ) -> NDArray[np.intp]:
     """Return the points of the lattice to use, which hold all between the ends.
 
-    Fewer where little lies even when tilted: errors are the mass times the square of
-    the distance, least for their number where that is the density to the power -1/3.
+    At least two, and fewer where little lies even when tilted: errors are the mass
+    times the square of the distance, least for their number where that is the density
+    to the power -1/3.
     """
     rounding = min(1e-9, _SHIFT / width / 2)
     ends = (np.array(seen.ends) - zero) / width
     first = int(np.floor(ends[0] + rounding))
     last = int(np.ceil(ends[1] - rounding))
     if last - first < _FEW:
-        return np.arange(first, last + 1)
+        return np.arange(first, max(first + 1, last) + 1)
     inside = (seen.losses[1:] > seen.ends[0]) & (seen.losses[:-1] < seen.ends[1])
     starts, stops = seen.losses[:-1][inside], seen.losses[1:][inside]
     log_mass = np.log(np.maximum(seen.masses[inside], 1e-300))
@@ -163,7 +167,8 @@ def spread(
     rates = f._rates(at, True)
     p, q = _between(rates.alpha, rates.specificity), _between(rates.power, rates.beta)
     q, p = q * (1 + 8 * RATE_ERROR), p * (1 - 8 * RATE_ERROR)
-    above = np.maximum(q - np.exp(at[:-1]) * p, 0.0) / -np.expm1(-np.diff(k) * width)
+    above = np.maximum(q - _raised(p, at[:-1]), 0.0) / -np.expm1(-np.diff(k) * width)
+    above = np.minimum(above, q)
     masses = np.append(q - above, 0.0)
     masses[1:] += above
     masses[0] += rates.beta[0] * (1 + 8 * RATE_ERROR)
@@ -182,20 +187,23 @@ def contraction(
     taken, whose corners are points of the lattice as well.
     """
     singular = float(f._rates(np.asarray(np.inf), False).power)
-    never = float(f._rates(np.asarray(-np.inf), True).specificity)
     shift = zero - _SHIFT
     at = np.asarray(k * width + shift, float)
     halves = (at[:-1] + at[1:]) / 2
     middles = f._rates(halves, True)
     # Tangents that have come down to nothing by the next corner are of no use: there
     # the last one touches delta just at the last corner.
-    useless = np.exp(at[1:]) * middles.alpha > middles.power - singular
+    useless = _raised(middles.alpha, at[1:]) > middles.power - singular
+    useless |= middles.alpha <= _LEAST
     top = int(np.argmax(np.append(useless[:-1], True))) + 1
     k, at = k[: top + 1], at[: top + 1]
-    edges = f._rates(np.append(halves[: top - 1], at[-1]), True)
-    q = _stretches(edges.power - singular, edges.beta) * (1 - 8 * RATE_ERROR)
-    p = _stretches(edges.alpha, edges.specificity - never) * (1 + 8 * RATE_ERROR)
-    polygon = _joined(q, np.exp(at) * p, np.diff(k) * width)
+    q, p = stretches(f, np.append(halves[: top - 1], at[-1]))
+    q, p = q * (1 - 8 * RATE_ERROR), p * (1 + 8 * RATE_ERROR)
+    # Where P has no size of its own it is at most Q's: far from the corner both go.
+    lost, far = p <= _LEAST, at - np.concatenate([at[:1], halves[: top - 1], at[-1:]])
+    q[lost & (far > 1.0)] = 0.0
+    raised = np.where(lost, q * np.exp(np.minimum(far, 1.0)), _raised(p, at))
+    polygon = _joined(q, raised, np.diff(k) * width)
     masses = _convex(polygon, np.asarray(k * width, float))
     return _trimmed(k, shift, masses, singular * (1 - 8 * RATE_ERROR))
 
@@ -206,6 +214,12 @@ def _trimmed(
     seen = np.flatnonzero(masses > 0)
     low, high = (seen[0], seen[-1] + 1) if seen.size else (0, 1)
     return Lattice(index[low:high], shift, masses[low:high], infinite)
+
+
+def _raised(p: FloatArray, at: FloatArray) -> FloatArray:
+    """Return ``exp(at) p``, also where the exponential is beyond the numbers."""
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.exp(at + np.log(p)))
 
 
 def _joined(q: FloatArray, p: FloatArray, widths: FloatArray) -> FloatArray:
@@ -223,23 +237,33 @@ def _convex(masses: FloatArray, at: FloatArray) -> FloatArray:
     """Return the masses of the convex minorant of a polygon.
 
     A corner of negative mass lies above the chord of its neighbours: it is left out,
-    which shares its mass out to them.
+    which shares its mass out to them, and may make them such corners in turn.
     """
     masses = masses.copy()
-    while (bad := np.flatnonzero(masses < 0)).size:
-        good = np.flatnonzero(masses > 0)
-        moved, place = masses[bad], np.searchsorted(good, bad)
-        masses[bad] = 0.0
-        # Beyond the last corner there can be rounding only.
-        inner = place < good.size
-        bad, moved, place = bad[inner], moved[inner], place[inner]
-        above, below = good[place], good[place - 1]
-        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-            share = np.expm1(at[below] - at[bad]) / np.expm1(at[below] - at[above])
+    corners = np.flatnonzero(masses)
+    at, mass = at[corners], masses[corners]
+    before, after = np.arange(corners.size) - 1, np.arange(corners.size) + 1
+    out = np.flatnonzero(mass < 0).tolist()
+    while out:
+        k = out.pop()
+        low, high = int(before[k]), int(after[k])
+        moved, mass[k] = float(mass[k]), 0.0
+        if low >= 0:
+            after[low] = high
+        if high == mass.size:
+            continue  # beyond the last corner there can be rounding only
+        before[high] = low
+        shares = [(high, 1.0)]
         # Below the first corner only the mass of P changes, where nothing sees it.
-        share[place == 0] = 1.0
-        np.add.at(masses, above, share * moved)
-        np.add.at(masses, below, (1 - share) * moved)
+        if low >= 0:
+            share = math.expm1(at[low] - at[k]) / math.expm1(at[low] - at[high])
+            shares = [(high, share), (low, 1.0 - share)]
+        for other, share in shares:
+            was = mass[other]
+            mass[other] += share * moved
+            if mass[other] < 0 <= was:
+                out.append(other)
+    masses[corners] = mass
     return masses
 
 
@@ -249,8 +273,17 @@ def _between(above: FloatArray, below: FloatArray) -> FloatArray:
     return np.maximum(np.where(small, above[:-1] - above[1:], np.diff(below)), 0.0)
 
 
-def _stretches(above: FloatArray, below: FloatArray) -> FloatArray:
-    """Return probabilities between thresholds, and beyond the first and the last."""
-    return np.maximum(
-        np.concatenate([below[:1], _between(above, below), above[-1:]]), 0.0
+def stretches(f: TradeOff, at: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return probabilities under Q and P of finite losses between thresholds.
+
+    Also of those beyond the first and the last.
+    """
+    rates = f._rates(at, True)
+    above = rates.power - f._rates(np.asarray(np.inf), False).power, rates.alpha
+    never = f._rates(np.asarray(-np.inf), True).specificity
+    below = rates.beta, rates.specificity - never
+    q, p = (
+        np.maximum(np.concatenate([b[:1], _between(a, b), a[-1:]]), 0.0)
+        for a, b in zip(above, below, strict=True)
     )
+    return q, p

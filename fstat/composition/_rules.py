@@ -19,6 +19,7 @@ from ..tradeoff import (
 )
 from ..tradeoff._atoms import AtomicTradeOff
 from ._atoms import atoms
+from ._checks import Unresolved
 from ._transform import Sum, breaks, rates_within
 
 _NODES, _WEIGHTS = leggauss(16)
@@ -43,7 +44,7 @@ class Rule(NamedTuple):
         return self.loss[seen], np.exp(log[seen] - top), top
 
 
-class TooFine(ArithmeticError):
+class TooFine(Unresolved):
     """A bandwidth takes more nodes than there may be."""
 
     def __init__(self) -> None:
@@ -91,8 +92,8 @@ def atom_rule(f: Step) -> Rule:
         loss, _, log_q = _mapped(f, ends, np.log(0.5) - np.maximum(ends, 0.0))
         return Rule(loss, log_q)
     if isinstance(f, AtomicTradeOff):
-        seen = np.isfinite(f._loss) & (f._q > 0)
-        return Rule(f._loss[seen], np.log(f._q[seen]))
+        finite = np.isfinite(f._loss)
+        return Rule(f._loss[finite], f._log_masses()[1][finite])
     at = atoms(f)
     mass = f._rates(at, False).power - f._rates(at, True).power
     return Rule(at[mass > 0], np.log(mass[mass > 0]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .._validation import FloatArray
+from ._checks import Unresolved
 from ._exponent import NO_SPREAD, Exponent
 
 _PERIOD = 36.0  # of the aliased distribution, in its standard deviations
@@ -25,7 +26,7 @@ class Saddles:
 
     def __init__(self, exponent: Exponent, abscissae: FloatArray) -> None:
         if not abscissae.size:
-            raise ArithmeticError(NO_SPREAD)
+            raise Unresolved(NO_SPREAD)
         self.exponent, self.abscissae = exponent, abscissae
         self.saddles = np.array([exponent.mean(c) for c in abscissae])
         first, last = (exponent.deviation(float(c)) for c in abscissae[[0, -1]])

@@ -46,12 +46,11 @@ def tilts_upward(frame: Frame, centre: float, tolerance: float) -> list[Tilt]:
 
     Neighbours are merged so far as this changes powers by less than the tolerance.
     """
-    thetas, deviations, stops = _served(frame, centre)
+    start, thetas, deviations, stops = _served(frame, centre)
     scale = np.minimum(deviations, _STEEPEST / np.maximum(thetas, 1e-300))
     fineness = _FINENESS * np.sqrt(min(tolerance, 1.0)) * scale / frame.width
     merged = 1 << np.log2(np.maximum(fineness, 1.0)).astype(int)
-    start = centre - 2 * deviations[0] - frame.zero
-    tilts, first = [], round(start / frame.width)
+    tilts, first = [], round((start - frame.zero) / frame.width)
     ends = (stops - frame.zero) / frame.width
     for theta, end, spread, many in zip(
         *(x.tolist() for x in (thetas, ends, deviations, merged)), strict=True
@@ -64,8 +63,14 @@ def tilts_upward(frame: Frame, centre: float, tolerance: float) -> list[Tilt]:
     return tilts
 
 
-def _served(frame: Frame, centre: float) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return tilts, the deviations they make, and the losses up to which they serve."""
+def _served(
+    frame: Frame, centre: float
+) -> tuple[float, FloatArray, FloatArray, FloatArray]:
+    """Return where tilts serve first, and up to where, with the deviations they make.
+
+    Where P and Q are far apart next to nothing lies about the centre: tilts downward
+    are left out as long as all below is too rare.
+    """
     inversion = frame.inversion
     own, saddles, levels = inversion.abscissae, inversion.saddles, inversion.levels
     thetas = own
@@ -73,7 +78,8 @@ def _served(frame: Frame, centre: float) -> tuple[FloatArray, FloatArray, FloatA
         own, saddles, levels = own[::-1], -saddles[::-1], levels[::-1]
         thetas = -1.0 - own
     chosen = np.flatnonzero(saddles > centre)[::_TOGETHER]
-    enough = levels[chosen] - thetas[chosen] * saddles[chosen] < _FARTHEST
+    above = levels[chosen] - thetas[chosen] * saddles[chosen]
+    enough = (above < _FARTHEST) & (thetas[chosen] > 0)
     chosen = chosen[: int(np.argmax(np.append(enough, True))) + 1]
     deviations = np.array([inversion.exponent.deviation(float(c)) for c in own[chosen]])
     # A lattice tilted more than it resolves has all its mass at one end.
@@ -85,10 +91,17 @@ def _served(frame: Frame, centre: float) -> tuple[FloatArray, FloatArray, FloatA
         last = frame.ends[1]
     # Where the masses are equally large in two tilts, or all beyond is too rare.
     stops = np.append(np.diff(levels[chosen]) / np.diff(thetas[chosen]), last)
-    with np.errstate(divide="ignore"):
-        rare = (levels[chosen] - _FARTHEST) / np.maximum(thetas[chosen], 0.0)
-    kept = slice(1 + int(np.argmax(np.append(rare[:-1] < stops[:-1], True))))
-    return thetas[chosen[kept]], deviations[kept], np.minimum(stops, rare)[kept]
+    thetas, levels = thetas[chosen], levels[chosen]
+    if (steep := thetas * frame.width > _STEEPEST).any():
+        thetas = np.where(steep, _STEEPEST / frame.width, thetas)
+        levels = frame.level(thetas)
+    rare = np.where(thetas > 0, (levels - _FARTHEST) / thetas, np.inf)
+    end = 1 + int(np.argmax(np.append(rare[:-1] < stops[:-1], True)))
+    some = (thetas > 0) | (levels - thetas * stops > _FARTHEST)
+    first = min(int(np.argmax(some)), end - 1)
+    start = stops[first - 1] if first else centre - 2 * deviations[0]
+    kept = slice(first, end)
+    return float(start), thetas[kept], deviations[kept], np.minimum(stops, rare)[kept]
 
 
 def _long_enough(frame: Frame, tilt: Tilt) -> Tilt:

@@ -51,7 +51,7 @@ def log_transform(f: TradeOff, bandwidth: float = 10.0) -> LogTransform:
         return Swapped(log_transform(f.base, bandwidth))
     if isinstance(f, AtomicTradeOff):
         finite = np.isfinite(f._loss)
-        return Sum(f._loss[finite], np.log(f._q[finite]))
+        return Sum(f._loss[finite], f._log_masses()[1][finite])
     if isinstance(f, LaplaceTradeOff):
         return _of_laplace(f.mu)
     if isinstance(f, SubsampledTradeOff) and isinstance(f.base, GaussianTradeOff):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cached_property
 
 import numpy as np
@@ -13,7 +14,7 @@ from ..tradeoff import ErrorRates, TradeOff
 from ..tradeoff.base import several
 from ._bent import BentInversion, are_ordinary, is_seldom
 from ._certificate import Certificate, by_affinity, gaps
-from ._checks import PointValues
+from ._checks import PointValues, Unresolved
 from ._contour import Inversion
 from ._heavy_tail import windowed
 from ._width import Widths
@@ -174,7 +175,7 @@ class ComposedTradeOff(TradeOff):
                     point = way()
                     point.restart()
                     return question(point)
-            except ArithmeticError as error:
+            except Unresolved as error:
                 first = first or error
         assert first is not None
         raise first
@@ -183,29 +184,44 @@ class ComposedTradeOff(TradeOff):
         """Return the inversion on straight paths, where it converges."""
         try:
             return self._inversion if self._inversion.converges else None
-        except ArithmeticError:
+        except Unresolved:
             return None  # the losses have no spread that counts
 
     @cached_property
     def _enclosure(self) -> tuple[TradeOff, TradeOff, float]:
-        try:
-            with np.errstate(all="ignore"):
-                return self._enclosed()
-        except (ArithmeticError, IndexError, ValueError, MemoryError):
-            with np.errstate(all="ignore"):
-                lower, upper = by_affinity(self.steps)
-                reached = max(gaps(lower, upper))
-            self._warn(reached)
-            return lower, upper, reached
+        """The two curves and their gap: from the affinity where that is closer."""
+        with np.errstate(all="ignore"):
+            found = None
+            with suppress(Unresolved):
+                found = self._on_lattices()
+            if found is None or found[2] > self.tolerance:
+                loose = by_affinity(self.steps)
+                apart = max(gaps(*loose))
+                if found is None or apart < found[2]:
+                    found = *loose, apart
+        if found[2] > self.tolerance:
+            warnings.warn(
+                f"the curves enclose the composition to {found[2]:.2g}, not to the "
+                f"`tolerance` {self.tolerance:.2g}: they are valid bounds.",
+                ToleranceWarning,
+                stacklevel=4,
+            )
+        return found
 
-    def _enclosed(self) -> tuple[TradeOff, TradeOff, float]:
+    def _on_lattices(self) -> tuple[TradeOff, TradeOff, float]:
+        """Return curves from lattices as fine as the tolerance needs, or can be."""
         certificate = Certificate(self.steps, self._inversion, self.tolerance)
         least = certificate.least_widths()
         widths = Widths(self.steps, self._inversion, self.tolerance, least)
         tried = widths.first()
         reached = np.inf
         for _ in range(_ROUNDS):
-            curves = certificate.curves(tried)
+            try:
+                curves = certificate.curves(tried)
+            except Unresolved:
+                if reached == np.inf:
+                    raise
+                break
             apart = gaps(*curves)
             before, now = reached, max(apart)
             if now < reached:
@@ -217,20 +233,7 @@ class ComposedTradeOff(TradeOff):
             if finer == tried:
                 break
             tried = finer
-        if not np.isfinite(reached):
-            raise ArithmeticError("no lattice gives bounds.")
-        self._warn(reached)
         return lower, upper, reached
-
-    def _warn(self, reached: float) -> None:
-        """Warn where the curves are farther apart than was asked for."""
-        if reached > self.tolerance:
-            warnings.warn(
-                f"the curves enclose the composition to {reached:.2g}, not to the "
-                f"`tolerance` {self.tolerance:.2g}: they are valid bounds.",
-                ToleranceWarning,
-                stacklevel=4,
-            )
 
     def _certain(self, of: Callable[[TradeOff], FloatArray]) -> float:
         """Return the probability that at least one step gives the game away."""

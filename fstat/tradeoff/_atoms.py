@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from .._validation import FloatArray
 from .base import ErrorRates, TradeOff
 
+_LEAST = 1e-290  # probability that has its relative accuracy
+
 
 class AtomicTradeOff(TradeOff):
     """A trade-off function of a loss with finitely many values.
@@ -23,6 +25,7 @@ class AtomicTradeOff(TradeOff):
     _power: FloatArray
     _specificity: FloatArray
     _beta: FloatArray
+    _log_alpha: FloatArray
     _deltas: FloatArray
 
     def _set_atoms(self, loss: FloatArray, p: FloatArray, q: FloatArray) -> None:
@@ -32,7 +35,24 @@ class AtomicTradeOff(TradeOff):
         (alpha, specificity), (power, beta) = _sums(p), _sums(q)
         self._set(_loss=loss, _p=p, _q=q)
         self._set(_alpha=alpha, _power=power, _specificity=specificity, _beta=beta)
-        self._set(_deltas=_hockey_sticks(loss, alpha, q))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            # Beyond the numbers a sum of probabilities has its logarithm only.
+            summed = np.append(-np.inf, np.logaddexp.accumulate(self._log_masses()[0]))
+            log_alpha = np.where(alpha > _LEAST, np.log(alpha), summed)
+        self._set(_log_alpha=log_alpha, _deltas=_hockey_sticks(loss, log_alpha, q))
+
+    def _log_masses(self) -> tuple[FloatArray, FloatArray]:
+        """Return logarithms of the probabilities of all atoms.
+
+        Where one is too small for a number, it is the other's times the ratio.
+        """
+        loss, p, q = self._loss, self._p, self._q
+        with np.errstate(divide="ignore", invalid="ignore"):
+            log_p, log_q = np.log(p), np.log(q)
+            return (
+                np.where((p > _LEAST) | (p > q), log_p, log_q - loss),
+                np.where((q > _LEAST) | (q >= p), log_q, log_p + loss),
+            )
 
     def _vertices(self) -> ErrorRates:
         """Return the errors of the tests that reject the k largest losses."""
@@ -70,7 +90,7 @@ class AtomicTradeOff(TradeOff):
     def _delta(self, epsilon: FloatArray) -> FloatArray:
         k = _rejected(self._loss, epsilon, True)
         last = np.where(k > 0, self._loss[np.maximum(k - 1, 0)], np.inf)
-        step = _step(self._alpha[k], last, epsilon)
+        step = _step(self._log_alpha[k], last, epsilon)
         return np.minimum(self._deltas[k] + step, 1.0)
 
     def _auc(self) -> FloatArray:
@@ -147,17 +167,19 @@ def segment(
     return np.asarray(np.clip(np.where(alpha <= 0.5, below, above), 0, last))
 
 
-def _step(alpha: FloatArray, loss: FloatArray, epsilon: FloatArray) -> FloatArray:
+def _step(log_alpha: FloatArray, loss: FloatArray, epsilon: FloatArray) -> FloatArray:
     """Return ``(exp(loss) - exp(epsilon)) alpha``, which does not overflow."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        step = -np.exp(loss + np.log(alpha)) * np.expm1(epsilon - loss)
-    return np.where(alpha == 0, 0.0, step)
+        step = -np.exp(loss + log_alpha) * np.expm1(epsilon - loss)
+    return np.where(log_alpha == -np.inf, 0.0, step)
 
 
-def _hockey_sticks(loss: FloatArray, alpha: FloatArray, q: FloatArray) -> FloatArray:
+def _hockey_sticks(
+    loss: FloatArray, log_alpha: FloatArray, q: FloatArray
+) -> FloatArray:
     """Return delta at each loss, below its right neighbour's by positive steps."""
     finite = np.isfinite(loss[:-1])
-    steps = np.where(finite, _step(alpha[1:-1], loss[:-1], loss[1:]), 0.0)
+    steps = np.where(finite, _step(log_alpha[1:-1], loss[:-1], loss[1:]), 0.0)
     singular = q[0] if loss[0] == np.inf else 0.0
     at_losses = singular + np.append(0.0, np.cumsum(steps))
     return np.append(0.0 if loss[0] < np.inf else singular, at_losses)

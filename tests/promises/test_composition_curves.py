@@ -14,7 +14,10 @@ from oracles.composition import Unknown
 from promises.composition_settings import draw_ordinary
 from promises.test_composition_values import composition
 
-from fstat.composition import ComposedTradeOff, ToleranceWarning
+from fstat.composition import ComposedTradeOff, ToleranceWarning, compose
+from fstat.tradeoff import EpsilonDeltaTradeOff as E
+from fstat.tradeoff import GaussianTradeOff as G
+from fstat.tradeoff import LaplaceTradeOff as L
 
 # Of the lattice that judges, which then says that it does not know.
 pytestmark = pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
@@ -120,3 +123,50 @@ def test_curves_of_symmetric_steps_are_symmetric(seed):
     for curve in (f.lower, f.upper):
         one, other = curve.power(LOW), curve.inverse().power(LOW)
         assert np.allclose(one, other, rtol=1e-9, atol=0.0) == symmetric
+
+
+# P and Q far apart, losses that hardly vary or are all the same, losses that differ by
+# many orders of magnitude: no lattice may resolve them, and bounds are due nonetheless.
+EXTREME = {
+    "far apart": (L(1.0), 10_000),
+    "farther apart": (G(1.0).subsample(0.01), 10**9),
+    "beyond the numbers": (G(5e5) @ L(700.0), 1),
+    "one large loss": (L(700.0) @ L(1e-12), 1),
+    "never seen": (L(1.0).subsample(1e-300) @ G(1e-3).subsample(1e-12), 3),
+    "all or nothing": (E(0.0, 0.5) @ L(1.0), 1),
+    "two scales": (E(700.0, 1e-15) @ L(1e-7) @ G(1e-3), 1),
+    "rare and decisive": (L(700.0).subsample(1e-9), 10**8),
+    "corners in a row": (G(5.0).subsample(1e-6), 1000),
+}
+
+
+@pytest.mark.filterwarnings("ignore::fstat.composition.ToleranceWarning")
+@pytest.mark.parametrize("case", EXTREME)
+def test_extreme_losses_have_bounds(case):
+    step, count = EXTREME[case]
+    f = step**count
+    check_shape(f.lower)
+    check_shape(f.upper)
+    assert (f.lower.power(LOW) >= f.upper.power(LOW) * (1 - 1e-12)).all()
+    # Each step alone is not easier to tell than all together.
+    one = max((g.delta(1.0) for g in f.fs), default=0.0)
+    assert f.lower.delta(1.0) >= one * (1 - 1e-9)
+
+
+def test_total_separation_is_enclosed():
+    f = L(1.0) ** 10_000
+    assert f.gap <= f.tolerance
+    assert f.lower(1e-12) <= f(1e-12) <= f.upper(1e-12) < 1e-6
+
+
+# The first step is seen, and all is certain, or it is not, and the second one is left.
+@pytest.mark.filterwarnings("ignore::fstat.composition.ToleranceWarning")
+@pytest.mark.parametrize(("large", "share"), [(G(40.0), 0.5), (L(900.0), 0.3)])
+def test_losses_beyond_the_exponential_are_enclosed(large, share):
+    f = compose(large.subsample(share), L(1.0))
+    alpha = np.array([1e-12, 1e-6, 1e-2, 0.3])
+    right = share + (1 - share) * L(1.0).power(alpha)
+    assert f.gap < 0.01
+    assert (f.lower.power(alpha) >= right * (1 - 1e-9)).all()
+    assert (f.upper.power(alpha) <= right * (1 + 1e-9)).all()
+    assert f.lower.advantage() >= f.upper.advantage() > share
