@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.special import ndtri
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
@@ -487,9 +488,11 @@ def test_intervals_of_the_auroc_cover_where_few_pairs_are_strong():
         _, x, truth = heavy(seed)
         found = agreement(x, truth, threshold=0.5, n_resamples=60, random_state=0)
         both = found["auroc_above"], found["auroc_below"]
-        inside.append([one.low <= known <= one.high for one in both])
-    error = np.sqrt(0.05 * 0.95 / n_simulations)
-    assert (np.mean(inside, axis=0) > 0.95 - 3 * error).all()
+        inside += [one.low <= known <= one.high for one in both if one.low >= 0]
+    # Some worlds have resamples without strong pairs, and so no interval.
+    assert len(inside) > 1.2 * n_simulations
+    error = np.sqrt(0.05 * 0.95 / len(inside))
+    assert np.mean(inside) > 0.95 - 3 * error
 
 
 def test_what_noise_hides_of_ranks_is_not_brought_back():
@@ -593,34 +596,44 @@ def test_few_subsets_tell_nothing_of_others():
     assert np.isfinite(one["lds"].uncorrected)
 
 
-def test_intervals_are_quantiles_of_the_resamples_drawn_in_to_their_error():
-    rng = np.random.default_rng(0)
-    draws = rng.normal(size=200) ** 2
+@pytest.mark.parametrize("scale", [np.asarray, np.exp, lambda z: -np.exp(-2 * z)])
+def test_intervals_are_quantiles_of_the_resamples_drawn_in_to_their_error(scale):
+    # On every scale of the measure alike.
+    z = ndtri((np.arange(2000) + 0.5) / 2000)
     # Nothing is due to pairs: both together vary by the sum of what each does.
-    one = Resamples(draws, 0.6 * draws, 0.8 * draws)
-    assert_allclose(one.stderr, draws.std())
-    assert_allclose(one.interval(0.9), np.quantile(draws, [0.05, 0.95]))
+    one = Resamples(scale(z), scale(0.6 * z), scale(0.8 * z))
+    assert_allclose(one.drawn_in, 1.0, rtol=1e-3)
+    assert_allclose(one.interval(0.9), scale(ndtri([0.05, 0.95])), rtol=0.01)
     # All is due to pairs: both together have three times the variance.
-    alone = draws / np.sqrt(3)
-    one = Resamples(draws, alone, alone)
-    assert_allclose(one.stderr, alone.std())
-    middle, *ends = np.quantile(draws, [0.5, 0.05, 0.95])
-    assert_allclose(one.interval(0.9), middle + (ends - middle) / np.sqrt(3))
+    one = Resamples(scale(z), scale(z / np.sqrt(3)), scale(z / np.sqrt(3)))
+    assert_allclose(one.drawn_in, 1 / np.sqrt(3), rtol=1e-3)
+    ends = scale(ndtri([0.05, 0.95]) / np.sqrt(3))
+    assert_allclose(one.interval(0.9), ends, rtol=0.01)
+
+
+def test_resamples_that_tell_little():
+    draws = ndtri((np.random.default_rng(0).permutation(2000) + 0.5) / 2000)
     # By chance of few resamples the parts may exceed the whole, or tell nothing.
-    assert_allclose(Resamples(draws, draws, draws).stderr, draws.std())
-    assert_allclose(Resamples(draws, 0 * draws, 0.1 * draws).stderr, 0.1 * draws.std())
+    assert_allclose(Resamples(draws, draws, draws).drawn_in, 1.0)
+    one = Resamples(draws, 0 * draws, 0.1 * draws)
+    assert_allclose(one.drawn_in, 0.1, rtol=0.05)
     assert Resamples(0 * draws + 2, draws, draws).interval(0.9) == (2, 2)
     for name in ("pearson", "spearman", "lds", "auroc_above", "slope"):
         assert (FOUND[name].low, FOUND[name].high) == FOUND.draws[name].interval(0.95)
-    draws[:12] = np.nan
-    known = Resamples(draws, 0.6 * draws, 0.8 * draws)
-    assert_allclose(known.interval(0.8), np.quantile(draws[12:], [0.1, 0.9]))
+    draws[:120] = np.nan
+    known = Resamples(draws, draws, draws)
+    assert_allclose(known.interval(0.8), np.quantile(draws[120:], [0.1, 0.9]))
     assert np.isnan(known.interval(0.9)).all()
 
 
+def error_of(draws):
+    """Return the standard error of a measure on its own scale."""
+    return draws.drawn_in * np.nanstd(draws.both)
+
+
 def test_errors_of_a_mean_over_rows_and_columns():
-    # Rows, columns and cells vary by known amounts; 60 tables, of whose standard
-    # errors the mean is compared with that of the mean itself.
+    # Rows, columns and cells vary by known amounts; 60 tables, of whose intervals
+    # the width is compared with what the error of the mean asks for.
     rng = np.random.default_rng(0)
     S, T, n_draws, found = 12, 10, 300, []
     for row, column in ((0.0, 0.0), (1.0, 0.0), (0.3, 0.5)):
@@ -634,11 +647,13 @@ def test_errors_of_a_mean_over_rows_and_columns():
                 s @ table.mean(axis=1),
                 t @ table.mean(axis=0),
             )
-            found.append(Resamples(*drawn).stderr ** 2)
+            low, high = Resamples(*drawn).interval(0.95)
+            found.append(((high - low) / (2 * 1.96)) ** 2)
         right = row**2 / S + column**2 / T + 1 / (S * T)
-        # Resamples have (n - 1) / n of the variance; taking at least that of either
-        # part errs upwards, most where both are alike.
-        assert 0.8 * right < np.mean(found) < 1.35 * right
+        # Resamples have (n - 1) / n of the variance. Upwards errs that at least the
+        # variance of either part is taken, most where both are alike, and that sums
+        # of cells drawn both ways have longer tails than normal ones.
+        assert 0.8 * right < np.mean(found) < 1.45 * right
         found.clear()
 
 
@@ -650,7 +665,7 @@ def spread(monkeypatch):
 
     def of(name, x, P, Q):
         found = agreement(x, (P, Q), random_state=0, n_resamples=400)
-        return found.draws[name].stderr
+        return error_of(found.draws[name])
 
     return of
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import ndtr, ndtri
 
 from .._validation import FloatArray
 
@@ -50,31 +51,43 @@ class Resamples(NamedTuple):
             return Resamples(*(one / np.sqrt(two) for one, two in pairs))
 
     @property
-    def stderr(self) -> float:
-        """Standard error of the measure, at most that of `both`."""
-        with np.errstate(invalid="ignore"):
-            both, subsets, targets = (_variance(one) for one in self)
+    def drawn_in(self) -> float:
+        """Standard error of the measure as a share of the spread of `both`, at most 1.
+
+        Variances are those of normal scores, which each draw has by its place among
+        those of `both`: they are the same on every scale of the measure, and a long
+        tail on one side does not decide them.
+        """
+        both, subsets, targets = (_variance(self._scores(one)) for one in self)
+        if not both:
+            return 1.0
         own = np.clip(2 * (subsets + targets) - both, max(subsets, targets), both)
-        return float(np.sqrt(own))
+        return float(np.sqrt(own / both))
 
     def interval(self, level: float) -> tuple[float, float]:
         """Return the interval that holds most resamples of both, of the right width.
 
-        Equal shares of `both` lie outside on either side of percentiles; these are then
-        drawn in towards the median, so that the spread is `stderr`. NaN where a larger
-        share of the resamples than lies outside on one side is NaN.
+        Equal shares of `both` lie outside on either side. On the scale on which `both`
+        is normal, the interval is `drawn_in` times as wide as that for `level`. NaN
+        where a larger share of the resamples than lies outside for `level`, on one
+        side, is NaN.
         """
         seen = self.both[~np.isnan(self.both)]
         outside = (1 - level) / 2
         if len(seen) < (1 - outside) * len(self.both):
             return np.nan, np.nan
-        spread = float(np.std(seen))
-        drawn_in = self.stderr / spread if spread > 0 else 1.0
-        centre, *ends = np.quantile(seen, [0.5, outside, 1 - outside])
-        low, high = centre + drawn_in * (np.array(ends) - centre)
+        outside = float(ndtr(self.drawn_in * ndtri(outside)))
+        low, high = np.quantile(seen, [outside, 1 - outside])
         return float(low), float(high)
 
+    def _scores(self, draws: FloatArray) -> FloatArray:
+        """Return the normal scores of draws by their places among those of `both`."""
+        seen, given = np.sort(self.both[~np.isnan(self.both)]), draws[~np.isnan(draws)]
+        places = [np.searchsorted(seen, given, side=side) for side in ("left", "right")]
+        share = np.add(*places) / (2 * max(len(seen), 1))
+        edge = 0.5 / max(len(seen), 1)
+        return np.asarray(ndtri(np.clip(share, edge, 1 - edge)))
 
-def _variance(draws: FloatArray) -> float:
-    seen = draws[~np.isnan(draws)]
-    return float(np.var(seen)) if len(seen) else 0.0
+
+def _variance(scores: FloatArray) -> float:
+    return float(np.var(scores)) if len(scores) else 0.0
