@@ -262,10 +262,11 @@ def agreement(
     Intervals are percentiles of resamples in which subsets, with their runs, and
     targets, from 5 on, are drawn independently of each other. That triples the variance
     which is due to pairs [2]_; resamples of subsets alone and of targets alone, a third
-    as many, tell how much that is, and the percentiles are drawn in by as much. The
-    runs with all data, common to all subsets, are resampled by a Bayesian bootstrap,
-    each with a random weight. For the AUROC the truth is deconvolved anew in each
-    resample, from these runs as they are; pairs keep whether they are covered. With
+    as many, tell how much that is, and the percentiles are drawn in by as much on the
+    scale on which the resamples are normal. The runs with all data, common to all
+    subsets, are resampled by a Bayesian bootstrap, each with a random weight. For the
+    AUROC the truth is deconvolved anew in each resample, from these runs as they are;
+    pairs keep whether they are covered. With
     fewer than 5 subsets there are no intervals, nor where too many resamples have no
     value.
 
