@@ -235,7 +235,8 @@ def test_least_selected(n_reference, alternative):
 
 
 def test_a_reference_too_small_for_any_selection_is_said():
-    with pytest.warns(ReferenceWarning, match="nothing can be selected at fdr=0.1"):
+    told = "`reference` holds 8 pairs; nothing can be selected at fdr=0.1"
+    with pytest.warns(ReferenceWarning, match=told):
         selection = select(np.full(50, 99.0), reference=np.zeros(8))
     assert selection.n_selected == 0
     with pytest.warns(ReferenceWarning, match="at least 50 of 50 pairs can be select"):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from fstat import FInfluence, Trace
+from fstat import FInfluence, Observations, Trace
 from fstat._files import seal
 
 N, TARGETS = 23, ["z0", "z1"]
@@ -292,6 +292,27 @@ def test_an_example_that_meets_itself_is_not_its_own_reference():
         )
     rows = as_rows(trace.observations([0, 1]))
     assert (0, 12) not in rows and (1, 12) in rows and (0, 13) in rows
+
+
+def test_steps_without_other_examples_are_no_reference():
+    # Nine steps of others and ten of the example alone, which tell of nobody.
+    trace = Trace(["self"])
+    rng = np.random.default_rng(0)
+    for step in range(22):
+        index = [0] if 5 <= step < 15 else [0, 1, 2, 3]
+        values = rng.uniform(1, 2, len(index))
+        trace.append(
+            step, index, norm_squared=values, gram_sum=values, gram_squares=values
+        )
+    rows = as_rows(trace.observations([0]))
+    assert sorted(step for _, step in rows) == [20, 21]
+
+
+def test_runs_that_are_joined_are_counted_in_what_is_said():
+    parts = [record(np.random.default_rng(seed)).observations() for seed in (0, 1)]
+    joined = Observations.concatenate(parts)
+    assert "this run" in parts[0].quantity and "2 runs" in joined.quantity
+    assert "this run" in Observations.concatenate(parts[:1]).quantity
 
 
 def test_nothing_observed_is_said_with_its_causes():

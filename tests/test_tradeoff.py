@@ -210,6 +210,22 @@ def test_epsilon_of_many_curves_is_that_of_each():
     assert_allclose(got, each, rtol=1e-13)
 
 
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [
+        ("power", "alpha"),
+        ("delta", "epsilon"),
+        ("epsilon", "delta"),
+        ("bayes_error", "prior"),
+        ("conjugate", "y"),
+        ("likelihood_ratio_test", "threshold"),
+    ],
+)
+def test_an_argument_that_does_not_fit_the_curves_is_named(method, name):
+    with pytest.raises(ValueError, match=rf"`{name}` must be of a shape that fits"):
+        getattr(GaussianTradeOff([1.0, 2.0]), method)([0.1, 0.2, 0.3])
+
+
 def test_an_array_of_curves_broadcasts_and_carries_unknown_ones():
     g = GaussianTradeOff([0.5, np.nan, 2.0])
     alpha = np.array([[0.01], [0.1]])
