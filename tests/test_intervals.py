@@ -151,6 +151,12 @@ def test_separation_bound_is_where_separation_becomes_unlikely():
     assert separation_bound(n[:0], m[:0], 0.95).shape == (0,)
 
 
+def test_separation_that_is_certain_has_no_chance_above_1():
+    n, m = np.repeat(np.arange(1.0, 40), 39), np.tile(np.arange(1.0, 40), 39)
+    chance = separation_chance(n, m, np.full(n.shape, 1e3))
+    assert chance.max() == 1 and chance.min() > 1 - 1e-12
+
+
 def test_separation_chance_by_simulation():
     rng = np.random.default_rng(0)
     repetitions = 40_000

@@ -108,4 +108,5 @@ def separation_chance(
     x = np.linspace(-25.0, 25.0, 1001)
     log_density = np.log(n_) + (n_ - 1) * log_ndtr(x) - (x**2 + np.log(2 * np.pi)) / 2
     chance = np.exp(log_density + m_ * log_ndtr(mu_ - x)).sum(axis=1) * (x[1] - x[0])
+    chance = np.minimum(chance, 1.0)  # rounding
     return np.asarray(chance[where.ravel()].reshape(np.shape(mu)))
