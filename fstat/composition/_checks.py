@@ -74,12 +74,11 @@ class PointValues(ABC):
         if not inner.any():
             return epsilon
         try:
-            epsilon[inner] = self._polished(
-                self._solved(delta[inner], True), delta[inner]
-            )
+            found = self._solved(delta[inner], True)
+            epsilon[inner] = self._polished(found, delta[inner], most)
         except Unresolved:
             found = self._solved(delta[inner], False)
-            epsilon[inner] = self._polished(found, delta[inner])
+            epsilon[inner] = self._polished(found, delta[inner], most)
         return epsilon
 
     def _solved(self, delta: FloatArray, roughly: bool) -> FloatArray:
@@ -101,16 +100,36 @@ class PointValues(ABC):
             )
         return np.asarray(found.x)
 
-    def _polished(self, epsilon: FloatArray, delta: FloatArray) -> FloatArray:
+    def _polished(
+        self, epsilon: FloatArray, delta: FloatArray, most: float
+    ) -> FloatArray:
         """Return epsilon by Newton's method; refuse one that an error would move."""
         for _ in range(4):
             found = self.hockey_stick(epsilon)
             off, lever = found.delta - delta, np.maximum(found.slope, 1e-300)
             if (np.abs(off) <= 1e-9 * delta).all():
                 break
-            epsilon = np.maximum(epsilon + off / lever, epsilon / 2)
-        self.check("epsilon", lever * epsilon, np.abs(off) + found.error)
+            step = np.where(found.slope > 0, off / lever, 0.0)
+            nearer = np.clip(epsilon + step, epsilon / 2, 2 * epsilon)
+            epsilon = np.minimum(nearer, most)
+        error = np.abs(off) + found.error
+        unknown = ~(error <= TOLERANCE * lever * epsilon)
+        if unknown.any():
+            unknown[unknown] = ~self._encloses(epsilon[unknown], delta[unknown], most)
+        self.check("epsilon", lever * epsilon, error, unknown)
         return epsilon
+
+    def _encloses(
+        self, epsilon: FloatArray, delta: FloatArray, most: float
+    ) -> NDArray[np.bool_]:
+        """Say whether delta is passed within the tolerance of epsilon.
+
+        So it may be even where delta falls too steeply for its slope to be known.
+        """
+        low, high = (1 - TOLERANCE / 2) * epsilon, (1 + TOLERANCE / 2) * epsilon
+        above, below = self.hockey_stick(low), self.hockey_stick(high)
+        fallen = (below.delta + below.error <= delta) | (high >= most)
+        return np.asarray((above.delta - above.error >= delta) & fallen)
 
     @contextmanager
     def unchecked(self, roughly: bool = True) -> Iterator[None]:

@@ -59,19 +59,20 @@ class Seldom:
             max((end**2 / 2 - 60.0) / last, 1 + (_FARTHEST - _WIDE) / mu)
         )
 
-    def __call__(self, w: ComplexArray) -> ComplexArray:
-        """Return ``log E_P exp(w (L - edge))`` for arguments in the upper half-plane.
+    def __call__(self, z: ComplexArray) -> ComplexArray:
+        """Return ``log E_Q exp(z (L - edge)) + edge``, in the upper half-plane.
 
         Parameters
         ----------
-        w : ndarray of complex
-            Arguments z + 1, with real parts up to `largest`.
+        z : ndarray of complex
+            Arguments, with real parts up to `largest` less 1.
 
         Returns
         -------
         ndarray of complex
             Accurate relative to its size however small it is.
         """
+        w = z + 1
         out = np.empty(w.shape, complex)
         turns = np.maximum(self._mu * w.imag / _FIRST, 0.5)
         level = np.floor(np.log2(turns))

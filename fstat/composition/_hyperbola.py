@@ -1,0 +1,126 @@
+"""Paths on hyperbolas, along which a transform is inverted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .._validation import FloatArray
+from ._transform import ComplexArray
+
+if TYPE_CHECKING:
+    from ._above import Above
+
+_BEND = 0.4  # tangent of the angle at which a hyperbola leaves the vertical
+_NEGLIGIBLE = 45.0
+_COARSEST = 0.1
+_TOGETHER = 2**22  # terms that are held at once
+_ROUNDING = 2.0**-50
+_MOST_GROWTH, _WIDEST, _WIDER = 3.0, 16.0, 4.0
+
+
+@dataclass(frozen=True)
+class Path:
+    """Nodes on a hyperbola, and logarithms of the transform times weights there."""
+
+    of: Above
+    c: float
+    scale: float
+    step: float
+    nodes: ComplexArray
+    log_terms: ComplexArray
+
+    @classmethod
+    def made(cls, of: Above, c: float, least: float) -> Path:
+        """Return a path on which the integrand does not grow, for a least distance."""
+        scale, best, least_growth = min(abs(c), abs(c + 1)) / 8, None, np.inf
+        widest = max(_WIDEST, 2.0**10 * scale)
+        while scale <= widest:
+            path = cls._reaching(of, c, scale, least)
+            sizes = path.log_terms.real - least * path.nodes.real
+            growth = float(sizes.max() - sizes[0])
+            # Of two that are about as good, the narrower one.
+            if best is None or growth < least_growth - _MOST_GROWTH:
+                best, least_growth = path, growth
+            if growth <= _MOST_GROWTH:
+                break
+            scale *= _WIDER
+        assert best is not None
+        return best
+
+    @classmethod
+    def _reaching(cls, of: Above, c: float, scale: float, least: float) -> Path:
+        """Return a path of a scale that is long enough, with few nodes."""
+        last = np.arcsinh(_NEGLIGIBLE / (_BEND * scale * least))
+        while True:
+            xi = _COARSEST * np.arange(int(last / _COARSEST) + 2, dtype=float)
+            path = cls(of, c, scale, _COARSEST, *_along(of, c, scale, xi))
+            if path.reaches(least) or last > 300:
+                return path
+            last += 2
+
+    def reaches(self, d: float) -> bool:
+        """Say whether nothing is left of the integrand at the end, at a distance."""
+        sizes = self.log_terms.real - d * self.nodes.real
+        return bool(sizes[-1] < sizes.max() - _NEGLIGIBLE)
+
+    @property
+    def level(self) -> float:
+        """Logarithm of the size of the transform where the path crosses the axis."""
+        return float(self.log_terms[0].real)
+
+    def finer(self) -> Path:
+        """Return the path with twice as many nodes."""
+        xi = self.step * (np.arange(self.nodes.size, dtype=float) + 0.5)
+        nodes, log_terms = _along(self.of, self.c, self.scale, xi)
+        return replace(
+            self,
+            step=self.step / 2,
+            nodes=np.column_stack([self.nodes, nodes]).ravel(),
+            log_terms=np.column_stack([self.log_terms, log_terms]).ravel(),
+        )
+
+    def integrals(self, d: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return the integrals for power, delta and alpha, and their relative errors.
+
+        They are in units of the integrand at the axis. With every other node the
+        integral is known as well: the difference bounds the error, which for the finer
+        rule is about its square.
+        """
+        if d.size > 1 and d.size * self.nodes.size > _TOGETHER:
+            halves = map(self.integrals, np.array_split(d, 2))
+            values, errors = zip(*halves, strict=True)
+            return np.concatenate(values, axis=1), np.concatenate(errors, axis=1)
+        z = self.nodes
+        terms = self.log_terms - self.level - np.multiply.outer(d, z - self.c)
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            terms = np.exp(terms) * (self.step / np.pi)
+            kernels = np.array([1 / z, 1 / (z * (z + 1)), 1 / (z + 1)]).T
+            kernels[0] /= 2
+            fine = (terms @ kernels).real
+            coarse = 2 * (terms[:, ::2] @ kernels[::2]).real
+            sizes = np.abs(terms) * (1 + np.abs(self.log_terms))
+            rounding = _ROUNDING * (sizes @ np.abs(kernels))
+            error = (np.abs(fine - coarse) + rounding) / np.abs(fine)
+        return fine.T, np.nan_to_num(error, nan=np.inf).T
+
+
+def _along(
+    of: Above, c: float, scale: float, xi: FloatArray
+) -> tuple[ComplexArray, ComplexArray]:
+    """Return nodes of a hyperbola, and the logarithm of what is integrated there."""
+    z = c + scale * (_BEND * (np.cosh(xi) - 1) + 1j * np.sinh(xi))
+    along = scale * (_BEND * np.sinh(xi) + 1j * np.cosh(xi)) / 1j
+    log = of.relative(z)
+    if c > -1:
+        log = _log_expm1(log)
+    return z, log + of.body(z) + np.log(along)
+
+
+def _log_expm1(w: ComplexArray) -> ComplexArray:
+    """Return ``log(exp(w) - 1)``."""
+    large = w.real > 30.0
+    with np.errstate(divide="ignore", over="ignore"):
+        return np.where(large, w, np.log(np.expm1(np.where(large, 0.0, w))))
