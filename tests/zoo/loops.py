@@ -37,6 +37,14 @@ def supervised(optimizer_of):
     """Three steps of an optimiser."""
     model, expected = mlp(), []
     optimizer = optimizer_of(model)
+    # A step moves each group by its own rate: gradients are compared in the metric of
+    # the rates over the largest.
+    rates = [
+        torch.full((p.numel(),), group["lr"]).double()
+        for group in optimizer.param_groups
+        for p in group["params"]
+    ]
+    weights = (torch.cat(rates) / max(map(torch.max, rates))).sqrt()
     sampler = SingleRunSampler(model, optimizer=optimizer)
     for _ in range(3):
         x, y = torch.randn(B, D).double(), torch.randint(2, (B,))
@@ -44,7 +52,7 @@ def supervised(optimizer_of):
         def closure(x=x, y=y):
             optimizer.zero_grad()
             each = F.cross_entropy(model(x), y, reduction="none")
-            expected.append(gradients(each, model))
+            expected.append(gradients(each, model) * weights)
             with sampler.step(range(B)):
                 loss = F.cross_entropy(model(x), y)
                 loss.backward()

@@ -77,7 +77,8 @@ class Verification:
         wanted : Wanted or None
             What is wanted of large layers, to which sums are added.
         """
-        self._added, self._wanted = {}, wanted
+        # A step that failed may have left what it saw.
+        self._added, self._wanted, self._listened = {}, wanted, False
         if not self.done:
             self._listen()
         self._wait -= 1

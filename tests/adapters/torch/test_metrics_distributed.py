@@ -19,12 +19,18 @@ torch = pytest.importorskip("torch")
 import torch.distributed as dist  # noqa: E402
 from torch import nn  # noqa: E402
 
-from fstat_torch import Curvature, SingleRunSampler  # noqa: E402
+from fstat_torch import (  # noqa: E402
+    Curvature,
+    PassedOverWarning,
+    SingleRunSampler,
+)
 from fstat_torch.metrics import Holders  # noqa: E402
 
 N, B, STEPS, EPOCH = 40, 10, 12, 4
 # Examples of a batch that each process sees; with equal ones a loader would do.
 SHARES = [6, 4]
+# The step that the second process cannot take, so that all pass it over.
+FAILS = 1
 CASES = {
     "exact": {"landmarks": None},
     "landmarks": {"landmarks": 9},
@@ -32,6 +38,7 @@ CASES = {
     "fisher": {"kind": "fisher", "landmarks": 9},
     "sketch": {"projection": 20, "landmarks": 9},
     "formed ekfac": {"structure": "ekfac", "kind": "fisher"},
+    "passed over": {"landmarks": 9},
 }
 MORE = {
     "micro-batches": {"landmarks": 9},
@@ -104,15 +111,21 @@ class Run:
         while self.step < until:
             self.optimizer.zero_grad()
             parts = self.parts(batches()[self.step])
+            fails = self.case == "passed over" and self.step == FAILS
             for k, index in enumerate(parts):
                 last = k + 1 == len(parts)
                 alone = last or self.rank is None
+                told = index[:-1] if fails and self.rank != 0 else index
                 with (
                     nullcontext() if alone else self.model.no_sync(),
-                    self.sampler.step(index, accumulate=not last),
+                    self.sampler.step(told, accumulate=not last),
                 ):
                     (self.loss(index) / len(parts)).backward()
             self.optimizer.step()
+            if fails and self.rank is None:
+                # What the first process kept already is in the place of what it held.
+                before, now = (batch[: SHARES[0]] for batch in batches()[: FAILS + 1])
+                self.sampler._kept._met[now[torch.isin(now, before)]] = -1
             self.step += 1
             if self.step % EPOCH == 0:
                 self.sampler.snapshot()
@@ -175,7 +188,11 @@ def work(cases, rank, folder):
         elif case == "another":
             from_another(rank)
         else:
-            found[case] = Run(case, rank).go_on().stacked()
+            run = Run(case, rank)
+            with warnings.catch_warnings(record=True) as said:
+                warnings.simplefilter("always", PassedOverWarning)
+                found[case] = run.go_on().stacked()
+            assert len(said) == (case == "passed over")
     np.savez(folder / f"{rank}.npz", **found)
     dist.barrier()
     dist.destroy_process_group()
@@ -218,7 +235,9 @@ def assert_same(found, expected, rtol=1e-6):
 def test_two_processes_score_as_one_does(tmp_path):
     found = of_two(CASES, tmp_path)
     for case in CASES:
-        expected = Run(case).go_on()
+        fails = case == "passed over"
+        with pytest.warns(PassedOverWarning) if fails else nullcontext():
+            expected = Run(case).go_on()
         assert np.isnan(expected.scores[0]).any()  # of examples not met yet
         assert_same(found[case], expected.stacked())
 

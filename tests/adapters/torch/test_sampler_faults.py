@@ -265,6 +265,20 @@ def test_snapshots_that_are_held_are_those_that_grow():
     assert held.steps == [1, 2]
 
 
+def test_the_step_after_one_that_is_passed_over_is_recorded():
+    model, optimizer, sampler = made()
+    with pytest.warns(PassedOverWarning, match="returned 6 rows") as told:
+        for t in range(4):
+            index = torch.arange(B) + t
+            optimizer.zero_grad()
+            with sampler.step(index[:-1] if t == 2 else index):
+                loss_of(model, index).backward()
+            optimizer.step()
+    assert len(told) == 1
+    assert sampler.trace.columns(["step"])["step"].tolist() == [0, 1, 3]
+    assert list(sampler.trace.passed_over.values()) == [1]
+
+
 def epoch(model, optimizer, sampler, factor):
     for index in torch.arange(N).split(B):
         optimizer.zero_grad()
