@@ -142,13 +142,14 @@ def _turning_point(
     before, after = way[k - 1], way[k]
     left, right = x[max(k - 1, 0)], x[min(k + 1, x.size - 1)]
     if before and after:
+        # From the left end on: the search is as fine as its own argument is small.
         found = minimize_scalar(
-            lambda at: -before * loss(at),
-            bounds=(left, right),
+            lambda beyond: -before * loss(left + beyond),
+            bounds=(0.0, right - left),
             method="bounded",
             options={"xatol": 1e-12 * (right - left)},
         )
-        return float(found.x)
+        return float(left + found.x)
     # The constant side is known; the last outcome at which the loss keeps it is not.
     level = y[k + 1] if before else y[k - 1]
     inside, outside = (right, left) if before else (left, right)

@@ -23,7 +23,7 @@ def mass(D, x):
 
 def least_beta(p, q, alpha):
     """Return the least type II errors of tests at levels, of discrete outcomes."""
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         ratio = np.where(p > 0, q / p, np.inf)
     ratio = np.where((p == 0) & (q == 0), 0.0, ratio)
     order = np.argsort(-ratio, kind="stable")

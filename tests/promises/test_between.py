@@ -74,6 +74,17 @@ def test_the_least_beta_of_any_test(pair):
     assert_allclose(f.inverse()(f(inner)), inner, atol=1e-7)
 
 
+@pytest.mark.parametrize("family", [s.norm, s.logistic, s.gumbel_r])
+@pytest.mark.parametrize("place", [-1e8])
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_the_origin_and_the_unit_of_the_line_do_not_matter(family, place, scale):
+    here = tradeoff_between(family(), family(1, 2))
+    there = tradeoff_between(
+        family(place * scale, scale), family((place + 1) * scale, 2 * scale)
+    )
+    assert_allclose(there(LEVELS), here(LEVELS), rtol=1e-6)
+
+
 def test_disjoint_supports_are_told_apart():
     f = tradeoff_between(s.uniform(0, 1), s.expon(2))
     assert f.advantage() == 1 and f(0.0) == 0 and f.epsilon(0.5) == np.inf
