@@ -4,6 +4,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
 from scipy.signal import lfilter
 
+from fstat import FInfluence
 from fstat.intervals import (
     BootstrapDistribution,
     block_length,
@@ -340,3 +341,16 @@ def test_blocks_cover_where_rows_do_not():
 def test_coverage_of_bca_in_long(mu):
     got = coverage(lambda rng: normal(rng, 100, mu), 4000, mu)
     assert abs(got - 0.945) < 0.01 + 3 * np.sqrt(0.95 * 0.05 / 4000)
+
+
+def test_an_estimate_that_no_unit_moves_is_not_accelerated():
+    # As many of Q lie above the constant P as below, in either half of the series.
+    P, Q = np.ones(6), np.array([1.0, 1.0, -1.0, 2.0, 3.0, -2.0])
+    found = FInfluence(
+        method="rank", paired=True, dependence="serial", interval="bootstrap",
+        n_resamples=99, random_state=0,
+    ).fit(P, Q)  # fmt: skip
+    low, high = found.confidence_interval(0.5)
+    assert low < found.mu_ == 0 < high
+    for null in (0.0, -3.0, 1e3):
+        assert 2 / 100 - 1e-12 <= found.pvalue(null) <= 1

@@ -302,11 +302,12 @@ def _acceleration(
     sums = np.zeros((units.max() + 1, len(chosen)))
     np.add.at(sums, units, values)
     largest = np.abs(sums).max(axis=0)  # cubes may over- or underflow
-    with np.errstate(invalid="ignore", divide="ignore"):
-        sums = sums / largest
-        return np.asarray(
-            np.sum(sums**3, axis=0) / (6 * np.sum(sums**2, axis=0) ** 1.5)
-        )
+    # Where no unit moves the estimate, none moves it more to one side.
+    sums = sums / np.where(largest == 0, 1.0, largest)
+    squares = np.sum(sums**2, axis=0)
+    return np.asarray(
+        np.sum(sums**3, axis=0) / (6 * np.where(largest == 0, 1.0, squares) ** 1.5)
+    )
 
 
 def _draw(

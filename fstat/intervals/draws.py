@@ -130,9 +130,9 @@ class BootstrapDistribution:
         Returns
         -------
         ndarray of shape (n_pairs,)
-            P-values, NaN where the interval is; two-sided ones are no less than two
-            over the number of draws, since no draw beyond the null is no proof that
-            there are none.
+            P-values, NaN where the interval is. One-sided ones are no less than
+            ``1 / (n + 1)`` for n draws, two-sided ones no less than twice that: no draw
+            beyond the null is no proof that there are none.
         """
         count = np.sum(~np.isnan(self.draws), axis=0)
         below = np.sum(self.draws < null, axis=0)
@@ -144,6 +144,7 @@ class BootstrapDistribution:
             beyond = ndtri(share) - bias
             # The BCa quantile is bias + w / (1 - a w) at w = bias + z: solved for z.
             z = _past_pole(beyond, 1 + self.acceleration * beyond) - bias
+            z = np.clip(z, ndtri(least), -ndtri(least))
         less, greater = ndtr(-z), ndtr(z)
         if alternative == "two-sided":
             pvalue = np.minimum(2 * np.minimum(less, greater), 1.0)
@@ -168,7 +169,7 @@ class BootstrapDistribution:
 def _past_pole(z: FloatArray, divisor: FloatArray) -> FloatArray:
     """Return ``z / divisor``, infinite where z lies beyond the divisor's zero."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(divisor > 0, z / divisor, np.sign(z) * np.inf)
+        return np.where(divisor <= 0, np.sign(z) * np.inf, z / divisor)
 
 
 def _quantiles(draws: FloatArray, probability: FloatArray) -> FloatArray:
