@@ -108,7 +108,20 @@ class Composition:
 
     def beta(self, specificity):
         """Return the least type II error at a type I error of 1 - specificity."""
+        if self.least == -np.inf and (other := self.swapped()).least > -np.inf:
+            return other._alpha_of(specificity)
         return self._at_level(_p_below, self.below, specificity, max)
+
+    def _alpha_of(self, power):
+        """Return the least type I error at this power: where losses have a bound."""
+        t = self._root(_q_above, power, self.least)
+        for _ in range(4):
+            p, q = self.above(t)
+            off = np.log(max(q.value, 1e-300) / power)
+            if abs(off) < 1e-5:
+                return _on_tangent(-t, q, p, power)
+            t += off / _At(self, t).saddle
+        raise Unknown("the threshold of this level is not found")
 
     def _at_level(self, ask, sides, level, best):
         """Return the best error rate on tangents about the threshold of a level."""
@@ -238,8 +251,8 @@ class _At:
             cut = min(cut, np.finfo(float).max)
             p = min(f.above(cut)[0] / np.exp(f.log_finite), 1.0)
             gap = f.gap(cut) - np.expm1(f.log_finite) * p
-            rest_p += n * np.log1p(-p)
             with np.errstate(divide="ignore"):
+                rest_p += n * np.log1p(-p)
                 more += n * np.log1p(-min(gap / max(1 - p, 1e-300), 1.0))
         p = np.exp(self.finite) * -np.expm1(rest_p)
         gap = np.exp(rest_p) * -np.expm1(more)
