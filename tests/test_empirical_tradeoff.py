@@ -518,3 +518,14 @@ def test_paired_samples_have_no_pointwise_interval():
 def test_too_few_to_split(direction):
     with pytest.raises(ValueError, match="are too few to be split"):
         fitted([0.0], [1.0, 2.0], direction).lower_bound_mu(method="split")
+
+
+def test_values_at_a_threshold_are_taken_for_those_of_p():
+    P, Q = np.arange(5.0), np.arange(5.0) + 1
+    one = EmpiricalTradeOff().fit(P, Q)
+    both = EmpiricalTradeOff(direction="both").fit(P, Q)
+    # Of 0..4 one exceeds 3, of 1..5 three do not; of 1..3 none lies beyond 1 and 3.
+    for curve, threshold, (of_P, of_Q) in ((one, 3.0, (1, 3)), (both, [1, 3], (2, 3))):
+        alpha, beta = curve.errors_interval(threshold)
+        assert_allclose(alpha, binomtest(of_P, 5).proportion_ci(0.95), rtol=1e-9)
+        assert_allclose(beta, binomtest(of_Q, 5).proportion_ci(0.95), rtol=1e-9)

@@ -17,6 +17,7 @@ from fstat.selection import (
     SnapshotWarning,
     UndecidedWarning,
 )
+from fstat.selection.step_up import corrected
 
 # What is warned of has tests of its own.
 pytestmark = pytest.mark.filterwarnings(
@@ -536,3 +537,21 @@ def test_bare_scores_have_no_sampling_error():
         select([1.0, 2.0])
     with pytest.raises(ValueError, match="`scores` must be numeric"):
         select(["a"], reference=[0.5])
+
+
+@pytest.mark.parametrize("dependence", ["positive", "arbitrary"])
+def test_rates_with_missed_references_by_loops(dependence):
+    p, missed, least = np.array([0.01, 0.02, 0.02, 0.3, np.nan, 0.9]), 0.1, 0.005
+    price = 5 * (1 if dependence == "positive" else 1 + 1 / 2 + 1 / 3 + 1 / 4 + 1 / 5)
+    expected = np.full(6, np.nan)
+    for k in range(6):
+        if not np.isnan(p[k]):
+            rates = [
+                max(
+                    (price * cut / np.sum(p <= cut) - missed) / (1 - missed),
+                    price * least / np.sum(p <= cut),
+                )
+                for cut in p[p >= p[k]]
+            ]
+            expected[k] = min(1.0, *rates)
+    assert_allclose(corrected(p, least, dependence, missed), expected, rtol=1e-12)

@@ -44,12 +44,6 @@ class Resamples(NamedTuple):
         pairs = zip(self, other, strict=True)
         return Resamples(*(one - two for one, two in pairs))
 
-    def over_root_of(self, other: Resamples) -> Resamples:
-        """Return a measure over the root of another one."""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            pairs = zip(self, other, strict=True)
-            return Resamples(*(one / np.sqrt(two) for one, two in pairs))
-
     @property
     def drawn_in(self) -> float:
         """Standard error of the measure as a share of the spread of `both`, at most 1.
