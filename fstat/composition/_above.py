@@ -18,7 +18,8 @@ from ._seldom import Seldom
 from ._transform import ComplexArray
 
 _SPACING = 1.3  # ratio of neighbouring abscissae, counted from the poles
-_MOST_NODES = 2**14
+_MOST_NODES = 2**15
+_FAR, _SEEN, _TURN = 40.0, 9.0, 0.5  # in 1 / mu; radians
 _ENOUGH, _RESOLVED = 1500, 1e-3  # nodes, error: one that stays is one of rounding
 _MOST_WORK = 4 * 10**7  # exponentials for a value, on either side
 _LEAST_MELLIN = 4.0  # mu from which poles are few
@@ -71,7 +72,7 @@ class Above:
     def __init__(self, steps: list[tuple[TradeOff, int]]) -> None:
         self._added: list[tuple[Mellin | Seldom, int]] = []
         self._removed: list[tuple[Mellin | Seldom, int]] = []
-        variance = 0.0
+        variance, self._largest = 0.0, 1e-3
         for f, count in steps:
             base = f.base if isinstance(f, InverseTradeOff) else f
             if isinstance(base, GaussianTradeOff):
@@ -81,6 +82,7 @@ class Above:
             assert isinstance(base.base, GaussianTradeOff)
             kind = self._added if base is f else self._removed
             mu = float(base.base.mu)
+            self._largest = max(self._largest, mu)
             transform = Mellin if mu > _LEAST_MELLIN else Seldom
             kind.append((transform(mu, base.p), count))
         self.work = 0
@@ -143,6 +145,16 @@ class Above:
             total += count * np.conj(step(np.conj(-1 - z)))
             self._spend(step)
         return total
+
+    def envelope(self, z: ComplexArray) -> FloatArray:
+        """Return a bound of the size of the transform, whatever its phases are."""
+        total = self.body(z).real
+        for step, count in self._added:
+            total = total + count * np.log1p(np.abs(np.expm1(step(z))))
+        for step, count in self._removed:
+            log = step(np.conj(-1 - z))
+            total = total + count * np.log1p(np.abs(np.expm1(log)))
+        return np.asarray(total)
 
     def _spend(self, step: Mellin | Seldom) -> None:
         """Stop where a value would take more than some seconds."""
@@ -273,9 +285,12 @@ class Above:
     def _served(self, k: int, d: FloatArray) -> Tails:
         """Return what is known from one path."""
         c = float(self._abscissae[k])
-        values, errors = np.empty((3, d.size)), np.empty((3, d.size))
+        values, errors = np.zeros((3, d.size)), np.empty((3, d.size))
         left, before = np.arange(d.size), np.inf
+        errors[:] = np.inf
         for path in self._finer_and_finer(k, float(d.min())):
+            if not self._resolves(path):
+                continue
             values[:, left], errors[:, left] = path.integrals(d[left])
             left = left[errors[:, left].max(axis=0) > ACCURACY]
             worst = errors[:, left].max(initial=0.0)
@@ -334,6 +349,19 @@ class Above:
         else:
             beta, inverse = 1 - power, 1 - np.exp(-self.place - d) * (1 - delta)
         return alpha, power, 1 - alpha, beta, delta, inverse
+
+    def _resolves(self, path: Path) -> bool:
+        """Say whether nodes follow the phase of a step that has seen the data.
+
+        Two rules that do not can agree by chance. Farther out there is none.
+        """
+        seen = self._added and -1 < path.c < 1 + _FAR / self._largest
+        seen = seen or (self._removed and -2 - _FAR / self._largest < path.c < 0)
+        if not seen:
+            return True
+        reach = max(path.scale, _SEEN / self._largest)
+        turn = self._largest**2 * max(abs(path.c + 0.5), 0.5) * reach * path.step
+        return turn <= _TURN
 
     def _finer_and_finer(self, k: int, least: float) -> Iterator[Path]:
         """Yield the paths of an abscissa that serve distances from `least` on."""

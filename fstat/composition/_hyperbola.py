@@ -18,7 +18,7 @@ _NEGLIGIBLE = 45.0
 _COARSEST = 0.1
 _TOGETHER = 2**22  # terms that are held at once
 _ROUNDING = 2.0**-50
-_MOST_GROWTH, _WIDEST, _WIDER = 3.0, 16.0, 4.0
+_MOST_GROWTH, _WIDEST, _WIDER = 3.0, 4.0, 4.0
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,13 @@ class Path:
             path = cls._reaching(of, c, scale, least)
             sizes = path.log_terms.real - least * path.nodes.real
             growth = float(sizes.max() - sizes[0])
+            # Between nodes there may be peaks, where steps come round again.
+            peaks = of.envelope(path.nodes) - least * path.nodes.real
+            if max(growth, float(peaks.max() - peaks[0])) <= _MOST_GROWTH:
+                return path
             # Of two that are about as good, the narrower one.
             if best is None or growth < least_growth - _MOST_GROWTH:
                 best, least_growth = path, growth
-            if growth <= _MOST_GROWTH:
-                break
             scale *= _WIDER
         assert best is not None
         return best
@@ -57,7 +59,12 @@ class Path:
         while True:
             xi = _COARSEST * np.arange(int(last / _COARSEST) + 2, dtype=float)
             path = cls(of, c, scale, _COARSEST, *_along(of, c, scale, xi))
-            if path.reaches(least) or last > 300:
+            # At the end itself steps may be out of phase.
+            end = path.nodes[-1:]
+            peak = float(of.envelope(end)[0] - least * end.real[0])
+            largest = float((path.log_terms.real - least * path.nodes.real).max())
+            ended = path.reaches(least) and peak < largest - _NEGLIGIBLE
+            if ended or last > 300:
                 return path
             last += 2
 

@@ -1,0 +1,63 @@
+"""Compositions of subsampled Gaussian steps of large mu are right or refused."""
+
+import numpy as np
+import pytest
+from oracles.composition import Unknown
+from oracles.hits import Hits
+from promises.composition_settings import log_uniform
+
+from fstat.composition import compose
+from fstat.tradeoff import GaussianTradeOff
+
+
+def found(seed):
+    """Return the errors of what the oracle knows, and how much was refused."""
+    rng = np.random.default_rng([seed, 3])
+    mu, p = log_uniform(rng, 8.0, 50.0), log_uniform(rng, 1e-9, 1.0)
+    count = round(log_uniform(rng, 2.0, 1e8))
+    delta, alpha = log_uniform(rng, 1e-15, 1e-2), log_uniform(rng, 1e-15, 1.0)
+    f = compose(GaussianTradeOff(mu).subsample(p), counts=[count])
+    right = Hits(mu, p, count)
+
+    def epsilon():
+        e = float(f.epsilon(delta))
+        if e == 0:
+            return max(right.delta(0.0).value / delta - 1, 0.0)
+        return abs(right.delta(e).value - delta) / (right.spent(e).value * e)
+
+    def power():
+        return abs(f.power(alpha) / right.power(alpha).value - 1)
+
+    def beta():
+        value, wanted = float(f(1 - alpha)), right.beta(1 - (1 - alpha)).value
+        return abs(value - wanted) / max(wanted, 1e-290)
+
+    errors, refused = [], 0
+    for ask in (epsilon, power, beta):
+        try:
+            errors.append(ask())
+        except Unknown:
+            pass
+        except ArithmeticError:
+            refused += 1
+    return errors, refused
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_values_are_right_or_refused(seed):
+    errors, _ = found(seed)
+    assert max(errors, default=0.0) < 1e-6
+
+
+@pytest.mark.slow
+def test_few_are_refused_and_none_is_wrong():
+    answers = [found(seed) for seed in range(150)]
+    assert max(max(errors, default=0.0) for errors, _ in answers) < 1e-6
+    assert sum(refused for _, refused in answers) <= 30
+
+
+def test_steps_between_lumps_of_losses():
+    # The transform comes round again at each lump: two rules can agree by chance.
+    mu, p, count = 35.17268860059947, 0.0010026100010115926, 8290
+    f = compose(GaussianTradeOff(mu).subsample(p), counts=[count])
+    assert f.epsilon(3.2059108501122166e-07) == pytest.approx(16030.085384142587)
