@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtr
 
 from .._validation import FloatArray
 from ..tradeoff import GaussianTradeOff, InverseTradeOff, SubsampledTradeOff, TradeOff
@@ -27,6 +28,7 @@ _MOST_BENT, _MOST_HALVINGS = 2.0, 8  # orders of e, of abscissae
 _FARTHEST = -750.0  # logarithm of sizes that count
 _LEAST = -40.0  # logarithm of a step's transform that is still resolved
 ACCURACY = 1e-8
+_NOTHING = 1e-25  # a probability that no value shows
 CLOSE = 1e-9  # of a loss to the place: it is as good as there
 
 
@@ -60,6 +62,17 @@ class Tails(NamedTuple):
         return Tails(b, s, q, a, i, d, eq, ea, ei, ed)
 
 
+def _small_excess(mu: float, p: float) -> float:
+    r"""Return what a step's loss is above its end on average, if by less than 1.
+
+    An upper bound, under Q and under P alike. Below :math:`\ell = \log((e - 1) (1 - p)
+    / p)` of the step without sampling the excess is less than 1 and at most
+    :math:`p e^x / (1 - p)`, and that of an example that was seen is as rare.
+    """
+    most = np.log((np.e - 1) * (1 - p) / p)
+    return float((2 * p + p / (1 - p)) * ndtr(most / mu - mu / 2))
+
+
 class Above:
     """The distribution of the sum above the sum of the ends.
 
@@ -72,7 +85,7 @@ class Above:
     def __init__(self, steps: list[tuple[TradeOff, int]]) -> None:
         self._added: list[tuple[Mellin | Seldom, int]] = []
         self._removed: list[tuple[Mellin | Seldom, int]] = []
-        variance, self._largest = 0.0, 1e-3
+        variance, self._largest, self._hidden = 0.0, 1e-3, 0.0
         for f, count in steps:
             base = f.base if isinstance(f, InverseTradeOff) else f
             if isinstance(base, GaussianTradeOff):
@@ -85,6 +98,9 @@ class Above:
             self._largest = max(self._largest, mu)
             transform = Mellin if mu > _LEAST_MELLIN else Seldom
             kind.append((transform(mu, base.p), count))
+            self._hidden += count * _small_excess(mu, base.p)
+        if self._removed or variance:
+            self._hidden = np.inf
         self.work = 0
         self._variance, self._normal = variance, GaussianTradeOff(np.sqrt(variance))
         self._log_q = sum(n * step.edge for step, n in self._added)
@@ -266,6 +282,32 @@ class Above:
         d = np.maximum(distance, 1e-16 * abs(self.place) + 1e-25)
         if self.ends:
             return self._beyond(d)
+        # What lies between these thresholds and 1 is less than that, by Markov.
+        empty = (self._hidden < _NOTHING * d) & (d < 1.0)
+        found = self._served_best(np.where(empty, 1.0, d))
+        return self._moved(found, d, empty) if empty.any() else found
+
+    def _moved(self, tails: Tails, d: FloatArray, empty: NDArray[np.bool_]) -> Tails:
+        """Return it at other thresholds between which no losses lie."""
+        price = np.exp(self.place + d)
+        delta = tails.power - price * tails.alpha
+        inverse = -np.expm1(-self.place - d) + delta / price
+        power_error = tails.power_error + _NOTHING
+        alpha_error = tails.alpha_error + _NOTHING
+        delta_error = power_error + price * alpha_error + 2.0**-50 * tails.power
+        moved = tails._replace(
+            delta=delta,
+            inverse_delta=np.maximum(inverse, 0.0),
+            alpha_error=alpha_error,
+            power_error=power_error,
+            delta_error=delta_error,
+            inverse_error=(delta_error + 2.0**-52) / price,
+        )
+        both = zip(moved, tails, strict=True)
+        return Tails(*(np.where(empty, new, old) for new, old in both))
+
+    def _served_best(self, d: FloatArray) -> Tails:
+        """Return what is known, each from the path that serves its threshold."""
         which = self._best(d)
         out = Tails(*(np.empty(d.shape) for _ in Tails._fields))
         for k in np.unique(which):

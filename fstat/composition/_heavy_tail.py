@@ -86,6 +86,8 @@ class _Part:
             raise Unresolved("no losses are left below the cut.")
         exponent = Exponent(fs, np.array(counts, float))
         places = exponent.upward()
+        if not places:
+            raise Unresolved("the losses below the cut are too small to be told apart.")
         places += exponent.beyond(places[-1])
         ends = -np.inf, np.inf
         self._rest = Windowed(fs, counts, Saddles(exponent, np.array(places)), ends)
