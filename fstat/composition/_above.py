@@ -163,13 +163,17 @@ class Above:
         return total
 
     def envelope(self, z: ComplexArray) -> FloatArray:
-        """Return a bound of the size of the transform, whatever its phases are."""
+        """Return a bound of the size of the transform, whatever its phases are.
+
+        Only those of steps of large mu come round again: the others are as they are.
+        """
         total = self.body(z).real
-        for step, count in self._added:
-            total = total + count * np.log1p(np.abs(np.expm1(step(z))))
-        for step, count in self._removed:
-            log = step(np.conj(-1 - z))
-            total = total + count * np.log1p(np.abs(np.expm1(log)))
+        for steps, at in ((self._added, z), (self._removed, np.conj(-1 - z))):
+            for step, count in steps:
+                log = step(at)
+                turns = isinstance(step, Mellin)
+                size = np.log1p(np.abs(np.expm1(log))) if turns else log.real
+                total = total + count * size
         return np.asarray(total)
 
     def _spend(self, step: Mellin | Seldom) -> None:
@@ -399,7 +403,7 @@ class Above:
         """
         seen = self._added and -1 < path.c < 1 + _FAR / self._largest
         seen = seen or (self._removed and -2 - _FAR / self._largest < path.c < 0)
-        if not seen:
+        if not seen or self._largest <= _LEAST_MELLIN:
             return True
         reach = max(path.scale, _SEEN / self._largest)
         turn = self._largest**2 * max(abs(path.c + 0.5), 0.5) * reach * path.step

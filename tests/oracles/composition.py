@@ -70,7 +70,9 @@ class Composition:
         """Return the composition of the steps with P and Q exchanged."""
         from oracles.losses import Swapped
 
-        return Composition([Swapped(f) for f in self.losses], self.counts, self.rtol)
+        return Composition(
+            [Swapped(f) for f in self.losses], list(self.counts), self.rtol
+        )
 
     def delta(self, epsilon):
         """Return ``E_Q max(0, 1 - exp(epsilon - L))``."""
