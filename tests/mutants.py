@@ -61,7 +61,8 @@ ROOMS: dict[str, tuple[str, str]] = {
     ),
     "composition": (
         "composition",
-        "composition composition_domain composition_oracle gaussian_limit",
+        "composition composition_domain composition_oracle gaussian_limit "
+        "promises/test_composition_atoms promises/test_composition_large_mu",
     ),
 }
 HEAD = """# Mutation testing
