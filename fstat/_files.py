@@ -194,8 +194,10 @@ class Lock:
 
     def __init__(self, folder: Path) -> None:
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
-        with writing(folder / ".lock"):
-            handle = os.open(folder / ".lock", flags, 0o644)
+        self._place = folder / ".lock"
+        with writing(self._place):
+            handle = os.open(self._place, flags, 0o644)
+        self._own = os.fstat(handle)
         self._handle, self._end = handle, weakref.finalize(self, os.close, handle)
         try:
             self._lock(getattr(fcntl, "LOCK_EX", 0) | getattr(fcntl, "LOCK_NB", 0))
@@ -214,6 +216,22 @@ class Lock:
         except OSError as error:
             if error.errno not in _NO_LOCKS:  # of this file system
                 raise
+
+    def check(self) -> None:
+        """Refuse to write where another run has begun anew since.
+
+        Raises
+        ------
+        UnwrittenError
+            If the folder was removed, and one with a lock is in its place.
+        """
+        with writing(self._place), suppress(FileNotFoundError):
+            if not os.path.samestat(os.stat(self._place), self._own):
+                raise UnwrittenError(
+                    errno.ESTALE,
+                    f"`{self._place.parent}` was removed, and another run is in its "
+                    "place: give each run a `path` of its own.",
+                )
 
     def close(self) -> None:
         """Let others have it, even where a forked process has the file open."""

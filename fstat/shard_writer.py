@@ -97,8 +97,7 @@ class ShardWriter:
         """
         pending = _Pending(part, n_steps, since)
         if not self._background:
-            pending.write(self._folder, self._number, self._run_id)
-            self._number += 1
+            self._append(pending)
             return pending.columns
         with self._changed:
             self._start()
@@ -151,16 +150,20 @@ class ShardWriter:
                     return
                 pending = self._waiting[0]
             try:
-                pending.write(self._folder, self._number, self._run_id)
+                self._append(pending)
             except Exception as error:
                 with self._changed:
                     self._error, self._thread = error, None
                     self._changed.notify_all()
                 return
             with self._changed:
-                self._number += 1
                 self._waiting.popleft()
                 self._changed.notify_all()
+
+    def _append(self, pending: _Pending) -> None:
+        self._lock.check()
+        pending.write(self._folder, self._number, self._run_id)
+        self._number += 1
 
     def _raise_error(self) -> None:
         error, self._error = self._error, None

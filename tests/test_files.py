@@ -3,6 +3,7 @@
 import errno
 import itertools
 import os
+import shutil
 import subprocess
 import sys
 
@@ -220,6 +221,31 @@ def test_a_folder_has_one_writer(tmp_path):
     assert Trace.load(tmp_path).n_recorded == 40
     trace.close()
     Trace(["z", "y"], path=tmp_path, resume=True).close()
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_a_run_whose_folder_was_removed_does_not_write_into_the_next_one(
+    tmp_path, background
+):
+    def append(trace, k):
+        trace.append(k, [k], alignment=[[float(k)]], target_norm=[1.0])
+
+    folder = tmp_path / "run"
+    old = Trace(["z"], path=folder, flush_every=1, background=background)
+    append(old, 0)
+    old.flush()
+    shutil.rmtree(folder)
+    new = Trace(["z"], path=folder, flush_every=1)
+    append(new, 7)
+    with pytest.raises(OSError, match="removed, and another run is in its place"):
+        append(old, 1)
+        old.flush()
+    with pytest.raises(OSError, match="give each run a `path` of its own"):
+        old.close()
+    append(new, 8)
+    new.close()
+    assert Trace.load(folder).columns()["step"].tolist() == [7, 8]
+    assert old.n_recorded == 2
 
 
 @pytest.mark.parametrize("background", [False, True])
