@@ -172,7 +172,8 @@ def _binomial(loss, log_q, n):
 
 def _sums(loss, log_q, step, log_step):
     """Return the sums of two discrete losses, without what is too rare to matter."""
-    kept = log_step > log_step.max() - 600
+    under_p = log_step - step
+    kept = (log_step > log_step.max() - 600) | (under_p > under_p.max() - 600)
     step, log_step = step[kept], log_step[kept]
     if loss.size * step.size > _MOST:
         raise Unknown("too many outcomes to enumerate")
