@@ -71,7 +71,8 @@ A mutant is the library with one small change: a sign, a bound, an argument left
 A test suite notices a mutant if a test fails. `make mutants` draws a seeded sample of
 the mutants that mutmut makes of each part of the core, and runs the fast tests of that
 part. A mutant whose tests do not come to an end counts as noticed. Some survivors
-change no answer, such as another start of a search or other words of an error.
+change no answer, such as another start of a search or other words of an error. Rooms
+with a dash were not tried since their code changed.
 
 """
 # Processes of their own do not know which mutant is tried.
