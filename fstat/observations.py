@@ -300,7 +300,7 @@ class Observations:
         """
         size = whole_number(size, "size", 1, 2**62)
         order = np.argsort(self.pair, kind="stable")
-        if in_order:
+        if flag(in_order, "in_order"):
             order = np.lexsort((self.step, self.run, self.pair))
         counts = np.bincount(self.pair, minlength=self.n_pairs)
         starts = np.cumsum(counts) - counts

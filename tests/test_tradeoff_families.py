@@ -5,6 +5,7 @@ from pathlib import Path
 
 import mpmath as mp
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -347,3 +348,18 @@ def test_immutable():
         del f.mu
     with pytest.raises(TypeError, match="abstract"):
         TradeOff()
+
+
+def test_one_epsilon_and_delta_have_the_mu_that_many_have():
+    # Of these the first bracket is too short.
+    epsilon, delta = 4.205195367648918e-06, 1.2408264967298688e-08
+    one = GaussianTradeOff.from_epsilon_delta(epsilon, delta)
+    many = GaussianTradeOff.from_epsilon_delta([epsilon, 1.0], [delta, 1e-5])
+    assert one.mu == many.mu[0]
+    assert_allclose(one.delta(epsilon), delta, rtol=1e-12)
+
+
+@pytest.mark.parametrize("value", [np.array([True, False]), pd.NA, "yes", None])
+def test_truth_values_are_true_or_false(value):
+    with pytest.raises(ValueError, match="`convexify` must be True or False"):
+        PiecewiseLinearTradeOff([0, 1], [1, 0], convexify=value)

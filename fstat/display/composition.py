@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from .._validation import FloatArray, number, option
+from .._validation import FloatArray, flag, number, option
 from ..composition import GaussianLimit, compose, gaussian_limit
 from ..tradeoff import TradeOff
 from ._common import (
@@ -202,7 +202,7 @@ class CompositionDisplay(Display):
             ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
         if name is not None:
             ax.set_title(name, loc="left")
-        if legend:
+        if flag(legend, "legend"):
             lines: list[Artist] = [self.line_, self.limit_line_]
             lines += [self.edgeworth_line_, self.band_]
             ax.legend(

@@ -12,6 +12,7 @@ from .._samples import samples
 from .._validation import (
     FloatArray,
     confidence,
+    flag,
     no_infinity,
     option,
     whole_number,
@@ -101,6 +102,7 @@ def bootstrap_distribution(
     (array([0.5, 0.5]), array([1.3, 1.2]))
     """
     _check(dependence, n_resamples, block_length)
+    paired = flag(paired, "paired")
     p, q = samples(P, Q, paired)
     p, q = p.reshape(len(p), -1), q.reshape(len(q), -1)
     no_infinity(p, "P")

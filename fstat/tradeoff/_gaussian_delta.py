@@ -30,13 +30,16 @@ def mu_of_epsilon_delta(epsilon: FloatArray, delta: FloatArray) -> FloatArray:
         return np.clip(np.where(delta < 0.5, low, high), -1e3, 1e3)
 
     start = np.log(least)
-    ends = start - 1e-6, start + np.log(2.0)
-    short = excess(ends[1], epsilon, delta) < 0
+    low, high = start - 1e-6, np.array(start + np.log(2.0))
+    short = excess(high, epsilon, delta) < 0
     while short.any():
-        ends[1][short] += np.log(2.0)
-        short = excess(ends[1], epsilon, delta) < 0
+        high[short] += np.log(2.0)
+        short = excess(high, epsilon, delta) < 0
     found = elementwise.find_root(
-        excess, ends, args=(epsilon, delta), tolerances={"xatol": 1e-15, "fatol": 0}
+        excess,
+        (low, high),
+        args=(epsilon, delta),
+        tolerances={"xatol": 1e-15, "fatol": 0},
     )
     return np.asarray(np.exp(found.x))
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import isotonic_regression
 
-from .._validation import FloatArray, numeric
+from .._validation import FloatArray, flag, numeric
 from ._atoms import AtomicTradeOff
 from ._immutable import MOST_SHOWN, shown
 from .base import TradeOff
@@ -75,6 +75,7 @@ class PiecewiseLinearTradeOff(AtomicTradeOff):
         self, alpha: ArrayLike, beta: ArrayLike, *, convexify: bool = False
     ) -> None:
         a, b = numeric(alpha, "alpha"), numeric(beta, "beta")
+        convexify = flag(convexify, "convexify")
         _check_vertices(a, b, convexify)
         if convexify:
             a, b = _lowest(a, b)
