@@ -96,7 +96,8 @@ class Hits:
 
         if excess(start) <= 0:  # some of those without any hit are rejected
             alone = self._above(start)
-            rest = alpha - np.exp(-start) * alone[1].sum()
+            with np.errstate(divide="ignore"):
+                rest = alpha - np.exp(np.log(alone[1].sum()) - start)
             return self._known(alone[0].sum() + np.exp(self.place) * rest)
         high = start + 1.0
         while excess(high) > 0:
