@@ -26,6 +26,7 @@ from fstat._files import UnwrittenError
 from fstat_torch import PassedOverWarning, UnwrittenWarning
 
 from .damage import LIBRARY, is_ours
+from .interrupting import Interrupting
 from .runs import STEPS, Run, curved, plain_states, referred, traced
 
 KINDS: dict[str, Callable[..., Run]] = {
@@ -225,43 +226,19 @@ def random_kills(judge: Judge, folder: Path, count: int, by: int, rng: Any) -> i
 PACKAGES = tuple(f"{LIBRARY / part}/" for part in ("fstat", "adapters"))
 
 
-class Interrupting:
-    """Raises KeyboardInterrupt when so many lines of the library have run."""
-
-    def __init__(self, at: int) -> None:
-        self._left, self.done = at, False
-
-    def __call__(self, frame: Any, event: str, _: Any) -> Any:
-        # An environment of Python may lie beside the packages.
-        if not frame.f_code.co_filename.startswith(PACKAGES):
-            return None
-        return self._line
-
-    def _line(self, frame: Any, event: str, _: Any) -> Any:
-        if event == "line" and not self.done:
-            self._left -= 1
-            if self._left < 0:
-                self.done = True
-                raise KeyboardInterrupt
-        return self._line
+def of_the_library(code: Any) -> bool:
+    """Say whether code is of ours; an environment of Python may lie beside it."""
+    return str(code.co_filename).startswith(PACKAGES)
 
 
 def interrupted(judge: Judge, name: str, folder: Path, at: int) -> bool:
     """Interrupt a run at a line, as in a notebook; go on with the same sampler."""
     run = KINDS[name](folder / "run")
-    act = Interrupting(at)
+    act = Interrupting(at, of_the_library)
     states, ours = judge.known.states, 0
     run.go_on(2)
-    try:
-        sys.settrace(act)
-        try:
-            run.go_on(6)
-        finally:
-            sys.settrace(None)
-    except KeyboardInterrupt:
-        pass
-    finally:
-        sys.settrace(None)
+    with act:
+        run.go_on(6)
     made = run.parameters()
     place = [k for k, state in enumerate(states) if np.array_equal(state, made)]
     judge.seen["training differs"] += not place

@@ -1,12 +1,12 @@
 """An interrupt at any line of the sampler leaves a run that can be gone on with."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torture.interrupting import Interrupting
 
 from fstat_torch import SingleRunSampler, sampler
 
@@ -17,31 +17,6 @@ TARGETS = torch.randn(3, 6, generator=torch.Generator().manual_seed(1)), torch.a
 PACKAGE = str(Path(sampler.__file__).parent)
 # Where hooks come on and off.
 HOOKING = ("listening", "watching", "watching_outputs", "seeing", "_listen", "began")
-
-
-class Interrupting:
-    """Raises KeyboardInterrupt at one line of some code of the library, counted."""
-
-    def __init__(self, at, counts):
-        self._left, self._counts, self.done = at, counts, False
-
-    def __call__(self, frame, event, _):
-        return self._line if self._counts(frame.f_code) else None
-
-    def __enter__(self):
-        sys.settrace(self)
-
-    def __exit__(self, kind, error, where):
-        sys.settrace(None)
-        return kind is KeyboardInterrupt
-
-    def _line(self, frame, event, _):
-        if event == "line" and not self.done:
-            self._left -= 1
-            if self._left < 0:
-                self.done = True
-                raise KeyboardInterrupt
-        return self._line
 
 
 class Run:
