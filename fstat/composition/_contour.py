@@ -16,7 +16,7 @@ to its own size, and the trapezoidal rule converges geometrically.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -27,15 +27,24 @@ from scipy.special import ndtri
 from .._validation import FloatArray
 from ..tradeoff import ErrorRates, TradeOff
 from ._atoms import atom_mass
-from ._checks import HockeyStick, PointValues
+from ._checks import HockeyStick, PointValues, Unresolved
 from ._exponent import Exponent
 from ._families import interpolated
 from ._saddles import NEGLIGIBLE, Saddles
-from ._transform import ComplexArray, along, is_closed, log_transform, size
+from ._transform import (
+    ComplexArray,
+    LogTransform,
+    along,
+    is_closed,
+    log_transform,
+    size,
+)
 
 _MOST_NODES = 4096
 _NO_ATOMS = -32.0  # logarithm of the share of sums of atoms that counts as none
-_BANDWIDTHS = np.array([24.0, 96.0])  # in 1 / deviation
+_BANDWIDTHS = np.array([24.0, 48.0, 96.0])  # in 1 / deviation
+_NEAR_END = np.linspace(0.9, 1.0, 5)  # in bandwidths
+_LAST = 8  # nodes at which nothing may be left
 _MANY = 40  # steps for which one bandwidth is tried only
 _MOST_POINTS = 2**16  # of a quadrature rule for a transform
 _TIMES = 8  # of Newton's method
@@ -46,10 +55,14 @@ Served = list[tuple[int, NDArray[np.bool_]]]
 
 @dataclass(frozen=True)
 class Path:
-    """The integrand on one vertical path: nodes, and the exponent's values there."""
+    """The integrand on one vertical path: nodes, and the exponent's values there.
+
+    `ends` says whether nothing is left of it at the last of them.
+    """
 
     nodes: ComplexArray
     log_terms: ComplexArray
+    ends: bool
 
     def integral(self, t: FloatArray, kernel: ComplexArray, shift: float) -> FloatArray:
         """Return ``1/2pi int exp(K(z) - t (z + shift)) kernel(z) ds``."""
@@ -89,59 +102,80 @@ class Inversion(Saddles, PointValues):
         exponent = Exponent(self._fs, self._counts)
         super().__init__(exponent, exponent.places())
         self.q_infinite, self.p_infinite = q_infinite, p_infinite
+        self._known: dict[float, list[LogTransform] | None] = {}
+        self._paths: dict[int, Path] = {}
 
     @cached_property
     def converges(self) -> bool:
         """Whether the integrand vanishes along the paths, within some bandwidth.
 
-        It cannot where sums of atoms alone are not rare.
+        It cannot where sums of atoms alone are not rare. Beyond, too, the transform
+        must stay small: also where a single step comes round again, if its loss is
+        nearly on a lattice.
         """
         if not self._atoms_vanish:
             return False
-        tried = _BANDWIDTHS[:1] if len(self._fs) > _MANY else _BANDWIDTHS
-        return any(
-            self._vanishes(wide / self.exponent.deviation(-0.5)) for wide in tried
-        )
-
-    def _vanishes(self, bandwidth: float) -> bool:
-        """Say whether it does within a bandwidth, which is kept if so.
-
-        Beyond, too, the transform must stay small: also where a single step comes
-        round again, if its loss is nearly on a lattice.
-        """
-        if any(size(f, bandwidth) > _MOST_POINTS for f in self._fs):
-            return False
-        self._bandwidth = bandwidth
-        self._paths: dict[int, Path] = {}
-        self._fine = [log_transform(f, bandwidth) for f in self._fs]
         served = np.flatnonzero(self.levels - self.abscissae * self.saddles > -40.0)
-        middle = int(np.searchsorted(self.abscissae, 0.0))
-        if not self._small_at_end(middle):
+        if not all(self._path(int(k)).ends for k in (self._middle, *served[[0, -1]])):
             return False
-        for k in (served[0], middle, served[-1]):
-            nodes = self._path(int(k)).nodes
-            if nodes.size >= _MOST_NODES or nodes[-1].imag >= bandwidth:
-                return False
         if not all(map(is_closed, self._fs)):
             # Between atoms it may come round again, however small it was before.
             return not self._has_atoms
-        c, last = self.abscissae[middle], self._path(middle).nodes[-1].imag
+        c, last = self.abscissae[self._middle], self._path(self._middle).nodes[-1].imag
         z = c + 1j * last * np.geomspace(1.0, 300.0, max(100, 3000 // len(self._fs)))
-        small = self.exponent(z).real - self.levels[middle] < NEGLIGIBLE * 0.8
+        small = self.exponent(z).real - self.levels[self._middle] < NEGLIGIBLE * 0.8
         return bool(small.all())
 
-    def _small_at_end(self, k: int) -> bool:
-        """Say whether the integrand is nothing at the end of the bandwidth."""
-        c = self.abscissae[k]
-        z = c + 1j * self._bandwidth * np.linspace(0.9, 1.0, 5)
-        pairs = zip(self._fine, self._counts, strict=True)
-        log = np.sum([count * of(z).real for of, count in pairs], axis=0)
-        return bool((log - self.levels[k] < NEGLIGIBLE).all())
+    @property
+    def _middle(self) -> int:
+        """The path next to the pole at 0, on its right."""
+        return int(np.searchsorted(self.abscissae, 0.0))
 
-    def _along(self, c: float, step: float, first: int, last: int) -> ComplexArray:
-        """Return K at ``c + i k step`` for k from first to last."""
+    @cached_property
+    def _bandwidths(self) -> FloatArray:
+        """Bandwidths, of which a path takes the least that serves."""
+        tried = _BANDWIDTHS[:1] if len(self._fs) > _MANY else _BANDWIDTHS
+        return np.asarray(tried / self.exponent.deviation(-0.5))
+
+    def _fine(self, bandwidth: float) -> list[LogTransform] | None:
+        """Return transforms for a bandwidth, at whose end the integrand is nothing."""
+        if bandwidth not in self._known:
+            self._known[bandwidth] = None
+            if not any(size(f, bandwidth) > _MOST_POINTS for f in self._fs):
+                fine = [log_transform(f, bandwidth) for f in self._fs]
+                z = self.abscissae[self._middle] + 1j * bandwidth * _NEAR_END
+                pairs = zip(fine, self._counts, strict=True)
+                log = np.sum([count * of(z).real for of, count in pairs], axis=0)
+                if (log - self.levels[self._middle] < NEGLIGIBLE).all():
+                    self._known[bandwidth] = fine
+        return self._known[bandwidth]
+
+    def _until_nothing(
+        self, step: float, along: Callable[[list[LogTransform], int, int], ComplexArray]
+    ) -> tuple[ComplexArray, bool]:
+        """Return logarithms at multiples of a step, until nothing is left of them.
+
+        And whether that came about within a bandwidth, of the least that will do.
+        """
+        values = np.empty(0, complex)
+        for bandwidth in self._bandwidths.tolist():
+            if (fine := self._fine(bandwidth)) is None:
+                continue
+            values, most = np.empty(0, complex), min(bandwidth / step, _MOST_NODES)
+            while values.size < int(most):
+                last = min(values.size + max(64, values.size // 2), int(most))
+                values = np.append(values, along(fine, values.size, last))
+                small = values[-_LAST:].real - values[0].real < NEGLIGIBLE
+                if small.size == _LAST and small.all():
+                    return values, True
+        return values, False
+
+    def _along(
+        self, fine: list[LogTransform], c: float, step: float, first: int, last: int
+    ) -> ComplexArray:
+        """Return the exponent at ``c + i k step`` for k from first to last."""
         total = np.zeros(last - first, complex)
-        for log, count in zip(self._fine, self._counts, strict=True):
+        for log, count in zip(fine, self._counts, strict=True):
             total += count * along(log, c, step, first, last)
         return total
 
@@ -220,15 +254,19 @@ class Inversion(Saddles, PointValues):
             c = self.exponent.clear(0.0, 1.0)
             certain -= (1.0 - self.q_infinite) * (1.0 - self.p_infinite)
         step = np.pi / max(self.period(c), self.period(-1.0 - c))
-        number = 64
-        while True:
-            # The transform of the difference of two independent losses.
-            log = self._along(c, step, 0, number)
-            log = log + np.conj(self._along(-1.0 - c, step, 0, number))
-            if log[-1].real - log[0].real < NEGLIGIBLE or number >= _MOST_NODES:
-                break
-            number *= 2
-        z = c + 1j * np.arange(number) * step
+
+        def difference(fine: list[LogTransform], a: int, b: int) -> ComplexArray:
+            # Of two independent losses.
+            log = self._along(fine, c, step, a, b)
+            return log + np.conj(self._along(fine, -1.0 - c, step, a, b))
+
+        log, ends = self._until_nothing(step, difference)
+        if not ends:
+            raise Unresolved(
+                "the AUC of this composition cannot be found, as its transform does "
+                "not vanish: `lower` and `upper` are bounds."
+            )
+        z = c + 1j * np.arange(log.size) * step
         weights = np.where(z.imag == 0, step, 2 * step) / (2 * np.pi)
         return float(certain + (weights @ (np.exp(log) / z)).real)
 
@@ -297,18 +335,14 @@ class Inversion(Saddles, PointValues):
     def _path(self, k: int) -> Path:
         """Return the path of an abscissa, with nodes until the integrand is nothing."""
         if k not in self._paths:
-            c = self.abscissae[k]
+            c = float(self.abscissae[k])
             step = 2 * np.pi / self.period(c)
-            s, values = np.arange(32) * step, np.empty(0, complex)
-            while True:
-                values = np.append(values, self._along(c, step, values.size, s.size))
-                small = values.real - values[0].real < NEGLIGIBLE
-                enough = small[-8:].all() or s[-1] >= self._bandwidth
-                if enough or s.size >= _MOST_NODES:
-                    break
-                s = np.arange(s.size + max(16, s.size // 4)) * step
+            values, ends = self._until_nothing(
+                step, lambda fine, a, b: self._along(fine, c, step, a, b)
+            )
+            s = np.arange(values.size) * step
             weights = np.where(s == 0, step, 2 * step) / (2 * np.pi)
-            self._paths[k] = Path(c + 1j * s, values + np.log(weights))
+            self._paths[k] = Path(c + 1j * s, values + np.log(weights), ends)
         return self._paths[k]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,10 +18,19 @@ _MOST_PATHS = 200
 _NO_LESS = 0.02
 _FAR = 30.0  # times as far, where the largest loss seems reached
 _SAME = 1e-14
+_IMAGINARY = 1e-30  # of arguments, to have a derivative
 NO_SPREAD = (
     "values of this composition cannot be found, as its losses hardly vary: `lower` "
     "and `upper` are bounds."
 )
+
+
+class Tilted(NamedTuple):
+    """The exponent at real arguments, and mean and deviation of the loss so tilted."""
+
+    level: FloatArray
+    mean: FloatArray
+    deviation: FloatArray
 
 
 class Exponent:
@@ -54,18 +64,21 @@ class Exponent:
         """Return K at real arguments."""
         return np.asarray(self(np.asarray(c) + 0j).real)
 
+    def tilted(self, c: FloatArray | float) -> Tilted:
+        """Return K at c, with the mean and the deviation of the loss tilted by c."""
+        gap = 1e-5 * (1.0 + np.abs(c))
+        found = self(np.array([c - gap, c, c + gap]) + _IMAGINARY * 1j)
+        below, mean, above = found.imag / _IMAGINARY
+        variance = np.maximum((above - below) / (2 * gap), 0.0)
+        return Tilted(found[1].real, mean, np.sqrt(variance))
+
     def mean(self, c: float) -> float:
         """Return K'(c), the mean of the loss tilted by c."""
-        return float(self._means(np.array([c]))[0])
-
-    def _means(self, c: FloatArray) -> FloatArray:
-        return np.asarray(self(c + 1e-30j).imag / 1e-30)
+        return float(self(np.array([c + _IMAGINARY * 1j])).imag[0] / _IMAGINARY)
 
     def deviation(self, c: float) -> float:
         """Return the standard deviation of the loss tilted by c."""
-        gap = 1e-5 * (1.0 + abs(c))
-        below, above = self._means(np.array([c - gap, c + gap]))
-        return float(np.sqrt(max((above - below) / (2 * gap), 0.0)))
+        return float(self.tilted(c).deviation)
 
     def places(self) -> FloatArray:
         """Return abscissae: by a standard deviation clear of the poles at 0 and -1."""
@@ -85,19 +98,17 @@ class Exponent:
         the sum is the same for all tilts, and few are taken.
         """
         places: list[float] = []
-        before = np.inf
+        here, before = self.tilted(c), np.inf
         while len(places) < _MOST_PATHS:
-            spread, mean = self.deviation(c), self.mean(c)
-            most = float(self.level(np.asarray(c))) - c * mean + max(0.0, -mean)
-            varies = spread > _SAME * (1 + abs(mean))
+            most = _chernoff(c, here)
+            varies = here.deviation > _SAME * (1 + abs(here.mean))
             if not varies or not np.isfinite(most) or most < _LEAST:
                 break
             places.append(c)
-            step = np.sign(c) * SPACING / spread
+            step = np.sign(c) * SPACING / float(here.deviation)
             step *= _FAR if abs(before - most) < _NO_LESS else 1.0
-            while abs(self.mean(c + step) - mean) > 2 * SPACING * spread:
-                step /= 2
-            c, before = c + float(step), most
+            before = most
+            c, here = self._onward(c, here, step, 2.0)
         return places[1:]
 
     def upward(self) -> list[float]:
@@ -106,30 +117,40 @@ class Exponent:
 
     def clear(self, pole: float, direction: float) -> float:
         """Return a distance from a pole: less if the tail beyond is heavy."""
-        spread = self.deviation(pole)
-        if spread == 0:
+        here = self.tilted(pole)
+        if here.deviation == 0:
             raise Unresolved(NO_SPREAD)
-        distance = 1.0 / spread
-        mean = self.mean(pole)
-        while abs(self.mean(pole + direction * distance) - mean) > 1.5 * spread:
-            distance /= 2
-        return distance
+        step = direction / float(here.deviation)
+        return abs(self._onward(pole, here, step, 1.0)[0] - pole)
+
+    def _onward(
+        self, c: float, here: Tilted, step: float, most: float
+    ) -> tuple[float, Tilted]:
+        """Return the next abscissa and what is known there: near where means run away.
+
+        The mean moves by `most` spacings at the utmost.
+        """
+        there = self.tilted(c + step)
+        while abs(there.mean - here.mean) > most * SPACING * here.deviation:
+            step /= 2
+            there = self.tilted(c + step)
+        return c + step, there
 
     def _march(self, start: float, direction: float, stop: float) -> list[float]:
         places: list[float] = []
-        c, spread, before, wider = start, self.deviation(start), np.inf, np.inf
+        c, here, before, wider = start, self.tilted(start), np.inf, np.inf
         while direction * (stop - c) >= 0 and len(places) < _MOST_PATHS:
-            level, mean = float(self.level(np.asarray(c))), self.mean(c)
-            most = level - c * mean + max(0.0, -mean)
-            if not np.isfinite(level) or spread == 0 or most < _LEAST:
+            most, spread = _chernoff(c, here), float(here.deviation)
+            if not np.isfinite(most) or spread == 0 or most < _LEAST:
                 break
             places.append(c)
             if np.isinf(stop) and spread < wider and abs(before - most) < _NO_LESS:
                 break  # of a bounded loss the largest value is reached
-            # Where the spread soon grows, the saddle points would run away.
-            step = direction * SPACING / spread
-            while abs(self.mean(c + step) - mean) > 2 * SPACING * spread:
-                step /= 2
-            c, before, wider = c + step, most, spread
-            spread = self.deviation(c)
+            before, wider = most, spread
+            c, here = self._onward(c, here, direction * SPACING / spread, 2.0)
         return places
+
+
+def _chernoff(c: float, at: Tilted) -> float:
+    """Return the logarithm of a bound on the probabilities beyond the tilted mean."""
+    return float(at.level - c * at.mean + np.maximum(0.0, -at.mean))

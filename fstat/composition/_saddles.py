@@ -28,10 +28,9 @@ class Saddles:
         if not abscissae.size:
             raise Unresolved(NO_SPREAD)
         self.exponent, self.abscissae = exponent, abscissae
-        self.saddles = np.array([exponent.mean(c) for c in abscissae])
-        first, last = (exponent.deviation(float(c)) for c in abscissae[[0, -1]])
-        self.limits = self.saddles[0] - 3 * first, self.saddles[-1] + 3 * last
-        self.levels = exponent.level(abscissae)
+        self.levels, self.saddles, self.deviations = exponent.tilted(abscissae)
+        ends = self.saddles[[0, -1]] + self.deviations[[0, -1]] * [-3.0, 3.0]
+        self.limits = float(ends[0]), float(ends[1])
         # Where the integrands of two paths are equally large.
         self.borders = np.diff(self.levels) / np.diff(abscissae)
 
@@ -51,14 +50,12 @@ class Saddles:
 
     def period(self, c: float) -> float:
         """Return the period of the aliased, tilted distribution: nothing overlaps."""
-        level, mean = self.exponent.level(np.asarray(c)), self.exponent.mean(c)
-        spread = self.exponent.deviation(c)
+        level, mean, spread = map(float, self.exponent.tilted(c))
         # What a pole adds is damped by as much as the tails are.
         period = _PERIOD * max(spread, 1 / abs(c), 1 / abs(c + 1))
-        for sign in (1.0, -1.0):
-            further = sign * _FURTHER / spread
-            log = self.exponent.level(c + further) - level - further * mean
-            reach = (log - NEGLIGIBLE) / np.abs(further)
+        further = np.array([[1.0], [-1.0]]) * _FURTHER / spread
+        logs = self.exponent.level(c + further) - level - further * mean
+        for reach in (logs - NEGLIGIBLE) / np.abs(further):
             known = reach[~np.isnan(reach)]
             if known.size:
                 period = max(period, float(known.min()) + 3 * spread)

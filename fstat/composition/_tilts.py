@@ -73,15 +73,15 @@ def _served(
     """
     inversion = frame.inversion
     own, saddles, levels = inversion.abscissae, inversion.saddles, inversion.levels
-    thetas = own
+    thetas, deviations = own, inversion.deviations
     if frame.mirrored:
-        own, saddles, levels = own[::-1], -saddles[::-1], levels[::-1]
-        thetas = -1.0 - own
+        thetas, deviations = -1.0 - own[::-1], deviations[::-1]
+        saddles, levels = -saddles[::-1], levels[::-1]
     chosen = np.flatnonzero(saddles > centre)[::_TOGETHER]
     above = levels[chosen] - thetas[chosen] * saddles[chosen]
     enough = (above < _FARTHEST) & (thetas[chosen] > 0)
     chosen = chosen[: int(np.argmax(np.append(enough, True))) + 1]
-    deviations = np.array([inversion.exponent.deviation(float(c)) for c in own[chosen]])
+    deviations = deviations[chosen]
     # A lattice tilted more than it resolves has all its mass at one end.
     coarse = np.append(deviations[1:] < _RESOLVED * frame.width, True)
     kept = slice(1 + int(np.argmax(coarse)))

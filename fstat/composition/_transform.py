@@ -138,14 +138,17 @@ class Sum:
         seen = exponents > top - _UNSEEN
         turn = 1j * step * self._loss[seen]
         weights = np.exp(exponents[seen] - top + first * turn)
-        table = np.empty((_TABLE, turn.size), complex)
+        rows = min(_TABLE, last - first)
+        table = np.empty((rows, turn.size), complex)
         table[0] = 1.0
-        for k in 2 ** np.arange(int(np.log2(_TABLE))):
-            np.multiply(table[:k], np.exp(k * turn), out=table[k : 2 * k])
-        onward, sums = np.exp(_TABLE * turn), []
-        for _ in range(first, last, _TABLE):
-            sums.append(table @ weights)
+        for k in 2 ** np.arange(int(np.ceil(np.log2(rows)))):
+            power, more = np.exp(k * turn), table[k : 2 * k]
+            np.multiply(table[: len(more)], power, out=more)
+        sums = [table @ weights]
+        onward = np.exp(rows * turn) if last - first > rows else np.ones(1)
+        for _ in range(first + rows, last, rows):
             weights = weights * onward
+            sums.append(table @ weights)
         return np.asarray(top + np.log(np.concatenate(sums)[: last - first]))
 
 
