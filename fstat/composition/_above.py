@@ -151,30 +151,27 @@ class Above:
             levels = np.insert(levels, here + 1, level)
         return c, levels
 
-    def relative(self, z: ComplexArray) -> ComplexArray:
-        """Return R(z): the transform over that of ends and Gaussians, its logarithm."""
-        total = np.zeros(z.shape, complex)
+    def along(self, z: ComplexArray) -> tuple[ComplexArray, FloatArray]:
+        """Return R(z), the transform over that of ends and Gaussians, and a bound.
+
+        Both are logarithms. The bound is one of its size, whatever its phases are. Only
+        those of steps of large mu come round again: the others are as they are.
+        """
+        total, most = np.zeros(z.shape, complex), np.zeros(z.shape)
+        for step, count, log in self._logs(z):
+            total += count * log
+            turns = isinstance(step, Mellin)
+            most += count * (np.log1p(np.abs(np.expm1(log))) if turns else log.real)
+        return total, most
+
+    def _logs(self, z: ComplexArray) -> Iterator[tuple[object, int, ComplexArray]]:
+        """Yield steps, how often each is taken, and logarithms of their transforms."""
         for step, count in self._added:
-            total += count * step(z)
+            yield step, count, step(z)
             self._spend(step)
         for step, count in self._removed:
-            total += count * np.conj(step(np.conj(-1 - z)))
+            yield step, count, np.conj(step(np.conj(-1 - z)))
             self._spend(step)
-        return total
-
-    def envelope(self, z: ComplexArray) -> FloatArray:
-        """Return a bound of the size of the transform, whatever its phases are.
-
-        Only those of steps of large mu come round again: the others are as they are.
-        """
-        total = self.body(z).real
-        for steps, at in ((self._added, z), (self._removed, np.conj(-1 - z))):
-            for step, count in steps:
-                log = step(at)
-                turns = isinstance(step, Mellin)
-                size = np.log1p(np.abs(np.expm1(log))) if turns else log.real
-                total = total + count * size
-        return np.asarray(total)
 
     def _spend(self, step: Mellin | Seldom) -> None:
         """Stop where a value would take more than some seconds."""
@@ -192,11 +189,10 @@ class Above:
     def _level(self, c: FloatArray) -> FloatArray:
         """Return the logarithm of the size of the transform that is inverted."""
         size, relative, least = np.zeros(c.shape), np.zeros(c.shape), np.zeros(c.shape)
-        for steps, z in ((self._added, c), (self._removed, -1 - c)):
-            for step, count in steps:
-                log = step(z + 0j).real
-                size, relative = size + count * np.abs(log), relative + count * log
-                least = np.minimum(least, log)
+        for _, count, logs in self._logs(c + 0j):
+            log = logs.real
+            size, relative = size + count * np.abs(log), relative + count * log
+            least = np.minimum(least, log)
         rest = np.maximum(relative, 0.0) + np.log(-np.expm1(-np.maximum(size, 1e-300)))
         level = np.where(c < -1, relative, rest) + self.body(c + 0j).real
         level = np.where(least < _LEAST, np.inf, level)
@@ -267,7 +263,7 @@ class Above:
             xi = np.arange(-40.0, 40.0 + step / 2, step)
             s = np.exp(xi)
             z = -0.5 + 1j * s
-            real = self.relative(z).real + self.body(z).real
+            real = self.along(z)[0].real + self.body(z).real
             real += self._log_q / 2 + self._log_p / 2
             weights = step * s / (0.25 + s * s) / (2 * np.pi)
             more = float(weights @ -np.expm1(2 * real))

@@ -38,11 +38,10 @@ class Path:
         scale, best, least_growth = min(abs(c), abs(c + 1)) / 8, None, np.inf
         widest = max(_WIDEST, 2.0**10 * scale)
         while scale <= widest:
-            path = cls._reaching(of, c, scale, least)
+            path, peaks = cls._reaching(of, c, scale, least)
             sizes = path.log_terms.real - least * path.nodes.real
             growth = float(sizes.max() - sizes[0])
             # Between nodes there may be peaks, where steps come round again.
-            peaks = of.envelope(path.nodes) - least * path.nodes.real
             if max(growth, float(peaks.max() - peaks[0])) <= _MOST_GROWTH:
                 return path
             # Of two that are about as good, the narrower one.
@@ -53,19 +52,24 @@ class Path:
         return best
 
     @classmethod
-    def _reaching(cls, of: Above, c: float, scale: float, least: float) -> Path:
-        """Return a path of a scale that is long enough, with few nodes."""
+    def _reaching(
+        cls, of: Above, c: float, scale: float, least: float
+    ) -> tuple[Path, FloatArray]:
+        """Return a path of a scale that is long enough, with few nodes.
+
+        And bounds on the size of the transform there, at the least distance.
+        """
         last = np.arcsinh(_NEGLIGIBLE / (_BEND * scale * least))
         while True:
             xi = _COARSEST * np.arange(int(last / _COARSEST) + 2, dtype=float)
-            path = cls(of, c, scale, _COARSEST, *_along(of, c, scale, xi))
+            nodes, log_terms, most = _along(of, c, scale, xi)
+            path = cls(of, c, scale, _COARSEST, nodes, log_terms)
+            peaks = most - least * nodes.real
+            largest = float((log_terms.real - least * nodes.real).max())
             # At the end itself steps may be out of phase.
-            end = path.nodes[-1:]
-            peak = float(of.envelope(end)[0] - least * end.real[0])
-            largest = float((path.log_terms.real - least * path.nodes.real).max())
-            ended = path.reaches(least) and peak < largest - _NEGLIGIBLE
+            ended = path.reaches(least) and peaks[-1] < largest - _NEGLIGIBLE
             if ended or last > 300:
-                return path
+                return path, peaks
             last += 2
 
     def reaches(self, d: float) -> bool:
@@ -81,7 +85,7 @@ class Path:
     def finer(self) -> Path:
         """Return the path with twice as many nodes."""
         xi = self.step * (np.arange(self.nodes.size, dtype=float) + 0.5)
-        nodes, log_terms = _along(self.of, self.c, self.scale, xi)
+        nodes, log_terms, _ = _along(self.of, self.c, self.scale, xi)
         return replace(
             self,
             step=self.step / 2,
@@ -116,14 +120,17 @@ class Path:
 
 def _along(
     of: Above, c: float, scale: float, xi: FloatArray
-) -> tuple[ComplexArray, ComplexArray]:
-    """Return nodes of a hyperbola, and the logarithm of what is integrated there."""
+) -> tuple[ComplexArray, ComplexArray, FloatArray]:
+    """Return nodes of a hyperbola, and the logarithm of what is integrated there.
+
+    And that of a bound on the size of the transform.
+    """
     z = c + scale * (_BEND * (np.cosh(xi) - 1) + 1j * np.sinh(xi))
     along = scale * (_BEND * np.sinh(xi) + 1j * np.cosh(xi)) / 1j
-    log = of.relative(z)
+    (log, most), body = of.along(z), of.body(z)
     if c > -1:
         log = _log_expm1(log)
-    return z, log + of.body(z) + np.log(along)
+    return z, log + body + np.log(along), most + body.real
 
 
 def _log_expm1(w: ComplexArray) -> ComplexArray:
