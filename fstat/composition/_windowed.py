@@ -11,10 +11,10 @@ error.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -157,6 +157,7 @@ class _Likely:
         self._c, self._reach = of.c, of.reach
         core = of.of.is_smooth | (of.of.widths < _SLIM * of.reach)
         core = of.of.is_smooth if core.all() else core
+        self._core: Callable[[], BentInversion | Windowed] | None = None
         phi = np.exp(of.logs[core].sum(axis=0))
         self._loss, self._mass = np.empty(0), np.empty(0)
         if np.abs(phi[phi.size // 5]) < _NARROW or core.all():
@@ -167,7 +168,8 @@ class _Likely:
         rest = np.flatnonzero(~core)
         steps, levels = [of.of.steps[k] for k in rest], [of.levels[k] for k in rest]
         self._loss, self._mass = likely_sums(steps, of.c, levels)
-        self._core = of.of.exact(core) if self._loss.size and core.any() else None
+        if core.any():
+            self._core = partial(of.of.exact, core)
 
     def __bool__(self) -> bool:
         return bool(self._loss.size)
@@ -214,7 +216,7 @@ class _Likely:
             tilt = np.exp(self._c * x)
             return self._of_atom(x, strict) * tilt, np.zeros((2, x.size))
         tilt = np.exp(self._c * x - self._core_level)
-        found, errors = self._core.integrals(x, self._c)
+        found, errors = self._core().integrals(x, self._c)
         return found * tilt, errors * tilt
 
     def _of_atom(self, x: FloatArray, strict: bool) -> FloatArray:
