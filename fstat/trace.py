@@ -854,7 +854,11 @@ def _fitting(columns: object) -> Mapping[str, np.ndarray]:
     size = np.asarray(given.get("batch_size", 0))
     if size.ndim == 1 and size.dtype.kind in "iu" and "step" in given:
         rows = {True: len(size), False: int(size.sum())}
-        if all(np.shape(v)[:1] == (rows[k in BY_STEP],) for k, v in given.items()):
+        fits = (
+            isinstance(v, np.ndarray) and v.shape[:1] == (rows[k in BY_STEP],)
+            for k, v in given.items()
+        )
+        if all(fits):
             return given
     raise ValueError(
         "`columns` must be what `columns` of another trace returned, got "

@@ -1,6 +1,7 @@
 """What every Display owes: looks under any name, one diagonal, a repr, dark axes."""
 
 from dataclasses import replace
+from fractions import Fraction
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -269,3 +270,21 @@ def test_each_run_of_an_agreement_is_its_own(run):
 def test_what_is_not_there_is_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_what_is_written_must_be_words():
+    points = {"estimate": [0.0, 1.0], "truth": [0.0, 1.0], "truth_reach": [0.1, 0.1]}
+    points |= {"line": (1.0, 0.0), "threshold": 0.5}
+    for name in ("text", "quantity"):
+        given = {"text": "r = 1", "quantity": "mu"} | {name: np.zeros((2, 2))}
+        with pytest.raises(ValueError, match=f"`{name}` must be a string"):
+            AgreementDisplay(**points, **given).plot()
+
+
+def test_levels_of_any_kind_of_number():
+    curves = {"tradeoff": GaussianTradeOff(1.0), "band": [GaussianTradeOff(1.0)] * 2}
+    display = TradeOffDisplay(**curves, confidence_level=Fraction(1, 2)).plot()
+    assert display.band_.get_label() == r"50% interval of $\mu$"
+    with pytest.raises(ValueError, match="`confidence_level` must"):
+        TradeOffDisplay(**curves, confidence_level=[[1], [2, 3]]).plot()
+    assert "<2 values>" in repr(TradeOffDisplay(**curves, alpha=[[1], [2, 3]]))

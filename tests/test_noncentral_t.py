@@ -108,6 +108,29 @@ def test_huge_statistics_leave_the_distribution_of_the_scale():
     assert_allclose(low[0] / t[0], 0.34800092, rtol=1e-7)
 
 
+def test_tails_of_huge_statistics_are_those_of_student():
+    t = np.array([1e8, 1e12, 1e50, 1e99])
+    one = log_noncentral_t(t, 1.0, 0.0, True)
+    assert_allclose(one, -np.log(np.pi * t), rtol=0, atol=1e-10)
+    two = log_noncentral_t(t, 2.0, 0.0, True)
+    assert_allclose(two, -np.log(2.0) - 2 * np.log(t), rtol=0, atol=1e-10)
+    assert_allclose(log_noncentral_t(t, 1.0, 0.0), -np.exp(one), rtol=1e-7, atol=1e-14)
+
+
+@pytest.mark.parametrize("df", [0.5, 1.0, 30.0, 1e7])
+def test_no_argument_overflows(df):
+    sizes = np.array([0.0, 1e-320, 1e-100, 1.0, 1e9, 1e50, 1e154, 1e300])
+    both = np.concatenate([-sizes, sizes])
+    t, nc = np.meshgrid(both, both)
+    low, high = (log_noncentral_t(t, df, nc, upper) for upper in (False, True))
+    assert not np.isnan(low).any() and not np.isnan(high).any()
+    assert_allclose(np.exp(low) + np.exp(high), 1.0, rtol=1e-7)
+    far = np.abs(nc) > 1e3 * (1 + np.abs(t))
+    assert_allclose(np.exp(low)[far], nc[far] < 0, rtol=0, atol=1e-12)
+    inverse = noncentrality(both, np.full(both.size, df), 0.025)
+    assert np.isfinite(inverse).all()
+
+
 def test_what_is_unknown_stays_unknown():
     t = np.array([np.nan, 1.0, 1.0, np.inf])
     df = np.array([3.0, np.nan, 0.0, 3.0])

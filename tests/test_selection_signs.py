@@ -142,6 +142,7 @@ def test_sign_errors_broadcast_and_have_limits():
     assert_allclose(got.type_s[:, 0], 0.5)
     assert_allclose(got.type_s[:, 1], 0.5, rtol=1e-6)
     assert np.isposinf(got.exaggeration[:, 0]).all()
+    assert np.isposinf(sign_errors(1e-310, 1.0).exaggeration)
     assert_allclose(got.exaggeration[:, 2], 1.0)
     assert_allclose(got.power[:, 0], 0.05)
     # Larger effects are mistaken less, and exaggerated less.

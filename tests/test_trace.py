@@ -716,7 +716,8 @@ def test_columns_of_another_trace_must_fit_each_other():
         short = {**columns, name: columns[name][:0]}
         with pytest.raises(ValueError, match="`columns` must be what `columns`"):
             other.extend(short)
-    for columns in (3, {}, {"step": [0]}):
+    ragged = {**columns, "alignment": [[0.0], [1.0, 2.0]]}
+    for columns in (3, {}, {"step": [0]}, ragged):
         with pytest.raises(ValueError, match="`columns` must be what `columns`"):
             other.extend(columns)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from scipy.special import ndtri
 
-from .._validation import FloatArray, numeric, shown
+from .._validation import FloatArray, confidence, numeric, shown, string
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -123,11 +123,27 @@ def columns(**given: Any) -> list[FloatArray]:
     return arrays
 
 
+def words(value: object, name: str) -> str:
+    """Return what is written beside a picture, nothing for None."""
+    return "" if value is None else string(value, name)
+
+
+def percent(level: float) -> str:
+    """Return a confidence level as it is written."""
+    return f"{100 * confidence(level, 'confidence_level'):g}"
+
+
 def _short(value: Any) -> str:
-    if isinstance(value, np.ndarray | list | range) and np.ndim(value):
+    if _is_long(value):
         return f"<{len(value)} values>"
-    if isinstance(value, tuple) and any(np.ndim(part) for part in value):
+    if isinstance(value, tuple) and any(map(_is_long, value)):
         return f"{type(value).__name__}(...)"
     if isinstance(value, float):
         return f"{value:.4g}"
     return shown(value)
+
+
+def _is_long(value: Any) -> bool:
+    if isinstance(value, np.ndarray):
+        return bool(value.ndim)
+    return isinstance(value, list | range)

@@ -10,7 +10,7 @@ from scipy.special import ndtri
 from .._validation import FloatArray, instance, number, numeric, whole_number
 from ..ground_truth import Agreement
 from ..intervals import ConfidenceInterval
-from ._common import Display, columns, inks, new_axes, point_looks
+from ._common import Display, columns, inks, new_axes, point_looks, words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -190,10 +190,11 @@ class AgreementDisplay(Display):
         return self
 
     def _label(self, ax: Axes) -> None:
-        head, _, design = (self.quantity or "retraining").partition(" (")
+        quantity = words(self.quantity, "quantity") or "retraining"
+        head, _, design = quantity.partition(" (")
         design = design.partition(")")[0]
         ax.set(xlabel="estimate", ylabel=rf"$\mu$, {head}")
         ax.spines[["top", "right"]].set_visible(False)
-        lines = [line for line in (design, self.text) if line]
+        lines = [line for line in (design, words(self.text, "text")) if line]
         if lines:
             ax.set_title("\n".join(lines), loc="left", fontsize=8)

@@ -25,6 +25,7 @@ from ._common import (
     errors_on_probit_axes,
     inks,
     line_looks,
+    percent,
 )
 from ._normality import (
     NormalQuantiles,
@@ -327,7 +328,7 @@ class GaussianLimitDisplay(Display):
         self.points_Q_, self.line_Q_, self.band_Q_ = _draw(ax, self.Q, Q_style)
         self.points_P_.set_label(f"P, without S: standard deviation {self.P.sd:.2f}")
         self.points_Q_.set_label(f"Q, with S: standard deviation {self.Q.sd:.2f}")
-        self.band_Q_.set_label(f"{100 * self.confidence_level:g} % band, pointwise")
+        self.band_Q_.set_label(f"{percent(self.confidence_level)} % band, pointwise")
         ax.set(
             xlabel="standard normal quantile",
             ylabel=r"quantile of the statistic, in the unit of $\mu$",

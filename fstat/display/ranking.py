@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from .._samples import pair_labels
 from .._validation import FloatArray, indices, instance
 from ..selection.ranks import RankIntervals
-from ._common import Display, columns, inks, new_axes, point_looks
+from ._common import Display, columns, inks, new_axes, percent, point_looks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -200,7 +200,7 @@ class RankDisplay(Display):
         shown = len(self.rank)
         part = f"\n{shown} of {self.n_ranked} pairs shown"
         return (
-            f"All ranks at once, {100 * self.confidence_level:g} %. Top {self.k}: "
+            f"All ranks at once, {percent(self.confidence_level)} %. Top {self.k}: "
             "certain (full), possible (open), not (grey)"
             + (part if shown < self.n_ranked else "")
         )

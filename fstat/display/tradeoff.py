@@ -17,7 +17,14 @@ from ..tradeoff import (
     PiecewiseLinearTradeOff,
     TradeOff,
 )
-from ._common import Display, diagonal, errors_on_probit_axes, line_looks, new_axes
+from ._common import (
+    Display,
+    diagonal,
+    errors_on_probit_axes,
+    line_looks,
+    new_axes,
+    percent,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -274,7 +281,7 @@ class TradeOffDisplay(Display):
         of = r"interval of $\mu$" if gaussian else "confidence band"
         if self.confidence_level is None:
             return of
-        return f"{100 * self.confidence_level:g}% {of}"
+        return f"{percent(self.confidence_level)}% {of}"
 
     def _finish(self, ax: Axes, probit: bool, ends: float) -> None:
         ax.set(xlabel="type I error", ylabel="type II error", aspect="equal")

@@ -24,7 +24,8 @@ from .._validation import FloatArray
 _NODES, _WEIGHTS = (x[:, None] for x in np.polynomial.legendre.leggauss(32))
 _DROP = 46.0  # logarithm by which the integrand falls before it is left out
 _STEP = 8.0  # standard deviations on either side of the step of Phi
-_HUGE = 1e9  # statistic beyond which only its ratio to the noncentrality matters
+_HUGE = 1e9  # noncentrality beyond which only its ratio to the statistic matters
+_FAR = 1e100  # statistic beyond which its square may overflow
 _FEW = 20.0  # degrees of freedom
 _BLOCK = 4096  # cases at a time: temporaries stay in a core's cache
 _LOG_ROOT_2PI = np.log(2 * np.pi) / 2
@@ -96,7 +97,7 @@ def noncentrality(
 def _noncentrality(
     t: FloatArray, df: FloatArray, log_tail: float, upper: bool
 ) -> FloatArray:
-    spread = np.sqrt(1 + np.square(t / np.sqrt(2 * df)))
+    spread = np.hypot(1.0, t / np.sqrt(2 * df))
     target = float(ndtri_exp(log_tail))
     nc = t * (1 - 1 / (4 * df + 1)) + spread * (target if upper else -target)
     low, high = np.full_like(nc, -np.inf), np.full_like(nc, np.inf)
@@ -130,7 +131,7 @@ def _step(
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         z = ndtri_exp(log_chance)
         # The probit moves by rate * chance / density(probit) for each unit.
-        slope = rate * np.exp(log_chance + z**2 / 2 + _LOG_ROOT_2PI)
+        slope = rate / _mills(z)
         step = (target - z) / slope
         up = (target > z) if upper else (target < z)
     far = ~(np.abs(step) < 8 * spread) | ((step > 0) != up)
@@ -144,9 +145,10 @@ def _log_tail(
     # The distribution at t < 0 is that at -t with the noncentrality reflected.
     flip = np.where(t < 0, -1.0, 1.0)
     sign = -flip if upper else flip
-    # Beyond _HUGE the normal part is lost in the rounding of t times the scale.
-    shrink = flip / np.maximum(np.abs(t) / _HUGE, 1.0)
-    t, nc = shrink * t, shrink * nc
+    # Beyond _HUGE the normal part is lost in the rounding of the noncentrality.
+    shrink = flip / np.maximum(np.abs(nc) / _HUGE, 1.0)
+    t, nc = np.minimum(shrink * t, _FAR), shrink * nc
+    t = np.where(t < 1 / _FAR, 0.0, t)
     edges = _edges(t, df, nc, sign)
     panel, case = np.nonzero(edges[1:] > edges[:-1])
     start, half = edges[panel, case], (edges[panel + 1, case] - edges[panel, case]) / 2
@@ -198,7 +200,7 @@ def _mode(
 ) -> FloatArray:
     """Return where the integrand is largest, by bisection of log s."""
     # The derivative of the normal's logarithm at x is below 1 + max(-x, 0).
-    most = np.maximum(nc, 0.0) / np.maximum(t, 1e-300) + t / df
+    most = np.maximum(nc, 0.0) / np.maximum(t, 1 / _FAR) + t / df
     high = np.where(sign > 0, np.log1p(most), 0.0)
     low = np.where(sign > 0, 0.0, np.log(df / (df + t * (t + 1 + np.abs(nc)))))
     for _ in range(60):
@@ -221,7 +223,7 @@ def _reach(
     fall: Callable[[FloatArray], FloatArray], mode: FloatArray, step: FloatArray
 ) -> FloatArray:
     """Return how far from the mode the integrand has fallen to nothing."""
-    for _ in range(64):
+    for _ in range(400):
         near = ~(fall(mode + step) > _DROP)
         if not near.any():
             break

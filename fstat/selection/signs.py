@@ -178,7 +178,8 @@ def sign_errors(
     right, wrong = law.cdf(ratio - critical), law.cdf(-ratio - critical)
     power = right + wrong
     excess = _mean_beyond(critical - ratio, df) + _mean_beyond(critical + ratio, df)
-    with np.errstate(divide="ignore"):
+    # Of an effect of almost 0 it is beyond all floats.
+    with np.errstate(divide="ignore", over="ignore"):
         exaggeration = ((right - wrong) * ratio + excess) / power / ratio
     return SignErrors(power[()], (wrong / power)[()], exaggeration[()])
 

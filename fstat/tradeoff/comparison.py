@@ -210,12 +210,17 @@ def _least(value: Callable[[FloatArray], FloatArray], x: FloatArray) -> FloatArr
     dips = np.flatnonzero((y <= inner[0]) & (y <= inner[1]))
     dips = dips[np.argsort(y[dips], kind="stable")[:12]]
     low, high = x[np.maximum(dips - 1, 0)], x[np.minimum(dips + 1, x.size - 1)]
-    best = x[dips]
+    best, found = x[dips], y[dips]
+    # A dip at an end that a finer grid leaves there is the end itself.
+    at_end, rounding = (dips == 0) | (dips == x.size - 1), 1e-14 * np.abs(y[dips]).max()
     for _ in range(9):
         grid = np.vstack([np.linspace(low, high, 17), best])
         grid.sort(axis=0)
-        at = value(grid.ravel()).reshape(grid.shape).argmin(axis=0)
-        pick = np.arange(dips.size)
-        best, step = grid[at, pick], (high - low) / 16
+        y = value(grid.ravel()).reshape(grid.shape)
+        at, pick, before = y.argmin(axis=0), np.arange(dips.size), best
+        best, found, step = grid[at, pick], y[at, pick], (high - low) / 16
         low, high = np.maximum(best - step, low), np.minimum(best + step, high)
-    return np.asarray(best[value(best).argmin()])
+        flat = y.max(axis=0) - found <= rounding
+        if (flat | (at_end & (best == before))).all():
+            break
+    return np.asarray(best[found.argmin()])
