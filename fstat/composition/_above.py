@@ -14,6 +14,7 @@ from .._validation import FloatArray
 from ..tradeoff import GaussianTradeOff, InverseTradeOff, SubsampledTradeOff, TradeOff
 from ._checks import Unresolved
 from ._hyperbola import Path
+from ._lattice import RATE_ERROR
 from ._mellin import Mellin
 from ._seldom import Seldom
 from ._transform import ComplexArray
@@ -282,10 +283,20 @@ class Above:
         d = np.maximum(distance, 1e-16 * abs(self.place) + 1e-25)
         if self.ends:
             return self._beyond(d)
+        if not (self._added or self._removed):
+            return self._of_normal(d)
         # What lies between these thresholds and 1 is less than that, by Markov.
         empty = (self._hidden < _NOTHING * d) & (d < 1.0)
         found = self._served_best(np.where(empty, 1.0, d))
         return self._moved(found, d, empty) if empty.any() else found
+
+    def _of_normal(self, d: FloatArray) -> Tails:
+        """Return what is known of Gaussian steps alone, which are one such step."""
+        f = self._normal
+        rates, delta, inverse = f._rates(d, True), f._delta(d), f._delta(-d)
+        sizes = rates.alpha, rates.power, delta, inverse
+        errors = (RATE_ERROR * size for size in sizes)
+        return Tails(*rates, delta, inverse, *errors)
 
     def _moved(self, tails: Tails, d: FloatArray, empty: NDArray[np.bool_]) -> Tails:
         """Return it at other thresholds between which no losses lie."""

@@ -35,6 +35,16 @@ def test_close_to_an_atom_next_to_a_step_as_narrow():
     assert_allclose(f.delta(0.5), L(1.0).delta(0.5), rtol=1e-6)
 
 
+@pytest.mark.parametrize("mu", [1e-4, 1e-3])
+def test_close_to_an_atom_next_to_a_narrow_gaussian(mu):
+    f = compose(L(1.0), G(mu))
+    for way in (-30.0, -3.0, -0.1, 0.1, 1.0, 3.0):
+        right = two_steps_delta(Laplace(1.0), Gaussian(mu), 1.0 + way * mu)
+        assert_allclose(f.delta(1.0 + way * mu), right.value, rtol=1e-6)
+    right = two_steps_delta(Laplace(1.0), Gaussian(mu), 0.3).value
+    assert_allclose(f.delta(0.3), right, rtol=1e-6)
+
+
 def mixed(seed):
     rng = np.random.default_rng(seed)
     seldom = rng.uniform([0.5, 0.005], [1.5, 0.05], (20, 2))
