@@ -240,6 +240,7 @@ def test_too_few_pairs():
         (["a"] * 600, "`scores` must be numeric"),
         (np.linspace(0, 1, 20000), "not bell-shaped"),
         (np.repeat([0.0, 1.0], 300), "not bell-shaped"),
+        (np.arange(600) % 5 == 0, "not bell-shaped|must spread"),
     ],
 )
 def test_scores_without_a_null(scores, message):

@@ -157,7 +157,8 @@ def test_sign_errors_broadcast_and_have_limits():
         ({"effect": np.nan, "stderr": 1.0}, "`effect` must be finite"),
         ({"effect": 1.0, "stderr": 0.0}, "`stderr` must be finite and above 0"),
         ({"effect": 1.0, "stderr": np.inf}, "`stderr` must be finite and above 0"),
-        ({"effect": 1.0, "stderr": 1.0, "alpha": 0.0}, "`alpha` must lie strictly"),
+        ({"effect": 1.0, "stderr": 1.0, "alpha": 0.0}, "`alpha` must lie in"),
+        ({"effect": 1.0, "stderr": 1.0, "alpha": 5e-324}, "`alpha` must lie in"),
         ({"effect": 1.0, "stderr": 1.0, "df": 1.0}, "`df` must lie in"),
     ],
 )

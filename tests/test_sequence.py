@@ -41,6 +41,11 @@ def test_the_boundary_is_where_the_mixture_of_likelihood_ratios_is(variance, lev
     assert_allclose(mixture, 1 / (1 - level), rtol=1e-7)
 
 
+def test_boundaries_of_any_size():
+    one = normal_mixture_boundary(1e300, 0.95, 1e-12)
+    assert_allclose(one, 1e150 * np.sqrt(312 * np.log(10) + 2 * np.log(20)), rtol=1e-12)
+
+
 @pytest.mark.parametrize("level", [0.8, 0.95, 0.999])
 def test_rho_makes_the_boundary_narrowest_there(level):
     rho = normal_mixture_rho(150.0, level)

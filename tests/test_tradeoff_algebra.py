@@ -395,6 +395,7 @@ def test_mixture_of_discrete_pairs_with_the_component_observed():
         ([G, L], [-0.5, 1.5], "at least 0"),
         ([], [], "`fs` must be one trade-off function"),
         ([G, 3], [0.5, 0.5], "`fs` must be a trade-off function"),
+        (memoryview(np.eye(2)), [0.5, 0.5], "`fs` must be a trade-off function"),
     ],
 )
 def test_no_mixture(fs, weights, message):

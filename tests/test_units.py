@@ -339,3 +339,10 @@ def test_known_scales_a_world_apart_from_the_samples(options, scale):
     assert np.isnan(mu[1])
     with pytest.raises(ValueError, match="a `scale` above"):
         FInfluence(scale=scale, **options).fit(P[:, 1], Q[:, 1])
+
+
+def test_samples_a_world_apart_stream_as_they_are_fitted():
+    P, Q = [np.nan, 3e124], [1.0, 2.0]
+    stream = FInfluence().partial_fit(P, Q).partial_fit(P, Q)
+    assert_allclose(stream.mu_, -3e124 / np.std(Q + Q, ddof=1) * 2**0.5, rtol=1e-12)
+    assert stream.mu_ == FInfluence().fit(P + P, Q + Q).mu_

@@ -116,7 +116,8 @@ def normal_mixture_boundary(
     if (total < rho).any():
         raise ValueError(f"`variance` must be at least 0, got {shown(variance)}.")
     log_miss = np.log(1 - confidence(level, "level"))
-    return np.asarray(np.sqrt(total * (np.log(total / rho) - 2 * log_miss)))
+    spread = np.log(total) - np.log(rho) - 2 * log_miss
+    return np.asarray(np.sqrt(total) * np.sqrt(spread))
 
 
 def sequence_interval(

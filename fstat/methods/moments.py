@@ -236,12 +236,14 @@ def binormal_index(summary: MomentSummary) -> tuple[FloatArray, SamplingError]:
     """Return the binormal index and its sampling error."""
     square = (summary.var_P + summary.var_Q) / 2
     scale = np.sqrt(np.where(square > 0, square, np.nan))
-    error = SamplingError(
-        summary.error_dd / scale**2,
-        -summary.error_dw / (2 * scale**3),
-        summary.error_ww / (16 * scale**4),
-        summary.df,
-    )
+    # Powers of a spread far below the unit of the values are 0.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        error = SamplingError(
+            summary.error_dd / scale**2,
+            -summary.error_dw / (2 * scale**3),
+            summary.error_ww / (16 * scale**4),
+            summary.df,
+        )
     return summary.difference / scale, error
 
 

@@ -312,6 +312,8 @@ def _likelihood(u: FloatArray) -> tuple[float, float, float] | None:
     for _ in range(_ROUNDS):
         low, high = mean - _CENTRE * sd, mean + _CENTRE * sd
         centre = u[(u >= low) & (u <= high)]
+        if not centre.size:
+            return None
         mean, sd = _truncated_normal(centre, low, high, mean, sd)
         if abs(mean) > 1.99 or not 0.201 < sd < 2.99:
             return None
@@ -329,7 +331,8 @@ def _truncated_normal(
         m, s = parameters[0], np.exp(parameters[1])
         mass = norm.cdf((high - m) / s) - norm.cdf((low - m) / s)
         square = second - 2 * m * first + m**2
-        return float(0.5 * square / s**2 + parameters[1] + np.log(mass))
+        # Where nothing is expected the loss is large, and finite for its gradient.
+        return float(0.5 * square / s**2 + parameters[1] + np.log(max(mass, 1e-300)))
 
     bounds = [(-2.0, 2.0), (np.log(0.2), np.log(3.0))]
     found = minimize(loss, [mean, np.log(sd)], method="L-BFGS-B", bounds=bounds).x

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from math import ceil
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -75,7 +73,7 @@ def shortlist(
     (112, 89)
     """
     option(alternative, "alternative", ("greater", "less"))
-    rate = number(miss_rate, "miss_rate", "(0, 1)")
+    rate = number(miss_rate, "miss_rate", "[1e-9, 1)")
     score = numeric(scores, "scores")
     if score.ndim != 1:
         raise ValueError(f"`scores` must have shape (n_pairs,), got {score.shape}.")
@@ -84,9 +82,10 @@ def shortlist(
     ranked = np.sort(suspicion[mask & ~np.isnan(score)])
     k = int(rate * (len(ranked) + 1) + 1e-9)
     if k < 1:
+        least = np.ceil(1 / rate - 1 - 1e-9)
         raise ValueError(
-            f"`planted` must hold at least {ceil(1 / rate - 1 - 1e-9)} pairs with a "
-            f"score for miss_rate={rate:g}, got {len(ranked)}."
+            f"`planted` must hold at least {least:.10g} pairs with a score for "
+            f"miss_rate={rate:g}, got {len(ranked)}."
         )
     with np.errstate(invalid="ignore"):
         return np.asarray((suspicion >= ranked[k - 1]) & ~mask)

@@ -144,7 +144,7 @@ def sign_errors(
     ------
     ValueError
         If `effect` is not finite, `stderr` not finite and above 0, `alpha` not in
-        (0, 1) or `df` not above 1.
+        [1e-100, 1) or `df` not above 1.
 
     Notes
     -----
@@ -169,7 +169,7 @@ def sign_errors(
     """
     size, error = np.abs(finite(effect, "effect")), positive(stderr, "stderr")
     size, error = together(effect=size, stderr=error)
-    alpha, df = number(alpha, "alpha", "(0, 1)"), number(df, "df", "(1, inf]")
+    alpha, df = number(alpha, "alpha", "[1e-100, 1)"), number(df, "df", "(1, inf]")
     # Beyond this an effect is sure to be found, with its sign and size.
     with np.errstate(over="ignore"):
         ratio = np.minimum(size / error, 1e100)

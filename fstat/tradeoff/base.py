@@ -19,6 +19,7 @@ from scipy.optimize import elementwise
 
 from .._validation import (
     FloatArray,
+    listed,
     number_or_array,
     probability,
     real,
@@ -754,7 +755,7 @@ def several(fs: Sequence[TradeOff]) -> tuple[TradeOff, ...]:
         raise ValueError(
             f"`fs` must be one trade-off function or more, got {fs!r:.80}."
         )
-    return tuple(one_curve(f, "fs") for f in fs)
+    return tuple(one_curve(f, "fs") for f in listed(fs))
 
 
 def both_sides(f: TradeOff, threshold: FloatArray) -> ErrorRates:
