@@ -12,12 +12,13 @@ import torch
 
 def weakly(method: Callable[..., None]) -> Callable[..., None]:
     """Return a hook that does not keep the owner of a method alive."""
-    alive = weakref.WeakMethod(method)
+    bound: Any = method
+    owner, function = weakref.ref(bound.__self__), bound.__func__
 
     def hook(*args: Any) -> None:
-        found = alive()
+        found = owner()
         if found is not None:
-            found(*args)
+            function(found, *args)
 
     return hook
 

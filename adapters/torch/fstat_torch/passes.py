@@ -124,8 +124,9 @@ class CurvaturePass:
         self, kept: KeptGradients, reference: Reference, step: int, first: bool
     ) -> NDArray[Any]:
         for batch in reference.batches(self._metric.power > 0):
-            kept.check(batch.index)
-            kept.add(batch.index, batch.captured, 1.0, batch.arrived)
+            examples = batch.index.tolist()
+            kept.check(examples)
+            kept.add(examples, batch.captured, 1.0, batch.arrived)
         kept.finish(step, 1.0)
         self._points = moved(self._points, self._capture)
         return kept.scores(step, self._capture, self._points, self._itself, first)

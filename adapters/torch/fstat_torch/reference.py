@@ -122,11 +122,7 @@ class Reference:
                 f"{type(item).__name__}."
             )
         given, x, y = item
-        index, _ = numbers(given)
-        if len(index) and index.min() < 0:
-            raise ValueError(
-                f"`reference` must yield numbers from 0, got {index.min()}."
-            )
+        index = np.array(numbers(given), np.int64)
         device = next(iter(self._capture.model.parameters())).device
         # Loaders make lists of tuples.
         x = tuple(x) if isinstance(x, list) else x

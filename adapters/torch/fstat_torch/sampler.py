@@ -4,14 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import (
-    AbstractContextManager,
-    ExitStack,
-    contextmanager,
-    nullcontext,
-    suppress,
-)
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -40,7 +34,7 @@ from .gradients import (
     PlanTable,
     Wanted,
 )
-from .gradients.isolation import Modes, take_off_hooks
+from .gradients.isolation import Modes, WithoutGraph, take_off_hooks
 from .measures import cross_entropy
 from .metrics import Curvature, KeptGradients
 from .metrics.kept import DegenerateMetricError
@@ -52,6 +46,7 @@ from .step import Step, numbers
 from .targets import Targets, read_targets
 from .update import Columns, MicroBatch, Update
 from .verification import DisagreementError, Verification, refuse_whole_modules
+from .watched import Watched
 
 Loss = Callable[[Any, Any], Tensor]
 _ANEW = "of gradients taken anew"
@@ -499,15 +494,14 @@ class SingleRunSampler:
             accumulate=bool(accumulate),
             extra=extra,
         )
-        watch = _Watched()
+        watch = Watched(self._capture, self._verification, self._kept)
         due = number % self.every == 0 and self.watches_steps and not self._detached
         modes = self._capture._modes()
         try:
             try:
                 self._inside = True
                 if due and not (self._amid and self._lost):
-                    with self._passing_over():
-                        self._open(watch, number, index, step)
+                    self._attempt(self._open, watch, number, index, step)
                 yield step
             finally:
                 self._inside = False
@@ -530,18 +524,17 @@ class SingleRunSampler:
                 self._trace.rewind(number)
             raise
 
-    def _left(self, watch: _Watched, number: int, step: Step, due: bool) -> bool:
+    def _left(self, watch: Watched, number: int, step: Step, due: bool) -> bool:
         """Take what passed in the block; return whether it ends an update."""
-        made, outcome = not step.accumulate, _Outcome()
-        if watch.opened:
-            with self._passing_over() as outcome:
-                self._take(watch, number, step)
-        if made and due and (self._confer or (watch.opened and not self._lost)):
-            with self._passing_over(together=True):
-                self._conclude(number, step)
-        if outcome.idle:
+        made, idle = not step.accumulate, False
+        with WithoutGraph():
+            if watch.opened:
+                idle = self._attempt(self._take, watch, number, step)
+            if made and due and (self._confer or (watch.opened and not self._lost)):
+                self._attempt(self._conclude, number, step, together=True)
+        if idle:
             self._counter.no_update()
-        return made and not outcome.idle
+        return made and not idle
 
     def _check_free(self) -> None:
         """Refuse a step inside of another, and after the end."""
@@ -555,30 +548,13 @@ class SingleRunSampler:
                 "`step` was called after `close`: make another sampler to watch more."
             )
 
-    def _open(self, watch: _Watched, number: int, index: Any, step: Step) -> None:
+    def _open(self, watch: Watched, number: int, index: Any, step: Step) -> None:
         """Begin to capture what passes in the block."""
-        watch.examples, listed = numbers(index)
-        self._say_if_repeated(listed)
+        examples = numbers(index)
+        self._say_if_repeated(examples)
         if self._kept is not None:
-            self._kept.check(watch.examples)
-        watch.wanted = self._wanted(number, step)
-        watch.block = self._watching(watch, listed)
-        watch.block.__enter__()
-        watch.opened = True
-
-    @contextmanager
-    def _watching(self, watch: _Watched, examples: list[int]) -> Iterator[None]:
-        """Capture what passes inside."""
-        wanted, began = watch.wanted, self._verification.began
-        kept = None if self._kept is None else self._kept.watching()
-        # Parameters' hooks come off before the capture ends, which may differentiate.
-        with (
-            self._capture.training(len(examples), wanted, began, examples) as batch,
-            self._verification.seeing(wanted),
-            nullcontext([]) if kept is None else kept as arrived,
-        ):
-            watch.batch, watch.arrived = batch, arrived
-            yield
+            self._kept.check(examples)
+        watch.open(examples, self._wanted(number, step))
 
     def _say_if_repeated(self, examples: list[int]) -> None:
         """Warn, once, of a batch in which an example is met twice."""
@@ -591,20 +567,19 @@ class SingleRunSampler:
             "holds something else than the examples' numbers in the training set, "
             "such as labels, give the numbers.",
             RepeatedExampleWarning,
-            stacklevel=7,
+            stacklevel=6,
         )
 
-    def _take(self, watch: _Watched, number: int, step: Step) -> None:
+    def _take(self, watch: Watched, number: int, step: Step) -> None:
         """End the capture, and take what is needed of a micro-batch."""
         watch.end()
         step.check()
         batch, kept = watch.batch, self._kept
         self._verification.compare(batch, number)
-        with torch.no_grad():
-            taken = watch.wanted is not None
-            self._add(number, watch.examples, batch, step, taken=taken)
-            if kept is not None:
-                kept.add(watch.examples, batch, _scale(step), watch.arrived)
+        taken = watch.wanted is not None
+        self._add(number, watch.examples, batch, step, taken=taken)
+        if kept is not None:
+            kept.add(watch.examples, batch, _scale(step), watch.arrived)
 
     @property
     def _confer(self) -> bool:
@@ -622,32 +597,38 @@ class SingleRunSampler:
             shared = self._processes.failure(own, unverified)
             if shared is not None:
                 raise shared if own is None or self._proven else own
-        with torch.no_grad():
-            self._record(number, step)
+        self._record(number, step)
         self._proven = True
 
-    @contextmanager
-    def _passing_over(self, together: bool = False) -> Iterator[_Outcome]:
+    def _attempt(
+        self, action: Callable[..., None], *args: Any, together: bool = False
+    ) -> bool:
         """Pass over a step that cannot be recorded, once one was.
 
         What goes wrong in the user's own lines is none of this. An error is kept until
         the end of the update, when processes tell each other of theirs.
+
+        Returns
+        -------
+        bool
+            Whether there turned out to be no backward pass.
         """
-        outcome = _Outcome()
         try:
-            yield outcome
+            action(*args)
         except Exception as error:
             self._abandon()
             self._lost = True
             if self._confer and not together:
                 self._failed = self._failed or error
-                return
+                return False
             # Processes that wait for one another must not part.
             parts = self._processes is not None and not isinstance(error, SharedError)
             if self.on_error == "raise" or not self._proven or parts:
                 raise
-            outcome.idle = isinstance(error, NoBackwardError)
-            self._pass_over(error, idle=outcome.idle)
+            idle = isinstance(error, NoBackwardError)
+            self._pass_over(error, idle=idle)
+            return idle
+        return False
 
     def _pass_over(self, error: Exception, idle: bool) -> None:
         if isinstance(error, DisagreementError) or (
@@ -674,7 +655,7 @@ class SingleRunSampler:
             f"{what}, and {ahead}: {cause} Further ones of the same cause are counted "
             "in `trace.passed_over` and not reported.",
             PassedOverWarning,
-            stacklevel=6,
+            stacklevel=7,
         )
 
     def _wanted(self, number: int, step: Step) -> Wanted | None:
@@ -688,12 +669,11 @@ class SingleRunSampler:
             return None
         if self._update is None:
             self._aims.take(number // self.every)
-        known = self._verification.done and not self._capture.compares
         return Wanted(
             self._aims.gradients,
             gram=self._self,
             norms=self._comparison.over_norms,
-            sums=not known,
+            sums=not self._verification.done,
         )
 
     def _begin(self) -> int:
@@ -716,7 +696,7 @@ class SingleRunSampler:
     def _add(
         self,
         number: int,
-        examples: np.ndarray,
+        examples: list[int],
         batch: Captured,
         step: Step,
         taken: bool,
@@ -781,11 +761,13 @@ class SingleRunSampler:
         self._waiting = None
         row.learning_rate *= factor
         # This may be amid the optimiser's step, which is the user's.
-        with self.keeping_on("An update was not recorded"):
+        try:
             if row.found is None:
                 self._trace.put_off(row.arguments)
             else:
                 self._trace.append(**row.arguments())
+        except Exception as error:
+            self._keep_on(error, "An update was not recorded")
 
     @contextmanager
     def keeping_on(self, what: str) -> Iterator[None]:
@@ -810,23 +792,26 @@ class SingleRunSampler:
         """
         try:
             yield
-        except UnwrittenError as error:
-            # What was recorded is kept, and tried again.
-            if self.on_error == "raise":
-                raise
-            if not self._unwritten:
-                self._unwritten = True
-                warnings.warn(
-                    f"{error} Until then what was recorded is kept in memory, training "
-                    "goes on, and writing is tried again now and then.",
-                    UnwrittenWarning,
-                    stacklevel=4,
-                )
         except Exception as error:
-            if self.on_error == "raise" or not self._proven:
-                raise
+            self._keep_on(error, what)
+
+    def _keep_on(self, error: Exception, what: str) -> None:
+        """Report an error, or raise it, as `keeping_on` says."""
+        unwritten = isinstance(error, UnwrittenError)
+        if self.on_error == "raise" or not (unwritten or self._proven):
+            raise error
+        if not unwritten:
             self._detached |= self.on_error == "detach"
             self._say_once(str(error), what)
+        elif not self._unwritten:
+            # What was recorded is kept, and tried again.
+            self._unwritten = True
+            warnings.warn(
+                f"{error} Until then what was recorded is kept in memory, training "
+                "goes on, and writing is tried again now and then.",
+                UnwrittenWarning,
+                stacklevel=5,
+            )
 
     def snapshot(self, step: int | None = None) -> None:
         """Score all examples, in the metric of this moment.
@@ -1138,35 +1123,6 @@ class UnwrittenWarning(UserWarning):
 
 class PassedOverWarning(UserWarning):
     """A step could not be recorded, and training goes on without."""
-
-
-@dataclass
-class _Outcome:
-    """Whether a step turned out to have no backward pass."""
-
-    idle: bool = False
-
-
-@dataclass
-class _Watched:
-    """What is captured in the block of a micro-batch."""
-
-    block: AbstractContextManager[None] = field(default_factory=nullcontext)
-    opened: bool = False
-    examples: Any = None
-    wanted: Wanted | None = None
-    batch: Any = None
-    arrived: Any = None
-
-    def end(self) -> None:
-        """End the capture, and form what was captured."""
-        block, self.block = self.block, nullcontext()
-        block.__exit__(None, None, None)
-
-    def close(self, error: BaseException) -> None:
-        """End the capture after an error of the user's, which is to be seen."""
-        with suppress(BaseException):
-            self.block.__exit__(type(error), error, error.__traceback__)
 
 
 @dataclass(slots=True)

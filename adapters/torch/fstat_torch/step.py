@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 
@@ -49,9 +50,9 @@ class Step:
         ValueError
             If there is one.
         """
-        for name in ("loss_scale", "denominator"):
-            value = getattr(self, name)
-            if value is not None and not 0 < float(value) < float("inf"):
+        factors = {"loss_scale": self.loss_scale, "denominator": self.denominator}
+        for name, value in factors.items():
+            if value is not None and not 0 < float(value) < np.inf:
                 raise ValueError(
                     f"`{name}` of a step must be positive and finite, got {value!r}."
                 )
@@ -64,26 +65,29 @@ class Step:
             )
 
 
-def numbers(index: Any) -> tuple[np.ndarray, list[int]]:
-    """Return the numbers of a batch's examples, as an array and as a list.
+_WIDTHS = [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
+_INTEGERS = {getattr(torch, name) for name in _WIDTHS} | {*map(np.dtype, _WIDTHS)}
+
+
+def numbers(index: Any) -> list[int]:
+    """Return the numbers of a batch's examples.
 
     Raises
     ------
     ValueError
         If they are not a 1-D array of integers of at least 0.
     """
-    if isinstance(index, Tensor):
-        index = index.numpy(force=True)
-    array = np.array(index)  # the caller may reuse its own
-    if array.ndim != 1 or array.dtype.kind not in "iu":
+    found = index if isinstance(index, Tensor) else np.asarray(index)
+    if found.ndim != 1 or found.dtype not in _INTEGERS:
+        dtype = str(found.dtype).removeprefix("torch.")
         raise ValueError(
             "`index` must be a 1-D array of integers, got "
-            f"{array.dtype} of shape {array.shape}."
+            f"{dtype} of shape {tuple(found.shape)}."
         )
-    listed: list[int] = array.tolist()
+    listed: list[int] = found.tolist()
     if listed and min(listed) < 0:
         raise ValueError(
             "`index` must hold the numbers of the batch's examples in the training "
             f"set, from 0 on, got {min(listed)}."
         )
-    return array, listed
+    return listed

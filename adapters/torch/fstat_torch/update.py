@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,7 +21,9 @@ _OF_SELF = ("norm_squared", "gram_sum", "gram_squares")
 
 _SMALL = 2**14  # inner products
 
-Gram = tuple[Tensor, Tensor | None]
+# Inner products, squared norms where they are apart, and what both are to be
+# multiplied with.
+Gram = tuple[Tensor, Tensor | None, float]
 Columns = Callable[[], dict[str, Any] | None]
 
 
@@ -31,7 +33,7 @@ class MicroBatch:
 
     Attributes
     ----------
-    index : ndarray of int of shape (b,)
+    index : list of int
         Numbers of the examples.
     scale : float or Tensor of shape (b,)
         What the captured gradients are to be multiplied with, such as 1 over a scale
@@ -46,7 +48,7 @@ class MicroBatch:
         Whether the size of the batch is what the loss was divided by.
     """
 
-    index: np.ndarray
+    index: Sequence[int]
     scale: float | Tensor
     alignment: Tensor | None
     captured: Captured | None
@@ -111,7 +113,8 @@ class Update:
         return alone and not part.extra and b * max(b, n_targets) <= _SMALL
 
     def _rows(self, own: float, gram: Gram | None) -> dict[str, Any] | None:
-        rows: dict[str, Any] = {"index": _joined([p.index for p in self._parts])}
+        index = _joined([np.array(part.index) for part in self._parts])
+        rows: dict[str, Any] = {"index": index}
         for name in self._parts[0].extra:
             rows[name] = _joined([np.asarray(p.extra[name]) for p in self._parts])
         alignment = self._alignment(own)
@@ -141,12 +144,17 @@ class Update:
         ]
         if not parts:
             return None
+        if self._processes is None and len(parts) == 1:
+            ((captured, scale),) = parts
+            if isinstance(scale, float):
+                return captured.gram(), None, scale * scale
         gram = _gram(parts)
         if self._processes is None:
-            return gram, None
+            return gram, None, 1.0
         rows = torch.cat([_column(a) * _flat(x) for x, a in parts])
         norms = gram.diagonal().clone()
-        return self._processes.gram_rows(rows, gram.fill_diagonal_(0.0)), norms
+        gram = self._processes.gram_rows(rows, gram.fill_diagonal_(0.0))
+        return gram, norms, 1.0
 
     def own(self) -> float:
         """Return what the gradients of the examples are multiplied with.
@@ -173,7 +181,7 @@ Scaled = tuple[Captured, float | Tensor]
 
 
 @np.errstate(over="ignore", invalid="ignore")
-def _of_self(gram: Tensor, norms: Tensor | None) -> np.ndarray:
+def _of_self(gram: Tensor, norms: Tensor | None, factor: float) -> np.ndarray:
     """Columns of examples as their own targets, one a row, (3, b).
 
     Parameters
@@ -182,14 +190,17 @@ def _of_self(gram: Tensor, norms: Tensor | None) -> np.ndarray:
         Inner products of these examples with all; it is overwritten.
     norms : Tensor of shape (b,) or None
         Squared norms; None: on the diagonal, which is then not zero.
+    factor : float
+        What both are to be multiplied with.
     """
     others = gram.cpu().numpy()
+    others *= factor
     columns = np.empty((len(_OF_SELF), len(others)), others.dtype)
     if norms is None:
         columns[0] = others.diagonal()
         others.flat[:: len(others) + 1] = 0.0
     else:
-        columns[0] = norms.cpu().numpy()
+        columns[0] = factor * norms.cpu().numpy()
     others.sum(1, out=columns[1])
     np.square(others, out=others).sum(1, out=columns[2])
     return columns

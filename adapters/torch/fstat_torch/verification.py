@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Hashable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 from torch import Tensor, nn
@@ -65,9 +64,8 @@ class Verification:
     def _due(self) -> bool:
         return not self._sharded and (self._suspected or self._wait <= 0)
 
-    @contextmanager
-    def seeing(self, wanted: Wanted | None) -> Iterator[None]:
-        """Collect the gradients that arrive, where they are to be compared.
+    def begin(self, wanted: Wanted | None) -> None:
+        """Collect the gradients that arrive until `end`, if they are to be compared.
 
         They are seen before they are unscaled or clipped; and before they are averaged
         over processes, but where parameters are sharded.
@@ -82,12 +80,12 @@ class Verification:
         if not self.done:
             self._listen()
         self._wait -= 1
-        try:
-            yield
-        finally:
-            for handle in self._handles:
-                handle.remove()
-            self._handles, self._wanted = [], None
+
+    def end(self) -> None:
+        """Take the hooks off that were put on since `begin`."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles, self._wanted = [], None
 
     def began(self, uses: Hashable) -> None:
         """Take note that a backward pass began, of layers used in some way."""

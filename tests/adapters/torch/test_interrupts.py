@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torture.interrupting import Interrupting
 
-from fstat_torch import SingleRunSampler, sampler
+from fstat_torch import SingleRunSampler, sampler, watched
 
 STEPS, BATCH, AT = 4, 4, 1
 TARGETS = torch.randn(3, 6, generator=torch.Generator().manual_seed(1)), torch.arange(3)
@@ -16,7 +16,12 @@ TARGETS = torch.randn(3, 6, generator=torch.Generator().manual_seed(1)), torch.a
 
 PACKAGE = str(Path(sampler.__file__).parent)
 # Where hooks come on and off.
-HOOKING = ("listening", "watching", "watching_outputs", "seeing", "_listen", "began")
+HOOKING = (
+    *("ForwardHook.__init__", "ForwardHook.remove", "Recording.start"),
+    *("Recording.stop", "Repetition.watching", "TrainingPass.__enter__"),
+    *("TrainingPass.__exit__", "Verification.begin", "Verification.began"),
+    *("Verification._listen", "Verification.end", "Watched._leave", "Watched.open"),
+)
 
 
 class Run:
@@ -63,11 +68,11 @@ class Run:
 
 
 def of_the_sampler(code):
-    return code.co_filename == sampler.__file__
+    return code.co_filename in (sampler.__file__, watched.__file__)
 
 
 def of_hooks(code):
-    return code.co_filename.startswith(PACKAGE) and code.co_name in HOOKING
+    return code.co_filename.startswith(PACKAGE) and code.co_qualname in HOOKING
 
 
 def hooks(model):

@@ -150,6 +150,7 @@ def resumed(rank, **options):
     first.go_on(6)
     state = deepcopy(first.state())
     first.go_on(7)
+    first.sampler.close()  # which gives its folder up
     second = Run("landmarks", rank, **options)
     second.load(state)
     return second.go_on()

@@ -5,7 +5,7 @@
 """
 
 from .arriving import Wanted
-from .capture import GradientCapture
+from .capture import GradientCapture, TrainingPass
 from .captured import Captured
 from .plan import NoBackwardError, UnsupportedModelError
 from .registered import register_layer_rule
@@ -17,6 +17,7 @@ __all__ = [
     "LayerRoute",
     "NoBackwardError",
     "PlanTable",
+    "TrainingPass",
     "UnsupportedModelError",
     "Wanted",
     "register_layer_rule",

@@ -67,7 +67,7 @@ class Wanted:
         """
         name, (gradient,) = call.unit.key, call.gradients
         assert gradient is not None
-        with full_precision(gradient.device.type):
+        with full_precision(gradient):
             block = block_of_layer(call)
             norms = block.norms_squared() if self.norms or self.sums else None
             found = [

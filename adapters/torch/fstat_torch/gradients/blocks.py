@@ -159,6 +159,8 @@ class OuterProducts:
         Whether the weight is stored as ``(d_in, d_out)``.
     """
 
+    _formed: Tensor | None = None
+
     def __init__(
         self,
         inputs: Tensor,
@@ -170,7 +172,6 @@ class OuterProducts:
         self._inputs, self._outputs = inputs, outputs
         self._weight, self._bias = weight, bias
         self._transposed = transposed
-        self._formed: Tensor | None = None
         self._n, *places, self._d_in = inputs.shape
         self._groups, self._places = [1, 1, *places][-2:]
         self._d_out = outputs.shape[-1]
@@ -246,14 +247,15 @@ class OuterProducts:
         ):
             return Dense(self.materialised()).cross(other)
         self._check()
-        other._check()
+        if other is not self:
+            other._check()
         if self._single and other._single:
             a, g = self._rows()
             b, h = (a, g) if other is self else other._rows()
-            products = a @ b.mT
-            if self._bias is not None:
-                products += 1
-            return products.mul_(g @ h.mT)
+            products, outer = torch.mm(a, b.t()), torch.mm(g, h.t())
+            if self._bias is None:
+                return products.mul_(outer)
+            return outer.addcmul_(products, outer)
         if self._ghost_is_cheaper(other):
             products = self._ghost(other)
         else:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager as ContextManager
 from contextlib import nullcontext
 from copy import copy
-from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 
 from .blocks import Block
 from .isolation import Whole, version
-from .layout import FIRST, SECOND, examples_first
+from .layout import FIRST, SECOND, examples_first, layout_of
 from .plan import Unit, UnsupportedModelError
 from .precision import alike, same_autocast
 from .shared import SharedLookup
@@ -33,14 +33,13 @@ def rows_times(x: Tensor, weights: Tensor) -> Tensor:
     return x * weights.view(-1, *[1] * (x.ndim - 1))
 
 
-Versions = tuple[tuple[Tensor, int], ...]
+Versions = list[tuple[Tensor, int]]
 
 
-@dataclass(eq=False, slots=True)
 class Call:
     """One call of a unit.
 
-    Attributes
+    Parameters
     ----------
     unit : Unit
         Who was called.
@@ -53,6 +52,9 @@ class Call:
         unit is to run again.
     places : sequence of int
         Where those are among the leaves of the output.
+
+    Attributes
+    ----------
     gradients : list of Tensor or None
         The gradient at each of them, None where none arrived.
     shape : torch.Size or None
@@ -71,35 +73,36 @@ class Call:
         What knows the examples' shares of a gradient that arrives summed.
     """
 
-    unit: Unit
-    number: int
-    args: tuple[Any, ...] = ()
-    kwargs: dict[str, Any] = field(default_factory=dict)
-    outputs: Sequence[Tensor] = ()
-    places: Sequence[int] = (0,)
-    gradients: Sequence[Tensor | None] = (None,)
+    # Of a large model there are many calls: what most have in common is not in each.
     shape: torch.Size | None = None
     autocast: tuple[str, torch.dtype | None] | None = None
     before: Whole | None = None
     block: Block | None = None
     dtypes: AbstractSet[torch.dtype] = frozenset()
-    reached: bool = False
+    reached = False
     lookup: SharedLookup | None = None
-    backwards: int = 0
+    backwards = 0
     _later: tuple[Callable[[], Any], Callable[[], Any] | None] | None = None
-    _given: Versions = ()
-    _gave: Versions = ()
 
-    # Of a large model there are many calls: they hold little that has to be made.
-    def __post_init__(self) -> None:
-        if len(self.places) > 1:
-            self.gradients = (None,) * len(self.places)
+    def __init__(
+        self,
+        unit: Unit,
+        number: int,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] = MappingProxyType({}),
+        outputs: Sequence[Tensor] = (),
+        places: Sequence[int] = (0,),
+    ) -> None:
+        self.unit, self.number = unit, number
+        self.args, self.kwargs = args, kwargs
+        self.outputs, self.places = outputs, places
+        self.gradients: Sequence[Tensor | None] = (None,) * len(places)
         self._note_versions()
 
     def _note_versions(self) -> None:
         inputs: Sequence[Any] = self.args
         if self.unit.runs_again:
-            inputs = pytree.tree_leaves((self.args, self.kwargs))
+            inputs = pytree.tree_leaves((self.args, dict(self.kwargs)))
         self._given, self._gave = _versions(inputs), _versions(self.outputs)
 
     def wait_for(
@@ -125,20 +128,14 @@ class Call:
         arrived = gradient if self.lookup is None else self.lookup.by_example(gradient)
         # Kept itself rather than detached: autograd may only reuse the memory of a
         # gradient that nobody else holds.
-        if len(self.places) == 1:
-            self.gradients = (arrived,)
-        else:
-            self.gradients = (
-                *self.gradients[:place],
-                arrived,
-                *self.gradients[place + 1 :],
-            )
+        before, after = self.gradients[:place], self.gradients[place + 1 :]
+        self.gradients = (*before, arrived, *after)
         self.reached = True
 
     def let_go(self, block: Block) -> None:
         """Keep what was formed of the call, and nothing that it was formed of."""
         self.block, self.dtypes = block, self.arrived_dtypes
-        self.args, self.gradients, self._given, self._gave = (), (None,), (), ()
+        self.args, self.gradients, self._given, self._gave = (), (None,), [], []
 
     @property
     def arrived_dtypes(self) -> AbstractSet[torch.dtype]:
@@ -171,7 +168,7 @@ class Call:
     def nbytes(self) -> int:
         """Bytes of what it was given and of what arrived."""
         held = (*self.args, *self.gradients)
-        return sum(x.nbytes for x in held if isinstance(x, Tensor))
+        return sum([x.nbytes for x in held if isinstance(x, Tensor)])
 
     def by_example(self, n: int) -> list[Call]:
         """Return the same with the examples first, as several calls if they must be.
@@ -199,7 +196,7 @@ class Call:
         other.places = [self.places[k] for k in kept]
         other.gradients = tuple(self.gradients[k] for k in kept)
         other.outputs = [self.outputs[k] for k in kept]
-        other._gave = tuple(self._gave[k] for k in kept)
+        other._gave = [self._gave[k] for k in kept]
         return other
 
     def with_gradients(self, arrived: Sequence[Tensor]) -> Call:
@@ -216,8 +213,8 @@ class Call:
     @property
     def is_empty(self) -> bool:
         """Whether it was called with nothing, as experts are that nobody chose."""
-        present = [g for g in self.gradients if g is not None]
-        return bool(present) and not any(g.numel() for g in present)
+        sizes = [g.numel() for g in self.gradients if g is not None]
+        return bool(sizes) and not any(sizes)
 
     @property
     def rows(self) -> int:
@@ -230,10 +227,26 @@ class Call:
     @property
     def is_untouched(self) -> bool:
         """Whether its inputs still hold what the module saw."""
-        return all(version(x) == before for x, before in self._given)
+        return not [x for x, before in self._given if version(x) != before]
 
-    def check(self) -> None:
-        """Refuse inputs that no longer hold what the module saw, and shares unknown."""
+    def check(self, n: int, first: Call) -> None:
+        """Refuse what cannot be split by example.
+
+        Parameters
+        ----------
+        n : int
+            Number of examples.
+        first : Call
+            The first call of the pass, by which n is known to the user.
+
+        Raises
+        ------
+        UnsupportedModelError
+            If an input no longer holds what the module saw, if a share in a lookup is
+            not known, or if an output has no dimension for examples.
+        RuntimeError
+            If none of its dimensions is that of n examples.
+        """
         if self.lookup is not None:
             self.lookup.check()
         if not self.is_untouched:
@@ -241,9 +254,31 @@ class Call:
                 f"an input of {self.unit.label} was modified in place after use: "
                 "use the out-of-place operation."
             )
+        for gradient in () if self.block is not None else self.gradients:
+            if gradient is not None:
+                self._check_rows(gradient.shape, n, first)
+
+    def _check_rows(self, shape: torch.Size, n: int, first: Call) -> None:
+        """Refuse an output that has no dimension of n examples where it should be."""
+        unit = self.unit
+        if unit.layout == FIRST and len(shape) > 1 and shape[0] == n:
+            return
+        if (len(shape) < 2 and unit.rule != "module") or len(shape) == 0:
+            raise UnsupportedModelError(
+                f"{unit.label} returned a tensor of shape {tuple(shape)}, which has no "
+                "dimension for the examples: it must come first."
+            )
+        found = layout_of(shape, n, unit.layout, flat=True)
+        if found is None or not (unit.runs_again or found == unit.layout):
+            raise RuntimeError(
+                f"{unit.label} returned {shape[0]} rows, where {n} examples are "
+                "expected"
+                + ("" if first is self else f" as in {first.unit.label}")
+                + ": its gradient cannot be split by example. Give it one row per "
+                "example, in the first dimension (expand what is shared), or leave "
+                "its parameters out with `parameters=`."
+            )
 
 
 def _versions(values: Sequence[Any]) -> Versions:
-    if len(values) == 1 and isinstance(values[0], Tensor):
-        return ((values[0], version(values[0])),)
-    return tuple((x, version(x)) for x in values if isinstance(x, Tensor))
+    return [(x, version(x)) for x in values if isinstance(x, Tensor)]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from types import TracebackType
 from typing import Any
 
 from torch import Tensor, nn
@@ -116,14 +116,13 @@ class GradientCapture:
         """
         return PlanTable.of(self._plan)
 
-    @contextmanager
     def training(
         self,
         batch_size: int | None = None,
         wanted: Wanted | None = None,
         began: Callable[[Hashable], None] | None = None,
         examples: Sequence[Hashable] | None = None,
-    ) -> Iterator[Captured]:
+    ) -> TrainingPass:
         """Capture the forward and backward pass inside the ``with`` block.
 
         Gradients are those of the loss as it was backpropagated: 1/b of the example's
@@ -143,10 +142,10 @@ class GradientCapture:
         examples : sequence of hashable, optional
             Which example each row is of; by default each is one of its own.
 
-        Yields
-        ------
-        Captured
-            To be used after the block.
+        Returns
+        -------
+        context manager
+            It gives the `Captured` to be used after the block.
 
         Raises
         ------
@@ -158,8 +157,9 @@ class GradientCapture:
             rows of what a layer sees are not those of the examples.
         """
         self._plan.check_parameters()
-        captured = Captured(self._plan)
         compares = self.compares
+        if wanted is not None:
+            wanted.sums |= compares
         recording = Recording(
             self._plan,
             batch_size=batch_size,
@@ -167,27 +167,12 @@ class GradientCapture:
             began=began,
             states=compares,
         )
-        versions = [p._version for p in self._plan.parameters.values()]
         repetition = None
-        if wanted is not None and not wanted.sums and compares:
-            raise ValueError("`wanted` must include sums until they were compared.")
         if compares:
             watched = tuple(range(batch_size or 0) if examples is None else examples)
             watched = () if self._coupled else watched
             repetition = Repetition(self.model, self._plan, recording, watched)
-        with (
-            recording.listening(),
-            nullcontext() if repetition is None else repetition.watching(),
-        ):
-            yield captured
-        if versions != [p._version for p in self._plan.parameters.values()]:
-            raise RuntimeError(
-                "parameters were modified inside `with capture.training()`: take the "
-                "optimiser's step after the block."
-            )
-        arrived = repetition is not None and repetition.arrived
-        self._form(captured, recording, batch_size, idle=not arrived)
-        self._settle(captured, recording, repetition)
+        return TrainingPass(self, recording, repetition, batch_size)
 
     def _settle(
         self, captured: Captured, recording: Recording, repetition: Repetition | None
@@ -321,14 +306,81 @@ class GradientCapture:
     ) -> None:
         """Form the gradients of what was recorded, as far as that is possible."""
         n, calls = recording.reached_calls(batch_size, idle)
-        dtypes = {dtype for call in calls for dtype in call.arrived_dtypes}
-        with full_precision(captured._device):
+        dtypes = {g.dtype for call in calls for g in call.gradients if g is not None}
+        dtypes.update(*[call.dtypes for call in calls if call.dtypes])
+        with full_precision(captured._first):
             blocks = blocks_of_calls(calls, n, recording.failures)
             captured._fill(n, blocks, dtypes)
         costs = self._plan.costs
-        costs |= {k: block.cost() for k, block in blocks.items() if k not in costs}
+        costs |= {k: blocks[k].cost() for k in blocks.keys() - costs.keys()}
         if not self._plan.once and not recording.edges:
             self._learn(calls)
+
+
+class TrainingPass:
+    """The user's forward and backward pass, captured while it is made.
+
+    Parameters
+    ----------
+    capture : GradientCapture
+        Whose model makes the pass.
+    recording : Recording
+        Who watches it.
+    repetition : Repetition or None
+        Who makes it once more, if it is to be compared.
+    batch_size : int or None
+        Number of examples, where it is known.
+    """
+
+    def __init__(
+        self,
+        capture: GradientCapture,
+        recording: Recording,
+        repetition: Repetition | None,
+        batch_size: int | None,
+    ) -> None:
+        self._capture, self._recording = capture, recording
+        self._repetition, self._batch_size = repetition, batch_size
+        self._repeats = None if repetition is None else repetition.watching()
+        self._captured = Captured(capture._plan)
+
+    def __enter__(self) -> Captured:
+        parameters = self._capture._plan.parameters.values()
+        self._versions = [p._version for p in parameters]
+        try:
+            self._recording.start()
+            if self._repeats is not None:
+                self._repeats.__enter__()
+        except BaseException:
+            self._recording.stop()
+            raise
+        return self._captured
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        where: TracebackType | None,
+    ) -> None:
+        try:
+            if self._repeats is not None:
+                self._repeats.__exit__(kind, error, where)
+        finally:
+            self._recording.stop()
+        if kind is None:
+            self._form()
+
+    def _form(self) -> None:
+        capture, repetition = self._capture, self._repetition
+        parameters = capture._plan.parameters.values()
+        if self._versions != [p._version for p in parameters]:
+            raise RuntimeError(
+                "parameters were modified inside `with capture.training()`: take the "
+                "optimiser's step after the block."
+            )
+        idle = repetition is None or not repetition.arrived
+        capture._form(self._captured, self._recording, self._batch_size, idle)
+        capture._settle(self._captured, self._recording, repetition)
 
 
 def _raise_first(recording: Recording) -> None:

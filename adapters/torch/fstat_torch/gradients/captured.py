@@ -68,7 +68,7 @@ class Captured:
         for here in passes:
             dtypes |= here._dtypes
             plan = here._plan
-            with full_precision(here._device):
+            with full_precision(here._first):
                 for name, block in here.blocks.items():
                     total = totals.setdefault(name, {})
                     for parameter, share in block.sums().items():
@@ -156,17 +156,16 @@ class Captured:
             raise ValueError("`other` was captured by another GradientCapture.")
         shape = self.n, other.n
         parts = []
-        with full_precision(self._device):
+        with full_precision(self._first):
             for name, block in self.blocks.items():
                 if name in other.blocks:
                     parts.append(inner_products(block, other.blocks[name]))
-            parts += self._cross_replanned(other)
+            if self.generation != other.generation:
+                parts += self._cross_replanned(other)
         return self._add(parts, shape)
 
     def _cross_replanned(self, other: Captured) -> Iterator[Tensor]:
         """Inner products of parameters that the passes have in different units."""
-        if self.generation == other.generation:
-            return
         mine, theirs = (
             [block for key, block in a.blocks.items() if key not in b.blocks]
             for a, b in ((self, other), (other, self))
@@ -186,7 +185,7 @@ class Captured:
             One norm per example.
         """
         shape = (self.n,)
-        with full_precision(self._device):
+        with full_precision(self._first):
             parts = [block.norms_squared() for block in self.blocks.values()]
         return self._add(parts, shape)
 
@@ -328,23 +327,22 @@ class Captured:
     @property
     def device(self) -> torch.device:
         """Where the first of the parameters is."""
-        return next(iter(self._plan.parameters.values())).device
+        return self._first.device
 
     @property
     def example(self) -> Tensor:
         """A real number of the type and device of the first of the parameters."""
-        first = next(iter(self._plan.parameters.values()))
+        first = self._first
         return torch.zeros((), dtype=first.dtype.to_real(), device=first.device)
 
     @property
-    def _device(self) -> str:
-        return self.device.type
+    def _first(self) -> Tensor:
+        return next(iter(self._plan.parameters.values()))
 
     def _add(self, parts: list[Tensor], shape: tuple[int, ...]) -> Tensor:
         """Sum the units' shares, which may be on several devices."""
-        parameter = next(iter(self._plan.parameters.values()))
         if not parts:
-            return parameter.new_zeros(shape)
+            return self._first.new_zeros(shape)
         total = parts[0]
         for part in parts[1:]:
             if part.dtype is total.dtype and part.device == total.device:
@@ -356,7 +354,7 @@ class Captured:
     def _by_parameter(self, n: int, rows: bool) -> dict[str, Tensor]:
         """Give sums, or one row per example, by the parameter's name."""
         found: dict[str, Tensor] = {}
-        with full_precision(self._device):
+        with full_precision(self._first):
             for block in self.blocks.values():
                 found |= block.materialised() if rows else block.sums()
         gradients = {}

@@ -158,6 +158,7 @@ class Plan:
     ends: dict[str, list[Any] | None] = field(default_factory=dict)
     generation: int = 0
     evaluated: list[nn.Module] = field(default_factory=list)
+    _present: dict[int, bool] | None = None  # parameters that were checked, by id
 
     @property
     def batch_norm(self) -> str | None:
@@ -244,6 +245,8 @@ class Plan:
             for p in m._parameters.values()
             if p is not None
         }
+        if present == self._present:
+            return
         for name, p in self.parameters.items():
             if not present.get(id(p)):
                 what = "frozen" if id(p) in present else "replaced"
@@ -258,6 +261,7 @@ class Plan:
                 "compared in the parameters chosen then.",
                 stacklevel=2,
             )
+        self._present = present
 
 
 def build_plan(model: nn.Module, parameters: Iterable[nn.Parameter] | None) -> Plan:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager as ContextManager
 from contextlib import nullcontext
 from functools import cache
@@ -36,11 +36,19 @@ def autocasts(device: str) -> bool:
 _has_autocast = cache(torch.amp.is_autocast_available)
 
 
-def full_precision(device: str) -> ContextManager[Any]:
-    """No autocast inside."""
-    if autocasts(device):
-        return torch.autocast(device, enabled=False)
-    return _AS_IT_IS
+def full_precision(x: Tensor) -> ContextManager[Any]:
+    """No autocast inside, where a tensor is."""
+    # Mostly it is off for all devices, and asking a tensor for its own takes longer.
+    return _off(x.device.type) if _any_autocast() else _AS_IT_IS
+
+
+_any_autocast: Callable[[], bool] = getattr(
+    torch._C, "_is_any_autocast_enabled", lambda: True
+)
+
+
+def _off(device: str) -> ContextManager[Any]:
+    return torch.autocast(device, enabled=False) if autocasts(device) else _AS_IT_IS
 
 
 def autocast_of(x: Tensor) -> tuple[str, torch.dtype | None]:
@@ -52,7 +60,7 @@ def autocast_of(x: Tensor) -> tuple[str, torch.dtype | None]:
 def same_autocast(device: str, dtype: torch.dtype | None) -> ContextManager[Any]:
     """Autocast as `autocast_of` found it."""
     if dtype is None:
-        return full_precision(device)
+        return _off(device)
     return torch.autocast(device, dtype=dtype)
 
 

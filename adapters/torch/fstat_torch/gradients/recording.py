@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,11 +16,19 @@ from torch.utils.checkpoint import _StopRecomputationError
 
 from .accumulation import accumulates, gradient_end
 from .call import Call
+from .hooks import ForwardHook, on_gradient
 from .isolation import Whole, version
-from .layout import FIRST, layout_of
+from .layout import FIRST
 from .plan import NoBackwardError, Plan, Unit, UnsupportedModelError
 from .precision import autocast_of
-from .saved import autograd_keeps_tensors, in_backward_pass, save_for_backward
+from .saved import (
+    arguments_of,
+    autograd_keeps_tensors,
+    in_backward_pass,
+    kept_elsewhere,
+    layer_input,
+    save_for_backward,
+)
 from .shared import SharedLookup, consumers_of
 
 if TYPE_CHECKING:
@@ -59,72 +68,80 @@ class Recording:
         began: Callable[[Hashable], None] | None = None,
         states: bool = False,
     ):
-        self._states = states
+        self._states, self._collect = states, edges
         self._plan, self._began = plan, began
-        self._n = batch_size
-        self._wanted = wanted
+        self._n, self._wanted = batch_size, wanted
         self._uses: defaultdict[str, int] = defaultdict(int)
         self._taken: set[str] = set()
-        self._repeated: Unit | None = None
-        self._collect = edges
         self._inside: list[Unit] = []
-        self._count = 0
+        self._handles: list[Any] = []
+        self._previous = Recording._active
         self._kept: dict[str, Callable[[], Any] | None] = {}
         self._before: dict[str, Whole] = {}
         self.failures: dict[str, Exception] = {}  # of units, by key
         # Shapes of gradients, and at which of the outputs they arrived, by unit.
         self.shapes: dict[str, set[torch.Size]] = defaultdict(set)
         self.places: dict[str, set[tuple[int, torch.Size]]] = defaultdict(set)
-        self.n = 0
         self._views: list[tuple[Unit, Tensor, int]] = []
         self._lookups: list[tuple[Unit, int | None, SharedLookup]] = []
         self._followed: list[SharedLookup] = []
         self.calls: list[Call] = []
         self.edges: list[tuple[Call, int, GradientEdge]] = []
-        self.without_gradient = False
-        self.complete = False
-        self._differentiated = False  # whether gradients have gradients themselves
-        self.failure: Exception | None = None  # of a hook, in the user's pass
+
+    n = _count = 0
+    without_gradient = complete = False
+    failure: Exception | None = None  # of a hook, in the user's pass
+    _repeated: Unit | None = None
+    _differentiated = False  # whether gradients have gradients themselves
 
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Hooks are on the model inside, and off outside."""
-        handles, embeds = [], False
-        previous = Recording._active
-        Recording._active = (self,) if self._collect else (*previous, self)
         try:
-            for unit in self._plan.units:
-                module, again = unit.module, unit.runs_again
-                embeds |= unit.rule == "embedding"
-                if again:
-                    handles.append(
-                        module.register_forward_pre_hook(
-                            self._entered(unit), with_kwargs=True, prepend=True
-                        )
+            self.start()
+            yield
+        finally:
+            self.stop()
+
+    def start(self) -> None:
+        """Put hooks on the model."""
+        previous = self._previous = Recording._active
+        Recording._active = (self,) if self._collect else (*previous, self)
+        handles, embeds = self._handles, False
+        for unit in self._plan.units:
+            module, again = unit.module, unit.runs_again
+            embeds |= unit.rule == "embedding"
+            if again:
+                handles.append(
+                    module.register_forward_pre_hook(
+                        self._entered(unit), with_kwargs=True, prepend=True
                     )
+                )
                 # Called after an exception too (checkpointing ends its second pass
                 # with one), so that what was entered is left.
                 handles.append(
                     module.register_forward_hook(
-                        self._after(unit),
-                        with_kwargs=True,
-                        always_call=again,
+                        self._after_whole(unit), with_kwargs=True, always_call=True
                     )
                 )
-            if embeds:
-                whole = self._plan.modules[""]
-                handles.append(
-                    whole.register_forward_hook(
-                        self._guarded(self._follow_lookups), with_kwargs=True
-                    )
+            else:
+                handles.append(ForwardHook(module, self._after(unit)))
+        if embeds:
+            whole = self._plan.modules[""]
+            handles.append(
+                whole.register_forward_hook(
+                    self._guarded(self._follow_lookups), with_kwargs=True
                 )
-            yield
-        finally:
-            Recording._active = previous
-            for handle in handles:
-                handle.remove()
-            for lookup in self._followed:
-                lookup.let_go()
+            )
+
+    def stop(self) -> None:
+        """Take the hooks off."""
+        Recording._active = self._previous
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        for lookup in self._followed:
+            lookup.let_go()
 
     @property
     def hears(self) -> bool:
@@ -164,29 +181,41 @@ class Recording:
         if unit.needs_state or self._states:
             before = Whole(list(unit.module.modules()))
         if not autograd_keeps_tensors():
-            self._kept[unit.key] = _kept_elsewhere(unit, args, kwargs, before)
+            self._kept[unit.key] = kept_elsewhere(unit, args, kwargs, before)
         elif before is not None:
             self._before[unit.key] = before
 
-    def _after(self, unit: Unit) -> Any:
-        def seen(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+    def _after_whole(self, unit: Unit) -> Any:
+        def left(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
             if not self.hears:
                 return
-            if unit.runs_again and unit in self._inside:
+            if unit in self._inside:
                 self._inside.reverse()
                 self._inside.remove(unit)
                 self._inside.reverse()
-            if self._inside and self._covered(unit):
-                return
-            if unit.runs_again:
+            if not self._covered(unit):
                 self._record_whole(unit, args, kwargs, output)
-                return
-            if not _carries_gradient(output):
-                self.without_gradient |= not torch.is_grad_enabled()
-                return
-            self._record(unit, args, kwargs, output)
 
-        return self._guarded(seen)
+        return self._guarded(left)
+
+    def _after(self, unit: Unit) -> Any:
+        # By far the most calls are of this kind, and each is paid for by training.
+        def seen(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            try:
+                if self not in Recording._active:
+                    return
+                if self._inside and self._covered(unit):
+                    return
+                if isinstance(output, Tensor) and output.requires_grad:
+                    self._record(unit, args, kwargs, output)
+                else:
+                    self.without_gradient |= not torch.is_grad_enabled()
+            except _StopRecomputationError:
+                raise
+            except Exception as error:
+                self.failure = self.failure or error
+
+        return seen
 
     def _lookup(self, unit: Unit, index: Tensor, output: Tensor) -> SharedLookup | None:
         """Return what finds the examples' shares, of a table that they may share."""
@@ -224,19 +253,16 @@ class Recording:
         """Take note of a call of a layer, which returns one tensor."""
         later = None
         if not autograd_keeps_tensors():
-            later = _kept_elsewhere(unit, args, kwargs)
+            later = kept_elsewhere(unit, args, kwargs)
         if self.complete:
             return
-        call = Call(unit, self._count, () if later else _input(unit, args, kwargs))
+        call = Call(unit, self._count, () if later else layer_input(unit, args, kwargs))
         if later is not None:
             call.wait_for(later, None)
         if unit.rule == "embedding":
             index = args[0] if args else kwargs["input"]
             call.lookup = self._lookup(unit, index, output)
-        self._count += 1
-        # Checkpoints run layers again in the backward pass, which is no other use.
-        self._uses[unit.key] += not in_backward_pass()
-        self._await(call, 0, output)
+        self._await(call, [output])
 
     def _record_whole(self, unit: Unit, args: Any, kwargs: Any, output: Any) -> None:
         """Take note of a call of a unit that is to run again."""
@@ -258,27 +284,28 @@ class Recording:
             call = Call(unit, self._count, places=places)
             call.wait_for(later, kept_later)
         else:
-            args, kwargs = _arguments(unit, args, kwargs)
+            args, kwargs = arguments_of(unit, args, kwargs)
             call = Call(unit, self._count, args, kwargs, kept, places)
             call.before = before
-        self._uses[unit.key] += not in_backward_pass()
         call.autocast = autocast_of(kept[0])
-        self._count += 1
-        for k, out in enumerate(outputs):
-            self._await(call, k, out)
+        self._await(call, outputs)
 
-    def _await(self, call: Call, place: int, output: Any) -> None:
-        """Ask for the gradient at an output."""
-        if output._is_view():
-            base = None if call.unit.runs_again else _same_elements(output)
-            if base is None:
-                self._views.append((call.unit, output.detach(), version(output)))
+    def _await(self, call: Call, outputs: Sequence[Any]) -> None:
+        """Count a call, and ask for the gradients at its outputs."""
+        self._count += 1
+        # Checkpoints run layers again in the backward pass, which is no other use.
+        self._uses[call.unit.key] += not in_backward_pass()
+        for place, output in enumerate(outputs):
+            if output._is_view():
+                base = None if call.unit.runs_again else _same_elements(output)
+                if base is None:
+                    self._views.append((call.unit, output.detach(), version(output)))
+                else:
+                    call.shape, output = output.shape, base
+            if self._collect:
+                self.edges.append((call, place, get_gradient_edge(output)))
             else:
-                call.shape, output = output.shape, base
-        if self._collect:
-            self.edges.append((call, place, get_gradient_edge(output)))
-        else:
-            output.register_hook(_Receiver(self, call, place))
+                on_gradient(output, _Receiver(self, call, place))
 
     def arrived(self, call: Call, place: int, gradient: Tensor) -> None:
         """Keep a gradient, or form what is wanted of it."""
@@ -393,9 +420,9 @@ class Recording:
                 self.failures[unit.key] = _modified(f"the output of {unit.label}")
         if self._repeated is not None:
             _refuse_twice(self._repeated)
-        reached = self.calls or [call for call, *_ in self.edges if call.reached]
-        reached = sorted(dict.fromkeys(reached), key=lambda call: call.number)
+        reached = self.calls or dict.fromkeys(c for c, *_ in self.edges if c.reached)
         reached = [call for call in reached if not call.is_empty]
+        reached.sort(key=_NUMBER)
         n = self._n if batch_size is None else batch_size
         if not reached and self.failures and n is None:
             raise next(iter(self.failures.values()))
@@ -411,26 +438,21 @@ class Recording:
             n = call.rows if n is None else n
         self.n = n = n or 1
         for call in reached:
-            self._check(call, n, reached[0])
-        sound = [call for call in reached if call.unit.key not in self.failures]
-        return n, [part for call in sound for part in self._by_example(call, n)]
-
-    def _check(self, call: Call, n: int, first: Call) -> None:
-        """Note why the gradients of a call cannot be split by example."""
-        try:
-            call.check()
-            _check_rows(call, n, first)
-        except (UnsupportedModelError, RuntimeError) as error:
-            self.failures.setdefault(call.unit.key, error)
-
-    def _by_example(self, call: Call, n: int) -> list[Call]:
-        if call.block is not None:
-            return [call]
-        try:
-            return call.by_example(n)
-        except (RuntimeError, ValueError, IndexError) as error:
-            self.failures.setdefault(call.unit.key, error)
-            return []
+            # Why the gradients of a call cannot be split by example.
+            try:
+                call.check(n, reached[0])
+            except (UnsupportedModelError, RuntimeError) as error:
+                self.failures.setdefault(call.unit.key, error)
+        found: list[Call] = []
+        for call in reached:
+            key = call.unit.key
+            if key in self.failures:
+                continue
+            try:
+                found += [call] if call.block is not None else call.by_example(n)
+            except (RuntimeError, ValueError, IndexError) as error:
+                self.failures[key] = error
+        return n, found
 
 
 class _Receiver:
@@ -453,6 +475,9 @@ class _Receiver:
             self._recording.arrived(self._call, self._place, gradient)
         except Exception as error:  # the user's backward pass goes on
             self._recording.failure = self._recording.failure or error
+
+
+_NUMBER = attrgetter("number")
 
 
 def _refuse_twice(unit: Unit) -> None:
@@ -479,30 +504,6 @@ def _modified(what: str) -> UnsupportedModelError:
     )
 
 
-def _check_rows(call: Call, n: int, first: Call) -> None:
-    """Refuse a call that has no dimension of n examples where they should be."""
-    unit = call.unit
-    for gradient in call.gradients:
-        if gradient is None or call.block is not None:
-            continue
-        if (gradient.ndim < 2 and unit.rule != "module") or gradient.ndim == 0:
-            raise UnsupportedModelError(
-                f"{unit.label} returned a tensor of shape {tuple(gradient.shape)}, "
-                "which has no dimension for the examples: it must come first."
-            )
-        shape = gradient.shape
-        found = layout_of(shape, n, unit.layout, flat=True)
-        if found is None or not (unit.runs_again or found == unit.layout):
-            raise RuntimeError(
-                f"{unit.label} returned {len(gradient)} rows, where {n} examples are "
-                "expected"
-                + ("" if first is call else f" as in {first.unit.label}")
-                + ": its gradient cannot be split by example. Give it one row per "
-                "example, in the first dimension (expand what is shared), or leave "
-                "its parameters out with `parameters=`."
-            )
-
-
 def _counts(index: Tensor) -> bool:
     """Whether an index runs through consecutive numbers, as positions do."""
     numbers = index.flatten()
@@ -517,34 +518,6 @@ def rows_of(x: Any) -> int | None:
 
 def _carries_gradient(x: object) -> bool:
     return isinstance(x, Tensor) and x.requires_grad
-
-
-def _input(unit: Unit, args: Any, kwargs: Any) -> tuple[Any, ...]:
-    """Pick, and detach, what a layer's rule needs of its arguments."""
-    if unit.rule == "registered":
-        given = (*args, *kwargs.values())
-        return tuple(pytree.tree_map_only(Tensor, torch.detach, given))
-    # Autograd, too, does without the input where the weight is frozen.
-    if "weight" not in unit.parameters:
-        return ()
-    x = args[0] if args else kwargs["input"]
-    return (x.detach() if x.requires_grad else x,)
-
-
-def _arguments(unit: Unit, args: Any, kwargs: Any) -> tuple[Any, Any]:
-    """Pick, and detach, what a unit's rule needs of its arguments."""
-    if not unit.runs_again:
-        return _input(unit, args, kwargs), {}
-    args, kwargs = pytree.tree_map_only(Tensor, torch.detach, (args, kwargs))
-    return args, kwargs
-
-
-def _kept_elsewhere(
-    unit: Unit, args: Any, kwargs: Any, before: Whole | None = None
-) -> Callable[[], Any]:
-    """Keep arguments as autograd keeps what the unit saves."""
-    random = None if before is None else before.random
-    return save_for_backward((*_arguments(unit, args, kwargs), before, random))
 
 
 def _same_elements(view: Tensor) -> Tensor | None:

@@ -42,9 +42,9 @@ def blocks_of_calls(
         a block each, by their own names, since the shares must be added before they
         are multiplied.
     """
-    by_unit: dict[str, list[Call]] = defaultdict(list)
+    by_unit: dict[str, list[Call]] = {}
     for call in calls:
-        by_unit[call.unit.key].append(call)
+        by_unit.setdefault(call.unit.key, []).append(call)
     blocks: dict[str, Block] = {}
     shares: dict[str, list[Block]] = defaultdict(list)
     for group in by_unit.values():
@@ -63,7 +63,8 @@ def blocks_of_calls(
                 continue
             for name, share in block.apart().items():
                 shares[name].append(share)
-    return blocks | {f"parameter {name}": tie(found) for name, found in shares.items()}
+    blocks |= {f"parameter {name}": tie(found) for name, found in shares.items()}
+    return blocks
 
 
 def block_of_layer(call: Call) -> Block:
@@ -102,19 +103,20 @@ def _multiplied(
         names = calls[0].unit.names
         weight, bias = names.get("weight"), names.get("bias")
         pairs = [factors(call, weight is not None) for call in calls]
-        outputs = _join([g for _, g in pairs])
-        if weight is None:
+        inputs, outputs = pairs[0]
+        if len(pairs) > 1:
+            outputs = _join([g for _, g in pairs])
+        if weight is None or inputs is None:
             assert bias is not None
             return Dense({bias: outputs if outputs.ndim == 2 else outputs.sum(-2)})
-        inputs = _join([a for a, _ in pairs if a is not None])
+        if len(pairs) > 1:
+            inputs = _join([a for a, _ in pairs if a is not None])
         return outer_products(inputs, outputs, weight, bias, transposed)
 
     return rule
 
 
 def _join(parts: list[Tensor]) -> Tensor:
-    if len(parts) == 1:
-        return parts[0]
     return torch.cat([x if x.ndim > 2 else x.unsqueeze(1) for x in parts], -2)
 
 
@@ -169,7 +171,9 @@ def _registered(calls: list[Call]) -> Block:
     for call in calls:
         (g,) = call.gradients
         assert g is not None
-        for local, gradient in by_registered_rule(call.unit, call.args, g).items():
+        with torch.enable_grad():  # it may differentiate something
+            found = by_registered_rule(call.unit, call.args, g)
+        for local, gradient in found.items():
             name = call.unit.names[local]
             totals[name] = totals[name] + gradient if name in totals else gradient
     return Dense(totals)

@@ -14,6 +14,9 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from .isolation import Whole
+from .plan import Unit
+
 _hooks: Callable[[bool], Any] = getattr(
     torch._C._autograd, "_top_saved_tensors_default_hooks", lambda _: None
 )
@@ -56,3 +59,31 @@ def save_for_backward(values: Any) -> Callable[[], Any]:
         return pytree.tree_unflatten(found, tree)
 
     return values_again
+
+
+def layer_input(unit: Unit, args: Any, kwargs: Any) -> tuple[Any, ...]:
+    """Pick, and detach, what a layer's rule needs of its arguments."""
+    if unit.rule == "registered":
+        given = (*args, *kwargs.values())
+        return tuple(pytree.tree_map_only(Tensor, torch.detach, given))
+    # Autograd, too, does without the input where the weight is frozen.
+    if "weight" not in unit.parameters:
+        return ()
+    x = args[0] if args else kwargs["input"]
+    return (x.detach() if x.requires_grad else x,)
+
+
+def arguments_of(unit: Unit, args: Any, kwargs: Any) -> tuple[Any, Any]:
+    """Pick, and detach, what a unit's rule needs of its arguments."""
+    if not unit.runs_again:
+        return layer_input(unit, args, kwargs), {}
+    args, kwargs = pytree.tree_map_only(Tensor, torch.detach, (args, kwargs))
+    return args, kwargs
+
+
+def kept_elsewhere(
+    unit: Unit, args: Any, kwargs: Any, before: Whole | None = None
+) -> Callable[[], Any]:
+    """Keep arguments as autograd keeps what the unit saves."""
+    random = None if before is None else before.random
+    return save_for_backward((*arguments_of(unit, args, kwargs), before, random))

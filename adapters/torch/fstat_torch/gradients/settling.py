@@ -79,7 +79,7 @@ def settle(
 def _failing(captured: Captured, again: Again) -> tuple[set[str], set[str]]:
     """Parameters whose sums over the examples are wrong, and whose weighed ones are."""
     whole, weighed = again.truth or ({}, {})
-    with torch.no_grad(), full_precision(captured.device.type):
+    with torch.no_grad(), full_precision(captured.example):
         blocks = captured.blocks.values()
         plain = _merged(block.sums() for block in blocks)
         weights = (

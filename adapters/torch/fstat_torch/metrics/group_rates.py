@@ -36,7 +36,8 @@ class GroupRates(Diagonal):
     @property
     def alike(self) -> bool:
         """Whether all compared parameters have one learning rate, at this moment."""
-        return len({float(group["lr"]) for group in self._groups}) < 2
+        rates = [float(group["lr"]) for group in self._groups]
+        return len(rates) < 2 or len(set(rates)) < 2
 
     def diagonals(self) -> dict[str, Tensor]:
         """Return the rates over the largest, flat, by parameter."""

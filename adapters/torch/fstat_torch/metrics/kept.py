@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -103,7 +103,7 @@ class KeptGradients:
         """How the gradients of each unit are kept, and what the metric is there."""
         return self._store.told(self._metric.structure == "ekfac")
 
-    def check(self, examples: np.ndarray) -> None:
+    def check(self, examples: Sequence[int]) -> None:
         """Refuse numbers that no example has.
 
         Raises
@@ -112,10 +112,10 @@ class KeptGradients:
             If there is one.
         """
         n = self._metric.n_examples
-        if len(examples) and (examples.min() < 0 or examples.max() >= n):
+        if len(examples) and (min(examples) < 0 or max(examples) >= n):
             raise ValueError(
                 f"`index` must hold numbers from 0 to {n - 1}, as `n_examples` of the "
-                f"metric says, got {examples.min()} to {examples.max()}."
+                f"metric says, got {min(examples)} to {max(examples)}."
             )
 
     def watching(self) -> AbstractContextManager[list[Tensor]]:
@@ -127,7 +127,7 @@ class KeptGradients:
     @torch.no_grad()
     def add(
         self,
-        examples: np.ndarray,
+        examples: Sequence[int],
         batch: Captured,
         scale: float,
         arrived: list[Tensor],
@@ -136,7 +136,7 @@ class KeptGradients:
 
         Parameters
         ----------
-        examples : ndarray of int of shape (b,)
+        examples : sequence of int
             Which examples.
         batch : Captured
             Their gradients.
@@ -147,12 +147,12 @@ class KeptGradients:
         """
         if not self._met.max() >= 0 and not self._pending:
             self._warn_of_starting_over()
-        index = torch.from_numpy(examples.astype(np.int64))
+        index = torch.tensor(examples, dtype=torch.int64)
         if self._metric.power:
             size = residuals(arrived, len(index))
         before = self._met[index]
         self._met[index] = -1  # until the update is whole
-        with full_precision(next(self._model.parameters()).device.type):
+        with full_precision(next(self._model.parameters())):
             kept = self._store.put(index, batch)
         if len(kept) < len(index):
             passed = ~torch.isin(index, index[kept])
@@ -244,7 +244,7 @@ class KeptGradients:
         holders, index = Holders.latest(self._met, self._processes)
         if not len(index):
             return np.full((self._metric.n_examples, len(self._targets)), np.nan)
-        with full_precision(next(self._model.parameters()).device.type):
+        with full_precision(next(self._model.parameters())):
             try:
                 metric, scale = self._built(holders, index, step)
                 found = self._scores(metric, scale, capture, batches, itself, first)
