@@ -1,6 +1,6 @@
 """How well scores of one run agree with retraining: docs/ground-truth.md.
 
-python docs/studies/ground_truth.py [--runs 120] [--without 60] [--jobs 2]
+python docs/studies/ground_truth.py [--runs 480] [--without 240] [--jobs 2]
 
 Finished trainings are kept in results/ground_truth and not run again.
 """
@@ -143,8 +143,8 @@ def held_out(x: Array, mu: Array, level: float) -> tuple[float, float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--runs", type=int, default=120)
-    parser.add_argument("--without", type=int, default=60)
+    parser.add_argument("--runs", type=int, default=480)
+    parser.add_argument("--without", type=int, default=240)
     parser.add_argument("--jobs", type=int, default=2)
     options = parser.parse_args()
     begin = perf_counter()
