@@ -34,7 +34,14 @@ from fstat._validation import (
 )
 from fstat.datasets import make_observations
 from fstat.ground_truth import retrain
-from fstat.intervals import bernoulli_upper_bound
+from fstat.intervals import (
+    bernoulli_upper_bound,
+    log_noncentral_t,
+    noncentrality,
+    separation_bound,
+    separation_chance,
+)
+from fstat.methods import estimate_moments
 
 NAN = np.nan
 
@@ -159,6 +166,23 @@ def test_flags_are_truth_values(value):
         flag(value, "paired")
     with pytest.raises(ValueError, match="`paired` must be one of True, False"):
         option(value, "paired", (True, False))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda word: GaussianTradeOff(1.0).likelihood_ratio_test(0.0, strict=word),
+        lambda word: log_noncentral_t(1.0, 3.0, 0.0, upper=word),
+        lambda word: noncentrality(np.ones(1), np.full(1, 3.0), 0.5, upper=word),
+        lambda word: separation_bound(*np.full((2, 1), 3.0), 0.9, paired=word),
+        lambda word: separation_chance(*np.full((3, 1), 3.0), paired=word),
+        lambda word: estimate_moments(*np.eye(3)[:2, :, None], equal_var=word),
+    ],
+)
+@pytest.mark.parametrize("word", ["no", pd.Series([0, 1]), 1])
+def test_numbers_and_words_are_no_flags(call, word):
+    with pytest.raises(ValueError, match="must be True or False"):
+        call(word)
 
 
 @pytest.mark.parametrize("value", [-1, 2**32, "0", 1.5, True, object(), [[]], "x"])

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.optimize import elementwise
 from scipy.special import log_ndtr, ndtr, ndtri
 
-from .._validation import FloatArray
+from .._validation import FloatArray, flag
 from .noncentral_t import noncentrality
 from .sampling_error import ConfidenceInterval
 
@@ -65,7 +65,7 @@ def separation_bound(
     ndarray
         Lower bounds on mu.
     """
-    if paired:
+    if flag(paired, "paired"):
         return np.asarray(2 * ndtri(((1 - level) / 2) ** (1 / n)))
     sizes, where = np.unique(np.stack([n, m]), axis=1, return_inverse=True)
     if sizes.size == 0:
@@ -98,7 +98,7 @@ def separation_chance(
     ndarray
         Probabilities.
     """
-    if paired:
+    if flag(paired, "paired"):
         return np.asarray(ndtr(mu / 2) ** n)
     cases = np.stack(np.broadcast_arrays(n, m, mu)).reshape(3, -1)
     unique, where = np.unique(cases, axis=1, return_inverse=True)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import erfcx, gammaln, log_ndtr, ndtr, ndtri_exp
 
-from .._validation import FloatArray
+from .._validation import FloatArray, flag
 
 _NODES, _WEIGHTS = (x[:, None] for x in np.polynomial.legendre.leggauss(32))
 _DROP = 46.0  # logarithm by which the integrand falls before it is left out
@@ -54,6 +54,7 @@ def log_noncentral_t(
         probabilities for degrees of freedom up to 1e7 and noncentralities up to 1e4;
         NaN where an argument is not finite or `df` is not above 0.
     """
+    upper = flag(upper, "upper")
     arrays = np.broadcast_arrays(*(np.asarray(x, dtype=float) for x in (t, df, nc)))
     flat = np.stack(arrays).reshape(3, -1)
     out = np.full(flat.shape[1], np.nan)
@@ -86,6 +87,7 @@ def noncentrality(
     ndarray of shape (n,)
         Noncentralities; NaN where an argument is not finite or `df` is not above 0.
     """
+    upper = flag(upper, "upper")
     out = np.full(np.shape(t), np.nan)
     known = np.flatnonzero(np.isfinite(t) & np.isfinite(df) & (df > 0))
     for start in range(0, len(known), _BLOCK):

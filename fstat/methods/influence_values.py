@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .._units import ROUNDING
-from .._validation import FloatArray, numeric
+from .._validation import FloatArray, flag, numeric
 from .central_sums import first_observed
 from .estimate import Estimate, in_blocks, separated_index
 from .rank import placements, rank_derivative
@@ -60,7 +60,7 @@ def estimate_moments(
     p, q = _sample(P), _sample(Q)
     df = p.n + q.n - 2
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        share = (p.n - 1) / df if equal_var else 0.5
+        share = (p.n - 1) / df if flag(equal_var, "equal_var") else 0.5
         square = share * p.variance + (1 - share) * q.variance
         unit = np.sqrt(square) if scale is None else _known(scale, square.shape)
         unit = np.where(unit > 0, unit, np.nan)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.special import polygamma, psi
 
 from .._units import ROUNDING, Exponents, scale_in_units
-from .._validation import FloatArray
+from .._validation import FloatArray, flag
 from ..intervals import SamplingError, observed_weight, welch_df
 from .central_sums import CentralSums, in_one_unit
 
@@ -158,7 +158,7 @@ def pool(summary: MomentSummary, moderated: bool = False) -> MomentSummary:
     MomentSummary
         With the pooled variance as that of P and of Q, and its degrees of freedom.
     """
-    if moderated:
+    if flag(moderated, "moderated"):
         summary = summary.in_common_unit()
     n, m = summary.n_P, summary.n_Q
     df_P, df_Q = np.maximum(n - 1, 0), np.maximum(m - 1, 0)

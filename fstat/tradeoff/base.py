@@ -19,6 +19,7 @@ from scipy.optimize import elementwise
 
 from .._validation import (
     FloatArray,
+    flag,
     listed,
     number_or_array,
     probability,
@@ -156,7 +157,7 @@ class TradeOff(Immutable, ABC):
             If `threshold` is NaN or not numeric.
         """
         t = self._fitting(real(threshold, "threshold"), "threshold")
-        test = self._rates(t, strict)
+        test = self._rates(t, flag(strict, "strict"))
         return ErrorRates(*map(number_or_array, test))
 
     @overload
