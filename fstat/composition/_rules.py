@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +21,8 @@ from ..tradeoff import (
 from ..tradeoff._atoms import AtomicTradeOff
 from ._atoms import atoms
 from ._checks import Unresolved
-from ._transform import Sum, breaks, rates_within
+from ._tail_rates import rates_within, seen_stretches
+from ._transform import Sum
 
 _NODES, _WEIGHTS = leggauss(16)
 _TURN = 16.0  # radians by which the integrand may turn in a panel
@@ -94,6 +96,12 @@ def atom_rule(f: Step) -> Rule:
     if isinstance(f, AtomicTradeOff):
         finite = np.isfinite(f._loss)
         return Rule(f._loss[finite], f._log_masses()[1][finite])
+    return _atoms_of_rates(f)
+
+
+@lru_cache(maxsize=1024)
+def _atoms_of_rates(f: TradeOff) -> Rule:
+    """Return losses of positive probability, from the rates beside them."""
     at = atoms(f)
     mass = f._rates(at, False).power - f._rates(at, True).power
     return Rule(at[mass > 0], np.log(mass[mass > 0]))
@@ -164,18 +172,22 @@ def _up_to(
     return np.unique(np.append(edges[at <= cut], low))
 
 
-def tail_rule(f: TradeOff, bandwidth: float, sure: float) -> tuple[Rule, FloatArray]:
-    """Return a rule for ``1/z (E e^{zL} - 1)``, by parts, and the sign of each node.
+def tail_rule(
+    f: TradeOff, bandwidth: float, sure: float, tilt: float
+) -> tuple[FloatArray, FloatArray, float]:
+    """Return a rule for ``1/z (E e^{zL} - 1)``, by parts: losses, masses, their scale.
 
-    Masses are those beyond a threshold, on its side of 0.
+    Masses are those beyond a threshold, tilted, with a sign by its side of 0, up to a
+    factor of which the logarithm is the scale.
     """
-    ends = breaks(f)
-    length = np.diff(ends)
-    pieces = np.ceil(np.maximum(bandwidth * length / _TURN, 1)).astype(int)
+    start, stop = seen_stretches(f, sure, tilt, _UNSEEN + 15.0)
+    pieces = np.ceil(np.maximum(bandwidth * (stop - start) / _TURN, 1)).astype(int)
     if pieces.sum() * _NODES.size > MOST:
         raise TooFine
-    t, log, sign = rates_within(f, ends, pieces, (_NODES, _WEIGHTS), sure)
-    return Rule(t, log), sign
+    t, log, sign = rates_within(f, (start, stop), pieces, (_NODES, _WEIGHTS), sure)
+    log += tilt * t
+    top = max(float(log.max()), 0.0)
+    return t, sign * np.exp(log - top), top
 
 
 def _is_turned(f: TradeOff) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from ..tradeoff import (
     TradeOff,
 )
 from ..tradeoff._atoms import AtomicTradeOff
+from ._tail_rates import rates_within, smooth_stretches
 
 ComplexArray = NDArray[np.complexfloating[Any, Any]]
 LogTransform = Callable[[ComplexArray], ComplexArray]
@@ -218,52 +218,7 @@ def _nodes(
     f: TradeOff, singular: float, bandwidth: float
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return thresholds, logarithms of weight times rate, and signs."""
-    places = breaks(f)
-    length = np.diff(places)
-    wanted = np.maximum(length / np.median(length) / 2, bandwidth * length / 8)
-    pieces = np.clip(np.ceil(wanted), 1, _MOST_PIECES).astype(int)
-    return rates_within(f, places, pieces, (_NODES, _WEIGHTS), singular)
-
-
-def rates_within(
-    f: TradeOff,
-    places: FloatArray,
-    pieces: NDArray[np.int_],
-    gauss: tuple[FloatArray, FloatArray],
-    singular: float,
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return thresholds, logarithms of weight times rate, and signs.
-
-    Parameters
-    ----------
-    f : TradeOff
-        A step.
-    places : ndarray of shape (n + 1,)
-        Ends of stretches of thresholds.
-    pieces : ndarray of int of shape (n,)
-        Into how many equal pieces each stretch is cut.
-    gauss : tuple of ndarray
-        Nodes and weights of a rule for each piece, on [-1, 1].
-    singular : float
-        Probability of an infinite loss under Q, which does not count.
-    """
-    nodes, weights = gauss
-    # Fractions of a stretch are counted on, from one break to the next.
-    count = np.append(0, np.cumsum(pieces))
-    ends = np.interp(np.arange(count[-1] + 1), count, places)
-    half = np.diff(ends)[:, None] / 2
-    t = (ends[:-1, None] + half * (1 + nodes)).ravel()
-    rates = f._rates(t, True)
-    rate = np.where(t > 0, np.maximum(rates.power - singular, 0.0), rates.beta)
-    with np.errstate(divide="ignore"):
-        log_weight = np.log((half * weights).ravel()) + np.log(rate)
-    seen = np.isfinite(log_weight)
-    return t[seen], log_weight[seen], np.where(t > 0, 1.0, -1.0)[seen]
-
-
-@lru_cache(maxsize=1024)
-def breaks(f: TradeOff) -> FloatArray:
-    """Return the losses between which a step's rates are smooth, and 0."""
-    places = np.unique(np.append(f._loss_breaks(), 0.0))
-    apart = np.diff(places) > 1e-13 * np.abs(places[1:])
-    return np.asarray(places[np.append(True, apart)])
+    start, stop = smooth_stretches(f, singular)
+    wanted = np.ceil(bandwidth * (stop - start) / 8)
+    pieces = np.clip(wanted, 1, _MOST_PIECES).astype(int)
+    return rates_within(f, (start, stop), pieces, (_NODES, _WEIGHTS), singular)

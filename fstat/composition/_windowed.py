@@ -532,10 +532,8 @@ def _by_parts(
     """Return them from the rates of a step."""
     z = c + 1j * step * np.arange(number)
     sure = float(f._rates(np.asarray(np.inf), False).power)
-    rule, sign = tail_rule(f, step * number, sure)
-    log = rule.log_q + c * rule.loss
-    top = max(float(log.max()), 0.0)
-    total = fourier(rule.loss, sign * np.exp(log - top), step, number)
+    loss, masses, top = tail_rule(f, step * number, sure, c)
+    total = fourier(loss, masses, step, number)
     value = z * total + (1.0 - sure) * np.exp(-top)
     return np.log(value / value[0].real), top + float(np.log(value[0].real))
 

@@ -168,15 +168,15 @@ class ComposedTradeOff(TradeOff):
     def _ask(self, question: Callable[[PointValues], FloatArray]) -> FloatArray:
         """Return the first answer that is not refused."""
         first = None
-        for way in self._points:
-            try:
-                # Numbers out of range on the way are not answers: those are checked.
-                with np.errstate(all="ignore"):
+        # Numbers out of range on the way are not answers: those are checked.
+        with np.errstate(all="ignore"):
+            for way in self._points:
+                try:
                     point = way()
                     point.restart()
                     return question(point)
-            except Unresolved as error:
-                first = first or error
+                except Unresolved as error:
+                    first = first or error
         assert first is not None
         raise first
 
@@ -288,7 +288,8 @@ class ComposedTradeOff(TradeOff):
         return float(low), float(high)
 
     def _loss_breaks(self) -> FloatArray:
-        return self._points[0]().saddles
+        with np.errstate(all="ignore"):
+            return self._points[0]().saddles
 
     def __repr__(self) -> str:
         shown = " @ ".join(f"{f!r} ** {n}" if n > 1 else repr(f) for f, n in self.steps)

@@ -6,11 +6,14 @@ from numpy.testing import assert_allclose
 from oracles.composition import Composition
 from oracles.exact_compositions import Enumerated, two_steps_delta
 from oracles.losses import Gaussian, Laplace, Subsampled, Swapped, epsilon_delta
+from scipy import stats
 
 from fstat.composition import compose
+from fstat.composition._tail_rates import _exactly, _log_rates, breaks
 from fstat.tradeoff import EpsilonDeltaTradeOff as E
 from fstat.tradeoff import GaussianTradeOff as G
 from fstat.tradeoff import LaplaceTradeOff as L
+from fstat.tradeoff import tradeoff_between
 
 
 @pytest.mark.parametrize("epsilon", [-1.2, -0.3, 0.0, 0.3, 0.8, 1.6])
@@ -104,3 +107,34 @@ def test_discrete_steps_one_by_one(seed):
     for alpha in 10.0 ** rng.uniform(-10, -0.3, 3):
         assert_allclose(f.power(alpha), g.power(alpha).value, rtol=1e-6)
         assert_allclose(f(1 - alpha), g.beta(1 - (1 - alpha)).value, rtol=1e-6)
+
+
+# Rates have no closed form, and a kink that is no atom: the loss bends at both centres.
+def test_two_steps_whose_densities_have_kinks():
+    P, Q = stats.laplace(0.0), stats.laplace(0.5, 1.3)
+    one, epsilon = tradeoff_between(P, Q), 0.3
+
+    def loss(x):
+        return Q.logpdf(x) - P.logpdf(x)
+
+    # The delta of one step bends where its loss does.
+    x = np.linspace(-50.0, 50.0, 200_001)
+    bends = [0.0, 0.5]
+    for at in loss(np.array([0.0, 0.5])):
+        gap = epsilon - loss(x) - at
+        bends += x[:-1][gap[1:] * gap[:-1] < 0].tolist()
+    edges = np.unique([*np.linspace(-50.0, 50.0, 401), *bends])
+    nodes, weights = np.polynomial.legendre.leggauss(8)
+    half = np.diff(edges)[:, None] / 2
+    x = edges[:-1, None] + half * (1 + nodes)
+    right = ((half * weights) * Q.pdf(x) * one.delta(epsilon - loss(x))).sum()
+    assert_allclose(compose(one, counts=[2]).delta(epsilon), right, rtol=1e-7)
+
+
+def test_rates_by_polynomials_are_the_rates():
+    f = tradeoff_between(stats.norm(0.0, 1.0), stats.norm(1.0, 2.0))
+    ends = breaks(f)
+    part = np.random.default_rng(0).uniform(0, ends.size - 1, 500)
+    t = np.interp(part, np.arange(ends.size), ends)
+    found, right = _log_rates(f, 0.0, t), _exactly(f, 0.0, t)
+    assert_allclose(found, right, rtol=0, atol=1e-10)

@@ -1,0 +1,158 @@
+"""Rates of a step at many thresholds, from polynomials between its breaks.
+
+Rates without a closed form are found by root-finding, and a rule for a transform asks
+for a hundred thousand of them. Between breaks their logarithms are smooth: each stretch
+is halved until a polynomial says them to a relative 1e-12, next to the ends where they
+are singular, too. Where none does they are computed one by one.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.polynomial.chebyshev import chebvander
+from numpy.typing import NDArray
+
+from .._validation import FloatArray
+from ..tradeoff import TradeOff
+
+_SIZE = 20  # of a polynomial
+_NODES = np.cos(np.pi * (np.arange(_SIZE) + 0.5) / _SIZE)
+_TO_COEFFICIENTS = chebvander(_NODES, _SIZE - 1) * (2 / _SIZE)
+_TO_COEFFICIENTS[:, 0] /= 2
+_RESOLVED = 1e-12
+_MOST_HALVINGS, _MOST_AT_ONCE = 13, 64
+_CUTS = 64  # of each stretch, to leave out what is not seen
+_FEW = 2000  # thresholds, which are not worth the polynomials
+
+
+@lru_cache(maxsize=1024)
+def breaks(f: TradeOff) -> FloatArray:
+    """Return the losses between which a step's rates are smooth, and 0."""
+    places = np.unique(np.append(f._loss_breaks(), 0.0))
+    apart = np.diff(places) > 1e-13 * np.abs(places[1:])
+    return np.asarray(places[np.append(True, apart)])
+
+
+def rates_within(
+    f: TradeOff,
+    stretches: tuple[FloatArray, FloatArray],
+    pieces: NDArray[np.int_],
+    gauss: tuple[FloatArray, FloatArray],
+    singular: float,
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return thresholds, logarithms of weight times rate, and signs.
+
+    Parameters
+    ----------
+    f : TradeOff
+        A step.
+    stretches : tuple of ndarray of shape (n,)
+        Where stretches of thresholds without a break start and stop.
+    pieces : ndarray of int of shape (n,)
+        Into how many equal pieces each stretch is cut.
+    gauss : tuple of ndarray
+        Nodes and weights of a rule for each piece, on [-1, 1].
+    singular : float
+        Probability of an infinite loss under Q, which does not count.
+    """
+    (start, stop), (nodes, weights) = stretches, gauss
+    of, half = np.repeat(np.arange(pieces.size), pieces), (stop - start) / pieces / 2
+    place = np.arange(of.size) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    middle = start[of] + half[of] * (2 * place + 1)
+    t = (middle[:, None] + half[of, None] * nodes).ravel()
+    few = t.size <= _FEW
+    log_rate = (_exactly if few else _log_rates)(f, singular, t)
+    log_weight = np.log((half[of, None] * weights).ravel()) + log_rate
+    seen = np.isfinite(log_weight)
+    return t[seen], log_weight[seen], np.where(t > 0, 1.0, -1.0)[seen]
+
+
+def smooth_stretches(f: TradeOff, singular: float) -> tuple[FloatArray, FloatArray]:
+    """Return where stretches start and stop on which rates are smooth."""
+    start, stop, _ = _polynomials(f, singular)
+    return start, stop
+
+
+def seen_stretches(
+    f: TradeOff, singular: float, tilt: float, unseen: float
+) -> tuple[FloatArray, FloatArray]:
+    """Return where stretches start and stop on which tilted rates may count.
+
+    Others are below the largest rate, or below 1, by the factor ``exp(-unseen)``.
+    """
+    start, stop, log_most = _cut_evenly(f, singular)
+    inner = np.where(start < 0, stop, start)
+    size = log_most + np.maximum(tilt * start, tilt * stop)
+    seen = size > max(float((log_most + tilt * inner).max()), 0.0) - unseen
+    return start[seen], stop[seen]
+
+
+@lru_cache(maxsize=256)
+def _cut_evenly(
+    f: TradeOff, singular: float
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return stretches without a break, and logarithms of their largest rates."""
+    places = breaks(f)
+    even = np.arange(_CUTS * (places.size - 1) + 1) / _CUTS
+    ends = np.interp(even, np.arange(places.size), places)
+    ends = np.unique(np.append(ends, smooth_stretches(f, singular)[0]))
+    start, stop = ends[:-1], ends[1:]
+    inner = np.where(start < 0, stop, start)
+    log_most = np.zeros(inner.size)
+    log_most[inner != 0] = _exactly(f, singular, inner[inner != 0], False)
+    return start, stop, log_most
+
+
+def _exactly(
+    f: TradeOff, singular: float, t: FloatArray, strict: bool = True
+) -> FloatArray:
+    """Return the logarithm of the rate beyond each threshold, on its side of 0."""
+    rates = f._rates(t, strict)
+    with np.errstate(divide="ignore"):
+        return np.log(
+            np.where(t > 0, np.maximum(rates.power - singular, 0.0), rates.beta)
+        )
+
+
+def _log_rates(f: TradeOff, singular: float, t: FloatArray) -> FloatArray:
+    """Return the same from polynomials, where they are known to be right."""
+    start, stop, coefficients = _polynomials(f, singular)
+    which = np.maximum(np.searchsorted(start, t, "right") - 1, 0)
+    x = 2 * (t - start[which]) / (stop[which] - start[which]) - 1
+    value, before = np.zeros(t.size), np.zeros(t.size)
+    for k in range(_SIZE - 1, 0, -1):  # Clenshaw's recurrence
+        value, before = 2 * x * value - before + coefficients[which, k], value
+    value = x * value - before + coefficients[which, 0]
+    unknown = np.isnan(value)
+    if unknown.any():
+        value[unknown] = _exactly(f, singular, t[unknown])
+    return value
+
+
+@lru_cache(maxsize=256)
+def _polynomials(
+    f: TradeOff, singular: float
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return stretches, and coefficients in Chebyshev polynomials, or NaN."""
+    places = breaks(f)
+    start, stop = places[:-1], places[1:]
+    found = []
+    for _ in range(_MOST_HALVINGS):
+        t = start[:, None] + (stop - start)[:, None] * (1 + _NODES) / 2
+        log = _exactly(f, singular, t.ravel()).reshape(t.shape)
+        with np.errstate(invalid="ignore"):
+            coefficients = log @ _TO_COEFFICIENTS
+            last = np.abs(coefficients[:, -3:]).max(axis=1)
+        good = last < _RESOLVED
+        found.append((start[good], stop[good], coefficients[good]))
+        start, stop = start[~good], stop[~good]
+        if not start.size or start.size > _MOST_AT_ONCE:
+            break
+        middle = (start + stop) / 2
+        start, stop = np.append(start, middle), np.append(middle, stop)
+    found.append((start, stop, np.full((start.size, _SIZE), np.nan)))
+    start, stop, coefficients = map(np.concatenate, zip(*found, strict=True))
+    order = np.argsort(start)
+    return start[order], stop[order], coefficients[order]
