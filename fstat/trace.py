@@ -255,6 +255,12 @@ class Trace:
         return sum(len(part["step"]) for part in self._parts if is_written(part))
 
     @property
+    def last_step(self) -> int:
+        """Number of the last recorded step; -1 before there is one."""
+        self._take_in()
+        return self._last_step
+
+    @property
     def _last_step(self) -> int:
         return int(self._buffer[-1]["step"][0]) if self._buffer else self._last_handed
 
@@ -419,7 +425,15 @@ class Trace:
         """Append the steps that were put off; those that cannot be yet stay."""
         self._taken_in_at = time.monotonic()
         while self._put_off:
-            self._record(**self._put_off.pop(0)())
+            try:
+                row = self._put_off[0]()
+                # One that an interrupt kept from being struck off is there already.
+                if row["step"] > self._last_step:
+                    self._record(**row)
+            except Exception:
+                del self._put_off[0]
+                raise
+            del self._put_off[0]
             self._write_if_due()
 
     def extend(self, columns: Mapping[str, np.ndarray]) -> None:

@@ -37,7 +37,7 @@ class Clipping:
         every = [p for group in groups for p in group["params"] if p.requires_grad]
         self._watched = sorted(every, key=torch.numel)[:_PARAMETERS]
         self._alone = alone
-        self._before: dict[int, tuple[Tensor, int, Tensor]] = {}
+        self._before: dict[int, tuple[Tensor, Tensor, int, Tensor]] = {}
         self._scale = 1.0
         self._handles = [
             p.register_post_accumulate_grad_hook(weakly(self._keep))
@@ -50,7 +50,8 @@ class Clipping:
     def _keep(self, parameter: Tensor) -> None:
         gradient = _local(parameter.grad)
         if gradient is not None:
-            self._before[id(parameter)] = gradient, gradient._version, _few(gradient)
+            before = parameter, gradient, gradient._version, _few(gradient)
+            self._before[id(parameter)] = before
 
     def note(self, scale: float) -> None:
         """Say that the backward passes of an update are over.
@@ -67,23 +68,22 @@ class Clipping:
 
     def factor(self) -> float:
         """Return the factor, at most 1; 1 where there is none."""
-        kept, self._before = self._before, {}
-        before, after, written = [], [], False
-        for parameter in self._watched:
-            now = _local(parameter.grad)
-            if now is not None and id(parameter) in kept:
-                gradient, version, was = kept[id(parameter)]
-                # Writing to a sharded tensor leaves no trace on its local part.
-                sharded = now is not parameter.grad
-                written |= sharded or now is not gradient or now._version != version
-                before.append(was)
-                after.append(now)
-        if not written:
-            # Gradients that nobody wrote to, as in most loops, need not be compared.
+        kept = self._before.values()
+        # Gradients that nobody wrote to, as in most loops, need not be compared.
+        # Writing to a sharded tensor leaves no trace on its local part.
+        if not [p for p, g, seen, _ in kept if p.grad is not g or g._version != seen]:
+            return 1.0
+        pairs = [(was, _local(p.grad)) for p, _, _, was in kept]
+        there = [(was, _few(now)) for was, now in pairs if now is not None]
+        if not there:
             return 1.0
         with torch.no_grad():
-            ratio = _ratio(before, [_few(gradient) for gradient in after], self._scale)
-        return min(1.0, ratio)
+            before, after = [was for was, _ in there], [now for _, now in there]
+            return min(1.0, _ratio(before, after, self._scale))
+
+    def forget(self) -> None:
+        """Let go of the gradients of an update."""
+        self._before = {}
 
     def close(self) -> None:
         """Let go of the parameters."""

@@ -755,19 +755,22 @@ class SingleRunSampler:
         self._trace.n_steps = max(self._trace.n_steps, self._next)
         if self._waiting is None:
             return
-        row, factor = self._waiting, self._waiting.clip_factor
-        if factor is None:
-            factor = 1.0 if self._clipping is None else self._clipping.factor()
-        self._waiting = None
-        row.learning_rate *= factor
+        # It waits until it is appended, since an interrupt may come anywhere.
+        row = self._waiting
+        if row.clip_factor is None:
+            row.clip_factor = 1.0 if self._clipping is None else self._clipping.factor()
+        if self._clipping is not None:
+            self._clipping.forget()
         # This may be amid the optimiser's step, which is the user's.
         try:
             if row.found is None:
                 self._trace.put_off(row.arguments)
-            else:
+            elif row.step > self._trace.last_step:
                 self._trace.append(**row.arguments())
         except Exception as error:
+            self._waiting = None
             self._keep_on(error, "An update was not recorded")
+        self._waiting = None
 
     @contextmanager
     def keeping_on(self, what: str) -> Iterator[None]:
@@ -841,7 +844,7 @@ class SingleRunSampler:
         PassedOverWarning
             If gradients make up no metric at this moment, as where all are zero: then
             there is no snapshot of it. `on_error` may say that this is raised, and it
-            is where there are several processes, or no step was recorded.
+            is where no step was recorded.
         """
         self._needs_snapshots("snapshot")
         if self._amid:
@@ -856,14 +859,12 @@ class SingleRunSampler:
         modes = self._capture._modes()
         try:
             self._score(step)
+        except DegenerateMetricError as error:  # on all processes
+            self._clear_up(modes, error)
+            self._keep_on(error, "A snapshot was not taken")
         except BaseException as error:
             self._clear_up(modes, error)
-            # Processes that wait for one another must not part.
-            alone = self._processes is None
-            if not (alone and isinstance(error, DegenerateMetricError)):
-                raise
-            with self.keeping_on("A snapshot was not taken"):
-                raise
+            raise
 
     def _clear_up(self, modes: Modes, error: BaseException) -> None:
         """Put back what an interrupt kept a block from putting back itself."""
@@ -1139,11 +1140,11 @@ class _Row:
     def arguments(self) -> dict[str, Any]:
         """Return what `Trace.append` takes."""
         found = self.columns() if self.found is None else self.found
-        assert found is not None
+        assert found is not None and self.clip_factor is not None
         if self.target_norm is not None:
             found["target_norm"] = self.target_norm
-        found |= {"step": self.step, "learning_rate": self.learning_rate}
-        return found
+        rate = self.learning_rate * self.clip_factor
+        return found | {"step": self.step, "learning_rate": rate}
 
 
 def _scale(step: Step) -> float:

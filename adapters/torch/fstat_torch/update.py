@@ -187,14 +187,13 @@ def _of_self(gram: Tensor, norms: Tensor | None, factor: float) -> np.ndarray:
     Parameters
     ----------
     gram : Tensor of shape (b, B)
-        Inner products of these examples with all; it is overwritten.
+        Inner products of these examples with all.
     norms : Tensor of shape (b,) or None
         Squared norms; None: on the diagonal, which is then not zero.
     factor : float
         What both are to be multiplied with.
     """
-    others = gram.cpu().numpy()
-    others *= factor
+    others = gram.cpu().numpy() * factor
     columns = np.empty((len(_OF_SELF), len(others)), others.dtype)
     if norms is None:
         columns[0] = others.diagonal()

@@ -287,9 +287,19 @@ def epoch(model, optimizer, sampler, factor):
         optimizer.step()
 
 
-@pytest.mark.parametrize("factor", [0.0, 1e30])
-def test_a_snapshot_of_gradients_that_make_up_no_metric_is_passed_over(factor):
-    model, optimizer, sampler = made(metric=Curvature(N, kind="residual"))
+@pytest.mark.parametrize(
+    ("kept", "factor"),
+    [
+        ({"kind": "residual"}, 0.0),
+        ({"kind": "residual"}, 1e30),
+        ({"landmarks": 6}, 0.0),
+        ({"landmarks": 6}, 1e30),
+        ({"projection": 16, "landmarks": 6}, 1e30),
+        ({"structure": "ekfac"}, 0.0),
+    ],
+)
+def test_a_snapshot_of_gradients_that_make_up_no_metric_is_passed_over(kept, factor):
+    model, optimizer, sampler = made(metric=Curvature(N, **kept))
     epoch(model, optimizer, sampler, 1.0)
     sampler.snapshot()
     good = {k: v.clone() for k, v in model.state_dict().items()}

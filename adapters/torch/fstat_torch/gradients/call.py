@@ -33,7 +33,7 @@ def rows_times(x: Tensor, weights: Tensor) -> Tensor:
     return x * weights.view(-1, *[1] * (x.ndim - 1))
 
 
-Versions = list[tuple[Tensor, int]]
+Versions = Sequence[tuple[Tensor, int]]
 
 
 class Call:
@@ -83,6 +83,7 @@ class Call:
     lookup: SharedLookup | None = None
     backwards = 0
     _later: tuple[Callable[[], Any], Callable[[], Any] | None] | None = None
+    _gave: Versions = ()
 
     def __init__(
         self,
@@ -103,7 +104,8 @@ class Call:
         inputs: Sequence[Any] = self.args
         if self.unit.runs_again:
             inputs = pytree.tree_leaves((self.args, dict(self.kwargs)))
-        self._given, self._gave = _versions(inputs), _versions(self.outputs)
+            self._gave = _versions(self.outputs)
+        self._given = _versions(inputs)
 
     def wait_for(
         self, arguments: Callable[[], Any], outputs: Callable[[], Any] | None
@@ -135,7 +137,7 @@ class Call:
     def let_go(self, block: Block) -> None:
         """Keep what was formed of the call, and nothing that it was formed of."""
         self.block, self.dtypes = block, self.arrived_dtypes
-        self.args, self.gradients, self._given, self._gave = (), (None,), [], []
+        self.args, self.gradients, self._given, self._gave = (), (None,), (), ()
 
     @property
     def arrived_dtypes(self) -> AbstractSet[torch.dtype]:

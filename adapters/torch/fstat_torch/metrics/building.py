@@ -59,6 +59,11 @@ def build(
         Update steps made, from which landmarks are drawn.
     holders : Holders
         Which processes hold the gradients.
+
+    Raises
+    ------
+    LinAlgError
+        On all processes, if the gradients make up no metric.
     """
     assert metric.damping is not None
     if metric.structure == "ekfac":
@@ -67,6 +72,8 @@ def build(
         return ExactRidge(store, index, weight, metric.damping, holders)
     rng = np.random.default_rng([metric.random_state, step])
     squares = squared_norms(store, index, weight, holders)
+    if not bool(squares.isfinite().all()):
+        raise torch.linalg.LinAlgError("a norm overflows")  # type: ignore[attr-defined]
     landmarks = drawn(squares.cpu().numpy(), metric.landmarks, rng)
     return LandmarkRidge(
         store, index, weight, metric.damping, landmarks, holders, squares

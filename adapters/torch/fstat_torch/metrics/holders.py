@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import torch
 from torch import Tensor
@@ -112,5 +113,25 @@ class Holders:
         """Return what the first process computes, of the shape of another tensor."""
         if self._processes is None:
             return compute()
-        first = self._processes.rank == 0
-        return self._processes.spread(compute() if first else torch.empty_like(like))
+        own = torch.full_like(like, torch.nan)
+        if self._processes.rank == 0:
+            with suppress(torch.linalg.LinAlgError):  # type: ignore[attr-defined]
+                own = compute()
+        found = self._processes.spread(own)
+        if bool(found.isnan().any()):
+            raise torch.linalg.LinAlgError("there is no decomposition")  # type: ignore[attr-defined]
+        return found
+
+    def cholesky(self, matrix: Tensor) -> Tensor:
+        """Return the lower factor of a matrix that all have; it is overwritten.
+
+        Raises
+        ------
+        LinAlgError
+            On all processes, if one of them finds that there is none.
+        """
+        info = torch.empty(matrix.shape[:-2], dtype=torch.int32, device=matrix.device)
+        torch.linalg.cholesky_ex(matrix, out=(matrix, info))
+        if bool(self.total(info).any()):
+            raise torch.linalg.LinAlgError("there is no Cholesky factor")  # type: ignore[attr-defined]
+        return matrix

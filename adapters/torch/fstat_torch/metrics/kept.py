@@ -26,6 +26,7 @@ from .building import Ridge, build, empty_store
 from .curvature import Curvature
 from .holders import Holders
 from .residual import residuals, watching_outputs
+from .store import Rows
 
 # The last one, and the one before it while the user's own checkpoint is written.
 _STATES = 2
@@ -90,7 +91,9 @@ class KeptGradients:
         self._met = torch.full((n,), -1)
         self._scale = torch.ones(n, dtype=torch.float64)
         self._residual = torch.ones(n, dtype=torch.float64)
-        self._pending: list[Tensor] = []
+        # Of the update that is not whole yet: which examples, their gradients, what
+        # these are to be multiplied with, and the residuals.
+        self._pending: list[tuple[Tensor, Rows, float, Tensor | None]] = []
 
     @property
     def _process(self) -> tuple[int, int]:
@@ -150,18 +153,10 @@ class KeptGradients:
         index = torch.tensor(examples, dtype=torch.int64)
         if self._metric.power:
             size = residuals(arrived, len(index))
-        before = self._met[index]
-        self._met[index] = -1  # until the update is whole
         with full_precision(next(self._model.parameters())):
-            kept = self._store.put(index, batch)
-        if len(kept) < len(index):
-            passed = ~torch.isin(index, index[kept])
-            self._met[index[passed]] = before[passed]
-            index = index[kept]
-        self._scale[index] = scale
-        if self._metric.power:
-            self._residual[index] = size[kept]
-        self._pending.append(index)
+            kept, rows = self._store.staged(index, batch)
+        sizes = size[kept] if self._metric.power else None
+        self._pending.append((index[kept], rows, scale, sizes))
 
     def finish(self, step: int, own: float) -> None:
         """Say that an update is whole.
@@ -175,10 +170,16 @@ class KeptGradients:
         """
         if not self._pending:
             return
-        index, self._pending = torch.unique(torch.cat(self._pending)), []
-        self._scale[index] *= own
-        self._met[index] = step
-        self._store.seal(index, step)
+        pending, self._pending = self._pending, []
+        every = torch.unique(torch.cat([index for index, *_ in pending]))
+        self._met[every] = -1  # until all is written
+        for index, rows, scale, sizes in pending:
+            self._store.write(index, rows)
+            self._scale[index] = scale * own
+            if sizes is not None:
+                self._residual[index] = sizes
+        self._met[every] = step
+        self._store.seal(every, step)
 
     def abandon(self) -> None:
         """Forget the micro-batches of an update that never became whole."""
@@ -250,6 +251,8 @@ class KeptGradients:
                 found = self._scores(metric, scale, capture, batches, itself, first)
             except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
                 raise DegenerateMetricError(_DEGENERATE) from error
+        if not bool(found.isfinite().any()):
+            raise DegenerateMetricError(_DEGENERATE)
         shape = self._metric.n_examples, len(self._targets)
         scores = np.full(shape, np.nan, np.float32 if found.itemsize < 8 else float)
         scores[index.numpy()] = found.cpu().numpy()

@@ -58,12 +58,13 @@ class ExactRidge:
         holders: Holders | None = None,
     ) -> None:
         self._store = store
-        self._rows = (holders or Holders()).rows(store, index)
+        holders = holders or Holders()
+        self._rows = holders.rows(store, index)
         kernel = _kernel(store, self._rows, weight)
         self._weight = weight.to(kernel)
         self.ridge = damping * float(kernel.diagonal().mean())
         kernel.diagonal().add_(self.ridge)
-        self._factor = torch.linalg.cholesky(kernel, out=kernel)
+        self._factor = holders.cholesky(kernel)
 
     def targets(self, aims: Rows, average: Tensor | None = None) -> Tensor:
         """Return scores for targets.
@@ -154,7 +155,7 @@ class LandmarkRidge:
         mean = float(squares.mean())
         self.ridge = damping * mean
         kernel.diagonal().add_(torch.finfo(kernel.dtype).eps ** 0.5 * mean)
-        self._factor = torch.linalg.cholesky(kernel)
+        self._factor = self._holders.cholesky(kernel)
         keep = len(self._places) * len(landmarks) <= _KEPT
         self._features: list[Tensor] | None = [] if keep else None
         gram = torch.zeros_like(kernel)
@@ -165,7 +166,7 @@ class LandmarkRidge:
                 self._features.append(features)
         gram = self._holders.total(gram)
         gram.diagonal().add_(self.ridge)
-        self._metric = torch.linalg.cholesky(gram)
+        self._metric = self._holders.cholesky(gram)
 
     def targets(self, aims: Rows, average: Tensor | None = None) -> Tensor:
         """Return scores for targets, as `ExactRidge.targets` does."""

@@ -70,22 +70,45 @@ class GradientStore:
         Tensor of int of shape (m,)
             Places in `index` of what was kept.
         """
+        kept, rows = self.staged(index, captured)
+        self.write(index[kept], rows)
+        return kept
+
+    def staged(self, index: Tensor, captured: Captured) -> tuple[Tensor, Rows]:
+        """Encode the gradients of a batch; what is not finite is passed over.
+
+        Parameters
+        ----------
+        index, captured
+            As `put` takes them.
+
+        Returns
+        -------
+        Tensor of int of shape (m,)
+            Places in `index` of what is to be kept.
+        Rows
+            Copies of the encoded gradients there.
+        """
         new = self._encoded(captured)
         kept = _last_of_each(index)
         sound = [_finite(part) for parts in new.values() for part in parts]
         kept = kept[torch.stack(sound).all(dim=0).cpu()[kept]]
-        rows = self._places().reserve(index[kept])
-        every = len(kept) == len(index)
-        for name, parts in new.items():
+        return kept, {
+            name: tuple(part[kept.to(part.device)] for part in parts)
+            for name, parts in new.items()
+        }
+
+    def write(self, index: Tensor, rows: Rows) -> None:
+        """Keep what `staged` returned, of the examples of `index`, each there once."""
+        places = self._places().reserve(index)
+        for name, parts in rows.items():
             if name not in self._kept:
                 self._kept[name] = self._room(parts)
             for held, part in zip(self._kept[name], parts, strict=True):
-                chosen = part if every else part[kept.to(part.device)]
-                held.index_copy_(0, rows.to(held.device), chosen.to(held))
-        for name in self._kept.keys() - new.keys():
+                held.index_copy_(0, places.to(held.device), part.to(held))
+        for name in self._kept.keys() - rows.keys():
             last = self._kept[name][-1]
-            last.index_fill_(0, rows.to(last.device), 0.0)
-        return kept
+            last.index_fill_(0, places.to(last.device), 0.0)
 
     def seal(self, index: Tensor, step: int) -> None:
         """Say of which step the gradients of some examples are, and that it is over."""
