@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from fstat import Observations, Snapshots, Trace
 from fstat._files import UnwrittenError
-from fstat._validation import option
+from fstat._validation import flag, option
 from fstat.steps import SELF
 from fstat.trace import Subsets
 
@@ -254,6 +254,8 @@ class SingleRunSampler:
     ) -> None:
         check_choices(reduction, every, refresh, target_batch, projection)
         option(on_error, "on_error", ("warn", "detach", "raise"))
+        option(distributed, "distributed", (None, True, False))
+        resume, background = flag(resume, "resume"), flag(background, "background")
         self.on_error = on_error
         self.model, self._processes = unwrapped(model, distributed)
         self.optimizer = innermost(optimizer)
@@ -491,7 +493,7 @@ class SingleRunSampler:
             learning_rate,
             loss_scale,
             denominator,
-            accumulate=bool(accumulate),
+            accumulate=flag(accumulate, "accumulate"),
             extra=extra,
         )
         watch = Watched(self._capture, self._verification, self._kept)

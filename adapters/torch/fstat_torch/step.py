@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fstat._validation import flag
+
 
 @dataclass
 class Step:
@@ -56,6 +58,7 @@ class Step:
                 raise ValueError(
                     f"`{name}` of a step must be positive and finite, got {value!r}."
                 )
+        flag(self.accumulate, "accumulate")
         # Not a number where the norm overflowed: then nothing of the step is.
         clip = self.clip_factor
         if clip is not None and (clip < 0 or clip > 1):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
+from fstat._validation import flag
 from fstat.steps import SELF
 
 from .measures import completion_log_likelihood, language_loss, predicted
@@ -80,6 +81,9 @@ class Target:
     measure: Measure | None = field(default=None, kw_only=True)
     higher_is_better: bool = field(default=False, kw_only=True)
     weights: Any = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        flag(self.higher_is_better, "higher_is_better")
 
     @classmethod
     def each(

@@ -8,7 +8,9 @@ from torch import nn  # noqa: E402
 
 from fstat import FInfluence, Trace  # noqa: E402
 from fstat_torch import (  # noqa: E402
+    Curvature,
     SingleRunSampler,
+    Target,
     UnsupportedModelError,
     cross_entropy,
 )
@@ -317,6 +319,27 @@ def test_what_cannot_be_split_by_example_is_refused_not_approximated():
 def test_bad_arguments_get_one_clear_sentence(options, message):
     with pytest.raises(ValueError, match=message):
         SingleRunSampler(nn.Linear(6, 3), **options)
+
+
+@pytest.mark.parametrize("odd", ["no", 1, 0.0, np.array([True]), torch.tensor(True)])
+def test_flags_are_truth_values(odd):
+    model, x = nn.Linear(6, 3), torch.zeros(1, 6)
+    for name in ("resume", "background", "coupled"):
+        with pytest.raises(ValueError, match=f"`{name}` must be True or False"):
+            SingleRunSampler(model, **{name: odd})
+    with pytest.raises(ValueError, match="`distributed` must be one of None, True"):
+        SingleRunSampler(model, distributed=odd)
+    with pytest.raises(ValueError, match="`trace` must be True or False"):
+        Curvature(10, trace=odd)
+    with pytest.raises(ValueError, match="`higher_is_better` must be True or False"):
+        Target(x, torch.zeros(1), higher_is_better=odd)
+    sampler = SingleRunSampler(model)
+    with (
+        pytest.raises(ValueError, match="`accumulate` must be True or False"),
+        sampler.step([0], accumulate=odd),
+    ):
+        pass
+    assert sampler.n_steps == 0
 
 
 @pytest.mark.parametrize(

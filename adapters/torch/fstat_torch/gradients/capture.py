@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from fstat._validation import flag
+
 from .arriving import Wanted
 from .call import Call
 from .captured import Captured
@@ -83,7 +85,7 @@ class GradientCapture:
         parameters: Iterable[nn.Parameter] | None = None,
         coupled: bool = False,
     ):
-        self.model, self._coupled = model, coupled
+        self.model, self._coupled = model, flag(coupled, "coupled")
         self._plan = build_plan(model, parameters)
         # Plans and modes in which passes were compared, and which blocks were.
         self._compared: set[Hashable] = set()

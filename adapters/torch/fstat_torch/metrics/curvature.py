@@ -8,6 +8,8 @@ from os import PathLike
 
 import numpy as np
 
+from fstat._validation import flag
+
 _DAMPING = {
     "full": {"residual": 3.0, "gauss-newton": 3.0, "fisher": 1.0},
     "ekfac": {"residual": 0.1, "gauss-newton": 0.1, "fisher": 0.1},
@@ -146,6 +148,7 @@ class Curvature:
                 "`projection` must be None with structure='ekfac', which needs the "
                 f"gradients of layers as they are, got {self.projection!r}."
             )
+        flag(self.trace, "trace")
         least = {"n_examples": 1, "landmarks": 1, "projection": 1, "random_state": 0}
         for name, low in least.items():
             count = getattr(self, name)
