@@ -267,6 +267,50 @@ def test_embeddings(options, length, gather, budget, monkeypatch):
     check(model, tokens(*length), rules=["embedding"], target_x=tokens(*length, high=3))
 
 
+class Bags(nn.Module):
+    """Bags of as many tokens as the first of them says, or of all."""
+
+    def __init__(self, ragged, weighed=False, **options):
+        super().__init__()
+        self.bag = nn.EmbeddingBag(7, 4, **options)
+        self.ragged, self.weighed = ragged, weighed
+
+    def forward(self, x):
+        weights = (x + 1.0).double().sqrt() if self.weighed else None
+        if not self.ragged:
+            return self.bag(x, per_sample_weights=weights).tanh()
+        inside = torch.arange(x.shape[1]) < x[:, :1]
+        ends = inside.sum(1).cumsum(0)
+        starts = torch.cat([ends.new_zeros(1), ends])
+        starts = starts if self.bag.include_last_offset else starts[:-1]
+        weights = None if weights is None else weights[inside]
+        return self.bag(x[inside], starts, per_sample_weights=weights).tanh()
+
+
+@pytest.mark.parametrize("ragged", [False, True])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"mode": "sum"},
+        {"mode": "mean"},
+        {"mode": "mean", "padding_idx": 2},
+        {"mode": "sum", "padding_idx": -1, "weighed": True},
+        {"mode": "sum", "include_last_offset": True, "sparse": True},
+    ],
+)
+def test_bags(options, ragged):
+    if "include_last_offset" in options and not ragged:
+        options = options | {"include_last_offset": False}
+    model = Bags(ragged, **options).double()
+    check(model, tokens(5), rules=["embedding bag"])
+    if ragged:  # all bags are empty
+        check(model, lambda n: torch.zeros(n, 5, dtype=torch.long))
+
+
+def test_a_largest_of_a_bag_is_run_again():
+    check(Bags(False, mode="max").double(), tokens(5), rules=["module"])
+
+
 def test_examples_that_look_up_nothing_in_common():
     model = nn.Embedding(100, 4).double()
     check(model, lambda n: torch.arange(2 * n).view(n, 2), rules=["embedding"])

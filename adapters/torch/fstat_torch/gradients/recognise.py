@@ -30,8 +30,8 @@ def rule_of(module: nn.Module) -> str:
     -------
     str
         ``"linear"``, ``"transposed linear"``, ``"conv1d"``, ``"conv2d"``,
-        ``"conv3d"``, ``"embedding"``, ``"norm"``, ``"attention"``, ``"registered"`` by
-        the user, or ``"module"`` for one that has to be run again.
+        ``"conv3d"``, ``"embedding"``, ``"embedding bag"``, ``"norm"``, ``"attention"``,
+        ``"registered"`` by the user, or ``"module"`` for one that has to be run again.
     """
     if has_rule(module):
         return "registered"
@@ -52,6 +52,8 @@ def rule_of(module: nn.Module) -> str:
         return "linear"
     if forward is nn.Embedding.forward:
         return "embedding"
+    if forward is nn.EmbeddingBag.forward and module.mode in ("sum", "mean"):
+        return "embedding bag"
     if any(isinstance(module, c) and forward is c.forward for c in _NORMS):
         return "norm"
     for convolution, rule in _CONVOLUTIONS.items():

@@ -155,6 +155,23 @@ def _embedding(calls: list[Call]) -> Block:
     )
 
 
+def _embedding_bag(calls: list[Call]) -> Block:
+    """Rule of nn.EmbeddingBag: the rows that were looked up, weighed."""
+    module, (table,) = calls[0].unit.module, calls[0].unit.names.values()
+    assert isinstance(module, nn.EmbeddingBag)
+    tokens, outputs = [], []
+    for call in calls:
+        (rows, weights), (g,) = call.args, call.gradients
+        assert g is not None
+        places, g = rows.flatten(1), precise(g)
+        h = g.unsqueeze(-2) * weights.to(g).unsqueeze(-1)
+        tokens.append(places.long())
+        outputs.append(h.reshape(*places.shape, -1))
+    return Lookups(
+        torch.cat(tokens, 1), torch.cat(outputs, 1), table, module.num_embeddings
+    )
+
+
 def _norm(calls: list[Call]) -> Block:
     """Rule of a normalisation: a scale and a shift of each element or channel."""
     totals: dict[str, Tensor] = {}
@@ -186,6 +203,7 @@ _RULES: dict[str, Callable[[list[Call]], Block]] = {
     "conv2d": _multiplied(conv_factors),
     "conv3d": _multiplied(conv_factors),
     "embedding": _embedding,
+    "embedding bag": _embedding_bag,
     "norm": _norm,
     "registered": _registered,
 }

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from .bags import rows_and_weights
 from .isolation import Whole
 from .plan import Unit
 
@@ -66,6 +67,8 @@ def layer_input(unit: Unit, args: Any, kwargs: Any) -> tuple[Any, ...]:
     if unit.rule == "registered":
         given = (*args, *kwargs.values())
         return tuple(pytree.tree_map_only(Tensor, torch.detach, given))
+    if unit.rule == "embedding bag":
+        return rows_and_weights(unit.module, *args, **kwargs)
     # Autograd, too, does without the input where the weight is frozen.
     if "weight" not in unit.parameters:
         return ()
