@@ -287,4 +287,6 @@ def test_levels_of_any_kind_of_number():
     assert display.band_.get_label() == r"50% interval of $\mu$"
     with pytest.raises(ValueError, match="`confidence_level` must"):
         TradeOffDisplay(**curves, confidence_level=[[1], [2, 3]]).plot()
+    with pytest.raises(ValueError, match="`sign` must be"):
+        TradeOffDisplay(**curves, sign=iter([1.0])).plot()
     assert "<2 values>" in repr(TradeOffDisplay(**curves, alpha=[[1], [2, 3]]))

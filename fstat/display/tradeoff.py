@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import ndtr, ndtri
 
-from .._validation import FloatArray, instance, numeric, option
+from .._validation import FloatArray, instance, number, numeric, option
 from ..empirical import EmpiricalTradeOff, tradeoff_curve
 from ..influence import FInfluence
 from ..tradeoff import (
@@ -268,7 +268,8 @@ class TradeOffDisplay(Display):
 
     def _label(self) -> str:
         if isinstance(self.tradeoff, GaussianTradeOff):
-            return rf"$G_\mu$, $\mu$ = {self.sign * float(self.tradeoff.mu):+.2f}"
+            mu = number(self.sign, "sign") * float(self.tradeoff.mu)
+            return rf"$G_\mu$, $\mu$ = {mu:+.2f}"
         if self.alpha is not None and isinstance(
             self.tradeoff, PiecewiseLinearTradeOff
         ):
