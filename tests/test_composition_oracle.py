@@ -128,3 +128,24 @@ def test_atoms_among_smooth_losses_agree_with_a_quadrature():
 def test_what_a_lattice_cannot_show_is_declined():
     with pytest.raises(Unknown):
         Composition([epsilon_delta(0.001)], [10**6]).delta(2.0)
+
+
+@pytest.mark.parametrize("narrow", [Gaussian(1e-4), Laplace(1e-6)], ids=repr)
+def test_no_error_stated_beside_a_narrow_step_is_too_small(narrow):
+    size, known = narrow.mu, 0
+    for way in (-1e4, -1.0, 0.7):
+        right = two_steps_delta(Laplace(1.0), narrow, 1.0 + way * size).value
+        try:
+            found = Composition([Laplace(1.0), narrow]).delta(1.0 + way * size)
+        except Unknown:
+            continue
+        known += 1
+        assert abs(found.value - right) <= 10 * found.error + 1e-9 * right
+    assert known
+
+
+def test_waves_that_a_lattice_smooths_are_part_of_the_error():
+    steps = [epsilon_delta(0.003)], [10**5]
+    right = Enumerated(*steps).delta(2.0011).value
+    found = Composition(*steps, rtol=1e-5).delta(2.0011)
+    assert abs(found.value - right) <= found.error

@@ -3,8 +3,10 @@
 The losses of a step, under a measure tilted to the loss asked about, are spread over
 the points of a lattice by Lagrange polynomials of degree 7. Its discrete Fourier
 transform to the power of the count is that of the composition. Sums over the lattice
-are extrapolated from three grids, and the difference of the last two extrapolations is
-the error that comes with each answer.
+are extrapolated from three grids, of which the loss asked about is a point, and again
+from three others, where it lies midway between two points. Atoms that lie off the
+lattice, or that the loss asked about is close to, move both differently: how far they
+are apart, and the last extrapolation of each, is the error that comes with each answer.
 An answer whose error is too large is none: `Unknown` is raised.
 
 Where every loss has a lower bound, a step's loss beyond a cut puts the sum above t
@@ -30,7 +32,7 @@ class Unknown(ArithmeticError):
 
 @dataclass(frozen=True)
 class Answer:
-    """A value, and how far the two best grids are apart."""
+    """A value, and how far the best grids are apart."""
 
     value: float
     error: float
@@ -145,34 +147,46 @@ class Composition:
 
     def _known(self, ask, t):
         for size, reach in ((SMALL, 2.0), (4 * SMALL, 1.2)):
-            at = _At(self, t, reach)
-            values = [ask(at.with_size(size, k)) for k in (1, 2, 4)]
-            value, error = romberg(values)
-            exact = value == error == 0
-            if exact or (error <= self.rtol * abs(value) and self._resolved(at)):
+            # Atoms that a lattice does not resolve mislead another differently.
+            at, beside = _At(self, t, reach), _At(self, t, 1.07 * reach, between=True)
+            value, error = romberg([ask(at.with_size(size, k)) for k in (1, 2, 4)])
+            other, more = romberg([ask(beside.with_size(size, k)) for k in (1, 2, 4)])
+            error = max(error, more, abs(value - other)) + self._rounding(at, value)
+            error += abs(value) * self._unresolved(at, 2 if ask is _delta else 1)
+            if value == error == 0 or error <= self.rtol * abs(value):
                 return Answer(float(value), float(error))
         raise Unknown(f"{value} to within {error} only")
 
-    def _resolved(self, at):
-        """Return whether the finest lattice shows the atoms as atoms.
+    def _unresolved(self, at, order):
+        """Return what atoms that the finest lattice smooths come to, relatively.
 
-        The transform returns towards 1 where the atoms are in phase. A wave much
-        longer than the lattice's step is resolved; others must have died out.
+        The transform returns towards 1 where the atoms are in phase, which is seen
+        through a kernel that falls with the wave to the power -1, for delta -2. A wave
+        much longer than the lattice's step is resolved.
         """
         if not at.inside or at.t >= self.most:
-            return True
+            return 0.0
         gaps = [np.diff(np.sort(f.atoms())) for f in self.losses if f.atoms().size > 1]
         gaps = np.unique(np.concatenate(gaps)) if gaps else np.empty(0)
         gaps = gaps[gaps > 0][:: max(gaps.size // 6, 1)]
         if not gaps.size:
-            return True
+            return 0.0
         tilt = max(at.saddle, 0.0)
         h = at.step(tilt)
         ranks = [np.geomspace(1, max(gap / (2 * h), 1), 40).round() for gap in gaps]
         waves = [2 * np.pi * k / gap for k, gap in zip(ranks, gaps, strict=True)]
         waves = np.append(np.concatenate(waves), np.pi / h)
-        error = np.minimum(1.0, 0.01 * self.counts.sum() * (waves * h) ** 8)
-        return bool((at.modulus(tilt, waves, h) * error < 0.01 * self.rtol).all())
+        wrong = np.minimum(1.0, 0.01 * self.counts.sum() * (waves * h) ** 8)
+        pole = max(abs(at.saddle), 1.0 / at.centre(tilt)[1])
+        kernel = pole / waves if order == 1 else pole * (pole + 1) / waves**2
+        return 8 * float((at.modulus(tilt, waves, h) * wrong * kernel).max())
+
+    def _rounding(self, at, value):
+        """Return what roundings of losses come to where a value falls steeply."""
+        if not at.inside or at.t >= self.most:
+            return 0.0
+        places = [at.t, *(x for f in self.losses for x in f.atoms())]
+        return 2.0**-48 * abs(value * at.saddle) * np.abs(places).max()
 
     def _root(self, ask, wanted, origin):
         """Return where a tail has a value, from coarse lattices."""
@@ -221,8 +235,8 @@ def _on_tangent(t, p, q, level):
 class _At:
     """The composition about one loss t."""
 
-    def __init__(self, of, t, reach=2.0):
-        self.of, self.t = of, float(t)
+    def __init__(self, of, t, reach=2.0, between=False):
+        self.of, self.t, self.between = of, float(t), between
         spare = reach * (self.t - of.least)
         self.cuts = [f.least + spare if spare < np.inf else np.inf for f in of.losses]
         self.inside = self.t > of.least
@@ -235,7 +249,7 @@ class _At:
     @cached_property
     def nodes(self):
         pairs = zip(self.of.losses, self.cuts, strict=True)
-        return [f.nodes(-np.inf, cut) for f, cut in pairs]
+        return [f.nodes(-np.inf, cut, _graded(f)) for f, cut in pairs]
 
     @cached_property
     def finite(self):
@@ -362,7 +376,8 @@ class _At:
         first = int(np.floor(low / h)) - MARGIN * self.finer
         means, _ = self.moments(tilt)
         counts = self.of.counts
-        shift = means + (self.t - counts @ means) / counts.sum()
+        aside = h / 2 if self.between else 0.0
+        shift = means + (self.t + aside - counts @ means) / counts.sum()
         log_total = np.zeros(self.size // 2 + 1, complex)
         self.smooth = np.zeros(self.size // 2 + 1)
         scale = -tilt * self.t
@@ -376,7 +391,7 @@ class _At:
             scale += n * total
         masses = np.fft.irfft(np.exp(log_total), self.size)
         offsets = np.arange(first, first + self.size)
-        return offsets * h, np.roll(masses, -first), scale, -first
+        return offsets * h + aside, np.roll(masses, -first), scale, -first
 
     def _fine_masses(self, i, tilt, shift, h):
         """Return losses and tilted masses, smooth between the lattice's points."""
@@ -392,10 +407,21 @@ class _At:
     def tail(self, tilt, kernel, upper, extra=0.0):
         """Return a sum over the lattice's points on one side of t."""
         x, masses, scale, zero = self.lattice(tilt)
-        side = slice(zero, None) if upper else slice(0, zero + 1)
+        last = zero if self.between else zero + 1
+        side = slice(zero, None) if upper else slice(0, last)
         terms = masses[side] * kernel(x[side], tilt)
-        terms[0 if upper else -1] /= 2
+        if not self.between:
+            terms[0 if upper else -1] /= 2
         return np.exp(scale + extra + np.log(max(terms.sum(), 1e-300)))
+
+
+def _graded(f):
+    """Return losses that close in on the ends of a density, where a tilt may lead."""
+    at, span = f.atoms(), f.most - f.least
+    if not 0 < at.size <= 2 or not 0 < span < np.inf:
+        return np.empty(0)
+    near = span * 2.0 ** -np.arange(1, 50)
+    return np.unique(np.add.outer(at, [*near, *-near]))
 
 
 def _delta(at):

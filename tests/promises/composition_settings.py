@@ -5,6 +5,7 @@ Every parameter is drawn on a logarithmic scale: mu from 0.02 to 50, shares from
 1 - 1e-15, epsilon of (epsilon, delta) up to 700.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,7 +73,8 @@ class Setting:
         losses = [step.loss for step in self.steps]
         counts = [step.count for step in self.steps]
         if all(step.kind in ("pure", "approximate") for step in self.steps):
-            return Enumerated(losses, counts)
+            with suppress(Unknown):  # of too many outcomes
+                return Enumerated(losses, counts)
         if len(losses) == 1 and isinstance(losses[0], Laplace) and counts[0] <= 1000:
             return LaplaceSum(losses[0].mu, counts[0])
         return Composition(losses, counts)
