@@ -39,19 +39,25 @@ class Clipping:
         self._alone = alone
         self._before: dict[int, tuple[Tensor, Tensor, int, Tensor]] = {}
         self._scale = 1.0
+        keep = weakly(self._keep)
         self._handles = [
-            p.register_post_accumulate_grad_hook(weakly(self._keep))
-            for p in self._watched
-            if alone
+            p.register_post_accumulate_grad_hook(keep) for p in self._watched if alone
         ]
         for handle in self._handles:
             weakref.finalize(self, handle.remove)
 
     def _keep(self, parameter: Tensor) -> None:
-        gradient = _local(parameter.grad)
-        if gradient is not None:
-            before = parameter, gradient, gradient._version, _few(gradient)
-            self._before[id(parameter)] = before
+        gradient: Any = parameter.grad
+        # By far the most are plain, and small.
+        plain = type(gradient) is Tensor and not gradient.is_sparse
+        if not plain or not 0 < gradient.numel() <= _ENTRIES or gradient.requires_grad:
+            gradient = _local(gradient)
+            if gradient is None:
+                return
+            was = _few(gradient)
+        else:
+            was = gradient.clone()
+        self._before[id(parameter)] = parameter, gradient, gradient._version, was
 
     def note(self, scale: float) -> None:
         """Say that the backward passes of an update are over.

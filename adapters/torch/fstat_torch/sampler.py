@@ -553,15 +553,14 @@ class SingleRunSampler:
     def _open(self, watch: Watched, number: int, index: Any, step: Step) -> None:
         """Begin to capture what passes in the block."""
         examples = numbers(index)
-        self._say_if_repeated(examples)
+        if not self._repeats and len(set(examples)) < len(examples):
+            self._say_that_one_is_repeated()
         if self._kept is not None:
             self._kept.check(examples)
         watch.open(examples, self._wanted(number, step))
 
-    def _say_if_repeated(self, examples: list[int]) -> None:
+    def _say_that_one_is_repeated(self) -> None:
         """Warn, once, of a batch in which an example is met twice."""
-        if self._repeats or len(set(examples)) == len(examples):
-            return
         self._repeats = True
         warnings.warn(
             "`index` holds a number twice within a batch. Rows of one number are one "

@@ -58,11 +58,8 @@ class Verification:
     @property
     def done(self) -> bool:
         """Whether gradients were compared once, and need not be in the next step."""
-        return self._done and not self._due
-
-    @property
-    def _due(self) -> bool:
-        return not self._sharded and (self._suspected or self._wait <= 0)
+        due = self._suspected or self._wait <= 0
+        return self._done and not (due and not self._sharded)
 
     def begin(self, wanted: Wanted | None) -> None:
         """Collect the gradients that arrive until `end`, if they are to be compared.

@@ -199,9 +199,9 @@ class GradientCapture:
         if repetition is None and recording.failures:
             self._compared.discard(mode)  # the next pass may tell how else
         _raise_first(recording)
-        if repetition is None and not known:
-            self._seen = None  # of others' hooks, or sharded: nothing can tell
         if repetition is None:
+            if not known:
+                self._seen = None  # of others' hooks, or sharded: nothing can tell
             self._refuse_unseen(captured, mode)
         if known or not several or (repetition is not None and not repetition.finite):
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -72,27 +73,41 @@ class Recording:
         self._plan, self._began = plan, began
         self._n, self._wanted = batch_size, wanted
         self._uses: defaultdict[str, int] = defaultdict(int)
-        self._taken: set[str] = set()
         self._inside: list[Unit] = []
         self._handles: list[Any] = []
         self._previous = Recording._active
-        self._kept: dict[str, Callable[[], Any] | None] = {}
-        self._before: dict[str, Whole] = {}
         self.failures: dict[str, Exception] = {}  # of units, by key
-        # Shapes of gradients, and at which of the outputs they arrived, by unit.
-        self.shapes: dict[str, set[torch.Size]] = defaultdict(set)
-        self.places: dict[str, set[tuple[int, torch.Size]]] = defaultdict(set)
-        self._views: list[tuple[Unit, Tensor, int]] = []
-        self._lookups: list[tuple[Unit, int | None, SharedLookup]] = []
-        self._followed: list[SharedLookup] = []
         self.calls: list[Call] = []
         self.edges: list[tuple[Call, int, GradientEdge]] = []
 
+    # What most passes have none of is not made at each.
+    _taken: frozenset[str] = frozenset()
+    _views: tuple[tuple[Unit, Tensor, int], ...] = ()
+    _lookups: tuple[tuple[Unit, int | None, SharedLookup], ...] = ()
+    _followed: tuple[SharedLookup, ...] = ()
     n = _count = 0
     without_gradient = complete = False
     failure: Exception | None = None  # of a hook, in the user's pass
     _repeated: Unit | None = None
     _differentiated = False  # whether gradients have gradients themselves
+
+    @cached_property
+    def shapes(self) -> dict[str, set[torch.Size]]:
+        """Shapes of gradients, by unit."""
+        return defaultdict(set)
+
+    @cached_property
+    def places(self) -> dict[str, set[tuple[int, torch.Size]]]:
+        """At which of the outputs gradients arrived, and their shapes, by unit."""
+        return defaultdict(set)
+
+    @cached_property
+    def _kept(self) -> dict[str, Callable[[], Any] | None]:
+        return {}
+
+    @cached_property
+    def _before(self) -> dict[str, Whole]:
+        return {}
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -229,7 +244,7 @@ class Recording:
             return None
         lookup = SharedLookup(unit.label, output, certain)
         if not in_backward_pass():
-            self._lookups.append((unit, length, lookup))
+            self._lookups += ((unit, length, lookup),)
         return lookup
 
     def _follow_lookups(
@@ -246,8 +261,8 @@ class Recording:
             lookup.follow(consumers, n)
             if lookup.certain:
                 self._plan.shared.add(unit.key)
-        self._followed += [lookup for _, _, lookup in self._lookups]
-        self._lookups.clear()
+        self._followed += tuple(lookup for _, _, lookup in self._lookups)
+        self._lookups = ()
 
     def _record(self, unit: Unit, args: Any, kwargs: Any, output: Any) -> None:
         """Take note of a call of a layer, which returns one tensor."""
@@ -262,7 +277,8 @@ class Recording:
         if unit.rule == "embedding":
             index = args[0] if args else kwargs["input"]
             call.lookup = self._lookup(unit, index, output)
-        self._await(call, [output])
+        self._count_use(call)
+        self._await(call, 0, output)
 
     def _record_whole(self, unit: Unit, args: Any, kwargs: Any, output: Any) -> None:
         """Take note of a call of a unit that is to run again."""
@@ -288,24 +304,27 @@ class Recording:
             call = Call(unit, self._count, args, kwargs, kept, places)
             call.before = before
         call.autocast = autocast_of(kept[0])
-        self._await(call, outputs)
+        self._count_use(call)
+        for place, output in enumerate(outputs):
+            self._await(call, place, output)
 
-    def _await(self, call: Call, outputs: Sequence[Any]) -> None:
-        """Count a call, and ask for the gradients at its outputs."""
+    def _count_use(self, call: Call) -> None:
         self._count += 1
         # Checkpoints run layers again in the backward pass, which is no other use.
         self._uses[call.unit.key] += not in_backward_pass()
-        for place, output in enumerate(outputs):
-            if output._is_view():
-                base = None if call.unit.runs_again else _same_elements(output)
-                if base is None:
-                    self._views.append((call.unit, output.detach(), version(output)))
-                else:
-                    call.shape, output = output.shape, base
-            if self._collect:
-                self.edges.append((call, place, get_gradient_edge(output)))
+
+    def _await(self, call: Call, place: int, output: Any) -> None:
+        """Ask for the gradient at an output."""
+        if output._is_view():
+            base = None if call.unit.runs_again else _same_elements(output)
+            if base is None:
+                self._views += ((call.unit, output.detach(), version(output)),)
             else:
-                on_gradient(output, _Receiver(self, call, place))
+                call.shape, output = output.shape, base
+        if self._collect:
+            self.edges.append((call, place, get_gradient_edge(output)))
+        else:
+            on_gradient(output, _Receiver(self, call, place))
 
     def arrived(self, call: Call, place: int, gradient: Tensor) -> None:
         """Keep a gradient, or form what is wanted of it."""
@@ -332,7 +351,7 @@ class Recording:
             and call.rows == self._n
             and call.is_untouched
         ):
-            self._taken.add(unit.key)
+            self._taken |= {unit.key}
             block = self._wanted.take(call)
             if unit.key not in self._plan.costs:
                 self._plan.costs[unit.key] = block.cost()

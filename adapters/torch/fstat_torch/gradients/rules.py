@@ -126,8 +126,10 @@ def _linear_factors(call: Call, weight: bool) -> tuple[Tensor | None, Tensor]:
     assert g is not None
     if not weight:
         return None, _sequence(precise(g))
-    x, g = same_precision(call.args[0], g)
-    return _sequence(x), _sequence(g)
+    x = call.args[0]
+    if x.dtype is not g.dtype or x.dtype is not torch.float32:
+        x, g = same_precision(x, g)
+    return (x, g) if x.ndim < 4 else (_sequence(x), _sequence(g))
 
 
 def _sequence(x: Tensor) -> Tensor:
