@@ -65,6 +65,7 @@ _OPTIONS: dict[str, tuple[object, ...]] = {
     "equal_var": (True, False),
 }
 _DRAWS = 499
+_FARTHEST = 1e140
 _DISTANCE, _RATIO = 0.05, 1.25  # from which a failure of the limit matters
 _FAILS = 0.01  # level of the warning about the Gaussian limit, over all pairs
 
@@ -408,7 +409,8 @@ class FInfluence(BaseEstimator):
         """
         check_is_fitted(self, "mu_")
         option(alternative, "alternative", ("two-sided", "greater", "less"))
-        mu = number(null, "null")
+        # Further away only the side matters, and squares overflow.
+        mu = min(max(number(null, "null"), -_FARTHEST), _FARTHEST)
         return self._out(self._inference.pvalue(mu, alternative))
 
     def confidence_interval(self, confidence_level: float = 0.95) -> ConfidenceInterval:

@@ -234,3 +234,26 @@ def test_methods_that_see_ranks_ask_for_no_normal_statistic():
         warnings.simplefilter("error")
         for method in ("rank", "binormal", "quantile", "supremum"):
             assert FInfluence(method=method).fit(P, Q).goodness_of_fit_ is None
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"interval": "exact", "equal_var": True},
+        {"interval": "asymptotic"},
+        {"interval": "bootstrap", "n_resamples": 99, "random_state": 0},
+        {"interval": "sequence"},
+        {"method": "rank"},
+        {"dependence": "serial"},
+    ],
+)
+@pytest.mark.parametrize("alternative", ["two-sided", "greater", "less"])
+def test_of_a_null_far_away_only_the_side_matters(options, alternative):
+    samples = make_observations([0.0, 1.0, 3.0], n=60, random_state=0)
+    influence = FInfluence(**options).fit(*samples)
+    for sign in (-1.0, 1.0):
+        far, further = (
+            influence.pvalue(sign * null, alternative) for null in (1e90, 1e300)
+        )
+        assert_allclose(further, far, rtol=1e-6, atol=1e-12)
+        assert (np.abs(influence.pvalue(sign * 10.0, alternative) - far) < 0.05).all()
