@@ -365,8 +365,8 @@ class FInfluence(BaseEstimator):
         before: list[CentralSums] | None = self.__dict__.get("_tables")
         if before is None and hasattr(self, "mu_"):
             raise ValueError(
-                "`partial_fit` cannot go on from a fit to Observations: fit a new "
-                "estimator to all of them."
+                "`partial_fit` cannot go on from a fit to Observations, or by another "
+                "method: fit a new estimator to all of them."
             )
         if before is None:
             self._begin(p, self.paired, self.scale, columns_of(P))

@@ -30,7 +30,7 @@ PAGE = ROOT / "docs" / "mutants.md"
 ROOMS: dict[str, tuple[str, str]] = {
     "influence": (
         "influence.py fitting.py inference.py",
-        "influence influence_intervals estimation_oracles units contract",
+        "influence influence_intervals estimation_oracles units contract validation",
     ),
     "observations": ("observations.py steps.py", "observations trace validation"),
     "intervals": (

@@ -70,6 +70,15 @@ def test_clusters(method):
     assert_allclose(influence.stderr_**2, expected, rtol=1e-9)
 
 
+@pytest.mark.parametrize("unit", [1.0, 2.0**800])
+def test_influence_values_of_a_known_scale(unit):
+    P, Q = drawn(30, 24, 5)
+    influence = FInfluence(scale=2.0 * unit, check_limit=False)
+    of_P, of_Q = influence.fit(P * unit, Q * unit).influence_values(P * unit, Q * unit)
+    assert_allclose(of_P[:, 0], -(P - P.mean()) / (30 * 2.0), rtol=1e-9, atol=1e-12)
+    assert_allclose(of_Q[:, 0], (Q - Q.mean()) / (24 * 2.0), rtol=1e-9, atol=1e-12)
+
+
 def test_clusters_of_one_kind_each_are_two_samples():
     P, Q = drawn(30, 24, 4)
     runs = np.arange(30) // 5, 100 + np.arange(24) // 3

@@ -522,6 +522,13 @@ def test_fit_forgets_a_stream_and_a_stream_goes_on_from_fit():
     assert_allclose(stream.partial_fit(P, Q).mu_, whole.mu_, rtol=1e-12)
 
 
+def test_a_fit_forgets_what_was_streamed_before():
+    P, Q = make_observations(1.0, n=30, random_state=0)
+    influence = FInfluence().partial_fit(P, Q).set_params(method="rank").fit(P, Q)
+    with pytest.raises(ValueError, match="`partial_fit` cannot go on from a fit"):
+        influence.set_params(method="moments").partial_fit(Q, P)
+
+
 def test_a_stream_cannot_go_on_from_observations():
     seen = Observations([0, 0, 0], [0.0, 1, 2], [2.0, 2, 3])
     with pytest.raises(ValueError, match="cannot go on from a fit to Observations"):
