@@ -173,6 +173,19 @@ def test_inversion_of_gaussians(mu, count):
     assert_allclose(f.auc(), g.auc(), rtol=1e-9)
 
 
+@pytest.mark.parametrize("mu", [0.02, 0.3, 1.0, 3.0, 9.1, 20.0])
+@pytest.mark.parametrize("count", [2, 3, 5, 10, 40])
+def test_beyond_its_last_atoms_a_laplace_sum_is_a_line(mu, count):
+    f, share = LaplaceSum(mu, count), np.array([0.9, 1e-3, 1e-9, 1e-20, 1e-60])
+    # All losses are -mu with a chance of 2^-n under P, and mu with one under Q.
+    specificity = share * 2.0**-count
+    beta = f._test_of_level(1.0 - specificity, specificity).beta
+    assert_allclose(beta, specificity * np.exp(-count * mu), rtol=1e-10, atol=1e-300)
+    alpha = specificity * np.exp(-count * mu)
+    alpha = alpha[alpha > 1e-300]
+    assert_allclose(f.power(alpha), specificity[: alpha.size], rtol=1e-10)
+
+
 def test_inversion_of_laplace_is_the_closed_form():
     f, g = numeric(LaplaceTradeOff(0.5), 250), LaplaceSum(0.5, 250)
     epsilon = np.array([-5.0, 0.0, 10.0, 25.0, 40.0])

@@ -15,6 +15,7 @@ from fstat import FInfluence, UnestimableWarning, select
 from fstat.datasets import make_observations
 from fstat.selection import fcr_intervals, select_signs, simultaneous_intervals
 from fstat.selection.dependence import dependence_among
+from fstat.selection.simultaneous import upper_quantile
 
 # What is warned of has tests of its own.
 pytestmark = pytest.mark.filterwarnings("ignore::fstat.selection.SelectionWarning")
@@ -399,3 +400,12 @@ def test_the_page_runs():
         optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE,
     )
     assert tried > 5 and not failed
+
+
+def test_any_level_is_a_quantile_of_the_draws():
+    draws = np.arange(20.0)
+    assert upper_quantile(draws, 1e-16) == 0.0
+    assert upper_quantile(draws, 0.5) == 10.0
+    assert upper_quantile(draws, 0.95) == 19.0
+    with pytest.raises(ValueError, match="`n_draws` must be at least 24 for a level"):
+        upper_quantile(draws, 0.96)

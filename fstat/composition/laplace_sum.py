@@ -59,10 +59,11 @@ class LaplaceSum(TradeOff):
         last = self.count - 1
         t = np.asarray(threshold)
         piece = np.clip(np.searchsorted(self._points, t, "right") - 1, 0, last)
-        within = np.clip((t - self._points[piece]) / self.mu - 1.0, -1.0, 1.0)
+        start, end = self._points[piece], self._points[piece + 1]
+        within = np.clip((t - start) / self.mu - 1.0, -1.0, 1.0)
+        within = np.where(t <= start, -1.0, np.where(t >= end, 1.0, within))
         # The points at the ends of the piece are counted with what is rejected.
-        left = (t < self._points[piece]) | ((t == self._points[piece]) & (not strict))
-        end = self._points[piece + 1]
+        left = (t < start) | ((t == start) & (not strict))
         right = (t < end) | ((t == end) & (not strict))
         alpha, specificity = self._p.tails(piece, within, left, right)
         power, beta = self._q.tails(piece, within, left, right)
@@ -107,8 +108,9 @@ class _Part:
         first, last = self.atoms[piece], self.atoms[piece + 1]
         rise = legendre.legval(within, self.rise[:, piece], tensor=False)
         fall = legendre.legval(within, self.fall[:, piece], tensor=False)
-        high = self.above[piece + 1] + np.maximum(fall, 0.0)
-        low = self.below[piece] + np.maximum(rise, 0.0)
+        # At the ends of a piece an integral is 0, of which rounding leaves something.
+        high = self.above[piece + 1] + np.where(within < 1, np.maximum(fall, 0.0), 0.0)
+        low = self.below[piece] + np.where(within > -1, np.maximum(rise, 0.0), 0.0)
         high = high + np.where(left, first, 0.0) + np.where(right, last, 0.0)
         low = low + np.where(left, 0.0, first) + np.where(right, 0.0, last)
         return np.clip(high, 0.0, 1.0), np.clip(low, 0.0, 1.0)

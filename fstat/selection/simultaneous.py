@@ -227,7 +227,7 @@ def joint_level(
 
 def upper_quantile(draws: FloatArray, level: float) -> float:
     """Return the least drawn value that a further draw exceeds by ``1 - level``."""
-    exceeding = int((1 - level) * (len(draws) + 1) + 1e-9)
+    exceeding = min(int((1 - level) * (len(draws) + 1) + 1e-9), len(draws))
     if exceeding < 1:
         raise ValueError(
             f"`n_draws` must be at least {int(np.ceil(1 / (1 - level) - 1 - 1e-9))} "
