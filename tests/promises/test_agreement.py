@@ -71,7 +71,8 @@ def test_bias_over_the_whole_domain(kind, name):
 @pytest.mark.slow
 @pytest.mark.parametrize("setting", COVERED, ids=lambda s: f"{s[0]}, {s[1][0]} subsets")
 def test_intervals_hold_what_they_say_and_are_not_endless(setting):
-    # 40 simulations: coverage from below to 3 binomial errors, widths to a sixth.
+    # 40 simulations: coverage from below to 3 binomial errors. Widths of 0.9 to 1.7
+    # times what is needed, which 40 values show to a standard error of 11 %.
     kind, shape, runs, reliability = setting
     right = population(kind, shape[0], 0.7)
     inside, values, widths = {}, {}, {}
@@ -90,4 +91,6 @@ def test_intervals_hold_what_they_say_and_are_not_endless(setting):
             error = np.sqrt(0.05 * 0.95 / len(held))
             assert np.mean(held) > 0.95 - 3 * error, name
             needed = 3.92 * np.std(values[name])
-            assert 0.8 * needed < np.mean(widths[name]) < 1.7 * needed, name
+            room = 1 / np.sqrt(2 * len(held) - 2)
+            least, most = (0.9 * (1 - room) * needed, 1.7 * (1 + room) * needed)
+            assert least < np.mean(widths[name]) < most, name
