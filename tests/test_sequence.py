@@ -137,6 +137,20 @@ def test_bernoulli_bound_at_its_ends():
         bernoulli_upper_bound(-1, 4)
 
 
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        ((12, 13, 23, np.inf), "`n_Q` must be finite"),
+        ((12, 11, 3, 5), "`false_positives` must lie between 0 and `n_P`"),
+        ((1, 5, [7, 2], 5), "`false_negatives` must lie between 0 and `n_Q`"),
+        (([1] * 7, 9, [1] * 5, 9), "must be of shapes that broadcast"),
+    ],
+)
+def test_counts_of_a_threshold_must_fit(counts, message):
+    with pytest.raises(ValueError, match=message):
+        threshold_lower_bound(*counts)
+
+
 @pytest.mark.parametrize("p", [0.02, 0.3, 0.9])
 def test_bernoulli_bound_holds_at_all_times(p):
     T, repetitions = 2000, 1000

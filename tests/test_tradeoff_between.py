@@ -2,6 +2,7 @@
 
 import mpmath as mp
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
 from scipy import stats
@@ -249,6 +250,7 @@ def test_new_classes_of_scipy():
         (stats.norm(0, 0), stats.norm(), "`P` must have valid, finite parameters"),
         (stats.norm(), stats.norm(0, -1), "`Q` must have valid, finite parameters"),
         (stats.norm(np.nan), stats.norm(), "`P` must have valid, finite parameters"),
+        (stats.norm(pd.NA), stats.norm(), "`P` must have valid, finite parameters"),
         (stats.norm(np.inf), stats.norm(), "`P` must have valid, finite parameters"),
         (stats.gamma(-1), stats.norm(), "`P` must have valid, finite parameters"),
         (stats.poisson(-1), stats.poisson(1), "`P` must have valid, finite param"),

@@ -22,7 +22,15 @@ from scipy.special import (
     xlogy,
 )
 
-from .._validation import FloatArray, confidence, number, numeric, shown, together
+from .._validation import (
+    FloatArray,
+    confidence,
+    finite,
+    number,
+    numeric,
+    shown,
+    together,
+)
 from .sampling_error import ConfidenceInterval, SamplingError
 
 BURN_IN = 20.0  # (effective) observations from which asymptotic sequences hold
@@ -248,11 +256,7 @@ def bernoulli_upper_bound(
     >>> bernoulli_upper_bound([0, 10, 100], [100, 100, 1000]).round(3)
     array([0.037, 0.21 , 0.133])
     """
-    s, n = together(
-        successes=numeric(successes, "successes"), trials=numeric(trials, "trials")
-    )
-    if not ((s >= 0) & (s <= n)).all():
-        raise ValueError("`successes` must lie between 0 and `trials`.")
+    s, n = _counts(successes=successes, trials=trials)
     least = -np.log(1 - confidence(level, "level"))
 
     def excess(p: FloatArray, s: FloatArray, n: FloatArray) -> FloatArray:
@@ -268,6 +272,17 @@ def bernoulli_upper_bound(
     low = np.where(open_ended, 1e-300, low)
     found = elementwise.find_root(excess, (low, high), args=(f_s, f_n))
     return np.where(open_ended, 1.0, found.x)
+
+
+def _counts(**given: ArrayLike) -> list[FloatArray]:
+    """Return numbers of successes and of trials, in turn, broadcast together."""
+    arrays = together(**{name: finite(value, name) for name, value in given.items()})
+    for k in range(0, len(arrays), 2):
+        s, n = arrays[k : k + 2]
+        if not ((s >= 0) & (s <= n)).all():
+            successes, trials = list(given)[k : k + 2]
+            raise ValueError(f"`{successes}` must lie between 0 and `{trials}`.")
+    return arrays
 
 
 def threshold_lower_bound(
@@ -310,6 +325,11 @@ def threshold_lower_bound(
     0.72
     """
     each = (1 + confidence(level, "level")) / 2
-    alpha = bernoulli_upper_bound(false_positives, n_P, each)
-    beta = bernoulli_upper_bound(false_negatives, n_Q, each)
+    fp, n, fn, m = _counts(
+        false_positives=false_positives,
+        n_P=n_P,
+        false_negatives=false_negatives,
+        n_Q=n_Q,
+    )
+    alpha, beta = (bernoulli_upper_bound(s, t, each) for s, t in ((fp, n), (fn, m)))
     return np.asarray(-ndtri(alpha) - ndtri(beta))

@@ -40,9 +40,11 @@ def _check_parameters(D: Any, name: str) -> None:
             f"`{name}` must be one distribution, got parameters of shapes {shapes}: "
             "call tradeoff_between once for each."
         )
-    shapes, loc, scale = D.dist._parse_args(*D.args, **D.kwds)
-    valid = all(np.isfinite(v) for v in (*shapes, loc)) and 0 < scale < np.inf
-    if not (valid and D.dist._argcheck(*shapes)):
+    valid = bool(np.isfinite(values).all())  # which refuses what is no number yet
+    if valid:
+        shapes, _, scale = D.dist._parse_args(*D.args, **D.kwds)
+        valid = bool(scale > 0 and D.dist._argcheck(*shapes))
+    if not valid:
         raise ValueError(
             f"`{name}` must have valid, finite parameters and a scale above 0, got "
             f"{distribution_repr(D)}."
@@ -113,4 +115,5 @@ def distribution_repr(D: Any) -> str:
 
 
 def _number(value: Any) -> Any:
-    return float(value) if np.ndim(value) == 0 else np.asarray(value)
+    array = numeric(value, "parameter")  # as it was checked
+    return float(array) if array.ndim == 0 else array
