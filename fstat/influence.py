@@ -895,7 +895,7 @@ class FInfluence(BaseEstimator):
 
     def _publish(self, fit: Fit, inference: Inference) -> None:
         few, enough = self._too_few(fit)
-        known = fit.constant > 0
+        known = (fit.constant > 0) & (np.abs(fit.mu) < 1 / SMALLEST_SCALE)
         if self.method == "supremum":
             known = ~np.isnan(fit.mu)
         flat = ~few & ~known & ~(fit.separated > 0)
@@ -933,7 +933,10 @@ class FInfluence(BaseEstimator):
             return "an order (neither is the larger one)"
         if self.method == "binormal":
             return "a spread and overlap, or the likelihood has no maximum"
-        spread = "a spread (all values, or all differences, are the same)"
+        spread = (
+            "a spread (all values, or all differences, are the same, or more than "
+            f"{1 / SMALLEST_SCALE:.0e} times as large)"
+        )
         if self.scale is None:
             return spread
         return f"{spread}, and a `scale` above {SMALLEST_SCALE:.0e} of their values"

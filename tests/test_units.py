@@ -271,6 +271,23 @@ def test_the_smallest_samples_get_a_number_or_a_sentence(options, n, m):
             assert type(low) is type(high) is float and low <= influence.mu_ <= high
 
 
+MEANS = [options for options in OPTIONS if not options.keys() & {"method", "shrinkage"}]
+
+
+@pytest.mark.parametrize("options", MEANS, ids=name)
+@pytest.mark.parametrize("size", [1e12, 1e60, 3e124, 1e200, 1e300])
+def test_a_spread_that_is_lost_beside_the_values_is_none(options, size):
+    Q = np.random.default_rng(0).normal(size=24)
+    for P in (np.full(24, size), np.full(24, -size)):
+        if size > 1e45:
+            with pytest.raises(ValueError, match="`P` and `Q` must have a spread"):
+                fitted(options, P, Q)
+            continue
+        found = fitted(options, P, Q)
+        assert np.sign(found.mu_) == -np.sign(P[0])
+        assert np.isfinite(found.stderr_) and 0 <= found.pvalue_ <= 1
+
+
 # Ties
 
 
@@ -342,7 +359,8 @@ def test_known_scales_a_world_apart_from_the_samples(options, scale):
 
 
 def test_samples_a_world_apart_stream_as_they_are_fitted():
-    P, Q = [np.nan, 3e124], [1.0, 2.0]
+    P, Q = [np.nan, 3e44], [1.0, 2.0]
     stream = FInfluence().partial_fit(P, Q).partial_fit(P, Q)
-    assert_allclose(stream.mu_, -3e124 / np.std(Q + Q, ddof=1) * 2**0.5, rtol=1e-12)
+    assert_allclose(stream.mu_, -3e44 / np.std(Q + Q, ddof=1) * 2**0.5, rtol=1e-12)
     assert stream.mu_ == FInfluence().fit(P + P, Q + Q).mu_
+    assert np.isnan(FInfluence().partial_fit([3e124, 3e124], Q).mu_)

@@ -317,7 +317,7 @@ def threshold_lower_bound(
     Raises
     ------
     ValueError
-        If counts are negative or exceed the numbers of observations.
+        If counts are negative, not finite or exceed the numbers of observations.
 
     Examples
     --------

@@ -41,8 +41,8 @@ def shortlist(
     Raises
     ------
     ValueError
-        If an argument is not one of its options, or the planted pairs with a score are
-        fewer than ``1 / miss_rate - 1``.
+        If an argument is not one of its options, `miss_rate` is below 1e-9, or the
+        planted pairs with a score are fewer than ``1 / miss_rate - 1``.
 
     See Also
     --------
