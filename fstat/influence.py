@@ -934,8 +934,8 @@ class FInfluence(BaseEstimator):
         if self.method == "binormal":
             return "a spread and overlap, or the likelihood has no maximum"
         spread = (
-            "a spread (all values, or all differences, are the same, or more than "
-            f"{1 / SMALLEST_SCALE:.0e} times as large)"
+            "a spread (all values, or all differences, are the same, or their spread "
+            f"is below {SMALLEST_SCALE:.0e} of them)"
         )
         if self.scale is None:
             return spread
