@@ -19,11 +19,8 @@ from .gradients import (  # noqa: E402
 )
 from .measures import cross_entropy  # noqa: E402
 from .metrics import Curvature  # noqa: E402
-from .sampler import (  # noqa: E402
-    PassedOverWarning,
-    SingleRunSampler,
-    UnwrittenWarning,
-)
+from .reporting import PassedOverWarning, UnwrittenWarning  # noqa: E402
+from .sampler import SingleRunSampler  # noqa: E402
 from .targets import Target  # noqa: E402
 
 if TYPE_CHECKING:

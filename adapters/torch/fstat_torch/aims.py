@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -12,6 +10,7 @@ from .comparison import Comparison
 from .gradients import Captured, GradientCapture
 from .points import Points, gathered
 from .projected import Projected
+from .reporting import warn
 
 
 class Aims:
@@ -98,12 +97,11 @@ class Aims:
         flat = [name for place, name in sorted(named) if norms[place] == 0]
         if flat:
             shown = ", ".join(map(repr, flat[:5])) + (", ..." if len(flat) > 5 else "")
-            warnings.warn(
+            warn(
                 f"The gradient of {len(flat)} of {len(norms)} targets is zero where it "
                 f"is first taken ({shown}): no example can influence them while it is. "
                 "The model may fit them perfectly, or what is measured may not depend "
                 "on the compared parameters.",
-                stacklevel=2,
             )
 
     def _gradients(self, points: Points, first: bool) -> tuple[Points, Captured]:

@@ -34,6 +34,8 @@ class Comparison:
 
     Attributes
     ----------
+    metric : str
+        As given.
     over_norms : bool
         Whether inner products are over the norms of the examples' gradients.
 
@@ -51,7 +53,7 @@ class Comparison:
         processes: Processes | None,
         of_steps: bool,
     ) -> None:
-        self.over_norms = metric.endswith("cosine")
+        self.metric, self.over_norms = metric, metric.endswith("cosine")
         self._rates = GroupRates(optimizer, capture)
         self._moment: SecondMoment | None = None
         if metric.startswith("second-moment"):

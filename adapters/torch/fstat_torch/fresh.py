@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fstat import Snapshots
 from fstat.snapshot_files import SnapshotFiles
 
 from .distributed import Processes
-from .passes import Scores
+from .passes import AlignedPass, CurvaturePass
 from .reference import Reference
+from .reporting import warn
 
 
 class FreshGradients:
@@ -24,14 +23,10 @@ class FreshGradients:
 
     Parameters
     ----------
-    snapshots : Snapshots
-        With nothing in it: names of the targets and metric. Its number of examples is
-        0 where the first pass is to tell.
     reference : Reference
         The examples.
-    score : callable
-        ``score(reference, step, first)`` returns numbers of examples and their scores,
-        of shape (m, n_targets).
+    score : AlignedPass or CurvaturePass
+        Scores them at a moment.
     folder : Path, optional
         Where snapshots are written to; by default they are part of `state_dict`.
     resume : bool, default=False
@@ -47,14 +42,13 @@ class FreshGradients:
 
     def __init__(
         self,
-        snapshots: Snapshots,
         reference: Reference,
-        score: Callable[[Reference, int, bool], Scores],
+        score: AlignedPass | CurvaturePass,
         folder: Path | None = None,
         resume: bool = False,
         processes: Processes | None = None,
     ) -> None:
-        self.snapshots = snapshots
+        self.snapshots = score.none()
         self._reference, self._score, self._processes = reference, score, processes
         self._shared = folder is not None
         writes = processes is None or processes.rank == 0
@@ -95,7 +89,7 @@ class FreshGradients:
                 f"at step {step}."
             )
         if steps and step < steps[-1]:
-            warnings.warn(_OVER.format(step=step), stacklevel=3)
+            warn(_OVER.format(step=step))
         with self._reference.unnoticed(), torch.no_grad():
             index, scores = self._score(self._reference, step, not len(steps))
         if self._processes is not None:
@@ -104,7 +98,7 @@ class FreshGradients:
         # An overflow is the user's to notice; the example is not scored.
         scores = np.where(np.isfinite(scores), scores, np.nan)
         if np.isnan(scores).all():
-            warnings.warn(_NOT_FINITE.format(step=step), stacklevel=3)
+            warn(_NOT_FINITE.format(step=step))
             return
         self._keep([at for at in steps if at < step])
         self._made = [at for at in self._made if at < step] + [step]
@@ -126,10 +120,15 @@ class FreshGradients:
         scores[index] = found
         self.snapshots.append(step, scores)
         self._unwritten.append(step)
-        self.flush()
+        self.flush(step)
 
-    def flush(self) -> None:
+    def flush(self, step: int) -> None:
         """Write the snapshots that are not yet in the folder.
+
+        Parameters
+        ----------
+        step : int
+            Update steps made.
 
         Raises
         ------
@@ -139,6 +138,10 @@ class FreshGradients:
         while self._files is not None and self._unwritten:
             self._files.write(self.snapshots, self._unwritten[0])
             del self._unwritten[0]
+
+    def close(self) -> None:
+        """Write what is not yet in the folder."""
+        self.flush(0)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint needs; without scores where a folder has them."""
@@ -167,7 +170,7 @@ class FreshGradients:
             known = state["steps"].tolist() if state else list(self.snapshots.steps)
             gone = sorted(set(known) - set(self.snapshots.steps))
             if gone:
-                warnings.warn(_GONE.format(gone=gone), stacklevel=3)
+                warn(_GONE.format(gone=gone))
             self._keep([at for at in known if at <= step])
         elif state:
             found = self.snapshots.empty()
@@ -176,7 +179,7 @@ class FreshGradients:
             self.snapshots.go_on_from(found)
         elif step > 0:
             self._keep([])
-            warnings.warn(_LOST.format(step=step), stacklevel=3)
+            warn(_LOST.format(step=step))
 
     def _keep(self, steps: list[int]) -> None:
         """Let go of snapshots at other steps, which the run goes through again."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 import weakref
 from collections.abc import Callable
 from typing import Any
 
 import torch
+
+from .reporting import warn
 
 
 def weakly(method: Callable[..., None]) -> Callable[..., None]:
@@ -97,12 +98,11 @@ class UpdateCounter:
         self._scale_seen = scale
         if self._made == self._seen and not skipped:
             self._silent = True
-            warnings.warn(
+            warn(
                 "The optimiser did not step since the last `sampler.step`: with "
                 "gradient accumulation each micro-batch counts as a step of its own, "
                 "and mu is that of micro-batches. Say accumulate=True at all but the "
                 "last micro-batch of an update.",
-                stacklevel=6,
             )
         self._seen = self._made
 

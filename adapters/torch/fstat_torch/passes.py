@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fstat import Snapshots
+
 from .aims import Aims, moved
 from .comparison import Comparison
 from .distributed import Processes
@@ -18,6 +20,7 @@ from .points import Points
 from .reference import Reference
 
 Scores = tuple[NDArray[Any], NDArray[Any]]
+_ANEW = "of gradients taken anew"
 
 
 class AlignedPass:
@@ -25,6 +28,8 @@ class AlignedPass:
 
     Parameters
     ----------
+    names : list of str
+        Names of the targets.
     comparison : Comparison
         How.
     aims : Aims
@@ -33,13 +38,21 @@ class AlignedPass:
         Whether examples are their own targets, too.
     """
 
-    def __init__(self, comparison: Comparison, aims: Aims, itself: bool) -> None:
+    def __init__(
+        self, names: list[str], comparison: Comparison, aims: Aims, itself: bool
+    ) -> None:
         if itself and comparison.over_norms:
             raise ValueError(
                 "`targets` must not hold 'self' where `reference` is compared over "
                 "norms, which makes it 1 for all: use 'plain' or 'second-moment'."
             )
         self._comparison, self._aims, self._itself = comparison, aims, itself
+        self._names = names
+
+    def none(self) -> Snapshots:
+        """Return snapshots that hold nothing yet."""
+        metric = f"the metric {self._comparison.metric!r}, {_ANEW}"
+        return Snapshots(self._names, None, metric)
 
     def __call__(self, reference: Reference, step: int, first: bool) -> Scores:
         """Return numbers of examples and their scores, (m, n_targets).
@@ -106,6 +119,11 @@ class CurvaturePass:
         self._processes = processes
         self._metric, self._names, self._capture = metric, names, capture
         self._points, self._itself = points, itself
+
+    def none(self) -> Snapshots:
+        """Return snapshots that hold nothing yet."""
+        n = self._metric.n_examples
+        return Snapshots(self._names, n, f"a curvature metric, {_ANEW}")
 
     def __call__(self, reference: Reference, step: int, first: bool) -> Scores:
         """Return numbers of all examples and their scores, (n, n_targets)."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -16,43 +14,32 @@ import torch
 from torch import Tensor, nn
 
 from fstat import Observations, Snapshots, Trace
-from fstat._files import UnwrittenError
 from fstat._validation import flag, option
 from fstat.steps import SELF
 from fstat.trace import Subsets
 
 from .aims import Aims, moved
+from .aligned_steps import AlignedSteps
 from .arguments import check_choices, compared, refuse_idle
-from .clipping import Clipping
 from .comparison import Comparison
-from .distributed import SharedError, unwrapped
+from .distributed import unwrapped
+from .faults import Faults
 from .fresh import FreshGradients
-from .gradients import (
-    Captured,
-    GradientCapture,
-    NoBackwardError,
-    PlanTable,
-    Wanted,
-)
-from .gradients.isolation import Modes, WithoutGraph, take_off_hooks
+from .gradients import GradientCapture, PlanTable
+from .gradients.isolation import clear_up
+from .loop import Loop
 from .measures import cross_entropy
 from .metrics import Curvature, KeptGradients
 from .metrics.kept import DegenerateMetricError
-from .optimisers import UpdateCounter, aligned, innermost, learning_rate
+from .optimisers import aligned, innermost
 from .passes import AlignedPass, CurvaturePass
 from .points import Points
 from .reference import Reference
-from .step import Step, numbers
+from .step import Step
 from .targets import Targets, read_targets
-from .update import Columns, MicroBatch, Update
-from .verification import DisagreementError, Verification, refuse_whole_modules
-from .watched import Watched
+from .verification import Verification, refuse_whole_modules
 
 Loss = Callable[[Any, Any], Tensor]
-_ANEW = "of gradients taken anew"
-_UNVERIFIED = (
-    "Recorded since gradients were last compared, and dropped when they differed."
-)
 
 
 class SingleRunSampler:
@@ -256,7 +243,6 @@ class SingleRunSampler:
         option(on_error, "on_error", ("warn", "detach", "raise"))
         option(distributed, "distributed", (None, True, False))
         resume, background = flag(resume, "resume"), flag(background, "background")
-        self.on_error = on_error
         self.model, self._processes = unwrapped(model, distributed)
         self.optimizer = innermost(optimizer)
         self.every = int(every)
@@ -268,7 +254,6 @@ class SingleRunSampler:
         names = [*names, SELF] if self._self else names
         self._metric = compared(metric)
         curved = metric if isinstance(metric, Curvature) else None
-        self._records = reference is None if curved is None else curved.trace
         refuse_idle(
             self._metric,
             curved,
@@ -294,8 +279,25 @@ class SingleRunSampler:
         self._kept: KeptGradients | None = None
         self._fresh: FreshGradients | None = None
         if reference is not None:
-            passes = Reference(reference, loss, self._capture, self._processes)
-            self._fresh = self._anew(passes, curved, names, path, resume)
+            score: AlignedPass | CurvaturePass
+            if curved is None:
+                score = AlignedPass(names, self._comparison, self._aims, self._self)
+            else:
+                score = CurvaturePass(
+                    curved,
+                    names,
+                    self._capture,
+                    self._points,
+                    self._self,
+                    self._processes,
+                )
+            self._fresh = FreshGradients(
+                Reference(reference, loss, self._capture, self._processes),
+                score,
+                None if path is None else Path(path) / "snapshots",
+                resume,
+                self._processes,
+            )
         elif curved is not None:
             self._kept = KeptGradients(curved, names, self.model, self._processes)
         self._trace = Trace(
@@ -307,53 +309,36 @@ class SingleRunSampler:
             background=background,
             metric=self._metric,
         )
-        self._next = 0  # the number of the update that comes
-        self._counted = False  # whether `step` announced the optimiser's next one
-        self._amid = False  # between two micro-batches of an update
-        self._several = False  # an update had several micro-batches
-        self._repeats = False  # an example was met twice in a batch
-        self._inside = False  # the block of a step
-        self._closed = False
-        self._lost = False  # a micro-batch of this update was passed over
-        self._failed: Exception | None = None  # why, until all processes know
-        self._proven = False  # a step was captured, and compared with its gradient
-        self._detached = False  # nothing is watched any more
-        self._unwritten = False  # a write failed, and was reported
-        self._update: Update | None = None
         self._verification = Verification(self.model, self._processes)
-        self._counter = UpdateCounter(self.optimizer, scaler, self._stepped)
-        self._clipping = None
-        if self.optimizer is not None:
-            self._clipping = Clipping(self.optimizer, self._processes is None)
-        self._waiting: _Row | None = None  # for the optimiser's step
+        self._faults = Faults(
+            self._trace, self._verification, self._processes, on_error
+        )
+        self._loop = Loop(
+            self._capture,
+            self._verification,
+            self._faults,
+            self._trace,
+            AlignedSteps(
+                self._trace,
+                self._aims,
+                self._comparison,
+                itself=self._self,
+                records=reference is None if curved is None else curved.trace,
+                every=self.every,
+                mean=reduction == "mean",
+                optimizer=self.optimizer,
+                scaled=scaler is not None,
+                processes=self._processes,
+                faults=self._faults,
+            ),
+            self._kept,
+            every=self.every,
+            optimizer=self.optimizer,
+            scaler=scaler,
+            unannounced=self._fresh is not None,
+        )
         if self._processes is not None and self._processes.sharded:
             refuse_whole_modules(self._capture)
-
-    def _anew(
-        self,
-        reference: Reference,
-        curved: Curvature | None,
-        names: list[str],
-        path: str | PathLike[str] | None,
-        resume: bool,
-    ) -> FreshGradients:
-        """Return what takes snapshots of a reference."""
-        score: AlignedPass | CurvaturePass
-        if curved is None:
-            score = AlignedPass(self._comparison, self._aims, self._self)
-            empty = Snapshots(names, None, f"the metric {self._metric!r}, {_ANEW}")
-        else:
-            score = CurvaturePass(
-                curved,
-                names,
-                self._capture,
-                self._points,
-                self._self,
-                self._processes,
-            )
-            empty = Snapshots(names, curved.n_examples, f"a curvature metric, {_ANEW}")
-        folder = None if path is None else Path(path) / "snapshots"
-        return FreshGradients(empty, reference, score, folder, resume, self._processes)
 
     def plan(self) -> PlanTable:
         """Return by which route each layer's inner products are formed.
@@ -386,18 +371,18 @@ class SingleRunSampler:
     @property
     def trace(self) -> Trace:
         """What was recorded so far; nothing, where `metric` says so."""
-        self._settle()
+        self._loop.settle()
         return self._trace
 
     @property
     def n_steps(self) -> int:
         """Update steps so far."""
-        return self._next
+        return self._loop.next
 
     @property
     def compares_at_snapshots(self) -> bool:
         """Whether the metric is one of snapshots."""
-        return self._kept is not None or self._fresh is not None
+        return bool(self._holders)
 
     @property
     def compares_anew(self) -> bool:
@@ -407,12 +392,12 @@ class SingleRunSampler:
     @property
     def watches_steps(self) -> bool:
         """Whether `step` captures gradients, rather than count steps alone."""
-        return self._records or self._kept is not None
+        return self._loop.watches
 
     @property
     def records(self) -> bool:
         """Whether alignments are recorded in the trace."""
-        return self._records
+        return self._loop.records
 
     @property
     def snapshots(self) -> Snapshots:
@@ -436,7 +421,6 @@ class SingleRunSampler:
             )
         return self._kept.kept_as
 
-    @contextmanager
     def step(
         self,
         index: Any,
@@ -446,7 +430,7 @@ class SingleRunSampler:
         denominator: float | None = None,
         accumulate: bool = False,
         **extra: Any,
-    ) -> Iterator[Step]:
+    ) -> AbstractContextManager[Step]:
         """Watch the forward and backward pass of one update step.
 
         Parameters
@@ -469,12 +453,12 @@ class SingleRunSampler:
         **extra : array-like of shape (b,)
             Further columns for the trace.
 
-        Yields
-        ------
-        Step
-            What is known of the step, to be set where it turns out inside the block,
-            such as the factor of clipping. Leave the block before the optimiser's
-            step.
+        Returns
+        -------
+        context manager of Step
+            It gives what is known of the step, to be set where it turns out inside the
+            block, such as the factor of clipping. Leave the block before the
+            optimiser's step.
 
         Raises
         ------
@@ -485,8 +469,6 @@ class SingleRunSampler:
         ValueError
             If `index` is not a 1-D array of integers, likewise.
         """
-        self._check_free()
-        number = self._begin()
         if loss_scale is None:
             loss_scale = 1.0 if self.scaler is None else self.scaler.get_scale()
         step = Step(
@@ -496,282 +478,7 @@ class SingleRunSampler:
             accumulate=flag(accumulate, "accumulate"),
             extra=extra,
         )
-        watch = Watched(self._capture, self._verification, self._kept)
-        due = number % self.every == 0 and self.watches_steps and not self._detached
-        modes = self._capture._modes()
-        try:
-            try:
-                self._inside = True
-                if due and not (self._amid and self._lost):
-                    self._attempt(self._open, watch, number, index, step)
-                yield step
-            finally:
-                self._inside = False
-            made = self._left(watch, number, step, due)
-            self._amid = step.accumulate
-            self._lost &= step.accumulate
-            self._next, self._counted = number + made, made
-            if self.optimizer is None:  # nothing tells when the update is made
-                self._settle()
-        except BaseException as error:
-            # The user's own, or an interrupt anywhere: as far as can be seen, no
-            # update was made.
-            self._inside = self._amid = self._lost = self._counted = False
-            self._next, self._waiting = number, None
-            watch.close(error)
-            self._clear_up(modes, error)
-            self._abandon()
-            self._counter.no_update()
-            if self._trace.n_steps > number:
-                self._trace.rewind(number)
-            raise
-
-    def _left(self, watch: Watched, number: int, step: Step, due: bool) -> bool:
-        """Take what passed in the block; return whether it ends an update."""
-        made, idle = not step.accumulate, False
-        with WithoutGraph():
-            if watch.opened:
-                idle = self._attempt(self._take, watch, number, step)
-            if made and due and (self._confer or (watch.opened and not self._lost)):
-                self._attempt(self._conclude, number, step, together=True)
-        if idle:
-            self._counter.no_update()
-        return made and not idle
-
-    def _check_free(self) -> None:
-        """Refuse a step inside of another, and after the end."""
-        if self._inside:
-            raise RuntimeError(
-                "`step` was called inside the block of another step: leave a block "
-                "before the next one begins."
-            )
-        if self._closed:
-            raise RuntimeError(
-                "`step` was called after `close`: make another sampler to watch more."
-            )
-
-    def _open(self, watch: Watched, number: int, index: Any, step: Step) -> None:
-        """Begin to capture what passes in the block."""
-        examples = numbers(index)
-        if not self._repeats and len(set(examples)) < len(examples):
-            self._say_that_one_is_repeated()
-        if self._kept is not None:
-            self._kept.check(examples)
-        watch.open(examples, self._wanted(number, step))
-
-    def _say_that_one_is_repeated(self) -> None:
-        """Warn, once, of a batch in which an example is met twice."""
-        self._repeats = True
-        warnings.warn(
-            "`index` holds a number twice within a batch. Rows of one number are one "
-            "example to the sampler, as two answers to a prompt may be. If `index` "
-            "holds something else than the examples' numbers in the training set, "
-            "such as labels, give the numbers.",
-            RepeatedExampleWarning,
-            stacklevel=6,
-        )
-
-    def _take(self, watch: Watched, number: int, step: Step) -> None:
-        """End the capture, and take what is needed of a micro-batch."""
-        watch.end()
-        step.check()
-        batch, kept = watch.batch, self._kept
-        self._verification.compare(batch, number)
-        taken = watch.wanted is not None
-        self._add(number, watch.examples, batch, step, taken=taken)
-        if kept is not None:
-            kept.add(watch.examples, batch, _scale(step), watch.arrived)
-
-    @property
-    def _confer(self) -> bool:
-        """Whether several processes tell each other what they could not take.
-
-        Where parameters are sharded they cannot: taking them needs all processes.
-        """
-        return self._processes is not None and not self._processes.sharded
-
-    def _conclude(self, number: int, step: Step) -> None:
-        """Record the update, if all of it was taken, by all processes."""
-        own, self._failed = self._failed, None
-        if self._processes is not None and self._confer:
-            unverified = isinstance(own, DisagreementError)
-            shared = self._processes.failure(own, unverified)
-            if shared is not None:
-                raise shared if own is None or self._proven else own
-        self._record(number, step)
-        self._proven = True
-
-    def _attempt(
-        self, action: Callable[..., None], *args: Any, together: bool = False
-    ) -> bool:
-        """Pass over a step that cannot be recorded, once one was.
-
-        What goes wrong in the user's own lines is none of this. An error is kept until
-        the end of the update, when processes tell each other of theirs.
-
-        Returns
-        -------
-        bool
-            Whether there turned out to be no backward pass.
-        """
-        try:
-            action(*args)
-        except Exception as error:
-            self._abandon()
-            self._lost = True
-            if self._confer and not together:
-                self._failed = self._failed or error
-                return False
-            # Processes that wait for one another must not part.
-            parts = self._processes is not None and not isinstance(error, SharedError)
-            if self.on_error == "raise" or not self._proven or parts:
-                raise
-            idle = isinstance(error, NoBackwardError)
-            self._pass_over(error, idle=idle)
-            return idle
-        return False
-
-    def _pass_over(self, error: Exception, idle: bool) -> None:
-        if isinstance(error, DisagreementError) or (
-            isinstance(error, SharedError) and error.unverified
-        ):
-            self._drop_unverified()
-        self._detached = self.on_error == "detach" and not idle
-        self._say_once(str(error))
-
-    def _drop_unverified(self) -> None:
-        """Drop the steps since the last one that was compared with its gradient."""
-        recorded = self.trace.n_recorded
-        self.trace.rewind(self._verification.last + 1)
-        dropped = recorded - self.trace.n_recorded
-        for _ in range(dropped):
-            self._trace.pass_over(_UNVERIFIED)
-
-    def _say_once(self, cause: str, what: str = "A step was not recorded") -> None:
-        """Count a step that was passed over, and warn of the first of each cause."""
-        if self._trace.pass_over(cause) > 1:
-            return
-        ahead = "no further step is watched" if self._detached else "training goes on"
-        warnings.warn(
-            f"{what}, and {ahead}: {cause} Further ones of the same cause are counted "
-            "in `trace.passed_over` and not reported.",
-            PassedOverWarning,
-            stacklevel=7,
-        )
-
-    def _wanted(self, number: int, step: Step) -> Wanted | None:
-        """Return what layers' gradients are let go for, if that can be told before."""
-        plain = self._comparison.diagonal is None
-        if not (self._records and self._kept is None and plain):
-            return None
-        # Examples of several micro-batches, or processes, have yet to meet.
-        meet = self._several or step.accumulate or self._processes is not None
-        if (self._self and meet) or not self._aims.lasting:
-            return None
-        if self._update is None:
-            self._aims.take(number // self.every)
-        return Wanted(
-            self._aims.gradients,
-            gram=self._self,
-            norms=self._comparison.over_norms,
-            sums=not self._verification.done,
-        )
-
-    def _begin(self) -> int:
-        """Return the number of the step that a micro-batch belongs to."""
-        number = self._next
-        if not self._amid:
-            self._counter.look()
-        self._settle()
-        if number < self._trace.n_steps:
-            self._warn_of_starting_over(number)
-            self.trace.rewind(number)
-        return number
-
-    def _abandon(self) -> None:
-        """Forget an update that never became whole."""
-        self._update = None
-        if self._kept is not None:
-            self._kept.abandon()
-
-    def _add(
-        self,
-        number: int,
-        examples: list[int],
-        batch: Captured,
-        step: Step,
-        taken: bool,
-    ) -> None:
-        """Add a micro-batch to the update."""
-        compare = self._comparison
-        if self._update is None:
-            mean = self.reduction == "mean" and step.denominator is None
-            self._update = Update(mean and not compare.over_norms, self._processes)
-            if self._records and not taken:
-                self._aims.take(number // self.every)
-        self._several |= step.accumulate
-        self._update.add(
-            MicroBatch(
-                examples,
-                compare.factor(batch, _scale(step)),
-                self._aims.align(batch) if self._records else None,
-                compare.own(batch) if self._self and self._records else None,
-                step.extra,
-                step.denominator is None,
-            )
-        )
-
-    def _record(self, number: int, step: Step) -> None:
-        """Write the update to the trace, on the process that holds it."""
-        assert self._update is not None
-        update, self._update = self._update, None
-        if self._kept is not None:
-            self._kept.finish(number, update.own())
-        if not self._records:
-            return
-        self._aims.pass_on()
-        rate = step.learning_rate
-        rate = learning_rate(self.optimizer) if rate is None else float(rate)
-        rows, columns = None, update.columns()
-        if not update.is_small:
-            rows = columns()
-            if rows is None:
-                return
-        clip = None if step.clip_factor is None else float(step.clip_factor)
-        if clip is None and self._clipping is not None:
-            self._clipping.note(1.0 if self.scaler is None else step.loss_scale)
-        # It is appended when the step counts, which no interrupt is to part.
-        self._waiting = _Row(number, rate, self._aims.norms, columns, rows, clip)
-
-    def _stepped(self) -> None:
-        """Take note of a step of the optimiser."""
-        self._settle()
-        # Where nothing is watched, steps need not be announced.
-        if self._fresh is not None and not self._counted:
-            self._next += 1
-        self._counted = False
-
-    def _settle(self) -> None:
-        """Append what waits for the optimiser's step, which shows the clipping."""
-        self._trace.n_steps = max(self._trace.n_steps, self._next)
-        if self._waiting is None:
-            return
-        # It waits until it is appended, since an interrupt may come anywhere.
-        row = self._waiting
-        if row.clip_factor is None:
-            row.clip_factor = 1.0 if self._clipping is None else self._clipping.factor()
-        if self._clipping is not None:
-            self._clipping.forget()
-        # This may be amid the optimiser's step, which is the user's.
-        try:
-            if row.found is None:
-                self._trace.put_off(row.arguments)
-            elif row.step > self._trace.last_step:
-                self._trace.append(**row.arguments())
-        except Exception as error:
-            self._waiting = None
-            self._keep_on(error, "An update was not recorded")
-        self._waiting = None
+        return self._loop.block(index, step)
 
     @contextmanager
     def keeping_on(self, what: str) -> Iterator[None]:
@@ -797,25 +504,7 @@ class SingleRunSampler:
         try:
             yield
         except Exception as error:
-            self._keep_on(error, what)
-
-    def _keep_on(self, error: Exception, what: str) -> None:
-        """Report an error, or raise it, as `keeping_on` says."""
-        unwritten = isinstance(error, UnwrittenError)
-        if self.on_error == "raise" or not (unwritten or self._proven):
-            raise error
-        if not unwritten:
-            self._detached |= self.on_error == "detach"
-            self._say_once(str(error), what)
-        elif not self._unwritten:
-            # What was recorded is kept, and tried again.
-            self._unwritten = True
-            warnings.warn(
-                f"{error} Until then what was recorded is kept in memory, training "
-                "goes on, and writing is tried again now and then.",
-                UnwrittenWarning,
-                stacklevel=5,
-            )
+            self._faults.keep_on(error, what)
 
     def snapshot(self, step: int | None = None) -> None:
         """Score all examples, in the metric of this moment.
@@ -848,7 +537,7 @@ class SingleRunSampler:
             is where no step was recorded.
         """
         self._needs_snapshots("snapshot")
-        if self._amid:
+        if self._loop.amid:
             raise RuntimeError(
                 "`snapshot` must be taken between updates, and more micro-batches of "
                 "this one were announced."
@@ -861,17 +550,11 @@ class SingleRunSampler:
         try:
             self._score(step)
         except DegenerateMetricError as error:  # on all processes
-            self._clear_up(modes, error)
-            self._keep_on(error, "A snapshot was not taken")
+            clear_up(self.model, modes, error)
+            self._faults.keep_on(error, "A snapshot was not taken")
         except BaseException as error:
-            self._clear_up(modes, error)
+            clear_up(self.model, modes, error)
             raise
-
-    def _clear_up(self, modes: Modes, error: BaseException) -> None:
-        """Put back what an interrupt kept a block from putting back itself."""
-        modes.restore()
-        if not isinstance(error, Exception):
-            take_off_hooks(self.model)
 
     def _score(self, step: int | None) -> None:
         if self._fresh is not None:
@@ -879,27 +562,32 @@ class SingleRunSampler:
             return
         assert self._kept is not None
         self._points = moved(self._points, self._capture)
-        self._kept.snapshot(self._next, self._capture, self._points, self._self)
+        self._kept.snapshot(self._loop.next, self._capture, self._points, self._self)
 
     def _number(self, step: int | None) -> int:
         """Return how many update steps were made, as the user or the optimiser says."""
-        if step is None and self.optimizer is None and not self._next:
+        if step is None and self.optimizer is None and not self._loop.next:
             raise ValueError(
                 "`snapshot` needs to know how many update steps were made: give the "
                 "sampler the `optimizer`, or `snapshot` the number as `step`."
             )
         if step is not None and (int(step) != step or step < 0):
             raise ValueError(f"`step` must be an integer of at least 0, got {step!r}.")
-        return self._next if step is None else int(step)
+        return self._loop.next if step is None else int(step)
+
+    @property
+    def _holders(self) -> dict[str, KeptGradients | FreshGradients]:
+        """What holds snapshots, and its name in a checkpoint; empty without any."""
+        both = {"kept": self._kept, "fresh": self._fresh}
+        return {name: held for name, held in both.items() if held is not None}
 
     def _needs_snapshots(self, what: str) -> KeptGradients | FreshGradients:
-        found = self._kept if self._fresh is None else self._fresh
-        if found is None:
-            raise RuntimeError(
-                f"`{what}` needs metric=Curvature(...) or a `reference`, got metric "
-                f"{self._metric!r} without."
-            )
-        return found
+        for holder in self._holders.values():
+            return holder
+        raise RuntimeError(
+            f"`{what}` needs metric=Curvature(...) or a `reference`, got metric "
+            f"{self._metric!r} without."
+        )
 
     def observations(
         self,
@@ -968,10 +656,8 @@ class SingleRunSampler:
             If something could not be written: it is kept, and tried again.
         """
         with ExitStack() as each:  # whatever goes wrong with another
-            if self._fresh is not None:
-                each.callback(self._fresh.flush)
-            if self._kept is not None:
-                each.callback(self._kept.flush, self._next)
+            for holder in self._holders.values():
+                each.callback(holder.flush, self._loop.next)
             each.callback(self.trace.flush)
 
     def state_dict(self) -> dict[str, Any]:
@@ -1002,13 +688,14 @@ class SingleRunSampler:
             Numbers, strings and tensors.
         """
         state: dict[str, Any] = {
-            "step": self._next,
+            "step": self._loop.next,
             "targets": list(self.trace.targets),
             "n_recorded": self.trace.n_written,
             "trace": None,
-            "kept": {} if self._kept is None else self._kept.state_dict(),
-            "fresh": {} if self._fresh is None else self._fresh.state_dict(),
+            "kept": {},
+            "fresh": {},
         }
+        state |= {name: held.state_dict() for name, held in self._holders.items()}
         if self.trace.path is None and self.trace.n_recorded:
             columns = self.trace.columns()
             state["trace"] = {k: torch.from_numpy(v) for k, v in columns.items()}
@@ -1040,11 +727,9 @@ class SingleRunSampler:
             if in_memory:
                 self.trace.rewind(0)
                 self.trace.extend({k: v.numpy() for k, v in saved.items()})
-        self._go_to(step)
-        if self._kept is not None:
-            self._kept.load_state_dict(self._next, state.get("kept", {}))
-        if self._fresh is not None:
-            self._fresh.load_state_dict(self._next, state.get("fresh", {}))
+        self._loop.go_to(step)
+        for name, holder in self._holders.items():
+            holder.load_state_dict(step, state.get(name, {}))
 
     def _check_recorded(self, state: Mapping[str, Any], steps: Any) -> None:
         """Refuse a state whose steps are not those at hand, before anything changes."""
@@ -1068,32 +753,18 @@ class SingleRunSampler:
             How many update steps the model has made. Targets are taken anew at the
             next recorded one.
         """
-        self._go_to(int(step))
-        if self._kept is not None:
-            self._kept.load_state_dict(self._next, {})
-        if self._fresh is not None:
-            self._fresh.load_state_dict(self._next, {})
-
-    def _go_to(self, step: int) -> None:
-        self._next, self._amid, self._update = step, False, None
-        self._waiting = None
-        self._aims.forget()
-        self.trace.rewind(step)
-        self.trace.n_steps = step
+        self._loop.go_to(int(step))
+        for holder in self._holders.values():
+            holder.load_state_dict(int(step), {})
 
     def close(self) -> None:
         """Flush the trace and let go of the optimiser; the trace can still be asked."""
-        self._closed = True
         with ExitStack() as ends:
             # Each ends for itself, whatever goes wrong with another.
-            ends.callback(self._counter.close)
-            if self._clipping is not None:
-                ends.callback(self._clipping.close)
-            if self._kept is not None:
-                ends.callback(self._kept.close)
-            if self._fresh is not None:
-                ends.callback(self._fresh.flush)
-            ends.callback(self.trace.close)
+            ends.callback(self._loop.close)
+            for holder in self._holders.values():
+                ends.callback(holder.close)
+            ends.callback(lambda: self.trace.close())
 
     def __enter__(self) -> SingleRunSampler:
         return self
@@ -1105,50 +776,3 @@ class SingleRunSampler:
         where: TracebackType | None,
     ) -> None:
         self.close()
-
-    def _warn_of_starting_over(self, number: int) -> None:
-        warnings.warn(
-            f"The run starts at step {number}, so that {self.trace.n_steps - number} "
-            "steps of the trace are superseded. To go on from a checkpoint instead, "
-            "give load_state_dict what state_dict returned then.",
-            stacklevel=5,
-        )
-
-
-class RepeatedExampleWarning(UserWarning):
-    """A batch holds the number of an example twice."""
-
-
-class UnwrittenWarning(UserWarning):
-    """What was recorded could not be written yet, and is kept in memory."""
-
-
-class PassedOverWarning(UserWarning):
-    """A step could not be recorded, and training goes on without."""
-
-
-@dataclass(slots=True)
-class _Row:
-    """An update that is to be recorded."""
-
-    step: int
-    learning_rate: float
-    target_norm: np.ndarray | None
-    columns: Columns
-    found: dict[str, Any] | None
-    clip_factor: float | None  # None: as is seen until the optimiser's step
-
-    def arguments(self) -> dict[str, Any]:
-        """Return what `Trace.append` takes."""
-        found = self.columns() if self.found is None else self.found
-        assert found is not None and self.clip_factor is not None
-        if self.target_norm is not None:
-            found["target_norm"] = self.target_norm
-        rate = self.learning_rate * self.clip_factor
-        return found | {"step": self.step, "learning_rate": rate}
-
-
-def _scale(step: Step) -> float:
-    """Return what captured gradients are multiplied with, to be those of the loss."""
-    own = 1.0 if step.denominator is None else step.denominator
-    return own / step.loss_scale

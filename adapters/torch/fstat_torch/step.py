@@ -44,6 +44,12 @@ class Step:
     accumulate: bool = False
     extra: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def scale(self) -> float:
+        """What captured gradients are multiplied with, to be those of the loss."""
+        own = 1.0 if self.denominator is None else self.denominator
+        return own / self.loss_scale
+
     def check(self) -> None:
         """Refuse factors that cannot be.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +15,7 @@ from fstat._validation import is_finite
 
 from .distributed import Processes, whole
 from .gradients import Captured
+from .reporting import warn
 
 _OF_SELF = ("norm_squared", "gram_sum", "gram_squares")
 
@@ -222,11 +222,10 @@ def _gram(parts: list[Scaled]) -> Tensor:
 
 def _lost(parts: list[Scaled]) -> Tensor:
     """Return what stands for inner products that can no longer be taken."""
-    warnings.warn(
+    warn(
         "An update of several micro-batches came unannounced, when their gradients had "
         "been let go: it is passed over for examples as targets of themselves, and "
         "later ones are not.",
-        stacklevel=2,
     )
     n, device = sum(captured.n for captured, _ in parts), parts[0][0].device
     return torch.full((n, n), torch.nan, device=device)

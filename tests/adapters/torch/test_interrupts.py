@@ -9,7 +9,16 @@ from torch import nn
 from torture.interrupting import Interrupting
 
 from fstat import trace
-from fstat_torch import SingleRunSampler, clipping, sampler, update, watched
+from fstat_torch import (
+    SingleRunSampler,
+    aligned_steps,
+    clipping,
+    faults,
+    loop,
+    sampler,
+    update,
+    watched,
+)
 
 STEPS, BATCH, AT = 4, 4, 1
 TARGETS = torch.randn(3, 6, generator=torch.Generator().manual_seed(1)), torch.arange(3)
@@ -68,12 +77,16 @@ class Run:
         return dict(zip(columns["step"].tolist(), rows, strict=True))
 
 
+SAMPLER = {part.__file__ for part in (sampler, loop, faults, aligned_steps, watched)}
+ROWS = {part.__file__ for part in (clipping, update, trace)}
+
+
 def of_the_sampler(code):
-    return code.co_filename in (sampler.__file__, watched.__file__)
+    return code.co_filename in SAMPLER
 
 
 def of_rows(code):
-    return code.co_filename in (clipping.__file__, update.__file__, trace.__file__)
+    return code.co_filename in ROWS
 
 
 def of_hooks(code):

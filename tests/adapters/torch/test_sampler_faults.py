@@ -559,3 +559,25 @@ def test_comparisons_are_rare_and_the_same_in_each_run():
     assert compared[0] == compared[1]
     # A Poisson process of one in a hundred: 4 on average, and the first step.
     assert 2 <= len(compared[0]) <= 14
+
+
+def test_warnings_point_at_the_users_own_line():
+    # They come about where a block opens, where it is left, and at the block after a
+    # step that was not made.
+    model, optimizer, sampler = made()
+    index = torch.arange(B)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for given in (index, torch.zeros_like(index), -index, index):
+            optimizer.zero_grad()
+            with sampler.step(given):
+                if given is not index or sampler.n_steps == 0:
+                    loss_of(model, index).backward()
+            optimizer.step()
+        with sampler.step(index):
+            loss_of(model, index).backward()
+        with sampler.step(index):
+            loss_of(model, index).backward()
+    said = {str(each.message).split()[0] for each in caught}
+    assert said == {"`index`", "A", "The"}
+    assert {each.filename for each in caught} == {__file__}

@@ -17,9 +17,10 @@ from .captured import Captured
 from .coupling import COUPLED
 from .evaluation import Evaluation
 from .isolation import Modes
+from .layout import rows_of
 from .plan import UnsupportedModelError, build_plan
 from .precision import full_precision
-from .recording import Recording, rows_of
+from .recording import Recording
 from .repetition import Repetition, can_be_checked
 from .rules import blocks_of_calls
 from .settling import BATCH_NORM_UNKNOWN, settle

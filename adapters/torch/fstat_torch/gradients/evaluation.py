@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from .call import row_weights
 from .isolation import Whole, evaluating, for_autograd, undisturbed
+from .layout import rows_of
 from .plan import Plan, UnsupportedModelError
 from .precision import all_finite
-from .recording import Recording, rows_of
+from .recording import Recording
 from .repetition import Truth, gradients
 
 Loss = Callable[[Any, Any], Tensor]

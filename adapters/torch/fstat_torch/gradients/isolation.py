@@ -60,11 +60,14 @@ _OF_BLOCKS = tuple(
 )
 
 
-def take_off_hooks(model: nn.Module) -> None:
-    """Take off the hooks of a block that an interrupt kept from being noted.
+def clear_up(model: nn.Module, modes: Modes, error: BaseException) -> None:
+    """Put back what an interrupt kept a block from putting back itself.
 
-    Those of the user, and those of ours that outlast a block, stay.
+    Hooks of the user, and those of ours that outlast a block, stay.
     """
+    modes.restore()
+    if isinstance(error, Exception):
+        return
     for module in model.modules():
         for kind in ("_forward_pre_hooks", "_forward_hooks"):
             options = (f"{kind}_with_kwargs", f"{kind}_always_called")

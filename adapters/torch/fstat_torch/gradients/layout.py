@@ -8,9 +8,11 @@ or the examples one after another at each place.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 FIRST, SECOND, FLAT, STRIDED = "first", "second", "flat", "strided"
 LAYOUTS = (FIRST, SECOND, FLAT, STRIDED)
@@ -93,3 +95,9 @@ def only_example(x: Tensor, layout: str, i: int, n: int) -> Tensor:
     alone = torch.zeros_like(x, memory_format=torch.contiguous_format)
     examples_first(alone, layout, n)[i] = examples_first(x, layout, n)[i]
     return alone
+
+
+def rows_of(x: Any) -> int | None:
+    """Return the length of the first dimension of what the model is called with."""
+    leaves = (leaf for leaf in pytree.tree_leaves(x) if isinstance(leaf, Tensor))
+    return next((len(leaf) for leaf in leaves if leaf.ndim > 0), None)

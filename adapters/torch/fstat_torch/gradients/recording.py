@@ -30,7 +30,7 @@ from .saved import (
     layer_input,
     save_for_backward,
 )
-from .shared import SharedLookup, consumers_of
+from .shared import SharedLookups
 
 if TYPE_CHECKING:
     from .arriving import Wanted
@@ -83,8 +83,7 @@ class Recording:
     # What most passes have none of is not made at each.
     _taken: frozenset[str] = frozenset()
     _views: tuple[tuple[Unit, Tensor, int], ...] = ()
-    _lookups: tuple[tuple[Unit, int | None, SharedLookup], ...] = ()
-    _followed: tuple[SharedLookup, ...] = ()
+    _lookups: SharedLookups | None = None
     n = _count = 0
     without_gradient = complete = False
     failure: Exception | None = None  # of a hook, in the user's pass
@@ -142,12 +141,10 @@ class Recording:
             else:
                 handles.append(ForwardHook(module, self._after(unit)))
         if embeds:
+            self._lookups = SharedLookups(self._plan.shared, self._n)
+            left = self._guarded(self._left)
             whole = self._plan.modules[""]
-            handles.append(
-                whole.register_forward_hook(
-                    self._guarded(self._follow_lookups), with_kwargs=True
-                )
-            )
+            handles.append(whole.register_forward_hook(left, with_kwargs=True))
 
     def stop(self) -> None:
         """Take the hooks off."""
@@ -155,8 +152,8 @@ class Recording:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        for lookup in self._followed:
-            lookup.let_go()
+        if self._lookups is not None:
+            self._lookups.let_go()
 
     @property
     def hears(self) -> bool:
@@ -185,6 +182,11 @@ class Recording:
             self._inside.append(unit)
 
         return self._guarded(entered)
+
+    def _left(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        """Take note that the forward pass of the model is over."""
+        if self.hears and self._lookups is not None:
+            self._lookups.follow((args, kwargs), output)
 
     def _covered(self, unit: Unit) -> bool:
         """Whether a unit that is differentiated as a whole calls this one's module."""
@@ -232,38 +234,6 @@ class Recording:
 
         return seen
 
-    def _lookup(self, unit: Unit, index: Tensor, output: Tensor) -> SharedLookup | None:
-        """Return what finds the examples' shares, of a table that they may share."""
-        length = len(index) if index.ndim else None
-        certain = unit.key in self._plan.shared
-        if self._n is not None:
-            certain |= length != self._n
-        positions = index.ndim < 2 and _counts(index)
-        square = index.ndim == 2 and index.shape[0] == index.shape[1]
-        if not (certain or positions or square or length == 1):
-            return None
-        lookup = SharedLookup(unit.label, output, certain)
-        if not in_backward_pass():
-            self._lookups += ((unit, length, lookup),)
-        return lookup
-
-    def _follow_lookups(
-        self, module: nn.Module, args: Any, kwargs: Any, output: Any
-    ) -> None:
-        """Find where tables that were looked up once meet the examples."""
-        n = rows_of((args, kwargs)) if self._n is None else self._n
-        if not (self.hears and self._lookups) or n is None:
-            return
-        leaves = pytree.tree_leaves(output)
-        consumers = consumers_of(x for x in leaves if isinstance(x, Tensor))
-        for unit, length, lookup in self._lookups:
-            lookup.certain |= length != n
-            lookup.follow(consumers, n)
-            if lookup.certain:
-                self._plan.shared.add(unit.key)
-        self._followed += tuple(lookup for _, _, lookup in self._lookups)
-        self._lookups = ()
-
     def _record(self, unit: Unit, args: Any, kwargs: Any, output: Any) -> None:
         """Take note of a call of a layer, which returns one tensor."""
         later = None
@@ -274,9 +244,10 @@ class Recording:
         call = Call(unit, self._count, () if later else layer_input(unit, args, kwargs))
         if later is not None:
             call.wait_for(later, None)
-        if unit.rule == "embedding":
+        if unit.rule == "embedding" and self._lookups is not None:
             index = args[0] if args else kwargs["input"]
-            call.lookup = self._lookup(unit, index, output)
+            passing = not in_backward_pass()
+            call.lookup = self._lookups.add(unit, index, output, passing)
         self._count_use(call)
         self._await(call, 0, output)
 
@@ -521,18 +492,6 @@ def _modified(what: str) -> UnsupportedModelError:
         f"{what} is modified in place, which hides its gradient: use the out-of-place "
         "operation, such as nn.ReLU(inplace=False)."
     )
-
-
-def _counts(index: Tensor) -> bool:
-    """Whether an index runs through consecutive numbers, as positions do."""
-    numbers = index.flatten()
-    return bool((numbers[1:] - numbers[:-1] == 1).all())
-
-
-def rows_of(x: Any) -> int | None:
-    """Return the length of the first dimension of what the model is called with."""
-    leaves = (leaf for leaf in pytree.tree_leaves(x) if isinstance(leaf, Tensor))
-    return next((len(leaf) for leaf in leaves if leaf.ndim > 0), None)
 
 
 def _carries_gradient(x: object) -> bool:

@@ -16,8 +16,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
-from .plan import UnsupportedModelError
+from .layout import rows_of
+from .plan import Unit, UnsupportedModelError
 
 Node = Any  # of the graph of autograd
 Shape = tuple[int, ...]
@@ -175,6 +177,78 @@ class SharedLookup:
             )
 
 
+class SharedLookups:
+    """The lookups of one pass, of tables that its examples may share.
+
+    Parameters
+    ----------
+    known : set of str
+        Keys of units that are known to share theirs, to which those found are added.
+    n : int or None
+        Number of examples, where it is known before the pass.
+    """
+
+    def __init__(self, known: set[str], n: int | None) -> None:
+        self._known, self._n = known, n
+        self._waiting: list[tuple[Unit, int | None, SharedLookup]] = []
+        self._followed: list[SharedLookup] = []
+
+    def add(
+        self, unit: Unit, index: Tensor, output: Tensor, passing: bool
+    ) -> SharedLookup | None:
+        """Return what finds the examples' shares of a lookup, where they may need it.
+
+        Parameters
+        ----------
+        unit : Unit
+            The layer.
+        index : Tensor
+            What is looked up.
+        output : Tensor
+            What it returned.
+        passing : bool
+            Whether this is the forward pass, rather than one of a checkpoint's.
+        """
+        length = len(index) if index.ndim else None
+        certain = unit.key in self._known
+        if self._n is not None:
+            certain |= length != self._n
+        positions = index.ndim < 2 and _counts(index)
+        square = index.ndim == 2 and index.shape[0] == index.shape[1]
+        if not (certain or positions or square or length == 1):
+            return None
+        lookup = SharedLookup(unit.label, output, certain)
+        if passing:
+            self._waiting.append((unit, length, lookup))
+        return lookup
+
+    def follow(self, given: Any, output: Any) -> None:
+        """Find where the lookups meet the examples, once the forward pass is over.
+
+        Parameters
+        ----------
+        given, output : pytree of Tensor
+            What the model was called with, and what it returned.
+        """
+        n = rows_of(given) if self._n is None else self._n
+        if not self._waiting or n is None:
+            return
+        leaves = pytree.tree_leaves(output)
+        consumers = consumers_of(x for x in leaves if isinstance(x, Tensor))
+        for unit, length, lookup in self._waiting:
+            lookup.certain |= length != n
+            lookup.follow(consumers, n)
+            if lookup.certain:
+                self._known.add(unit.key)
+        self._followed += [lookup for _, _, lookup in self._waiting]
+        self._waiting = []
+
+    def let_go(self) -> None:
+        """Forget the graph."""
+        for lookup in self._followed:
+            lookup.let_go()
+
+
 def consumers_of(outputs: Iterable[Tensor]) -> Consumers:
     """Return which operations use what each operation of a graph gave."""
     found: Consumers = defaultdict(list)
@@ -190,6 +264,12 @@ def consumers_of(outputs: Iterable[Tensor]) -> Consumers:
                 met.add(source)
                 waiting.append(source)
     return found
+
+
+def _counts(index: Tensor) -> bool:
+    """Whether an index runs through consecutive numbers, as positions do."""
+    numbers = index.flatten()
+    return bool((numbers[1:] - numbers[:-1] == 1).all())
 
 
 def _carried(passage: Passage, gradient: Tensor) -> Tensor:

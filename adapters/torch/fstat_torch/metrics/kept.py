@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -22,6 +21,7 @@ from ..distributed import Processes
 from ..gradients import Captured, GradientCapture
 from ..gradients.precision import full_precision
 from ..points import Points, gathered
+from ..reporting import warn
 from .building import Ridge, build, empty_store
 from .curvature import Curvature
 from .holders import Holders
@@ -353,14 +353,14 @@ class KeptGradients:
         found = dict(state) if self._folder is None else self._read(step)
         if not found:
             if step > 0:
-                warnings.warn(_NOTHING.format(step=step), stacklevel=4)
+                warn(_NOTHING.format(step=step))
             return
         self._check(found)
         for at, scores in zip(found.pop("steps"), found.pop("scores"), strict=True):
             self.snapshots.append(int(at), scores.numpy())
         process = tuple(found.pop("process", torch.tensor([0, 1])).tolist())
         if process != self._process:
-            warnings.warn(_OTHERS.format(step=step), stacklevel=4)
+            warn(_OTHERS.format(step=step))
         words = json.loads(found.pop("kept_as"))
         if words and process[0] == self._process[0]:
             self._go_on(step, words, found)
@@ -374,7 +374,7 @@ class KeptGradients:
         there = self._store.load(words, met, found, device)
         lost = int(((met >= 0) & ~there).sum())
         if lost:
-            warnings.warn(_LOST.format(lost=lost, step=step), stacklevel=5)
+            warn(_LOST.format(lost=lost, step=step))
         self._met.copy_(torch.where(there, met, -1))
 
     def _check(self, state: Mapping[str, Any]) -> None:
@@ -413,11 +413,10 @@ class KeptGradients:
         if self._store.nbytes or not self._files():
             return
         self._remove(self._files())
-        warnings.warn(
+        warn(
             f"The run starts over, so that the gradients in {str(self._folder)!r} are "
             "superseded. To go on from a checkpoint instead, give load_state_dict what "
             "state_dict returned then.",
-            stacklevel=6,
         )
 
 

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from fstat._validation import option
 
 from ..measures import cross_entropy, log_odds
-from ..sampler import RepeatedExampleWarning, SingleRunSampler
+from ..reporting import RepeatedExampleWarning
+from ..sampler import SingleRunSampler
 from ..targets import Target
 
 Array = NDArray[Any]

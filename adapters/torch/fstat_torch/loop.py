@@ -1,0 +1,252 @@
+"""The update steps of a training loop, as they are announced and as they are made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+
+from fstat import Trace
+
+from .aligned_steps import AlignedSteps
+from .faults import Faults
+from .gradients import GradientCapture
+from .gradients.isolation import WithoutGraph, clear_up
+from .metrics import KeptGradients
+from .optimisers import UpdateCounter
+from .reporting import RepeatedExampleWarning, warn
+from .step import Step, numbers
+from .verification import Verification
+from .watched import Watched
+
+
+class Loop:
+    """Numbers the steps of a run, and records those that are due.
+
+    Parameters
+    ----------
+    capture : GradientCapture
+        Of the model.
+    verification : Verification
+        Who compares what is captured.
+    faults : Faults
+        What happens where a step cannot be recorded.
+    trace : Trace
+        The record of the run.
+    aligned : AlignedSteps
+        Who aligns batches with the targets.
+    kept : KeptGradients or None
+        Who keeps the gradients of the examples.
+    every : int
+        Every so many steps one is recorded.
+    optimizer : torch.optim.Optimizer or None
+        Whose steps are the updates.
+    scaler : torch.amp.GradScaler or None
+        Who may leave out a step.
+    unannounced : bool
+        Whether steps of the optimiser count that no block announced.
+
+    Attributes
+    ----------
+    next : int
+        The number of the update that comes.
+    amid : bool
+        Whether more micro-batches of an update are to follow.
+    """
+
+    def __init__(
+        self,
+        capture: GradientCapture,
+        verification: Verification,
+        faults: Faults,
+        trace: Trace,
+        aligned: AlignedSteps,
+        kept: KeptGradients | None,
+        every: int,
+        optimizer: torch.optim.Optimizer | None,
+        scaler: torch.amp.GradScaler | None,
+        unannounced: bool,
+    ) -> None:
+        self._capture, self._verification, self._faults = capture, verification, faults
+        self._trace, self._aligned, self._kept = trace, aligned, kept
+        self._every, self._unannounced = every, unannounced
+        self._told = optimizer is not None  # by the optimiser of its steps
+        self._counter = UpdateCounter(optimizer, scaler, self._stepped)
+        self.next, self.amid = 0, False
+        self._counted = False  # whether a block announced the optimiser's next step
+        self._repeats = False  # an example was met twice in a batch
+        self._inside = self._closed = False  # of a block; by `close`
+
+    @property
+    def records(self) -> bool:
+        """Whether alignments are recorded in the trace."""
+        return self._aligned.records
+
+    @property
+    def watches(self) -> bool:
+        """Whether gradients are captured, rather than steps counted alone."""
+        return self._aligned.records or self._kept is not None
+
+    @contextmanager
+    def block(self, index: Any, step: Step) -> Iterator[Step]:
+        """Watch the forward and backward pass of one micro-batch.
+
+        Parameters
+        ----------
+        index : array-like of int of shape (b,)
+            Numbers of its examples.
+        step : Step
+            What is known of it, to be set inside.
+
+        Yields
+        ------
+        Step
+            The same.
+        """
+        self._check_free()
+        number = self._begin()
+        watch = Watched(self._capture, self._verification, self._kept)
+        due = number % self._every == 0 and self.watches and not self._faults.detached
+        modes = self._capture._modes()
+        try:
+            try:
+                self._inside = True
+                if due and not (self.amid and self._faults.lost):
+                    self._attempt(self._open, watch, number, index, step)
+                yield step
+            finally:
+                self._inside = False
+            made = self._left(watch, number, step, due)
+            self.amid = step.accumulate
+            self._faults.lost &= step.accumulate
+            self.next, self._counted = number + made, made
+            if not self._told:
+                self.settle()
+        except BaseException as error:
+            # The user's own, or an interrupt anywhere: as far as can be seen, no
+            # update was made.
+            self._inside = self.amid = self._faults.lost = self._counted = False
+            self.next = number
+            self._aligned.take_back()
+            watch.close(error)
+            clear_up(self._capture.model, modes, error)
+            self._abandon()
+            self._counter.no_update()
+            if self._trace.n_steps > number:
+                self._trace.rewind(number)
+            raise
+
+    def _check_free(self) -> None:
+        """Refuse a step inside of another, and after the end."""
+        if self._inside:
+            raise RuntimeError(
+                "`step` was called inside the block of another step: leave a block "
+                "before the next one begins."
+            )
+        if self._closed:
+            raise RuntimeError(
+                "`step` was called after `close`: make another sampler to watch more."
+            )
+
+    def _begin(self) -> int:
+        """Return the number of the step that a micro-batch belongs to."""
+        number = self.next
+        if not self.amid:
+            self._counter.look()
+        self.settle()
+        if number < self._trace.n_steps:
+            warn(
+                f"The run starts at step {number}, so that "
+                f"{self._trace.n_steps - number} steps of the trace are superseded. To "
+                "go on from a checkpoint instead, give load_state_dict what state_dict "
+                "returned then."
+            )
+            self._trace.rewind(number)
+        return number
+
+    def _attempt(self, *args: Any, together: bool = False) -> bool:
+        return self._faults.attempt(*args, abandon=self._abandon, together=together)
+
+    def _open(self, watch: Watched, number: int, index: Any, step: Step) -> None:
+        """Begin to capture what passes in the block."""
+        examples, wanted = numbers(index), None
+        if not self._repeats and len(set(examples)) < len(examples):
+            self._repeats = True
+            warn(_REPEATED, RepeatedExampleWarning)
+        if self._kept is not None:
+            self._kept.check(examples)
+        else:
+            wanted = self._aligned.wanted(number, step, not self._verification.done)
+        watch.open(examples, wanted)
+
+    def _left(self, watch: Watched, number: int, step: Step, due: bool) -> bool:
+        """Take what passed in the block; return whether it ends an update."""
+        made, idle, faults = not step.accumulate, False, self._faults
+        with WithoutGraph():
+            if watch.opened:
+                idle = self._attempt(self._take, watch, number, step)
+            if made and due and (faults.confer or (watch.opened and not faults.lost)):
+                self._attempt(self._conclude, number, step, together=True)
+        if idle:
+            self._counter.no_update()
+        return made and not idle
+
+    def _take(self, watch: Watched, number: int, step: Step) -> None:
+        """End the capture, and take what is needed of a micro-batch."""
+        watch.end()
+        step.check()
+        batch, kept = watch.batch, self._kept
+        self._verification.compare(batch, number)
+        taken = watch.wanted is not None
+        self._aligned.add(number, watch.examples, batch, step, taken=taken)
+        if kept is not None:
+            kept.add(watch.examples, batch, step.scale, watch.arrived)
+
+    def _conclude(self, number: int, step: Step) -> None:
+        """Record the update, if all of it was taken, by all processes."""
+        self._faults.share()
+        if self._kept is not None:
+            self._kept.finish(number, self._aligned.own())
+        self._aligned.finish(number, step)
+        self._faults.proven = True
+
+    def _abandon(self) -> None:
+        """Forget an update that never became whole."""
+        self._aligned.abandon()
+        if self._kept is not None:
+            self._kept.abandon()
+
+    def _stepped(self) -> None:
+        """Take note of a step of the optimiser."""
+        self.settle()
+        # Where nothing is watched, steps need not be announced.
+        if self._unannounced and not self._counted:
+            self.next += 1
+        self._counted = False
+
+    def settle(self) -> None:
+        """Bring the trace up to the steps that were made."""
+        self._trace.n_steps = max(self._trace.n_steps, self.next)
+        self._aligned.settle()
+
+    def go_to(self, step: int) -> None:
+        """Go on at an update step: what the trace holds of later ones is superseded."""
+        self.next, self.amid = step, False
+        self._aligned.go_to(step)
+
+    def close(self) -> None:
+        """Let no further step begin, and let go of the optimiser."""
+        self._closed = True
+        with ExitStack() as ends:  # each ends for itself
+            ends.callback(self._counter.close)
+            ends.callback(self._aligned.close)
+
+
+_REPEATED = (
+    "`index` holds a number twice within a batch. Rows of one number are one example "
+    "to the sampler, as two answers to a prompt may be. If `index` holds something "
+    "else than the examples' numbers in the training set, such as labels, give the "
+    "numbers."
+)
