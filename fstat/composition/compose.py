@@ -15,7 +15,7 @@ from ..tradeoff import (
     TradeOff,
 )
 from ..tradeoff._atoms import AtomicTradeOff
-from ..tradeoff.base import one_curve
+from ..tradeoff.base import one_curve, operations
 from ._exact import as_discrete, exact_sum
 from ._steps import counted
 from .composed import ComposedTradeOff
@@ -147,3 +147,6 @@ def _power(f: TradeOff, count: int, tolerance: float) -> TradeOff:
     if isinstance(f, AtomicTradeOff) and (exact := exact_sum([(f, count)])) is not None:
         return exact
     return ComposedTradeOff([f], [count], tolerance)
+
+
+operations.compose = compose

@@ -112,11 +112,6 @@ class AtomicTradeOff(TradeOff):
         seen = self._p > 0
         return np.asarray(self._p[seen] @ np.abs(self._loss[seen] - centre) ** order)
 
-    def _group(self, k: int) -> TradeOff:
-        from ._chain import chained_power
-
-        return chained_power(self, k)
-
     def _corners(self) -> ErrorRates:
         return self._vertices()
 

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.integrate import tanhsinh
 
 from .._validation import FloatArray
-
-if TYPE_CHECKING:
-    from .base import TradeOff
+from ._rates import ErrorRates
 
 Weight = Callable[[FloatArray], FloatArray]
 # Where the loss is smooth, these levels part its range into pieces of its own scale.
 _LEVELS = np.array([1e-280, 1e-60, 1e-20, 1e-8, 1e-3, 0.05, 0.3])
+
+
+class TradeOff(Protocol):
+    """What the integrals take of a trade-off function."""
+
+    def likelihood_ratio_test(
+        self, threshold: ArrayLike, *, strict: bool = True
+    ) -> ErrorRates: ...
+    def _thresholds(
+        self, alpha: FloatArray, specificity: FloatArray
+    ) -> tuple[FloatArray, FloatArray]: ...
+    def _loss_range(self) -> tuple[float, float]: ...
+    def _loss_breaks(self) -> FloatArray: ...
 
 
 def absolute_moment(f: TradeOff, order: int, centre: float) -> float:

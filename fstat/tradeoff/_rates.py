@@ -1,4 +1,4 @@
-"""The four error rates of a test."""
+"""What trade-off functions answer with: errors of a test, and how two curves lie."""
 
 from __future__ import annotations
 
@@ -33,3 +33,20 @@ class ErrorRates(NamedTuple):
             The test that rejects Q where this one keeps P.
         """
         return ErrorRates(self.beta, self.specificity, self.power, self.alpha)
+
+
+class Comparison(NamedTuple):
+    """How one trade-off function lies to another.
+
+    Parameters
+    ----------
+    relation : {"equal", "above", "below", "incomparable"}
+        "above" is nowhere lower and somewhere higher: harder to tell apart.
+    above_at, below_at : float or None
+        Levels alpha where the first is higher, and where it is lower, each by the
+        largest vertical gap; None where there is no such level.
+    """
+
+    relation: str
+    above_at: float | None
+    below_at: float | None

@@ -9,9 +9,9 @@ closer it lies to ``1 - alpha``, the harder P and Q are to tell apart.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, overload
+from typing import Protocol, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -30,12 +30,34 @@ from .._validation import (
 from . import _integrals
 from ._immutable import Immutable
 from ._levels import most_powerful_test, thresholds
-from ._rates import ErrorRates
-
-if TYPE_CHECKING:
-    from .comparison import Comparison
+from ._rates import Comparison, ErrorRates
 
 __all__ = ["ErrorRates", "TradeOff"]
+
+
+class _Compose(Protocol):
+    def __call__(
+        self, *fs: TradeOff, counts: Sequence[int] | None = None
+    ) -> TradeOff: ...
+
+
+class _Operations:
+    """What leads to other families, of which none is imported here.
+
+    `TradeOff` has the methods; the module that knows an operation sets it.
+    """
+
+    inverse: Callable[[TradeOff], TradeOff]
+    symmetrized: Callable[[TradeOff], TradeOff]
+    group: Callable[[TradeOff, int], TradeOff]
+    subsample: Callable[[TradeOff, float], TradeOff]
+    compose: _Compose
+    compare: Callable[[TradeOff, TradeOff], Comparison]
+    tightest_mu: Callable[[TradeOff, float, float | None], float]
+    regret: Callable[[TradeOff, float | None], float]
+
+
+operations = _Operations()
 
 
 class TradeOff(Immutable, ABC):
@@ -348,15 +370,13 @@ class TradeOff(Immutable, ABC):
 
     def __matmul__(self, other: TradeOff) -> TradeOff:
         """Return the composition with another: both tests run together."""
-        from ..composition import compose
-
-        return compose(self, other) if isinstance(other, TradeOff) else NotImplemented
+        if not isinstance(other, TradeOff):
+            return NotImplemented
+        return operations.compose(self, other)
 
     def __pow__(self, count: int) -> TradeOff:
         """Return the composition of `count` steps like this one."""
-        from ..composition import compose
-
-        return compose(self, counts=[count])
+        return operations.compose(self, counts=[count])
 
     def inverse(self) -> TradeOff:
         """Return ``T(Q, P)``, the trade-off function with the roles swapped.
@@ -425,9 +445,7 @@ class TradeOff(Immutable, ABC):
         >>> GaussianTradeOff(1.0).compare(EpsilonDeltaTradeOff(1.0)).relation
         'incomparable'
         """
-        from .comparison import compare
-
-        return compare(self, other)
+        return operations.compare(self, other)
 
     def tightest_mu(
         self, alpha_min: float = 0.0, *, beta_min: float | None = None
@@ -474,9 +492,7 @@ class TradeOff(Immutable, ABC):
         >>> round(EpsilonDeltaTradeOff(1.0, 1e-5).tightest_mu(1e-3), 4)
         1.2321
         """
-        from .comparison import tightest_mu
-
-        return tightest_mu(self, alpha_min, beta_min)
+        return operations.tightest_mu(self, alpha_min, beta_min)
 
     def regret(self, mu: float | None = None) -> float:
         r"""Return how much of f a Gaussian trade-off function leaves out.
@@ -519,9 +535,7 @@ class TradeOff(Immutable, ABC):
         >>> round(f.tightest_mu(), 4), round(f.regret(), 4)
         (1.0301, 0.1376)
         """
-        from .comparison import regret
-
-        return regret(self, mu)
+        return operations.regret(self, mu)
 
     def group(self, k: int) -> TradeOff:
         r"""Return the trade-off function between k-fold neighbours.
@@ -585,15 +599,8 @@ class TradeOff(Immutable, ABC):
         >>> round(f(0.01), 4), round(f.inverse()(0.01), 4)
         (0.9818, 0.9889)
         """
-        from .gaussian import GaussianTradeOff
-        from .subsampled import SubsampledTradeOff
-
         p = share(p, "p")
-        if p == 0:
-            return GaussianTradeOff(np.zeros(self._shape()))
-        if isinstance(self, SubsampledTradeOff):
-            return SubsampledTradeOff(self.base, self.p * p)
-        return self if p == 1 else SubsampledTradeOff(self, p)
+        return self if p == 1 else operations.subsample(self, p)
 
     @abstractmethod
     def _rates(self, threshold: FloatArray, strict: bool) -> ErrorRates:
@@ -665,23 +672,13 @@ class TradeOff(Immutable, ABC):
         return np.asarray(_integrals.absolute_moment(self, order, float(centre)))
 
     def _inverse(self) -> TradeOff:
-        from .inverse import InverseTradeOff
-
-        return InverseTradeOff(self)
+        return operations.inverse(self)
 
     def _symmetrized(self) -> TradeOff:
-        from .convex_minimum import minimum
-        from .upper_envelope import maximum
-
-        inverse = self._inverse()
-        turn = self.likelihood_ratio_test(0.0)
-        combine = minimum if turn.alpha <= turn.beta else maximum
-        return self if inverse == self else combine(self, inverse)
+        return operations.symmetrized(self)
 
     def _group(self, k: int) -> TradeOff:
-        from .group import GroupTradeOff
-
-        return GroupTradeOff(self, k)
+        return operations.group(self, k)
 
     def _loss_range(self) -> tuple[float, float]:
         """Return the ends of the range of finite losses."""

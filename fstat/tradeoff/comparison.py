@@ -4,38 +4,22 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 from scipy.special import expit, logit, ndtri
 
 from .._validation import FloatArray, nonnegative, share
-from ._rates import ErrorRates
-from .base import TradeOff, one_curve
+from ._rates import Comparison, ErrorRates
+from .base import TradeOff, one_curve, operations
 from .gaussian import GaussianTradeOff
+
+__all__ = ["Comparison", "compare", "regret", "tightest_mu"]
 
 # Rounding, and the solvers behind curves without a closed form.
 _TOLERANCE = 1e-10
 _FARTHEST = 688.0
 # Beyond, 1 - alpha is lost in the rounding of alpha.
 _NEAR_ONE = 30.0
-
-
-class Comparison(NamedTuple):
-    """How one trade-off function lies to another.
-
-    Parameters
-    ----------
-    relation : {"equal", "above", "below", "incomparable"}
-        "above" is nowhere lower and somewhere higher: harder to tell apart.
-    above_at, below_at : float or None
-        Levels alpha where the first is higher, and where it is lower, each by the
-        largest vertical gap; None where there is no such level.
-    """
-
-    relation: str
-    above_at: float | None
-    below_at: float | None
 
 
 def compare(f: TradeOff, g: TradeOff) -> Comparison:
@@ -224,3 +208,8 @@ def _least(value: Callable[[FloatArray], FloatArray], x: FloatArray) -> FloatArr
         if (flat | (at_end & (best == before))).all():
             break
     return np.asarray(best[found.argmin()])
+
+
+operations.compare = compare
+operations.tightest_mu = tightest_mu
+operations.regret = regret

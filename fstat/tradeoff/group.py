@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from .._validation import FloatArray, whole_number
+from ._atoms import AtomicTradeOff
 from ._by_level import LevelTradeOff
-from .base import ErrorRates, TradeOff, one_curve
+from ._chain import chained_power
+from .base import ErrorRates, TradeOff, one_curve, operations
 
 # Each value takes k tests, one after the other.
 _MOST = 1000
@@ -94,3 +96,11 @@ class GroupTradeOff(LevelTradeOff):
     def _loss_range(self) -> tuple[float, float]:
         low, high = self.base._loss_range()
         return self.k * low, self.k * high
+
+
+def grouped(f: TradeOff, k: int) -> TradeOff:
+    """Return f of k neighbours; the work of `TradeOff.group`."""
+    return chained_power(f, k) if isinstance(f, AtomicTradeOff) else GroupTradeOff(f, k)
+
+
+operations.group = grouped

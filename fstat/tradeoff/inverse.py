@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .._validation import FloatArray
-from .base import ErrorRates, TradeOff, one_curve
+from .base import ErrorRates, TradeOff, one_curve, operations
 
 
 class InverseTradeOff(TradeOff):
@@ -60,3 +60,6 @@ class InverseTradeOff(TradeOff):
 
     def _loss_breaks(self) -> FloatArray:
         return np.asarray(-self.base._loss_breaks()[::-1])
+
+
+operations.inverse = InverseTradeOff

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._validation import FloatArray, share
-from .base import ErrorRates, TradeOff
+from .base import ErrorRates, TradeOff, operations
+from .gaussian import GaussianTradeOff
 
 
 class SubsampledTradeOff(TradeOff):
@@ -104,12 +105,6 @@ class SubsampledTradeOff(TradeOff):
     def _auc(self) -> FloatArray:
         return np.asarray(0.5 + self.p * (self.base._auc() - 0.5))
 
-    def _symmetrized(self) -> TradeOff:
-        from .symmetrized import SymmetrizedTradeOff
-
-        symmetric = self.base._inverse() == self.base
-        return SymmetrizedTradeOff(self) if symmetric else super()._symmetrized()
-
     def _loss_range(self) -> tuple[float, float]:
         # Losses of -inf become log(1 - p).
         low, high = self._loss(np.array(self.base._loss_range()))
@@ -137,3 +132,15 @@ class SubsampledTradeOff(TradeOff):
 
     def _curves(self, shape: tuple[int, ...], place: NDArray[np.intp]) -> TradeOff:
         return SubsampledTradeOff(self.base._curves(shape, place), self.p)
+
+
+def subsampled(f: TradeOff, p: float) -> TradeOff:
+    """Return f where data are seen with probability p; see `TradeOff.subsample`."""
+    if p == 0:
+        return GaussianTradeOff(np.zeros(f._shape()))
+    if isinstance(f, SubsampledTradeOff):
+        return SubsampledTradeOff(f.base, f.p * p)
+    return SubsampledTradeOff(f, p)
+
+
+operations.subsample = subsampled

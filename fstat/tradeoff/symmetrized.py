@@ -8,7 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._validation import FloatArray
-from .base import ErrorRates, TradeOff, one_curve
+from .base import ErrorRates, TradeOff, one_curve, operations
+from .convex_minimum import minimum
+from .subsampled import SubsampledTradeOff
+from .upper_envelope import maximum
 
 
 class SymmetrizedTradeOff(TradeOff):
@@ -43,11 +46,7 @@ class SymmetrizedTradeOff(TradeOff):
     base: TradeOff
 
     def __init__(self, base: TradeOff) -> None:
-        from .subsampled import SubsampledTradeOff
-
-        one_curve(base, "base")
-        inner = base.base if isinstance(base, SubsampledTradeOff) else None
-        if inner is None or inner._inverse() != inner:
+        if not _is_symmetric_inside(one_curve(base, "base")):
             raise ValueError(
                 "`base` must be a symmetric trade-off function that was subsampled, "
                 f"got {base!r:.80}; use `symmetrized()` of any other."
@@ -123,3 +122,21 @@ def _select(
     return ErrorRates(
         *(np.where(chosen, a, b) for a, b in zip(one, other, strict=True))
     )
+
+
+def symmetrized(f: TradeOff) -> TradeOff:
+    """Return the symmetric curve of f; the work of `TradeOff.symmetrized`."""
+    if _is_symmetric_inside(f):
+        return SymmetrizedTradeOff(f)
+    inverse = f._inverse()
+    turn = f.likelihood_ratio_test(0.0)
+    combine = minimum if turn.alpha <= turn.beta else maximum
+    return f if inverse == f else combine(f, inverse)
+
+
+def _is_symmetric_inside(f: TradeOff) -> bool:
+    """Return whether f is a symmetric trade-off function that was subsampled."""
+    return isinstance(f, SubsampledTradeOff) and f.base._inverse() == f.base
+
+
+operations.symmetrized = symmetrized
