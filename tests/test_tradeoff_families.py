@@ -88,6 +88,13 @@ def test_published_functionals(name, f):
     assert_allclose(got, [float(v) for v in expected.values()], rtol=rtol)
 
 
+def test_the_loss_of_what_cannot_be_told_apart_has_no_moments():
+    one, many = GaussianTradeOff(0.0), GaussianTradeOff([0.0, 1.0])
+    for name in ("kl", "kappa2", "kappa3", "kappa3_centred"):
+        assert getattr(one, name)() == 0
+        assert getattr(many, name)()[0] == 0 < getattr(many, name)()[1]
+
+
 def test_published_laplace_curve():
     assert_curve(LaplaceTradeOff(0.5), *reference("laplace_T_0.5"))
 
