@@ -676,7 +676,7 @@ def test_mu_of_retraining_serves_what_asks_for_it():
         train=noisy_mean,
         n_runs=20,
         random_state=0,
-        influence=FInfluence(equal_var=True),
+        influence=FInfluence(equal_var=True, interval="exact", paired=True),
     ).fit(SUBSETS, N, targets=["a", "b"])
     assert estimator.influence is not estimator.influence_
     assert list(estimator.to_frame()["target"]) == ["a", "b"] * 3

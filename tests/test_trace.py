@@ -446,7 +446,8 @@ def test_examples_each_on_their_own():
         ([[]], "must be non-empty arrays"),
         ([[1], [np.zeros(N, bool)]], "must be non-empty arrays"),
         ([[0.5]], "must be non-empty arrays of example numbers"),
-        ({"twice": [1, 1]}, "`subsets` must not name an example twice"),
+        ({"twice": [1, 1]}, "must not name an example twice, as subset 'twice' does"),
+        ([[1], [2, 2]], "must not name an example twice, as subset '1' does"),
         ({}, "`subsets` must hold at least one subset"),
     ],
 )
