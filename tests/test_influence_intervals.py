@@ -213,6 +213,14 @@ def test_influence_values_are_what_the_error_is_made_of(method, paired):
     assert_allclose(influence.fit(P, Q).stderr_, stderr, rtol=0.06)
 
 
+def test_influence_values_take_what_fit_takes():
+    with pytest.raises(ValueError, match="`P` and `Q`") as fitted:
+        FInfluence(paired=True).fit([1.0, 2.0, 4.0], [3.0, 4.0])
+    with pytest.raises(ValueError, match="`P` and `Q`") as asked:
+        FInfluence(paired=True).influence_values([1.0, 2.0, 4.0], [3.0, 4.0])
+    assert str(asked.value) == str(fitted.value)
+
+
 def test_a_supremum_has_no_influence_values():
     with pytest.raises(ValueError, match="`influence_values` needs a method other"):
         FInfluence(method="supremum").influence_values([1.0, 2.0], [3.0, 4.0])

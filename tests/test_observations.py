@@ -65,6 +65,22 @@ def test_rows_keep_their_order_within_a_pair():
     assert_array_equal(blocks[(0,)][:, 0], [9])
 
 
+def test_rows_of_a_pair_in_the_order_of_runs_and_steps():
+    rows = random_rows(np.random.default_rng(2), n_runs=3, n_pairs=7)
+    blocks = list(rows.blocks(in_order=True))
+    for pair in range(7):
+        own = np.flatnonzero(rows.pair == pair)
+        own = np.array(sorted(own, key=lambda k: (rows.run[k], rows.step[k])))
+        P, Q = rows.samples(pair)
+        assert_array_equal(P, rows.p[own])
+        assert_array_equal(Q, rows.q[own])
+        block = next(one for one in blocks if pair in one.pairs)
+        column = np.flatnonzero(block.pairs == pair)[0]
+        assert_array_equal(block.P[: own.size, column], P)
+        assert_array_equal(block.run[: own.size, column], rows.run[own])
+        assert_array_equal(block.step[: own.size, column], rows.step[own])
+
+
 # Composition
 
 
