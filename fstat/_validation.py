@@ -362,12 +362,14 @@ def indices(value: ArrayLike, name: str, n: int) -> IntArray:
     return chosen
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def is_finite(*arrays: FloatArray) -> bool:
     """Return whether values are surely finite; False may be said of huge ones, too."""
-    flat = [array.ravel(order="K") for array in arrays]
-    # One pass without a temporary.
-    with np.errstate(over="ignore", invalid="ignore"):
-        return all(math.isfinite(np.dot(values, values)) for values in flat)
+    for array in arrays:
+        flat = array.ravel(order="K")
+        if not math.isfinite(flat.dot(flat)):  # one pass without a temporary
+            return False
+    return True
 
 
 def no_infinity(array: FloatArray, name: str) -> None:

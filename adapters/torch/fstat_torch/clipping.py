@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import weakref
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .optimisers import weakly
-
 _PARAMETERS, _ENTRIES = 2, 1024
+# A parameter, its gradient, how often that was written to, and some of its entries.
+Before = dict[int, tuple[Tensor, Tensor, int, Tensor]]
 _RTOL = {torch.float64: 1e-7, torch.float32: 1e-4}
 
 
@@ -37,27 +38,15 @@ class Clipping:
         every = [p for group in groups for p in group["params"] if p.requires_grad]
         self._watched = sorted(every, key=torch.numel)[:_PARAMETERS]
         self._alone = alone
-        self._before: dict[int, tuple[Tensor, Tensor, int, Tensor]] = {}
+        self._before: Before = {}
         self._scale = 1.0
-        keep = weakly(self._keep)
+        # Not a method, which would keep this alive; at each backward pass of the user.
+        keep = partial(_keep, self._before)
         self._handles = [
             p.register_post_accumulate_grad_hook(keep) for p in self._watched if alone
         ]
         for handle in self._handles:
             weakref.finalize(self, handle.remove)
-
-    def _keep(self, parameter: Tensor) -> None:
-        gradient: Any = parameter.grad
-        # By far the most are plain, and small.
-        plain = type(gradient) is Tensor and not gradient.is_sparse
-        if not plain or not 0 < gradient.numel() <= _ENTRIES or gradient.requires_grad:
-            gradient = _local(gradient)
-            if gradient is None:
-                return
-            was = _few(gradient)
-        else:
-            was = gradient.clone()
-        self._before[id(parameter)] = parameter, gradient, gradient._version, was
 
     def note(self, scale: float) -> None:
         """Say that the backward passes of an update are over.
@@ -70,7 +59,7 @@ class Clipping:
         self._scale = scale
         if not self._alone:
             for parameter in self._watched:
-                self._keep(parameter)
+                _keep(self._before, parameter)
 
     def factor(self) -> float:
         """Return the factor, at most 1; 1 where there is none."""
@@ -89,12 +78,25 @@ class Clipping:
 
     def forget(self) -> None:
         """Let go of the gradients of an update."""
-        self._before = {}
+        self._before.clear()
 
     def close(self) -> None:
         """Let go of the parameters."""
         for handle in self._handles:
             handle.remove()
+
+
+def _keep(before: Before, parameter: Tensor) -> None:
+    """Note the gradient of a parameter as it is now."""
+    gradient: Any = parameter.grad
+    # By far the most are plain, and small.
+    plain = type(gradient) is Tensor and not gradient.is_sparse
+    if plain and 0 < gradient.numel() <= _ENTRIES and not gradient.requires_grad:
+        before[id(parameter)] = parameter, gradient, gradient._version, gradient.clone()
+        return
+    gradient = _local(gradient)
+    if gradient is not None:
+        before[id(parameter)] = parameter, gradient, gradient._version, _few(gradient)
 
 
 def _ratio(before: list[Tensor], after: list[Tensor], scale: float) -> float:

@@ -194,14 +194,17 @@ def _of_self(gram: Tensor, norms: Tensor | None, factor: float) -> np.ndarray:
         What both are to be multiplied with.
     """
     others = gram.cpu().numpy() * factor
-    columns = np.empty((len(_OF_SELF), len(others)), others.dtype)
+    n, m = others.shape
+    columns = np.empty((len(_OF_SELF), n), others.dtype)
     if norms is None:
         columns[0] = others.diagonal()
-        others.flat[:: len(others) + 1] = 0.0
+        others.ravel(order="K")[:: n + 1] = 0.0  # no copy, of what is square
     else:
         columns[0] = factor * norms.cpu().numpy()
-    others.sum(1, out=columns[1])
-    np.square(others, out=others).sum(1, out=columns[2])
+    # Products with ones take a third of the time of sums of short rows.
+    ones = np.ones(m, others.dtype)
+    columns[1] = others.dot(ones)
+    columns[2] = np.square(others, out=others).dot(ones)
     return columns
 
 

@@ -214,14 +214,14 @@ class GradientCapture:
 
     def _refuse_unseen(self, captured: Captured, mode: Hashable) -> None:
         """Refuse layers that no compared pass used, and compare the next one."""
-        if self._seen is None or not self._compared:
+        seen, here = self._seen, captured.blocks.keys()
+        if seen is None or not self._compared or here <= seen:
             return
-        new = captured.blocks.keys() - self._seen
-        if new and captured.n > 1:
+        if captured.n > 1:
             self._compared.discard(mode)
             raise UnsupportedModelError(
-                f"{min(new)!r} is used for the first time since gradients were last "
-                "compared with those of the examples: the next step compares them."
+                f"{min(here - seen)!r} is used for the first time since gradients were "
+                "last compared with those of the examples: the next step compares them."
             )
 
     def _modes(self) -> Modes:
@@ -315,7 +315,8 @@ class GradientCapture:
             blocks = blocks_of_calls(calls, n, recording.failures)
             captured._fill(n, blocks, dtypes)
         costs = self._plan.costs
-        costs |= {k: blocks[k].cost() for k in blocks.keys() - costs.keys()}
+        if not blocks.keys() <= costs.keys():
+            costs |= {k: blocks[k].cost() for k in blocks.keys() - costs.keys()}
         if not self._plan.once and not recording.edges:
             self._learn(calls)
 
