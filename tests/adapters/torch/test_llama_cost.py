@@ -18,7 +18,7 @@ pytest.importorskip("peft")
 
 import transformers
 
-from fstat_torch import SingleRunSampler, Target
+from fstat_torch import Curvature, SingleRunSampler, Target
 from fstat_torch.llama.cost import (
     A100,
     H100,
@@ -211,6 +211,32 @@ def test_gradients_kept_of_an_example_are_those_of_the_adapters(config):
     assert cost.memory() > cost.memory(sampled=False) + cost.kept
     steps_of_epoch = cost.n_steps / cost.run.epochs
     assert cost._times("gradients of targets") == 1 / steps_of_epoch
+
+
+def test_gradients_that_wait_for_their_update_are_counted(config):
+    model = build_model(config, EAGER, device="cpu")
+    batch = _batch(config, B, T, "cpu")
+    labels = batch.pop("labels")
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(trained, lr=0.1)
+    sampler = SingleRunSampler(
+        model,
+        loss=_loss_of_each,
+        metric=Curvature(n_examples=3 * B, kind="fisher"),
+        optimizer=optimizer,
+    )
+    for k in range(3):
+        index = range(k * B, (k + 1) * B)
+        with sampler.step(index, accumulate=k < 2):
+            _loss_of_each(model(**batch), labels).mean().backward()
+            waiting = [rows for _, rows, *_ in sampler._kept._pending]
+    bytes_ = sum(x.nbytes for rows in waiting for parts in rows.values() for x in parts)
+    step = replace(EAGER, kept=True)
+    cost = estimate(config, step, Run(examples=3 * B, accumulate=3))
+    assert cost.waiting == bytes_ > 0
+    alone = estimate(config, step, Run(examples=3 * B))
+    assert alone.waiting == 0
+    assert cost.memory() - alone.memory() == pytest.approx(1.1 * bytes_)
 
 
 @pytest.mark.parametrize("n_targets", [1, 5])

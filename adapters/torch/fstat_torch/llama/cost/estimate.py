@@ -201,12 +201,22 @@ class Cost:
         if self.run.sharded:
             # Two layers are whole at a time, one of them fetched ahead.
             peak += 2 * m.layer_bytes + m.rest_bytes
-        return _SPARE * (peak + (self.kept if sampled else 0.0)) + _CONTEXT
+        kept = self.kept + self.waiting if sampled else 0.0
+        return _SPARE * (peak + kept) + _CONTEXT
 
     @property
     def kept(self) -> float:
         """Bytes of the gradients that are kept of all examples, for curvature."""
         return float(self.sampled.kept_bytes * self.run.examples)
+
+    @property
+    def waiting(self) -> float:
+        """Bytes of the copies that wait for the last micro-batch of an update.
+
+        Gradients replace those that are kept once their update is whole.
+        """
+        earlier = (self.run.accumulate - 1) * self.step.batch_size
+        return float(self.sampled.kept_bytes * earlier)
 
     @property
     def fits(self) -> bool:
