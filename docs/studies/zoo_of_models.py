@@ -117,6 +117,12 @@ different sizes, with themselves and with targets, with dropout as the model has
 is the largest error, relative to the largest inner product. All parameters are
 compared; of adapters, those that they train.
 
+Errors above 1e-12 are roundings of the models, some of whose parts compute in single
+precision whatever the type of their parameters: normalisations of Gemma,
+RecurrentGemma and Mamba 2, the rotations of Cohere, the router of Switch Transformers
+and the transforms of C3A. With its router in double precision, Switch Transformers is
+exact to 1e-15.
+
 What is not exact to 1e-6 must be refused with a sentence. `make zoo` makes this page,
 and goes on where it was stopped.
 

@@ -39,6 +39,17 @@ def test_some_of_the_zoo_are_exact(name):
     assert {f.kind for f in found.values()} == {"exact"}, found
 
 
+def test_errors_of_switch_transformers_are_those_of_its_router_in_single_precision():
+    torch.manual_seed(0)
+    model, batch = language.paired("Switch Transformers")
+    routers = [m for m in model.modules() if type(m).__name__.endswith("Router")]
+    assert routers
+    for router in routers:
+        router.dtype = torch.float64
+    for found in outcomes(model, batch).values():
+        assert found.kind == "exact" and float(found.detail) < 1e-13, found
+
+
 def test_batch_norm_is_refused_in_training_and_exact_with_a_reference():
     found = outcomes(*own.image("ResNet, batch norm"))
     assert found["in training"].kind == "refused"
