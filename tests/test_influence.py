@@ -806,6 +806,15 @@ def test_score_of_pairs_without_observations():
     assert_array_equal(np.isnan(influence.score(P, Q)), [False, True, False])
 
 
+@pytest.mark.parametrize("name", ["P", "Q"])
+def test_infinite_values_have_no_score(name):
+    samples = dict(zip("PQ", make_observations(1.0, n=20, random_state=0), strict=True))
+    influence = FInfluence().fit(**samples)
+    samples[name][3] = np.inf
+    with pytest.raises(ValueError, match=f"`{name}` must "):
+        influence.score(**samples)
+
+
 # Tables
 
 
