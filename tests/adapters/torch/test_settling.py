@@ -30,10 +30,10 @@ def each_loss(output, y):
 class Recurrent(nn.Module):
     """Any recurrent layer, of which the output, the last state or both are used."""
 
-    def __init__(self, kind, uses, packed=False, **options):
+    def __init__(self, kind, uses, packed=False, started=False, **options):
         super().__init__()
         self.rnn = kind(D, 4, **options)
-        self.uses, self.packed = uses, packed
+        self.uses, self.packed, self.started = uses, packed, started
         self.head = nn.Linear(8 if options.get("bidirectional") else 4, 3)
 
     def forward(self, x):
@@ -42,7 +42,7 @@ class Recurrent(nn.Module):
         if self.packed:
             lengths = (x[:, :, 0] > -0.5).sum(1).clamp(min=1).cpu()
             h = rnn.pack_padded_sequence(h, lengths, first, enforce_sorted=False)
-        out, state = self.rnn(h)
+        out, state = self.rnn(h, self.start(x)) if self.started else self.rnn(h)
         last = state[0] if isinstance(state, tuple) else state
         if self.packed:
             out, _ = rnn.pad_packed_sequence(out, first, total_length=T)
@@ -51,6 +51,12 @@ class Recurrent(nn.Module):
             return found
         state = last.transpose(0, 1).flatten(1)
         return state if self.uses == "state" else torch.cat([found, state], 1)
+
+    def start(self, x):
+        """A state to start from, which each example has its own of."""
+        layers = self.rnn.num_layers * (1 + self.rnn.bidirectional)
+        state = x.sum((1, 2)).sin()[None, :, None].repeat(layers, 1, 4)
+        return (state, -state) if isinstance(self.rnn, nn.LSTM) else state
 
 
 class Flattened(nn.Module):
@@ -203,6 +209,12 @@ MODELS = {
             (nn.GRU, "both", False, False, {"num_layers": B}),
             (nn.RNN, "both", True, True, {}),
             (nn.RNN, "state", False, False, {"num_layers": 2, "dropout": 0.3}),
+            (nn.LSTM, "both", True, False, {"started": True, "num_layers": 2}),
+            (nn.LSTM, "output", False, False, {"bias": False}),
+            (nn.GRU, "both", True, False, {"started": True, "bidirectional": True}),
+            (nn.GRU, "both", True, False, {"num_layers": 2, "bias": False}),
+            (nn.RNN, "both", True, False, {"nonlinearity": "relu", "started": True}),
+            (nn.RNN, "output", True, False, {"bidirectional": True}),
         ]
     },
 }
@@ -235,6 +247,43 @@ def test_gradients_are_those_of_brute_force(name):
             each_loss(model(x), y).sum().backward()
         close(batch, expected)
         assert batch.verify({k: p.grad for k, p in model.named_parameters()})
+
+
+class Doubled(nn.LSTM):
+    """A subclass, whose forward may do anything."""
+
+    def forward(self, x):
+        return super().forward(2 * x)
+
+
+@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported")
+@pytest.mark.parametrize(
+    ("layer", "way"),
+    [
+        (nn.LSTM(D, 4, 2, batch_first=True, bidirectional=True), "by its recurrence"),
+        (nn.GRU(D, 4, batch_first=True), "by its recurrence"),
+        (nn.RNN(D, 4, batch_first=True), "by its recurrence"),
+        (nn.LSTM(D, 4, batch_first=True, proj_size=2), "one by one"),
+        (nn.GRU(D, 4, 2, batch_first=True, dropout=0.5), "as a batch"),
+        (Doubled(D, 4, batch_first=True), "one by one"),
+    ],
+)
+def test_recurrent_layers_are_run_again_once_where_they_can_be(layer, way):
+    capture, x = GradientCapture(layer), torch.randn(B, T, D)
+    with capture.training(B):
+        layer(x)[0].square().sum().backward()
+    (row,) = capture.table()
+    assert row.route.startswith(f"run again {way}, ")
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+@pytest.mark.parametrize("names", [["weight_hh_l0"], ["weight_ih_l0", "bias_hh_l0"]])
+def test_some_parameters_of_a_recurrent_layer(kind, names):
+    model = Recurrent(kind, "output", batch_first=True).double()
+    x, y = torch.randn(B, T, D).double(), torch.randn(B).double()
+    parameters = [getattr(model.rnn, name) for name in names]
+    expected = alone(model, losses(model, x, y), B, parameters)
+    close(GradientCapture(model, parameters).of(each_loss, x, y), expected)
 
 
 def restore(model, buffers):

@@ -1,10 +1,10 @@
 """Per-example gradients of any module, by running it once more.
 
-There are three ways, and the first that gives what the module gave is taken: all
-examples at once by vmap; one after the other; and the batch as it was called, from the
-random state and the buffers that it was called with, and then backwards once for each
-example. The third one repeats dropout, and needs no inputs that can be split; its work
-grows with the square of the batch.
+There are four ways, and the first that gives what the module gave is taken: recurrent
+layers by their recurrence; all examples at once by vmap; one after the other; and the
+batch as it was called, from the random state and the buffers that it was called with,
+and then backwards once for each example. The last one repeats dropout, and needs no
+inputs that can be split; its work grows with the square of the batch.
 """
 
 from __future__ import annotations
@@ -24,8 +24,15 @@ from .exchange import Rows, depends, mixes
 from .external import external
 from .isolation import undisturbed
 from .layout import FIRST, fits, layout_of, one_example, only_example
-from .plan import AS_A_BATCH, ONE_BY_ONE, VECTORISED, UnsupportedModelError
+from .plan import (
+    AS_A_BATCH,
+    ONE_BY_ONE,
+    RECURRENT,
+    VECTORISED,
+    UnsupportedModelError,
+)
 from .recording import paused
+from .recurrent import recurrent_gradients
 
 Gradients = dict[str, Tensor]
 Found = tuple[list[Tensor], Gradients]
@@ -85,6 +92,16 @@ def _apart(call: Call, n: int) -> Call:
         arrived = external(results, call.arrived()[1])
     call.unit.outputs_apart = arrived is None
     return call if arrived is None else call.with_gradients(arrived)
+
+
+def _by_recurrence(call: Call, n: int) -> Gradients:
+    """Take all examples at once of a recurrent layer."""
+    try:
+        return recurrent_gradients(call, n)
+    except (RuntimeError, TypeError) as error:  # types or sizes of torch's functions
+        raise UnsupportedModelError(
+            f"its recurrence cannot be run ({error})."
+        ) from error
 
 
 def _vectorised(call: Call, n: int) -> Gradients:
@@ -346,6 +363,7 @@ _OTHER = (
     "`parameters=`, or use a module that treats examples one by one."
 )
 _WAYS: dict[str, Callable[[Call, int], Gradients]] = {
+    RECURRENT: _by_recurrence,
     VECTORISED: _vectorised,
     ONE_BY_ONE: _one_by_one,
     AS_A_BATCH: _as_a_batch,

@@ -19,7 +19,8 @@ from .recognise import rule_of
 
 _TRAINING = attrgetter("training")
 # Ways to run a module again: by vmap, example by example, and as it was called.
-VECTORISED, ONE_BY_ONE, AS_A_BATCH = "vectorised", "one by one", "as a batch"
+RECURRENT, VECTORISED = "by its recurrence", "vectorised"
+ONE_BY_ONE, AS_A_BATCH = "one by one", "as a batch"
 
 
 class UnsupportedModelError(ValueError):
