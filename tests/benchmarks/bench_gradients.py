@@ -1,8 +1,10 @@
 """CPU time and memory of a sampled training step, against a plain one.
 
 Plain and sampled steps alternate; a ratio is the median over pairs of neighbouring
-steps, with its 95 % interval. "bound" is the ratio that is left if nothing but the
-inner products and plain passes of the targets took time, timed in the same run.
+steps, with its 95 % interval. "all steps" is the same over pairs of 16 steps in a row,
+which holds what is done once in so many: rows are taken into the trace, gradients
+compared. "bound" is the ratio that is left if nothing but the inner products and plain
+passes of the targets took time, timed in the same run.
 
     python tests/benchmarks/bench_gradients.py [seconds a row]
 """
@@ -28,8 +30,9 @@ OF_ADAPTERS = {SELF: {}, SELDOM: OF_LAYERS[SELDOM]}
 OF_ALL = {"4 targets, refresh 10": {"points": 4, "refresh": 10}}
 
 
-HEAD = ("model", "watched", "ratio", "bound", "plain step", "capture", "products")
-HEAD += ("targets", "rest", "memory, MB")
+HEAD = ("model", "watched", "ratio", "all steps", "bound", "plain step", "capture")
+HEAD += ("products", "targets", "rest", "memory, MB")
+TOGETHER = 16  # steps whose rows are taken into the trace at once
 
 
 def mlp(*sizes):
@@ -212,6 +215,12 @@ def _status(name):
     return next(1024 * int(k.split()[1]) for k in lines if k.startswith(name))
 
 
+def several(run):
+    """Take as many steps as have their rows taken in at once."""
+    for _ in range(TOGETHER):
+        run.step()
+
+
 def row(name, what, watched, seconds):
     """Measure one case; return its line of the table."""
     plain, sampled = Run(name), Run(name, watched)
@@ -221,6 +230,8 @@ def row(name, what, watched, seconds):
     plain.step(), sampled.step()
     pairs = max(30, min(1000, int(seconds / (time.process_time() - began))))
     cost = measure_overhead(plain.step, sampled.step, pairs)
+    rows = max(10, pairs // TOGETHER)
+    every = measure_overhead(partial(several, plain), partial(several, sampled), rows)
     captured, products, aims, passed = parts(name, watched, min(pairs, 200))
     refresh = watched.get("refresh", 1)
     ms = 1e3 * cost.plain
@@ -230,6 +241,7 @@ def row(name, what, watched, seconds):
     memory = peak(Run(name)), peak(Run(name, watched))
     return (
         f"| {name} | {what} | {cost.ratio:.2f} ({cost.low:.2f}-{cost.high:.2f}) "
+        f"| {every.ratio:.2f} ({every.low:.2f}-{every.high:.2f}) "
         f"| {bound:.2f} | {ms:.2f} | {captured:.2f} | {products:.2f} "
         f"| {aims / refresh:.2f} | {rest:.2f} "
         f"| {memory[0] / 2**20:.0f} to {memory[1] / 2**20:.0f} |"
@@ -239,10 +251,7 @@ def row(name, what, watched, seconds):
 def main():
     torch.set_num_threads(1)
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 4.0
-    print(
-        "| model | watched | ratio | bound | plain step | capture | products | ", end=""
-    )
-    print("targets | rest | memory, MB |\n|" + "---|" * 10)
+    print(f"| {' | '.join(HEAD)} |\n|" + "---|" * len(HEAD))
     for name, (*_, asked) in MODELS.items():
         for what, watched in asked.items():
             print(row(name, what, watched, seconds), flush=True)
