@@ -27,8 +27,9 @@ _MOST_WORK = 4 * 10**7  # exponentials for a value, on either side
 _LEAST_MELLIN = 4.0  # mu from which poles are few
 _MOST_BENT, _MOST_HALVINGS = 2.0, 8  # orders of e, of abscissae
 _FARTHEST = -750.0  # logarithm of sizes that count
-_LEAST = -40.0  # logarithm of a step's transform that is still resolved
+_LEAST = -100.0  # logarithm of a step's transform that is still resolved
 ACCURACY = 1e-8
+_FAINT = 1e-7  # a complement of which rounding leaves too little
 _NOTHING = 1e-25  # a probability that no value shows
 CLOSE = 1e-9  # of a loss to the place: it is as good as there
 
@@ -320,12 +321,33 @@ class Above:
     def _served_best(self, d: FloatArray) -> Tails:
         """Return what is known, each from the path that serves its threshold."""
         which = self._best(d)
+        which[(which == 0) & self._is_empty_below(d)] = -1
         out = Tails(*(np.empty(d.shape) for _ in Tails._fields))
         for k in np.unique(which):
             here = which == k
-            for value, where in zip(self._served(int(k), d[here]), out, strict=True):
+            found = self._served(k, d[here]) if k >= 0 else self._none_below(d[here])
+            for value, where in zip(found, out, strict=True):
                 where[here] = np.maximum(value, 0.0)
         return out
+
+    def _is_empty_below(self, d: FloatArray) -> NDArray[np.bool_]:
+        """Say where next to nothing lies below, by Chernoff's bound at the least tilt.
+
+        There its integrand may be far larger than what it adds up to.
+        """
+        c = float(self._abscissae[0])
+        if c > -1:
+            return np.zeros(d.shape, bool)
+        most = self._levels[0] + np.log(c * (c + 1)) - c * d
+        most += np.maximum(self._log_q, self._log_p - d)
+        return np.asarray(most < np.log(_NOTHING))
+
+    def _none_below(self, d: FloatArray) -> Tails:
+        """Return what is known where next to nothing lies below."""
+        zero, error = np.zeros(d.shape), np.full(d.shape, _NOTHING)
+        price = np.exp(np.maximum(self.place + d, 0.0))
+        a, q, s, b, one, two = self._low(d, zero, zero, zero, zero)
+        return Tails(a, q, s, b, one, two, error, error, price * error, error)
 
     def _beyond(self, d: FloatArray) -> Tails:
         """Return what is known above the largest loss."""
@@ -342,17 +364,21 @@ class Above:
         left, before = np.arange(d.size), np.inf
         errors[:] = np.inf
         for path in self._finer_and_finer(k, float(d.min())):
+            log_q = path.level - d * c + self._log_q
+            log_p = path.level - d * (c + 1) + self._log_p
             if not self._resolves(path):
                 continue
             values[:, left], errors[:, left] = path.integrals(d[left])
-            left = left[errors[:, left].max(axis=0) > ACCURACY]
-            worst = errors[:, left].max(initial=0.0)
+            off = errors[:, left].max(axis=0)
+            with np.errstate(over="ignore"):
+                scales = np.exp([log_q[left], log_p[left]])
+            smaller = _smaller(values[:, left], scales)
+            left = left[off > ACCURACY * smaller]
+            worst = off.max()
             stays = 0.5 * before < worst < _RESOLVED
             if not left.size or (stays and path.nodes.size > _ENOUGH):
                 break
             before = worst
-        log_q = path.level - d * c + self._log_q
-        log_p = path.level - d * (c + 1) + self._log_p
         # exp(-t) delta, of which the inverse's is made, has the scale of alpha.
         scales = np.exp([log_q, log_q, log_p, log_p])
         values, errors = values[[0, 1, 2, 1]], errors[[0, 1, 2, 1]]
@@ -426,3 +452,14 @@ class Above:
         while paths[-1].nodes.size < _MOST_NODES:
             paths.append(paths[-1].finer())
             yield paths[-1]
+
+
+def _smaller(values: FloatArray, scales: FloatArray) -> FloatArray:
+    """Return the smaller of a rate and its complement, relative to the rate.
+
+    Of a complement that is next to nothing a path knows nothing.
+    """
+    with np.errstate(invalid="ignore"):
+        rates = np.fmax(np.abs(values[[0, 2]] * scales), 1e-300)
+    share: FloatArray = np.abs(1 / rates - 1).min(axis=0)
+    return np.clip(share, _FAINT, 1.0)

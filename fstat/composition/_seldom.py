@@ -13,6 +13,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
+from scipy.special import lambertw
 
 from .._validation import FloatArray
 from ._transform import ComplexArray
@@ -21,11 +22,12 @@ _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(16)
 _PANEL = 2.5  # length of a panel, in units of 1 / mu
 _SLOPE = 0.5  # of the path, beyond Y = 1
 _HIGHEST = 1.5  # of the path, up to Y = 1: what is lost to cancellation is small
-_LOWEST, _FARTHEST, _WIDE = 10.0, 40.0, 13.0  # of x that count, about 0 and mu
+_LOWEST, _FARTHEST, _WIDE = 15.0, 40.0, 13.0  # of x that count, about 0 and mu
 _FIRST = 0.25  # of mu times the imaginary part, up to which x stays real
 _UNSEEN = 42.0  # orders of e below the largest term
 _BLOCK = 2**18
 _TINY = 1e-300
+_NEWTON = 3  # steps
 _SMALL = 0.1  # of a transform, that is not known as the complement of another
 
 
@@ -92,13 +94,10 @@ class Seldom:
         # is seen from a height: the transform itself is integrated then.
         load = self._mu * turn * np.exp(min(self._log_odds, 0.0))
         height = min(np.pi / (2 * self._mu), max(_HIGHEST, load))
-        x, weight = _rule(self._corners(level, tilt, height), *self._fine(w))
-        loss = _softplus(self._log_odds + self._mu * x - self._mu**2 / 2)
-        log_weight = np.log(weight) - x * x / 2 - np.log(2 * np.pi) / 2
         if height > _HIGHEST:
-            return _directly(w, loss, log_weight)
-        falls = level < -1
-        if not falls:
+            return self._itself(w)
+        loss, log_weight = self._path(self._corners(level, tilt, height), w)
+        if level >= -1:
             loss, log_weight = _seen(loss, log_weight, w)
         self.terms += w.size * loss.size
         block = max(1, _BLOCK // loss.size)
@@ -114,11 +113,42 @@ class Seldom:
             total = np.where(near, small, far - weight).sum(axis=1)
             total = np.where(part.imag == 0, total.real, total)
             out[start : start + block] = _log_of_sum(top, total)
-            if falls and (few := np.abs(1 + total) < _SMALL).any():
-                terms = np.exp(exponents[few] + log_weight).sum(axis=1)
-                terms = np.where(part[few].imag == 0, terms.real, terms)
-                out[start : start + block][few] = np.log(terms + _TINY)
+            few = (np.abs(1 + total) < _SMALL) & (top == 0)
+            if few.any():
+                out[start : start + block][few] = self._itself(part[few])
         return out
+
+    def _itself(self, w: ComplexArray) -> ComplexArray:
+        """Return the logarithm of the transform itself, where it is not close to 1.
+
+        However small it is: along paths at the heights of the integrand's saddle
+        points, those of Lambert's W but for large Y.
+        """
+        out, mu = np.empty(w.shape, complex), self._mu
+        scaled = w * mu * mu
+        x = -lambertw(-scaled * np.exp(self._log_odds - mu * mu / 2)) / mu
+        for _ in range(_NEWTON):
+            share = 1 / (1 + np.exp(mu * mu / 2 - self._log_odds - mu * x))
+            x -= (x - scaled / mu * share) / (1 - scaled * share * (1 - share))
+        highest = np.pi / (2 * mu)
+        unit = highest / max(4, np.ceil(highest))
+        height = unit * np.round(np.clip(np.nan_to_num(x.imag), 0.0, highest) / unit)
+        for at in np.unique(height):
+            here = height == at
+            tilt = float(w[here].real.max())
+            corners = self._corners(self._steepest, tilt, float(at))
+            loss, log_weight = self._path(corners, w[here])
+            out[here] = _directly(w[here], loss, log_weight)
+            self.terms += int(here.sum()) * loss.size
+        return out
+
+    def _path(
+        self, corners: list[complex], w: ComplexArray
+    ) -> tuple[ComplexArray, ComplexArray]:
+        """Return losses and logarithms of weights at the nodes of a path."""
+        x, weight = _rule(corners, *self._fine(w))
+        loss = _softplus(self._log_odds + self._mu * x - self._mu**2 / 2)
+        return loss, np.log(weight) - x * x / 2 - np.log(2 * np.pi) / 2
 
     def _corners(self, level: int, tilt: float, height: float) -> list[complex]:
         """Return the corners of a path.
@@ -131,9 +161,12 @@ class Seldom:
         bend = change = float(np.clip(self._turn, -_LOWEST, end))
         if level >= -1:
             end = max(mu * min(tilt, 1 + (_FARTHEST - _WIDE) / mu) + _WIDE, _WIDE)
-            change = float(np.clip(self._turn, -_LOWEST, end))
             rise = _FIRST * 2.0 ** min(level, self._steepest) if level >= 0 else 0.0
             low = min(height, rise)
+            # The argument of Y is pi/2 at Y = 1, and that of log(1 + Y) half of it.
+            early = (min(rise, np.pi / (2 * mu)) - low) / _SLOPE
+            change = max(self._turn - early, min(self._turn, 0.0))
+            change = float(np.clip(change, -_LOWEST, end))
             bend = min(change + (rise - low) / _SLOPE, end)
             high = low + _SLOPE * (bend - change)
         corners = [-_LOWEST + 1j * low, change + 1j * low, bend + 1j * high]
@@ -190,6 +223,7 @@ def _directly(
         exponents = np.multiply.outer(w[start : start + block], loss) + log_weight
         top = np.maximum(exponents.real.max(axis=1), -600.0)
         total = np.exp(exponents - top[:, None]).sum(axis=1)
+        total = np.where(w[start : start + block].imag == 0, total.real, total)
         out[start : start + block] = top + np.log(total + _TINY)
     return out
 

@@ -8,6 +8,7 @@ from oracles.losses import Gaussian, Subsampled, Swapped
 from promises.composition_settings import draw_ordinary
 from promises.test_composition_values import wrong
 
+from fstat.composition import compose
 from fstat.tradeoff import GaussianTradeOff as G
 
 # Of the lattice that judges, which then says that it does not know.
@@ -43,3 +44,44 @@ def test_type_two_errors_of_reversed_steps(mu, share, count, level):
     oracle = Composition([Swapped(Subsampled(Gaussian(mu), share))], [count])
     right = oracle.beta(1.0 - (1.0 - level))
     assert_allclose(f(1.0 - level), right.value, rtol=1e-9)
+
+
+# Of the transform the logarithm falls to -200 before the paths end.
+def test_tails_next_to_the_end_of_the_losses():
+    oracle = Composition([Swapped(Subsampled(Gaussian(1.45), 0.229))], [2])
+    f = compose(G(1.45).subsample(0.229).inverse(), counts=[2])
+    assert_allclose(f.power(1e-32), oracle.power(1e-32).value, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("mu", "share", "count", "alpha", "power"),
+    # Powers by the lattice of `tests/oracles`.
+    [
+        (1.45, 0.229, 2, 6.6e-13, 1.234186930879013e-08),
+        (1.8326, 0.0111, 4, 0.9963051354483278, None),
+        (1.7325, 0.1024, 3, 2.99e-8, None),
+    ],
+)
+def test_tails_take_few_exponentials(mu, share, count, alpha, power):
+    f = compose(G(mu).subsample(share), counts=[count])
+    found = f.power(alpha)
+    assert power is None or found == pytest.approx(power, rel=1e-9)
+    # A million of them take about a quarter of a second.
+    assert f._bent._above.work + f._bent._below.work < 2e6
+
+
+@pytest.mark.parametrize(
+    ("mu", "share", "count", "delta", "known"),
+    [
+        # The complement of a lower tail is what counts here.
+        (0.4318, 5.063861421051277e-08, 1455, 5.106848474937168e-13, 1e-7),
+        # Here paths come near the argument at which 1 + Y is 0.
+        (0.3378, 1.2333335229311748e-05, 2158, 1e-10, 1e-5),
+    ],
+)
+def test_narrow_rare_losses_have_values(mu, share, count, delta, known):
+    f = compose(G(mu).subsample(share), counts=[count])
+    oracle = Composition([Subsampled(Gaussian(mu), share)], [count], known)
+    epsilon = f.epsilon(delta)
+    assert oracle.delta(epsilon).value == pytest.approx(delta, rel=known)
+    assert f.delta(0.8 * epsilon) > delta
