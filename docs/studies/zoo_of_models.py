@@ -32,7 +32,10 @@ GROUPS: dict[str, tuple[str, dict[str, Any], Any]] = {
     "Adapters of PEFT, on a Llama": ("adapters", adapters.KINDS, adapters.adapted),
 }
 LOOPS = "Losses, loops and optimisers"
-LIBRARY = ("fstat_torch/gradients", "fstat_torch/sampler.py", "fstat_torch/metrics")
+LIBRARY = ("fstat_torch/gradients", "fstat_torch/metrics")
+LIBRARY += tuple(
+    f"fstat_torch/{part}.py" for part in ("sampler", "loop", "aligned_steps")
+)
 WAYS = ("in training", "with a reference")
 
 Fared = dict[str, dict[str, str]]
