@@ -55,6 +55,7 @@ _REACH = 100.0  # in 1 / bandwidth, from which on an atom is not changed
 ENOUGH = 1e-7
 _ROUNDING = 2.0**-49
 _SNAP = 1e-13
+_UNSURE, _ASIDE = 1e-3, (1e-9, 1e-6, 1e-3)  # of a level; of thresholds, apart
 _SLIM = 0.02  # of the reach, within which losses are narrow
 _NEGLIGIBLE = -55.0  # logarithm of probabilities that are as good as none
 _MOST_PAIRS = 2**8
@@ -452,10 +453,35 @@ class Windowed(PointValues):
         ends = [t == np.inf, t == -np.inf]
         power = np.select(ends, [self._q_infinite, 1.0], power)
         beta = np.select(ends, [1.0 - self._q_infinite, 0.0], beta)
-        self.check("power", np.minimum(power, beta), s.delta_error * inner)
+        off = np.where(inner, s.delta_error + self._off_tangent(t, s, alpha), 0.0)
+        self.check("power", np.minimum(power, beta), off)
         return ErrorRates(
             alpha, np.clip(power, 0.0, 1.0), specificity, np.clip(beta, 0.0, 1.0)
         )
+
+    def _off_tangent(self, t: FloatArray, at: Sides, alpha: FloatArray) -> FloatArray:
+        """Bound how far tangents at thresholds lie above the curve at their levels.
+
+        Where the type I error is not known at the threshold, that may be elsewhere.
+        """
+        off, price = np.zeros(t.shape), np.exp(np.minimum(t, 700.0))
+        finite = 1.0 - self._p_infinite
+        short = at.spent + price * ((at.c < -1) * finite - alpha)
+        small = _UNSURE * np.minimum(alpha, 1.0 - alpha) * price
+        unsure = (np.abs(short) + at.spent_error > small) & np.isfinite(t)
+        for here in np.flatnonzero(unsure & (small > 0)):
+            off[here] = np.inf
+            for width in _ASIDE:
+                beside = t[here] + width * np.array([-1.0, 1.0])
+                s, scale = self.sides(beside), np.exp(-beside)
+                known, error = s.spent * scale + (s.c < -1) * finite, s.spent_error
+                low, high = known - error * scale, known + error * scale
+                if low[0] >= alpha[here] >= high[1]:
+                    apart = 2 * np.sinh(width) * (high[0] - low[1])
+                    # Closer it is an atom's, which is known to rounding.
+                    off[here] = 0.0 if width == _ASIDE[0] else price[here] * apart
+                    break
+        return off
 
     def _snapped(self, t: FloatArray) -> FloatArray:
         """Return thresholds, those within rounding of an end just beyond it."""

@@ -85,3 +85,11 @@ def test_narrow_rare_losses_have_values(mu, share, count, delta, known):
     epsilon = f.epsilon(delta)
     assert oracle.delta(epsilon).value == pytest.approx(delta, rel=known)
     assert f.delta(0.8 * epsilon) > delta
+
+
+def test_thresholds_of_levels_that_are_not_known_are_refused():
+    # The window sees a level of 1e-12 through noise: there the threshold was ten times
+    # too high, and power 2e-3 too large. The bent paths know the level to 2e-2.
+    f = compose(G(0.4527).subsample(1.8923877376034425e-07), counts=[7])
+    with pytest.raises(ArithmeticError, match="power"):
+        f.power(1.252e-12)
