@@ -44,7 +44,9 @@ class ComposedTradeOff(TradeOff):
     Attributes
     ----------
     lower, upper : TradeOff
-        Piecewise linear curves below and above the composition. Errors of
+        Piecewise linear curves below and above the composition: `lower` bounds delta
+        and epsilon from above, `upper` from below. Where P and Q are far apart the
+        bound of `lower` on epsilon may be infinite though epsilon is not. Errors of
         discretisation, truncation and rounding are accounted for; what is taken on
         trust is that rates of the steps are accurate to 2^-44 of their size.
     gap : float
