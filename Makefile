@@ -81,7 +81,7 @@ format: $(VENV)/.installed
 bench: $(VENV)/.installed
 	$(BIN)/python tests/benchmarks/bench_fit.py
 	$(BIN)/python tests/benchmarks/bench_composition.py
-	$(BIN)/python tests/benchmarks/bench_gradients.py
+	$(BIN)/python tests/benchmarks/bench_gradients.py --write
 	$(BIN)/python tests/benchmarks/bench_curvature.py
 	$(BIN)/python tests/benchmarks/bench_targets.py
 	$(BIN)/python tests/benchmarks/bench_llama.py

@@ -6,9 +6,12 @@ which holds what is done once in so many: rows are taken into the trace, gradien
 compared. "bound" is the ratio that is left if nothing but the inner products and plain
 passes of the targets took time, timed in the same run.
 
-    python tests/benchmarks/bench_gradients.py [seconds a row]
+    python tests/benchmarks/bench_gradients.py [--seconds 4] [--write]
+
+`--write` puts the tables into docs/training-loops.md.
 """
 
+import argparse
 import ctypes
 import sys
 import time
@@ -22,6 +25,9 @@ from torch import nn
 
 from fstat_torch import SingleRunSampler
 from fstat_torch.overhead import measure_overhead
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "docs" / "studies"))
+from _cache import fill
 
 SELF, SELDOM = "self", "16 targets, refresh 10"
 OF_LAYERS = {SELF: {}, "16 targets": {"points": 16}}
@@ -83,6 +89,23 @@ class Llama(nn.Module):
         return self.model(input_ids=x).logits
 
 
+class Recurrent(nn.Module):
+    """A recurrent layer over the rows of an image, and its last state's logits."""
+
+    def __init__(self, kind, packed=False):
+        super().__init__()
+        self.layer = getattr(nn, kind)(28, 64, batch_first=True)
+        self.head, self.packed = nn.Linear(64, 10), packed
+
+    def forward(self, x):
+        x = x[:, 0]
+        if self.packed:
+            lengths = torch.full((len(x),), x.shape[1])
+            x = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True)
+        state = self.layer(x)[1]
+        return self.head((state[0] if isinstance(state, tuple) else state)[-1])
+
+
 def images():
     return torch.randn(2000, 1, 28, 28), torch.randint(10, (2000,))
 
@@ -110,13 +133,20 @@ MODELS = {
     "small Llama, adapters": (partial(Llama, 8), tokens, 16, OF_ADAPTERS),
     "small Llama, all": (Llama, tokens, 8, OF_ALL),
 }
+RECURRENT = {
+    "`nn.LSTM`": partial(Recurrent, "LSTM"),
+    "`nn.GRU`": partial(Recurrent, "GRU"),
+    "`nn.RNN`": partial(Recurrent, "RNN"),
+    "`nn.LSTM`, packed sequences": partial(Recurrent, "LSTM", packed=True),
+}
 
 
 class Run:
     """A model in training, sampled or not."""
 
     def __init__(self, name, watched=None):
-        make, data, self.batch, _ = MODELS[name]
+        of_layer = RECURRENT.get(name), images, 64, None
+        make, data, self.batch, _ = MODELS.get(name, of_layer)
         torch.manual_seed(0)
         self.x, self.y = data()
         self.each = of_text if data is tokens else of_image
@@ -221,15 +251,20 @@ def several(run):
         run.step()
 
 
-def row(name, what, watched, seconds):
-    """Measure one case; return its line of the table."""
+def in_turn(name, watched, seconds):
+    """Time plain and sampled steps; return their runs, the cost, and the pairs."""
     plain, sampled = Run(name), Run(name, watched)
     for run in (plain, sampled):
         run.step()
     began = time.process_time()
     plain.step(), sampled.step()
     pairs = max(30, min(1000, int(seconds / (time.process_time() - began))))
-    cost = measure_overhead(plain.step, sampled.step, pairs)
+    return plain, sampled, measure_overhead(plain.step, sampled.step, pairs), pairs
+
+
+def row(name, what, watched, seconds):
+    """Measure one case; return its line of the table."""
+    plain, sampled, cost, pairs = in_turn(name, watched, seconds)
     rows = max(10, pairs // TOGETHER)
     every = measure_overhead(partial(several, plain), partial(several, sampled), rows)
     captured, products, aims, passed = parts(name, watched, min(pairs, 200))
@@ -248,13 +283,47 @@ def row(name, what, watched, seconds):
     )
 
 
-def main():
-    torch.set_num_threads(1)
-    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 4.0
-    print(f"| {' | '.join(HEAD)} |\n|" + "---|" * len(HEAD))
+def line(*cells):
+    """Print one line of a table, and return it."""
+    text = f"| {' | '.join(cells)} |"
+    print(text, flush=True)
+    return text
+
+
+def of_models(seconds):
+    """Return the table of sampled steps and what they are made of."""
+    lines = [line(*HEAD), line(*["---"] * len(HEAD))]
     for name, (*_, asked) in MODELS.items():
         for what, watched in asked.items():
-            print(row(name, what, watched, seconds), flush=True)
+            lines.append(row(name, what, watched, seconds))
+            print(lines[-1], flush=True)
+    return "\n".join(lines)
+
+
+def of_recurrent_layers(seconds):
+    """Return the table of recurrent layers: 28 times, 64 states, batches of 64."""
+    lines = [line("layer", "plain step, ms", "sampled over plain")]
+    lines.append(line("---", "---", "---"))
+    for name in RECURRENT:
+        cost = in_turn(name, {}, seconds)[2]
+        ratio = f"{cost.ratio:.1f} ({cost.low:.1f}-{cost.high:.1f})"
+        lines.append(line(name, f"{1e3 * cost.plain:.1f}", ratio))
+    return "\n".join(lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--seconds", type=float, default=4.0, help="CPU time a row")
+    parser.add_argument("--write", action="store_true", help="write the tables")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    tables = {
+        "overhead": of_models(given.seconds),
+        "recurrent layers": of_recurrent_layers(given.seconds),
+    }
+    if given.write:
+        for name, table in tables.items():
+            fill("training-loops.md", name, table, __file__, "fstat_torch")
 
 
 if __name__ == "__main__":

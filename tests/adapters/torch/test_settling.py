@@ -276,6 +276,24 @@ def test_recurrent_layers_are_run_again_once_where_they_can_be(layer, way):
     assert row.route.startswith(f"run again {way}, ")
 
 
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+@pytest.mark.parametrize("uses", ["output", "state", "both"])
+@pytest.mark.parametrize("first", [False, True])
+def test_whatever_of_a_recurrent_layer_is_used_it_is_run_once(kind, uses, first):
+    model = Recurrent(kind, uses, batch_first=first).double()
+    x, y = torch.randn(B, T, D).double(), torch.randn(B).double()
+    parameters = [*model.rnn.parameters()]
+    expected = alone(model, losses(model, x, y), B, parameters)
+    capture = GradientCapture(model, parameters)
+    for _ in range(2):  # the first pass decides how, and the second relies on it
+        model.zero_grad()
+        with capture.training(B) as batch:
+            each_loss(model(x), y).sum().backward()
+        close(batch, expected)
+    (row,) = capture.table()
+    assert row.route.startswith("run again by its recurrence, ")
+
+
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
 @pytest.mark.parametrize("names", [["weight_hh_l0"], ["weight_ih_l0", "bias_hh_l0"]])
 def test_some_parameters_of_a_recurrent_layer(kind, names):

@@ -65,12 +65,14 @@ def recurrent_gradients(call: Call, n: int) -> dict[str, Tensor]:
     x = call.args[0] if call.args else call.kwargs.get("input")
     hx = call.args[1] if len(call.args) > 1 else call.kwargs.get("hx")
     layout = FIRST if getattr(module, "batch_first", True) else SECOND
-    if not _is_plain(module) or call.unit.layout != layout:
+    places, arrived = call.arrived()
+    # The last states have the examples second, whatever the order of the outputs.
+    elsewhere = 0 in places and call.unit.layout != layout
+    if elsewhere or not _is_plain(module):
         raise UnsupportedModelError("no plain recurrent layer.")
     if not isinstance(x, Tensor) or x.ndim != 3 or x.shape[layout == SECOND] != n:
         raise UnsupportedModelError("its inputs have no dimension of the examples.")
     x = x if layout == FIRST else x.transpose(0, 1)
-    places, arrived = call.arrived()
     # Those of cuDNN want weights that are one piece of memory.
     with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
         outputs, passes = _run(module, x.detach(), hx)
