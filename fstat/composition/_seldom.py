@@ -76,8 +76,7 @@ class Seldom:
         """
         w = z + 1
         out = np.empty(w.shape, complex)
-        turns = np.maximum(self._mu * w.imag / _FIRST, 0.5)
-        level = np.floor(np.log2(turns))
+        level = self._level(w)
         # Where terms decay by themselves, the path must not turn against that.
         angle = np.floor((np.pi - np.angle(w)) * (8 / np.pi))
         level = np.where(w.real < 0, -2 - np.minimum(angle, 4), level)
@@ -85,6 +84,11 @@ class Seldom:
             here = np.flatnonzero(level == k)
             out[here] = self._at(w[here], int(k))
         return out
+
+    def _level(self, w: ComplexArray) -> FloatArray:
+        """Return how high paths are to rise, where that of large Y has its saddle."""
+        turns = np.maximum(self._mu * w.imag / _FIRST, 0.5)
+        return np.asarray(np.floor(np.log2(turns)))
 
     def _at(self, w: ComplexArray, level: int) -> ComplexArray:
         """Integrate along one path, for similar arguments."""
@@ -133,10 +137,11 @@ class Seldom:
         highest = np.pi / (2 * mu)
         unit = highest / max(4, np.ceil(highest))
         height = unit * np.round(np.clip(np.nan_to_num(x.imag), 0.0, highest) / unit)
-        for at in np.unique(height):
-            here = height == at
+        level = np.where(w.real < 0, self._steepest, self._level(w))
+        for at, rise in np.unique(np.stack([height, level]), axis=1).T:
+            here = (height == at) & (level == rise)
             tilt = float(w[here].real.max())
-            corners = self._corners(self._steepest, tilt, float(at))
+            corners = self._corners(int(rise), tilt, float(at))
             loss, log_weight = self._path(corners, w[here])
             out[here] = _directly(w[here], loss, log_weight)
             self.terms += int(here.sum()) * loss.size

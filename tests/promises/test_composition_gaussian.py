@@ -93,3 +93,13 @@ def test_thresholds_of_levels_that_are_not_known_are_refused():
     f = compose(G(0.4527).subsample(1.8923877376034425e-07), counts=[7])
     with pytest.raises(ArithmeticError, match="power"):
         f.power(1.252e-12)
+
+
+@pytest.mark.parametrize(("mu", "share", "count"), [(1.0, 0.3, 3), (1.5, 0.2, 4)])
+def test_transforms_far_to_the_right(mu, share, count):
+    f = G(mu).subsample(share) ** count
+    oracle = Composition([Subsampled(Gaussian(mu), share)], [count])
+    for delta in (1e-40, 1e-100, 1e-200):
+        known = oracle.epsilon(delta)
+        assert known.error < 1e-9
+        assert abs(f.epsilon(delta) / known.value - 1) < 1e-11
