@@ -524,7 +524,8 @@ class FInfluence(BaseEstimator):
         part = Part(slice(None), p, q).ready(Design(self.paired), self.method)
         options = self._method_options()
         if "scale" in options:
-            options["scale"] = scale_in_units(options["scale"], part.exponent)
+            scale = positive(by_pair(self.scale, columns_of(P), "scale"), "scale")
+            options["scale"] = scale_in_units(scale, part.exponent)
         estimate = METHODS[self.method](part.P, part.Q, **options)
         return estimate.of_P, estimate.of_Q
 

@@ -862,11 +862,15 @@ def _checked(values: Any, name: str) -> Any:
     return values if values is None or _is_plain(values, "f") else numeric(values, name)
 
 
+def _counts(values: np.ndarray) -> bool:
+    return values.ndim == 1 and values.dtype.kind in "iu"
+
+
 def _fitting(columns: object) -> Mapping[str, np.ndarray]:
     """Return columns of a trace, which must fit each other."""
     given = columns if isinstance(columns, Mapping) else {}
-    size = np.asarray(given.get("batch_size", 0))
-    if size.ndim == 1 and size.dtype.kind in "iu" and "step" in given:
+    size = given.get("batch_size")
+    if isinstance(size, np.ndarray) and _counts(size) and "step" in given:
         rows = {True: len(size), False: int(size.sum())}
         fits = (
             isinstance(v, np.ndarray) and v.shape[:1] == (rows[k in BY_STEP],)

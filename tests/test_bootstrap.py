@@ -276,6 +276,12 @@ def test_block_length_of_an_autoregression(r, n):
     assert_allclose(np.median(got), expected, rtol=0.15)
 
 
+@pytest.mark.parametrize("power", [-900, 900])
+def test_a_block_length_has_no_unit(power):
+    x = np.random.default_rng(0).normal(size=(200, 3)).cumsum(axis=0)
+    assert_array_equal(block_length(np.ldexp(x, power)), block_length(x))
+
+
 def test_block_length_by_hand():
     """Politis and White's rule for one series, in plain loops."""
     x = autoregression(np.random.default_rng(1), 0.6, 150, 1)[:, 0]

@@ -1,6 +1,7 @@
 """The kinds of interval, serial dependence, and the check of the Gaussian limit."""
 
 import warnings
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -219,6 +220,16 @@ def test_influence_values_take_what_fit_takes():
     with pytest.raises(ValueError, match="`P` and `Q`") as asked:
         FInfluence(paired=True).influence_values([1.0, 2.0, 4.0], [3.0, 4.0])
     assert str(asked.value) == str(fitted.value)
+
+
+def test_influence_values_take_any_number_as_a_scale():
+    P, Q = make_observations([0.3, 1.0], 20, random_state=0)
+    tiny = P * 2.0**-500, Q * 2.0**-500
+    for samples in ((P, Q), tiny):
+        expected = FInfluence(scale=0.5).influence_values(*samples)
+        found = FInfluence(scale=Fraction(1, 2)).influence_values(*samples)
+        for one, other in zip(found, expected, strict=True):
+            assert_allclose(one, other, rtol=1e-14)
 
 
 def test_a_supremum_has_no_influence_values():

@@ -363,6 +363,7 @@ def test_references_are_no_candidates_for_an_interval():
         ({"influence_values": np.ones(3)}, "must have shape \\(n_rows, 3\\), or"),
         ({"influence_values": np.full((4, 3), np.inf)}, "must be finite"),
         ({"influence_values": [["a"] * 3]}, "`influence_values` must be numeric"),
+        ({"influence_values": ()}, "`influence_values` must hold at least one array"),
         (
             {"influence_values": np.eye(3), "n_draws": 18},
             "`n_draws` must be at least 19 for a level of 0.95, got 18",

@@ -714,6 +714,9 @@ def test_columns_of_another_trace_must_fit_each_other():
     other.extend(columns)
     assert other.n_recorded == 1
     for name in columns:
+        ragged = {**columns, name: [[1, 2], [3]]}
+        with pytest.raises(ValueError, match="must be what `columns` of another"):
+            other.extend(ragged)
         short = {**columns, name: columns[name][:0]}
         with pytest.raises(ValueError, match="`columns` must be what `columns`"):
             other.extend(short)

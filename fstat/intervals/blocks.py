@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from .._units import column_exponents, in_units
 from .._validation import FloatArray
 
 
@@ -43,6 +44,7 @@ def block_length(series: FloatArray) -> FloatArray:
     38
     """
     n = len(series)
+    series = in_units(series, column_exponents(series))
     run = max(5, int(np.ceil(np.sqrt(np.log10(n)))))
     most = min(int(np.ceil(np.sqrt(n))) + run, n - 1)
     x = series - series.mean(axis=0)

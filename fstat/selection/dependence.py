@@ -117,6 +117,8 @@ def _of_values(
     parts = (
         influence_values if isinstance(influence_values, tuple) else (influence_values,)
     )
+    if not parts:
+        raise ValueError("`influence_values` must hold at least one array, got ().")
     given = [_checked(part, tested) for part in parts]
     unit = column_exponents(*given)  # correlations have none
     root = np.concatenate([_centred(in_units(part, unit)) for part in given])
