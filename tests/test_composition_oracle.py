@@ -130,7 +130,11 @@ def test_what_a_lattice_cannot_show_is_declined():
         Composition([epsilon_delta(0.001)], [10**6]).delta(2.0)
 
 
-@pytest.mark.parametrize("narrow", [Gaussian(1e-4), Laplace(1e-6)], ids=repr)
+@pytest.mark.parametrize(
+    "narrow",
+    [Gaussian(1e-4), pytest.param(Laplace(1e-6), marks=pytest.mark.slow)],
+    ids=repr,
+)
 def test_no_error_stated_beside_a_narrow_step_is_too_small(narrow):
     size, known = narrow.mu, 0
     for way in (-1e4, -1.0, 0.7):

@@ -95,7 +95,10 @@ def test_thresholds_of_levels_that_are_not_known_are_refused():
         f.power(1.252e-12)
 
 
-@pytest.mark.parametrize(("mu", "share", "count"), [(1.0, 0.3, 3), (1.5, 0.2, 4)])
+@pytest.mark.parametrize(
+    ("mu", "share", "count"),
+    [(1.0, 0.3, 3), pytest.param(1.5, 0.2, 4, marks=pytest.mark.slow)],
+)
 def test_transforms_far_to_the_right(mu, share, count):
     f = G(mu).subsample(share) ** count
     oracle = Composition([Subsampled(Gaussian(mu), share)], [count])
