@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import norm
 
-from fstat.methods.supremum import estimate_supremum
+from fstat.methods.supremum import estimate_supremum, supremum_pvalue
 
 
 def by_hand(P, Q, floor):
@@ -130,3 +130,17 @@ def test_empty_samples_give_no_estimate():
     assert_array_equal(
         np.isnan(estimate_supremum(P, np.ones((3, 2))).mu), [True, False]
     )
+
+
+@pytest.mark.parametrize(
+    ("n", "m", "null"), [(1, 400, -4.0), (400, 1, -4.0), (300, 200, 1.0)]
+)
+def test_pvalues_are_levels_at_which_the_interval_ends(n, m, null):
+    rng = np.random.default_rng(7)
+    P, Q = rng.normal(size=(n, 1)), rng.normal(3, 1, size=(m, 1))
+    pvalue = supremum_pvalue(P, Q, null)[0]
+    assert 0 < pvalue < 1
+    outside = estimate_supremum(P, Q, confidence_level=1 - pvalue * 1.001)
+    inside = estimate_supremum(P, Q, confidence_level=1 - pvalue / 1.001)
+    assert outside.low[0] > null >= inside.low[0]
+    assert_array_equal(supremum_pvalue(P * np.nan, Q, null), [np.nan])

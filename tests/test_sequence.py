@@ -18,7 +18,7 @@ from fstat.intervals import (
     sequence_interval,
     threshold_lower_bound,
 )
-from fstat.intervals.running import RunningAutocorrelation
+from fstat.intervals.running import RunningAutocorrelation, inflated
 from fstat.intervals.watching import ConfidenceSequence
 
 properties = settings(derandomize=True, deadline=None, max_examples=25)
@@ -337,6 +337,15 @@ def test_running_autocorrelation_is_that_of_the_whole():
         r = min(r + (1 + 3 * r) / n, (n - 2) / (n + 2))
         expected.append((1 + r) / (1 - r))
     assert_allclose(running.inflation(1 / 3), [*expected, 1.0], rtol=1e-6)
+
+
+def test_degrees_of_freedom_of_series_are_one_or_more():
+    error = SamplingError(*np.ones((3, 2)), df=np.array([9.0, 9.0]))
+    grown, of_mean = inflated(
+        error, np.full(2, 10.0), np.array([1.5, 5.0]), np.ones(2), False
+    )
+    assert_allclose(of_mean, [1.5, 5.0])
+    assert_allclose(grown.df, [10 / 4, 1.0])  # n / (1 + 2 * 1.5), and 10 / 11
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ class Mellin:
         self._step = _STEP / mu
 
     def __call__(self, z: ComplexArray) -> ComplexArray:
-        """Return ``log E_Q exp(z (L - edge)) + edge``, in the upper half-plane.
+        """Return ``log E_Q exp(z (L - edge)) - edge``, in the upper half-plane.
 
         Parameters
         ----------

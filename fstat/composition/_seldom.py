@@ -62,7 +62,7 @@ class Seldom:
         )
 
     def __call__(self, z: ComplexArray) -> ComplexArray:
-        """Return ``log E_Q exp(z (L - edge)) + edge``, in the upper half-plane.
+        """Return ``log E_Q exp(z (L - edge)) - edge``, in the upper half-plane.
 
         Parameters
         ----------

@@ -1,5 +1,6 @@
 """Compositions of subsampled Gaussian steps of large mu are right or refused."""
 
+import mpmath
 import numpy as np
 import pytest
 from oracles.composition import Unknown
@@ -7,6 +8,7 @@ from oracles.hits import Hits
 from promises.composition_settings import log_uniform
 
 from fstat.composition import compose
+from fstat.composition._mellin import Mellin
 from fstat.tradeoff import GaussianTradeOff
 
 
@@ -61,3 +63,30 @@ def test_steps_between_lumps_of_losses():
     mu, p, count = 35.17268860059947, 0.0010026100010115926, 8290
     f = compose(GaussianTradeOff(mu).subsample(p), counts=[count])
     assert f.epsilon(3.2059108501122166e-07) == pytest.approx(16030.085384142587)
+
+
+def expected_power(mu, p, w):
+    """Return ``E (1 + Y)^w`` of `Mellin`, by integration over the normal variable."""
+    with mpmath.workdps(25):
+        odds, w = mpmath.mpf(p) / (1 - mpmath.mpf(p)), mpmath.mpc(w)
+
+        def integrand(x):
+            y = odds * mpmath.exp(mu * x - mpmath.mpf(mu) ** 2 / 2)
+            return mpmath.exp(w * mpmath.log1p(y)) * mpmath.npdf(x)
+
+        turn = float(mu / 2 - mpmath.log(odds) / mu)  # where Y = 1
+        top = float(w.real) * mu
+        ends = sorted({-12.0, turn - 1, turn, turn + 1, top, max(top, turn) + 14})
+        return mpmath.quad(integrand, ends, maxdegree=8)
+
+
+@pytest.mark.parametrize(("mu", "p"), [(4.0, 1e-3), (6.5, 0.1), (12.0, 1e-8)])
+def test_transform_with_poles_on_both_sides(mu, p):
+    # Real parts around the saddle point: poles near the line, left and right of it.
+    transform = Mellin(mu, p)
+    saddle = 0.5 - np.log(p / (1 - p)) / mu**2
+    for shift, turn in [(-2.0, 0.0), (0.0, 0.3), (0.7, 2.0), (3.0, 0.3), (6.0, 0.0)]:
+        w = min(saddle + shift / mu, transform.largest) + 1j * turn / mu
+        found = transform(np.array([w - 1]))[0]
+        right = expected_power(mu, p, w)
+        assert abs(mpmath.exp(mpmath.mpc(found)) / right - 1) < 1e-13
