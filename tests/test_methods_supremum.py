@@ -133,7 +133,7 @@ def test_empty_samples_give_no_estimate():
 
 
 @pytest.mark.parametrize(
-    ("n", "m", "null"), [(1, 400, -4.0), (400, 1, -4.0), (300, 200, 1.0)]
+    ("n", "m", "null"), [(1, 400, -4.0), (400, 1, -4.0), (300, 200, 2.0)]
 )
 def test_pvalues_are_levels_at_which_the_interval_ends(n, m, null):
     rng = np.random.default_rng(7)
