@@ -79,6 +79,7 @@ format: $(VENV)/.installed
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.installed
+	$(BIN)/python tests/benchmarks/bench_imports.py
 	$(BIN)/python tests/benchmarks/bench_fit.py
 	$(BIN)/python tests/benchmarks/bench_composition.py
 	$(BIN)/python tests/benchmarks/bench_gradients.py --write

@@ -1,116 +1,42 @@
-"""Training-data influence as statistics: signed scores with intervals and errors."""
+"""Training-data influence as statistics: signed scores with intervals and errors.
 
-from .composition import (
-    ComposedTradeOff,
-    GaussianLimit,
-    ToleranceWarning,
-    compose,
-    gaussian_limit,
-)
-from .display import (
-    CompositionDisplay,
-    GaussianLimitDisplay,
-    InfluenceDisplay,
-    RankDisplay,
-    TradeOffDisplay,
-)
-from .empirical import (
-    ConfidenceBand,
-    EmpiricalTradeOff,
-    ErrorIntervals,
-    tradeoff_curve,
-)
-from .influence import FInfluence, UnestimableWarning
-from .intervals import (
-    BootstrapDistribution,
-    ConfidenceInterval,
-    bootstrap_distribution,
-    threshold_lower_bound,
-)
-from .intervals.watching import ConfidenceSequence
-from .methods import GaussianLimitWarning, GoodnessOfFit
-from .observations import ComposedInfluence, Observations
-from .selection import (
-    AdjustedIntervals,
-    Extremes,
-    RankIntervals,
-    Selection,
-    SignErrors,
-    fcr_intervals,
-    rank_intervals,
-    select,
-    select_signs,
-    sign_errors,
-    simultaneous_intervals,
-)
-from .snapshots import Snapshots
-from .trace import Trace
-from .tradeoff import (
-    Comparison,
-    EpsilonDeltaTradeOff,
-    ErrorRates,
-    GaussianTradeOff,
-    LaplaceTradeOff,
-    PiecewiseLinearTradeOff,
-    TradeOff,
-    maximum,
-    minimum,
-    mixture,
-    tradeoff_between,
-)
-from .watch import Watch
+The stub beside this file, ``__init__.pyi``, lists what the package offers and where
+each name lives. A name is imported when it is first asked for, so that trade-off
+functions do not load pandas, nor a trace scikit-learn.
+"""
+
+import ast as _ast
+from importlib import import_module as _import_module
+from pkgutil import get_data as _get_data
+from typing import Any as _Any
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "AdjustedIntervals",
-    "BootstrapDistribution",
-    "Comparison",
-    "ComposedInfluence",
-    "ComposedTradeOff",
-    "CompositionDisplay",
-    "ConfidenceBand",
-    "ConfidenceInterval",
-    "ConfidenceSequence",
-    "EmpiricalTradeOff",
-    "EpsilonDeltaTradeOff",
-    "ErrorIntervals",
-    "ErrorRates",
-    "Extremes",
-    "FInfluence",
-    "GaussianLimit",
-    "GaussianLimitDisplay",
-    "GaussianLimitWarning",
-    "GaussianTradeOff",
-    "GoodnessOfFit",
-    "InfluenceDisplay",
-    "LaplaceTradeOff",
-    "Observations",
-    "PiecewiseLinearTradeOff",
-    "RankDisplay",
-    "RankIntervals",
-    "Selection",
-    "SignErrors",
-    "Snapshots",
-    "ToleranceWarning",
-    "Trace",
-    "TradeOff",
-    "TradeOffDisplay",
-    "UnestimableWarning",
-    "Watch",
-    "bootstrap_distribution",
-    "compose",
-    "fcr_intervals",
-    "gaussian_limit",
-    "maximum",
-    "minimum",
-    "mixture",
-    "rank_intervals",
-    "select",
-    "select_signs",
-    "sign_errors",
-    "simultaneous_intervals",
-    "threshold_lower_bound",
-    "tradeoff_between",
-    "tradeoff_curve",
-]
+
+def _listed() -> dict[str, str]:
+    """Return the module that each name of the stub is imported from."""
+    stub = _ast.parse(_get_data(__name__, "__init__.pyi") or "")
+    return {
+        alias.name: node.module or ""
+        for node in stub.body
+        if isinstance(node, _ast.ImportFrom)
+        for alias in node.names
+    }
+
+
+_HOME = _listed()
+__all__ = sorted(name for name, module in _HOME.items() if module)
+
+
+def __getattr__(name: str) -> _Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if not _HOME[name]:
+        return _import_module(f".{name}", __name__)
+    value = getattr(_import_module(f".{_HOME[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*_HOME, "__version__"])

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils import check_random_state
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -319,6 +318,8 @@ def together(**arrays: FloatArray) -> list[FloatArray]:
 
 def random_state(value: object, name: str = "random_state") -> np.random.RandomState:
     """Return a source of random numbers."""
+    from sklearn.utils import check_random_state  # which loads pandas
+
     try:
         if isinstance(value, bool | np.bool_):
             raise TypeError

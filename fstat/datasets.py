@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.signal import lfilter
 from scipy.special import ndtr, stdtrit
 
 from ._files import DamagedFileError, bound, refusing, regular
@@ -140,6 +139,8 @@ def _series(noise: FloatArray, autocorrelation: float) -> FloatArray:
     """Return a stationary AR(1) series of unit variance from white noise."""
     if not autocorrelation:
         return noise
+    from scipy.signal import lfilter  # which loads scipy.stats
+
     noise[1:] *= np.sqrt(1 - autocorrelation**2)
     return np.asarray(lfilter([1.0], [1.0, -autocorrelation], noise, axis=0))
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import pandas as pd
 
 from ._validation import flag, instance, nonnegative, whole_number
 from .intervals.watching import ConfidenceSequence
 from .observations import Observations
 from .steps import UnmetError
 from .trace import Subsets, Trace
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _WINDOW = 20  # steps that the scale of a step comes from
 
@@ -171,6 +173,8 @@ class Watch:
             The pairs' names, `mu`, `low`, `high` and `n`, the number of steps that
             they come from; empty before the first look.
         """
+        import pandas as pd
+
         n_pairs = len(next(iter(self._names.values()), ()))
         values: dict[str, Any] = dict.fromkeys(("mu", "low", "high"), np.nan)
         values["n"] = np.zeros(n_pairs)

@@ -1,6 +1,4 @@
 import ast
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,26 +16,6 @@ def test_folders_named_like_packages_are_no_packages(folder):
     ]
     assert (ROOT / folder).is_dir()
     assert not outside
-
-
-def test_the_core_is_light_and_needs_no_torch():
-    code = """
-import sys
-
-class NoTorch:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("torch", "transformers", "peft"):
-            raise ModuleNotFoundError(name)
-
-sys.meta_path.insert(0, NoTorch())
-import fstat, fstat.datasets
-print(fstat.FInfluence().fit([0.0, 1.0, 2.0], [2.0, 3.5, 4.0]).mu_ > 0)
-print({"torch", "statsmodels", "matplotlib.pyplot"} & set(sys.modules))
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.split() == ["True", "set()"]
 
 
 def test_oracles_share_no_code_with_the_library():

@@ -120,5 +120,5 @@ def windowed(
         rare = saddles[log_below < _RARELY]
         least = max(ends[0], float(rare.max(initial=ends[0])))
         if np.isfinite(least):
-            heavy = HeavyTail(list(zip(fs, counts, strict=True)), least)
+            heavy = HeavyTail(list(zip(fs, counts, strict=True)), least).sides
     return Windowed(fs, counts, paths, ends, infinite, heavy)

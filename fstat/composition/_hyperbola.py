@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
 from .._validation import FloatArray
 from ._transform import ComplexArray
-
-if TYPE_CHECKING:
-    from ._above import Above
 
 _BEND = 0.4  # tangent of the angle at which a hyperbola leaves the vertical
 _NEGLIGIBLE = 45.0
@@ -21,11 +18,21 @@ _ROUNDING = 2.0**-50
 _MOST_GROWTH, _WIDEST, _WIDER = 3.0, 4.0, 4.0
 
 
+class Transform(Protocol):
+    """The transform of a sum of losses, of which paths go through the plane."""
+
+    def along(self, z: ComplexArray) -> tuple[ComplexArray, FloatArray]:
+        """Return its logarithm without Gaussians, and a bound on that of its size."""
+
+    def body(self, z: ComplexArray) -> ComplexArray:
+        """Return the logarithm of the transform of all Gaussian steps."""
+
+
 @dataclass(frozen=True)
 class Path:
     """Nodes on a hyperbola, and logarithms of the transform times weights there."""
 
-    of: Above
+    of: Transform
     c: float
     scale: float
     step: float
@@ -33,7 +40,7 @@ class Path:
     log_terms: ComplexArray
 
     @classmethod
-    def made(cls, of: Above, c: float, least: float) -> Path:
+    def made(cls, of: Transform, c: float, least: float) -> Path:
         """Return a path on which the integrand does not grow, for a least distance."""
         scale, best, least_growth = min(abs(c), abs(c + 1)) / 8, None, np.inf
         widest = max(_WIDEST, 2.0**10 * scale)
@@ -53,7 +60,7 @@ class Path:
 
     @classmethod
     def _reaching(
-        cls, of: Above, c: float, scale: float, least: float
+        cls, of: Transform, c: float, scale: float, least: float
     ) -> tuple[Path, FloatArray]:
         """Return a path of a scale that is long enough, with few nodes.
 
@@ -119,7 +126,7 @@ class Path:
 
 
 def _along(
-    of: Above, c: float, scale: float, xi: FloatArray
+    of: Transform, c: float, scale: float, xi: FloatArray
 ) -> tuple[ComplexArray, ComplexArray, FloatArray]:
     """Return nodes of a hyperbola, and the logarithm of what is integrated there.
 

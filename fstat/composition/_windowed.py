@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,9 +43,6 @@ from ._saddles import Saddles
 from ._seldom import log1p
 from ._sums_of_atoms import likely_sums
 from ._transform import ComplexArray, log_transform
-
-if TYPE_CHECKING:
-    from ._heavy_tail import HeavyTail
 
 _SIZES = (2**12, 2**14, 2**16)  # frequencies
 _ORDER, _DECAY = 5, 50.0  # of the window
@@ -245,8 +242,9 @@ class Windowed(PointValues):
         Between which all finite sums lie.
     infinite : tuple of float
         Probabilities of an infinite loss under Q, and of minus infinity under P.
-    heavy_tail : HeavyTail, optional
-        What serves thresholds at which a path is of no use.
+    heavy_tail : callable, optional
+        Serves thresholds at which a path is of no use: returns their `Sides`, finely
+        or roughly.
     """
 
     def __init__(
@@ -256,7 +254,7 @@ class Windowed(PointValues):
         saddles: Saddles,
         ends: tuple[float, float],
         infinite: tuple[float, float] = (0.0, 0.0),
-        heavy_tail: HeavyTail | None = None,
+        heavy_tail: Callable[[FloatArray, bool], Sides] | None = None,
     ) -> None:
         self.steps = list(zip(fs, counts, strict=True))
         self.counts = np.array(counts, float)
@@ -368,7 +366,7 @@ class Windowed(PointValues):
             if here.any():
                 noisy[here] = self._serve(out, int(k), here, t, strict)
         if self._heavy_tail is not None and noisy.any():
-            found = self._heavy_tail.sides(t[noisy], self.refines)
+            found = self._heavy_tail(t[noisy], self.refines)
             better = found.delta_error < out.delta_error[noisy]
             for value, where in zip(found, out, strict=True):
                 where[np.flatnonzero(noisy)[better]] = value[better]

@@ -11,7 +11,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Protocol, overload
+from importlib import import_module
+from typing import Any, Protocol, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -44,7 +45,8 @@ class _Compose(Protocol):
 class _Operations:
     """What leads to other families, of which none is imported here.
 
-    `TradeOff` has the methods; the module that knows an operation sets it.
+    `TradeOff` has the methods; the module that knows an operation sets it. Those of
+    this package are imported with it, `compose` when it is first needed.
     """
 
     inverse: Callable[[TradeOff], TradeOff]
@@ -55,6 +57,11 @@ class _Operations:
     compare: Callable[[TradeOff, TradeOff], Comparison]
     tightest_mu: Callable[[TradeOff, float, float | None], float]
     regret: Callable[[TradeOff, float | None], float]
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "compose":
+            raise AttributeError(name)
+        return import_module("fstat.composition").compose
 
 
 operations = _Operations()
