@@ -9,8 +9,8 @@ import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.linear_model import SGDClassifier
 
-from fstat.display import AgreementDisplay
-from fstat.ground_truth import MultiRunInfluence, agreement, sklearn_trainer
+from fstat import AgreementDisplay, MultiRunInfluence, agreement
+from fstat.ground_truth import sklearn_trainer
 
 X, y = load_digits(return_X_y=True)
 X, X_test, y, y_test = X[:600] / 16, X[600:620] / 16, y[:600], y[600:620]

@@ -257,7 +257,7 @@ def test_one_sided_intervals_reach_the_edge():
     display.figure_.canvas.draw()
 
 
-@pytest.mark.filterwarnings("ignore::fstat.UnestimableWarning")
+@pytest.mark.filterwarnings("ignore::fstat.influence.UnestimableWarning")
 def test_unknown_pairs_are_left_out_unless_asked_for():
     P, Q = make_observations([0.0, 1.0, 0.0], n=30, random_state=0)
     P[:, 1] = np.nan

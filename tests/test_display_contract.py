@@ -9,7 +9,7 @@ import pytest
 from matplotlib.colors import to_rgb, to_rgba
 from numpy.testing import assert_allclose
 
-from fstat import ConfidenceInterval, FInfluence, rank_intervals
+from fstat import FInfluence, rank_intervals
 from fstat.datasets import make_observations
 from fstat.display import (
     HELPS,
@@ -21,6 +21,7 @@ from fstat.display import (
     TradeOffDisplay,
 )
 from fstat.ground_truth import agreement
+from fstat.intervals import ConfidenceInterval
 from fstat.tradeoff import GaussianTradeOff, LaplaceTradeOff
 
 PAIR = make_observations(1.0, n=60, m=40, random_state=0)

@@ -13,12 +13,32 @@ OPTIONAL = {"ES01", "SA01", "EX01", "RT02", "GL01", "YD01"}
 OF_PROPERTIES = {"RT01", "SS05"}
 
 
+# Packages whose `__all__` also lists bricks of the estimators: what users meet.
+PARTS = {
+    "fstat.intervals": [
+        "BootstrapDistribution",
+        "ConfidenceInterval",
+        "bootstrap_distribution",
+        "threshold_lower_bound",
+    ],
+    "fstat.methods": ["GaussianLimitWarning", "GoodnessOfFit"],
+}
+
+
 def public_objects():
     for package in (
         "fstat",
         "fstat_torch",
+        "fstat.composition",
         "fstat.datasets",
+        "fstat.display",
+        "fstat.empirical",
         "fstat.ground_truth",
+        "fstat.influence",
+        "fstat.intervals",
+        "fstat.methods",
+        "fstat.selection",
+        "fstat.tradeoff",
         "fstat_torch.measures",
         "fstat_torch.llama",
         "fstat_torch.mnist",
@@ -28,15 +48,21 @@ def public_objects():
             module = importlib.import_module(package)
         except ModuleNotFoundError:
             continue
-        names = getattr(module, "__all__", None) or [
-            name
-            for name, value in vars(module).items()
-            if getattr(value, "__module__", None) == package and name[0] != "_"
-        ]
+        names = (
+            PARTS.get(package)
+            or getattr(module, "__all__", None)
+            or [
+                name
+                for name, value in vars(module).items()
+                if getattr(value, "__module__", None) == package and name[0] != "_"
+            ]
+        )
         for name in names:
             value = getattr(module, name)
+            if not callable(value):  # a constant
+                continue
             yield f"{package}.{name}", value
-            if inspect.isclass(value):
+            if inspect.isclass(value) and not issubclass(value, Warning):
                 for member, method in vars(value).items():
                     if member[0] != "_" and (
                         inspect.isroutine(method) or isinstance(method, property)

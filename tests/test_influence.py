@@ -8,9 +8,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
 from scipy.special import polygamma, psi
 
-from fstat import FInfluence, GaussianTradeOff, Observations, UnestimableWarning
+from fstat import FInfluence, GaussianTradeOff, Observations
 from fstat.datasets import make_observations
 from fstat.empirical import levy_distance
+from fstat.influence import UnestimableWarning
 from fstat.methods.moments import variance_prior
 
 properties = settings(derandomize=True, deadline=None)

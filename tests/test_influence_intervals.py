@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from fstat import FInfluence, GaussianLimitWarning, UnestimableWarning
+from fstat import FInfluence
 from fstat.datasets import make_observations
+from fstat.influence import UnestimableWarning
 from fstat.intervals import bootstrap_interval, serial_covariance
-from fstat.methods import estimate_quantile
+from fstat.methods import GaussianLimitWarning, estimate_quantile
 
 METHODS = ["moments", "rank", "binormal", "quantile"]
 

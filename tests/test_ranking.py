@@ -6,8 +6,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import ndtri
 from scipy.stats import studentized_range
 
-from fstat import FInfluence, UnestimableWarning
+from fstat import FInfluence
 from fstat.display import RankDisplay
+from fstat.influence import UnestimableWarning
 from fstat.selection import rank_intervals
 from fstat.selection.ranks import _at, _confidence_curve, _least_level, rank_sets
 

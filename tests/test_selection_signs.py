@@ -6,8 +6,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.integrate import quad
 from scipy.stats import norm, t
 
-from fstat import FInfluence, UnestimableWarning, select
+from fstat import FInfluence, select
 from fstat.datasets import make_observations
+from fstat.influence import UnestimableWarning
 from fstat.selection import select_signs, sign_errors
 
 # What is warned of has tests of its own.

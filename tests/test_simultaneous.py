@@ -11,8 +11,9 @@ from scipy.special import ndtr, ndtri
 from scipy.stats import norm
 from sklearn.covariance import ledoit_wolf_shrinkage
 
-from fstat import FInfluence, UnestimableWarning, select
+from fstat import FInfluence, select
 from fstat.datasets import make_observations
+from fstat.influence import UnestimableWarning
 from fstat.selection import fcr_intervals, select_signs, simultaneous_intervals
 from fstat.selection.dependence import dependence_among
 from fstat.selection.simultaneous import upper_quantile

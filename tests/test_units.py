@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from fstat import ConfidenceSequence, FInfluence, UnestimableWarning
+from fstat import ConfidenceSequence, FInfluence
 from fstat._units import column_exponents, in_units
+from fstat.influence import UnestimableWarning
 
 METHODS = ("moments", "rank", "binormal", "quantile")
 DEPENDENCE = ("independent", "serial", "clustered")

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from fstat import Selection, select
+from fstat import select
+from fstat.selection import Selection
 
 FDR, N_CANDIDATES, IN_A_ROW = 0.1, 1000, 5
 SIZES, NOISES, WRONG = (50, 100, 200, 500, 1000), (0.02, 0.1, 0.4), (0.0, 0.02, 0.05)

@@ -15,9 +15,9 @@ import pandas as pd
 import torch
 from _cache import fill
 
-from fstat import FInfluence, Selection, select
+from fstat import FInfluence, select
 from fstat.datasets import make_observations
-from fstat.selection import NothingSelectedWarning
+from fstat.selection import NothingSelectedWarning, Selection
 from fstat_torch.mnist import Config, Result, run
 
 PARTS = "fstat", "fstat_torch"

@@ -13,8 +13,9 @@ import numpy as np
 from _cache import fill, kept
 from joblib import Memory
 
-from fstat import FInfluence, UnestimableWarning
+from fstat import FInfluence
 from fstat.datasets import make_observations
+from fstat.influence import UnestimableWarning
 
 PARTS = (
     "fstat/influence.py",

@@ -15,8 +15,9 @@ from _cache import kept, write
 from joblib import Memory, Parallel, delayed
 from scipy import special
 
-from fstat import FInfluence, UnestimableWarning, select
+from fstat import FInfluence, select
 from fstat.datasets import make_observations
+from fstat.influence import UnestimableWarning
 
 PARTS = (
     "fstat/influence.py",

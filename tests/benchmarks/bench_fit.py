@@ -7,7 +7,8 @@ import warnings
 
 import numpy as np
 
-from fstat import FInfluence, Observations, UnestimableWarning
+from fstat import FInfluence, Observations
+from fstat.influence import UnestimableWarning
 
 REPEATS = 5
 

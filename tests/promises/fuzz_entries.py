@@ -387,7 +387,7 @@ def FInfluence__partial_fit(a: Arguments) -> Any:
 def FInfluence__pvalue(a: Arguments) -> Any:
     given = a.options(0.7, null="real", alternative="alternative")
     p = np.asarray(a.choice(fitted()).pvalue(**given), float)
-    return {"p": fstat.ConfidenceInterval(np.zeros_like(p), p)}
+    return {"p": fstat.intervals.ConfidenceInterval(np.zeros_like(p), p)}
 
 
 @entry
@@ -449,7 +449,7 @@ RESAMPLING = {
 def bootstrap_distribution(a: Arguments) -> Any:
     P, Q = _pair_of_samples(a)
     given = {"n_resamples": 30, **a.options(0.2, **RESAMPLING)}
-    draws = fstat.bootstrap_distribution(P, Q, _mean_shift, **given)
+    draws = fstat.intervals.bootstrap_distribution(P, Q, _mean_shift, **given)
     return draws.interval(a("level"), a("option", "bca", "percentile"))
 
 
@@ -463,7 +463,9 @@ def bootstrap_interval(a: Arguments) -> Any:
 @entry
 def threshold_lower_bound(a: Arguments) -> Any:
     counts = [a("whole") for _ in range(4)]
-    return fstat.threshold_lower_bound(*counts, **a.options(0.5, level="level"))
+    return fstat.intervals.threshold_lower_bound(
+        *counts, **a.options(0.5, level="level")
+    )
 
 
 @entry
@@ -745,17 +747,17 @@ def tradeoff_between(a: Arguments) -> Any:
 def mixture(a: Arguments) -> Any:
     fs = [_tradeoff(a) for _ in range(2)]
     w = a.rng.random()
-    return fstat.mixture(a("option", fs), a("option", [w, 1 - w]))
+    return fstat.tradeoff.mixture(a("option", fs), a("option", [w, 1 - w]))
 
 
 @entry
 def maximum(a: Arguments) -> Any:
-    return fstat.maximum(*[_tradeoff(a) for _ in range(a.rng.integers(0, 4))])
+    return fstat.tradeoff.maximum(*[_tradeoff(a) for _ in range(a.rng.integers(0, 4))])
 
 
 @entry
 def minimum(a: Arguments) -> Any:
-    return fstat.minimum(*[_tradeoff(a) for _ in range(a.rng.integers(0, 4))])
+    return fstat.tradeoff.minimum(*[_tradeoff(a) for _ in range(a.rng.integers(0, 4))])
 
 
 @entry
@@ -1136,9 +1138,9 @@ def tradeoffs() -> list[fstat.TradeOff]:
         fstat.PiecewiseLinearTradeOff([0, 0.2, 1], [1, 0.3, 0]),
         G(1.0).subsample(0.3) ** 3,
         fstat.PiecewiseLinearTradeOff([0, 0.2, 1], [1, 0.3, 0]).inverse(),
-        fstat.mixture([G(1.0), L(1.0)], [0.5, 0.5]),
-        fstat.minimum(G(1.0), L(1.0)),
-        fstat.maximum(G(1.0), L(1.5)),
+        fstat.tradeoff.mixture([G(1.0), L(1.0)], [0.5, 0.5]),
+        fstat.tradeoff.minimum(G(1.0), L(1.0)),
+        fstat.tradeoff.maximum(G(1.0), L(1.5)),
         G(1.0).subsample(0.2).symmetrized(),
         fstat.tradeoff_between(stats.norm(0, 1), stats.norm(1, 2)),
     ]

@@ -6,7 +6,8 @@ import warnings
 import numpy as np
 import pytest
 
-from fstat import FInfluence, UnestimableWarning
+from fstat import FInfluence
+from fstat.influence import UnestimableWarning
 
 METHODS = ("moments", "rank", "binormal", "quantile", "supremum")
 DEPENDENCE = ("independent", "serial", "clustered")

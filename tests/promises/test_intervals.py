@@ -12,8 +12,9 @@ from numpy.testing import assert_allclose
 from oracles import estimation as oracle
 from scipy.special import ndtr, ndtri, stdtrit
 
-from fstat import FInfluence, UnestimableWarning
+from fstat import FInfluence
 from fstat.datasets import make_observations
+from fstat.influence import UnestimableWarning
 from fstat.intervals import log_noncentral_t
 
 TAIL = 0.025

@@ -12,8 +12,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from fstat import FInfluence, Observations, Selection, Snapshots, select
+from fstat import FInfluence, Observations, Snapshots, select
 from fstat.influence import UnestimableWarning
+from fstat.selection import Selection
 
 from .data import Example
 

@@ -17,8 +17,9 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from fstat import FInfluence, Selection, Trace, select
+from fstat import FInfluence, Trace, select
 from fstat.datasets import Digits, load_digits_5k
+from fstat.selection import Selection
 
 from ..measures import cross_entropy
 from ..overhead import Overhead, measure_overhead

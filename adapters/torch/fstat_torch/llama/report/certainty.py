@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from fstat import Selection
 from fstat.report import visible
+from fstat.selection import Selection
 
 from .words import things_of
 

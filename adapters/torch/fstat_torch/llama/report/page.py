@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 import fstat
-from fstat import Selection, TradeOffDisplay
+from fstat import TradeOffDisplay
 from fstat._files import write_text
 from fstat.report import (
     data_frame,
@@ -21,6 +21,7 @@ from fstat.report import (
     tiles,
     visible,
 )
+from fstat.selection import Selection
 
 from .certainty import how_sure
 from .pictures import distribution, tradeoff_curves

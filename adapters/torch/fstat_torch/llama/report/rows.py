@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 
 import pandas as pd
 
-from fstat import Selection
+from fstat.selection import Selection
 
 ALL = ""  # in the place of a target's name: all rows
 
