@@ -22,7 +22,6 @@ from ._transform import ComplexArray
 _SPACING = 1.3  # ratio of neighbouring abscissae, counted from the poles
 _MOST_NODES = 2**15
 _FAR, _SEEN, _TURN = 40.0, 9.0, 0.5  # in 1 / mu; radians
-_ENOUGH, _RESOLVED = 1500, 1e-3  # nodes, error: one that stays is one of rounding
 _MOST_WORK = 4 * 10**7  # exponentials for a value, on either side
 _LEAST_MELLIN = 4.0  # mu from which poles are few
 _MOST_BENT, _MOST_HALVINGS = 2.0, 8  # orders of e, of abscissae
@@ -360,25 +359,23 @@ class Above:
     def _served(self, k: int, d: FloatArray) -> Tails:
         """Return what is known from one path."""
         c = float(self._abscissae[k])
-        values, errors = np.zeros((3, d.size)), np.empty((3, d.size))
-        left, before = np.arange(d.size), np.inf
-        errors[:] = np.inf
+        values, errors = np.zeros((3, d.size)), np.full((3, d.size), np.inf)
+        left = np.arange(d.size)
         for path in self._finer_and_finer(k, float(d.min())):
             log_q = path.level - d * c + self._log_q
             log_p = path.level - d * (c + 1) + self._log_p
             if not self._resolves(path):
                 continue
-            values[:, left], errors[:, left] = path.integrals(d[left])
-            off = errors[:, left].max(axis=0)
+            values[:, left], errors[:, left], noise = path.integrals(d[left])
+            off = errors[:, left]
             with np.errstate(over="ignore"):
                 scales = np.exp([log_q[left], log_p[left]])
             smaller = _smaller(values[:, left], scales)
-            left = left[off > ACCURACY * smaller]
-            worst = off.max()
-            stays = 0.5 * before < worst < _RESOLVED
-            if not left.size or (stays and path.nodes.size > _ENOUGH):
+            # Of rounding alone finer paths have as much.
+            worse = (off > ACCURACY * smaller).any(axis=0)
+            left = left[worse & ~(off <= 2 * noise).all(axis=0)]
+            if not left.size:
                 break
-            before = worst
         # exp(-t) delta, of which the inverse's is made, has the scale of alpha.
         scales = np.exp([log_q, log_q, log_p, log_p])
         values, errors = values[[0, 1, 2, 1]], errors[[0, 1, 2, 1]]

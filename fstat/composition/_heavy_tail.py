@@ -24,6 +24,7 @@ from ._saddles import Saddles
 from ._windowed import Sides, Windowed
 
 _GROWTH = 1.2  # ratio of neighbouring cuts
+_LOG_LEAST, _SMALL = -690.0, 1e-280  # of probabilities that are numbers
 _RARELY = -25.0  # logarithm of the probability that the others are below their least
 
 
@@ -98,9 +99,15 @@ class _Part:
         found = self._rest.sides(t)
         nothing = found.c <= 0  # below all that is served
         found.delta_error[nothing] = found.spent_error[nothing] = np.inf
-        spent = np.exp(t) * self._p
-        return found._replace(
-            delta=found.delta + self._q - spent, spent=found.spent + spent
+        spent = np.exp(t + np.log(self._p)) if self._p > 0 else np.zeros(t.shape)
+        # What is too small to be a number may count where exp(t) is none either.
+        unknown = np.exp(t + _LOG_LEAST) if self._p < self._q * _SMALL else 0.0
+        return Sides(
+            found.c,
+            found.delta + self._q - spent,
+            found.spent + spent,
+            found.delta_error + unknown,
+            found.spent_error + unknown,
         )
 
 

@@ -100,17 +100,19 @@ class Path:
             log_terms=np.column_stack([self.log_terms, log_terms]).ravel(),
         )
 
-    def integrals(self, d: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def integrals(self, d: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Return the integrals for power, delta and alpha, and their relative errors.
 
         They are in units of the integrand at the axis. With every other node the
         integral is known as well: the difference bounds the error, which for the finer
-        rule is about its square.
+        rule is about its square. Last comes what rounding adds to the errors.
         """
         if d.size > 1 and d.size * self.nodes.size > _TOGETHER:
             halves = map(self.integrals, np.array_split(d, 2))
-            values, errors = zip(*halves, strict=True)
-            return np.concatenate(values, axis=1), np.concatenate(errors, axis=1)
+            values, errors, noise = (
+                np.concatenate(both, axis=1) for both in zip(*halves, strict=True)
+            )
+            return values, errors, noise
         z = self.nodes
         terms = self.log_terms - self.level - np.multiply.outer(d, z - self.c)
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
@@ -120,9 +122,9 @@ class Path:
             fine = (terms @ kernels).real
             coarse = 2 * (terms[:, ::2] @ kernels[::2]).real
             sizes = np.abs(terms) * (1 + np.abs(self.log_terms))
-            rounding = _ROUNDING * (sizes @ np.abs(kernels))
-            error = (np.abs(fine - coarse) + rounding) / np.abs(fine)
-        return fine.T, np.nan_to_num(error, nan=np.inf).T
+            noise = _ROUNDING * (sizes @ np.abs(kernels)) / np.abs(fine)
+            error = np.abs(fine - coarse) / np.abs(fine) + noise
+        return fine.T, np.nan_to_num(error, nan=np.inf).T, noise.T
 
 
 def _along(

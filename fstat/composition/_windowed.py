@@ -388,9 +388,7 @@ class Windowed(PointValues):
             scale = np.exp(path.level - path.c * t[here])
             out.delta[here], out.spent[here] = values * scale
             out.delta_error[here], out.spent_error[here] = errors * scale
-        return np.asarray(
-            (path.noise > ENOUGH * np.abs(values)).any(axis=0) & (path.c > 0)
-        )
+        return np.asarray((errors > ENOUGH * np.abs(values)).any(axis=0) & (path.c > 0))
 
     def _counts(self, k: int, t: FloatArray) -> NDArray[np.bool_]:
         """Say at which thresholds a tail may be more than nothing, by Chernoff."""

@@ -87,12 +87,19 @@ def test_narrow_rare_losses_have_values(mu, share, count, delta, known):
     assert f.delta(0.8 * epsilon) > delta
 
 
-def test_thresholds_of_levels_that_are_not_known_are_refused():
-    # The window sees a level of 1e-12 through noise: there the threshold was ten times
-    # too high, and power 2e-3 too large. The bent paths know the level to 2e-2.
-    f = compose(G(0.4527).subsample(1.8923877376034425e-07), counts=[7])
-    with pytest.raises(ArithmeticError, match="power"):
-        f.power(1.252e-12)
+@pytest.mark.parametrize(
+    ("mu", "share", "count", "alpha"),
+    [
+        (0.4527, 1.8923877376034425e-07, 7, 1.252e-12),
+        (0.8186, 6.4e-5, 10, 1e-14),
+        (0.2867, 2.2e-6, 39, 1e-10),
+    ],
+)
+def test_tails_that_one_large_loss_makes_have_values(mu, share, count, alpha):
+    # Of these losses a tilt sees the largest alone, and the window nothing but noise.
+    f = compose(G(mu).subsample(share), counts=[count])
+    right = Composition([Subsampled(Gaussian(mu), share)], [count]).power(alpha)
+    assert_allclose(f.power(alpha) - alpha, right.value - alpha, rtol=1e-7)
 
 
 @pytest.mark.parametrize(
