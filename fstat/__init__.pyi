@@ -9,6 +9,7 @@ from . import (
     influence as influence,
     intervals as intervals,
     methods as methods,
+    monitoring as monitoring,
     selection as selection,
     tradeoff as tradeoff,
 )
@@ -32,7 +33,7 @@ from .ground_truth import (
     retrain as retrain,
 )
 from .influence import FInfluence as FInfluence
-from .intervals.watching import ConfidenceSequence as ConfidenceSequence
+from .monitoring import ConfidenceSequence as ConfidenceSequence, Watch as Watch
 from .observations import Observations as Observations
 from .selection import (
     fcr_intervals as fcr_intervals,
@@ -52,6 +53,5 @@ from .tradeoff import (
     TradeOff as TradeOff,
     tradeoff_between as tradeoff_between,
 )
-from .watch import Watch as Watch
 
 __version__: str

@@ -37,7 +37,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     ),
     "observations": ("observations.py steps.py", "observations trace validation"),
     "intervals": (
-        "intervals",
+        "intervals monitoring/sequence.py",
         "intervals estimation_oracles noncentral_t sequence serial bootstrap "
         "influence_intervals units validation",
     ),

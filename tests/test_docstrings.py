@@ -37,6 +37,7 @@ def public_objects():
         "fstat.influence",
         "fstat.intervals",
         "fstat.methods",
+        "fstat.monitoring",
         "fstat.selection",
         "fstat.tradeoff",
         "fstat_torch.measures",

@@ -19,7 +19,7 @@ from fstat.intervals import (
     threshold_lower_bound,
 )
 from fstat.intervals.running import RunningAutocorrelation, inflated
-from fstat.intervals.watching import ConfidenceSequence
+from fstat.monitoring import ConfidenceSequence
 
 properties = settings(derandomize=True, deadline=None, max_examples=25)
 

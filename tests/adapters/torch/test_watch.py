@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip("torch")
 from fstat import Trace
-from fstat.intervals.watching import ConfidenceSequence
+from fstat.monitoring import ConfidenceSequence
 from fstat_torch import Watch
 
 SUBSETS = {"helps": [0, 1], "harms": [2, 3], "never": [90, 91], "idle": [4, 5]}

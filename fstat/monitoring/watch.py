@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from ._validation import flag, instance, nonnegative, whole_number
-from .intervals.watching import ConfidenceSequence
-from .observations import Observations
-from .steps import UnmetError
-from .trace import Subsets, Trace
+from .._validation import flag, instance, nonnegative, whole_number
+from ..observations import Observations
+from ..steps import UnmetError
+from ..trace import Subsets, Trace
+from .sequence import ConfidenceSequence
 
 if TYPE_CHECKING:
     import pandas as pd

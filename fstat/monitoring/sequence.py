@@ -17,6 +17,15 @@ from .._validation import (
     option,
     positive,
 )
+from ..intervals.running import RunningAutocorrelation, inflated
+from ..intervals.sampling_error import ConfidenceInterval, SamplingError
+from ..intervals.sequence import (
+    BURN_IN,
+    normal_mixture_boundary,
+    normal_mixture_rho,
+    sequence_interval,
+)
+from ..intervals.serial import FLOOR
 from ..methods.central_sums import CentralSums
 from ..methods.moments import (
     MomentSummary,
@@ -25,15 +34,6 @@ from ..methods.moments import (
     summarise_independent,
     summarise_paired,
 )
-from .running import RunningAutocorrelation, inflated
-from .sampling_error import ConfidenceInterval, SamplingError
-from .sequence import (
-    BURN_IN,
-    normal_mixture_boundary,
-    normal_mixture_rho,
-    sequence_interval,
-)
-from .serial import FLOOR
 
 
 class ConfidenceSequence:

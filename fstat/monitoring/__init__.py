@@ -1,0 +1,6 @@
+"""Mu while training goes on, with intervals that hold at any time."""
+
+from .sequence import ConfidenceSequence
+from .watch import Watch
+
+__all__ = ["ConfidenceSequence", "Watch"]
