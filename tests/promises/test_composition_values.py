@@ -13,6 +13,12 @@ from fstat.tradeoff import EpsilonDeltaTradeOff as E
 from fstat.tradeoff import GaussianTradeOff as G
 from fstat.tradeoff import LaplaceTradeOff as L
 
+# Of the lattice that judges, which then says that it does not know.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning"),
+    pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning"),
+]
+
 NAMES = {"compose": compose, "E": E, "G": G, "L": L}
 
 
@@ -50,7 +56,6 @@ def mixture(seed):
     return draw_ordinary(np.random.default_rng([seed, 14]), mixed=1.0)
 
 
-@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 @pytest.mark.parametrize("seed", [4004, 4007])
 def test_mixtures_are_right(seed):
     assert wrong(mixture(seed)) == ({}, False), mixture(seed).code()
@@ -59,7 +64,6 @@ def test_mixtures_are_right(seed):
 # The lattice that judges can be off by more than it says, by up to 5e-5, where steps
 # far more narrow than others lie next to atoms.
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 def test_few_mixtures_are_refused():
     found = [wrong(mixture(seed)) for seed in range(4000, 4100)]
     assert sum(bool(errors) for errors, _ in found) <= 4
