@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -113,17 +113,28 @@ def column(part: Part, name: str, k: int) -> np.ndarray:
     return found
 
 
-def trailing(part: Part, steps: int) -> dict[str, np.ndarray]:
-    """Return the last steps of a part, of which only they are read."""
-    steps = min(steps, len(part["step"]))
-    visits = int(part["batch_size"][-steps:].sum())
+def between(part: Part, start: int, stop: int) -> dict[str, np.ndarray]:
+    """Return some steps of a part, of which only they are read."""
+    sizes = part["batch_size"]
+    first = int(sizes[:start].sum())
+    last = first + int(sizes[start:stop].sum())
     return {
-        name: column[-(steps if name in BY_STEP else visits) :]
+        name: column[start:stop] if name in BY_STEP else column[first:last]
         for name, column in part.items()
     }
 
 
-def joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+def before(parts: Sequence[Part], step: int) -> list[Part]:
+    """Return what parts hold of the steps before one."""
+    counts = [int(np.searchsorted(part["step"], step)) for part in parts]
+    return [
+        part if count == len(part["step"]) else Leading(part, count)
+        for part, count in zip(parts, counts, strict=True)
+        if count
+    ]
+
+
+def joined(parts: Sequence[Part]) -> dict[str, np.ndarray]:
     """Return parts as one, with matrices in Fortran order."""
     return {name: join([part[name] for part in parts]) for name in parts[0]}
 

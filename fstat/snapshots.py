@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Sequence
 from os import PathLike
 from typing import Any
@@ -22,6 +21,7 @@ from ._validation import (
     string,
     whole_number,
 )
+from ._warnings import warn
 from .observations import Observations
 from .steps import LARGEST, SELF, Members, chosen_targets, target_names
 from .trace import DivergedWarning, Subsets
@@ -285,11 +285,10 @@ class Snapshots:
         told = [k for k in places if np.isfinite(self.scores[k][:, columns]).any()]
         if len(told) < len(places):
             at = [self.steps[k] for k in places if k not in told]
-            warnings.warn(
+            warn(
                 f"Nothing is finite in the snapshots of steps {at}, as after a run "
                 "diverged: observations are of the others.",
                 DivergedWarning,
-                stacklevel=3,
             )
         return told or list(places)
 

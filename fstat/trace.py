@@ -12,14 +12,14 @@ import json
 import os
 import sys
 import time
-import warnings
 import weakref
 import zlib
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple, NoReturn
 from uuid import uuid4
 
 import numpy as np
@@ -40,17 +40,18 @@ from ._validation import (
     string,
     whole_number,
 )
+from ._warnings import warn
 from .observations import Observations
 from .shard_writer import ShardWriter, is_written
 from .shards import (
     BY_STEP,
-    Leading,
     Part,
+    before,
+    between,
     column,
     join,
     joined,
     read_shards,
-    trailing,
     write_shard,
 )
 from .steps import (
@@ -67,14 +68,22 @@ from .steps import (
 
 SCHEMA = 3
 # Steps that are put off are taken in so many at once, and at least every so often.
-_TOGETHER, _TOGETHER_SECONDS = 16, 1.0
+_TOGETHER, _TOGETHER_SECONDS = 32, 1.0
 _LARGEST = 2**63 - 1  # number of an example
 _OF_SELF = ("norm_squared", "gram_sum", "gram_squares")
-_OF_THE_STEP = ("step", "batch_size", "learning_rate", "index")
+_INTEGERS = ("step", "batch_size", "index")
+_OF_THE_STEP = (*_INTEGERS, "learning_rate")
 
 _unfinished: weakref.WeakSet[Trace] = weakref.WeakSet()
 
 Subsets = ArrayLike | Sequence[ArrayLike] | Mapping[str, ArrayLike]
+
+
+class _Buffered(NamedTuple):
+    """Some recorded steps in memory, and how many there are up to their end."""
+
+    part: Part
+    until: int
 
 
 class DivergedWarning(UserWarning):
@@ -172,8 +181,9 @@ class Trace:
         self._flush_seconds = number(flush_seconds, "flush_seconds", "(0, inf]")
         self._flushed_at = time.monotonic()
         self._parts: list[Part] = []
-        self._buffer: list[dict[str, np.ndarray]] = []
-        self._put_off: list[Callable[[], dict[str, Any]]] = []
+        self._buffer: list[_Buffered] = []
+        self._put_off: list[Any] = []
+        self._columns_of: Callable[[list[Any]], Mapping[str, Any]] | None = None
         self._taken_in_at = self._flushed_at
         self._dead: list[int] = []  # the last steps, if nothing of them is finite
         # Of the parts: how many steps, and the last one; what follows is to be written
@@ -240,12 +250,21 @@ class Trace:
         self._take_in()
         if self._writer is not None:
             self._writer.wait()
-        return {**self.__dict__, "_writer": None, "path": None}
+        return {**self.__dict__, "_writer": None, "path": None, "_columns_of": None}
 
     @property
     def n_recorded(self) -> int:
         """Number of recorded steps."""
-        return self._n_handed + len(self._buffer) + len(self._put_off)
+        return self._n_handed + self._n_buffered + len(self._put_off)
+
+    @property
+    def _n_buffered(self) -> int:
+        return self._buffer[-1].until if self._buffer else 0
+
+    @property
+    def _held(self) -> list[Part]:
+        """All that was recorded, in order."""
+        return [*self._parts, *(part for part, _ in self._buffer)]
 
     @property
     def n_written(self) -> int:
@@ -262,12 +281,14 @@ class Trace:
 
     @property
     def _last_step(self) -> int:
-        return int(self._buffer[-1]["step"][0]) if self._buffer else self._last_handed
+        if not self._buffer:
+            return self._last_handed
+        return int(self._buffer[-1].part["step"][-1])
 
     @property
     def _names(self) -> set[str] | None:
-        rows = self._buffer or self._parts
-        return set(rows[-1]) if rows else None
+        last = [self._buffer[-1].part] if self._buffer else self._parts[-1:]
+        return set(last[0]) if last else None
 
     def __repr__(self) -> str:
         passed, dead = sum(self.passed_over.values()), self._dead
@@ -345,78 +366,75 @@ class Trace:
             "gram_sum": gram_sum,
             "gram_squares": gram_squares,
         }
-        given = {k: _checked(v, k) for k, v in {**columns, **extra}.items()}
+        columns |= {f"extra:{name}": values for name, values in extra.items()}
+        given = {
+            name: _checked(values, name.removeprefix("extra:"))
+            for name, values in columns.items()
+            if values is not None
+        }
+        if target_norm is not None:
+            given["target_norm"] = np.asarray(given["target_norm"], dtype=float)[None]
         rate = _checked(learning_rate, "learning_rate")
-        if np.ndim(rate) or np.isinf(rate):
-            raise ValueError(
-                "`learning_rate` must be one finite number, or NaN where it is not "
-                f"known, got {shown(learning_rate)}."
-            )
-        self._record(
-            whole_number(step, "step", 0, 2**62),
-            index if _is_plain(index, "iu") else integers(index, "index"),
-            learning_rate=float(rate),
-            **given,
-        )
+        if np.ndim(rate):
+            _refuse_rate(learning_rate)
+        given["learning_rate"] = np.array([rate], dtype=float)
+        index = index if _is_plain(index, "iu") else integers(index, "index")
+        given["index"] = _numbers(index)
+        given["batch_size"] = np.array([len(given["index"])])
+        given["step"] = np.array([whole_number(step, "step", 0, 2**62)])
+        self._record(given)
         self._write_if_due()
 
-    def _record(
-        self,
-        step: int,
-        index: ArrayLike,
-        *,
-        learning_rate: float = np.nan,
-        target_norm: ArrayLike | None = None,
-        **columns: ArrayLike | None,
-    ) -> None:
-        """Take one update step into memory; takes what `append` takes."""
-        index = _numbers(index)
-        part = {"step": np.array([step]), "batch_size": np.array([len(index)])}
-        part["learning_rate"] = np.array([learning_rate], dtype=float)
-        part["index"] = _narrow(index)
-        for name, values in columns.items():
-            if values is not None:
-                known = name == "alignment" or name in _OF_SELF
-                part[name if known else f"extra:{name}"] = _floating(values)
-        if target_norm is not None:
-            part["target_norm"] = np.array(target_norm, dtype=float)[None]
+    def _record(self, columns: Part) -> None:
+        """Take update steps into memory; takes what `columns` returns."""
+        part = {name: np.array(values) for name, values in columns.items()}
+        part["index"] = _narrow(part["index"])
         finite = self._check(part)
         # All that is known of the rows is read from them: an interrupt here comes
-        # before the step was recorded, or after.
-        self._buffer.append(part)
-        self.n_steps = max(self.n_steps, int(step) + 1)
-        self._notice_divergence(part, finite)
-
-    def _notice_divergence(self, part: dict[str, np.ndarray], finite: bool) -> None:
-        """Warn, once, where nothing is finite for some steps in a row."""
-        if finite or is_telling(part):
+        # before the steps were recorded, or after.
+        until = self._n_buffered + len(part["step"])
+        self._buffer.append(_Buffered(part, until))
+        self.n_steps = max(self.n_steps, self._last_step + 1)
+        if finite:
             self._dead = []
-            return
-        self._dead.append(int(part["step"][0]))
-        if len(self._dead) == DEAD_STEPS:
-            warnings.warn(
-                f"The run has diverged: from step {self._dead[0]} on no gradient is "
-                "finite. Observations will be of the steps before.",
-                DivergedWarning,
-                stacklevel=4,
-            )
+        else:
+            self._notice_divergence(part)
+
+    def _notice_divergence(self, part: Part) -> None:
+        """Warn, once, where nothing is finite for some steps in a row."""
+        for k, step in enumerate(part["step"].tolist()):
+            if is_telling(between(part, k, k + 1)):
+                self._dead = []
+                continue
+            self._dead.append(step)
+            if len(self._dead) == DEAD_STEPS:
+                warn(
+                    f"The run has diverged: from step {self._dead[0]} on no gradient "
+                    "is finite. Observations will be of the steps before.",
+                    DivergedWarning,
+                )
 
     def _write_if_due(self) -> None:
         """Write a shard, if enough was recorded since the last one."""
         late = time.monotonic() - self._flushed_at >= self._flush_seconds
-        if len(self._buffer) >= self._due or (late and self._writer):
+        if self._n_buffered >= self._due or (late and self._writer):
             self._hand_over()
 
-    def put_off(self, arguments: Callable[[], dict[str, Any]]) -> None:
+    def put_off(self, row: Any, form: Callable[[list[Any]], Mapping[str, Any]]) -> None:
         """Record an update step soon: before anything is asked, and within a second.
 
         Parameters
         ----------
-        arguments : callable
-            Returns what `append` takes, by name. Cheap steps are cheaper to record a
-            few at once.
+        row : object
+            What the step is formed of.
+        form : callable
+            Takes several of these, and returns the columns of their steps, as `columns`
+            does. Cheap steps are cheaper to record a few at once.
         """
-        self._put_off.append(arguments)
+        if form != self._columns_of:
+            self._take_in()
+            self._columns_of = form
+        self._put_off.append(row)
         late = time.monotonic() - self._taken_in_at >= _TOGETHER_SECONDS
         if len(self._put_off) >= _TOGETHER or late:
             self._take_in()
@@ -424,17 +442,31 @@ class Trace:
     def _take_in(self) -> None:
         """Append the steps that were put off; those that cannot be yet stay."""
         self._taken_in_at = time.monotonic()
+        together = _TOGETHER
         while self._put_off:
+            assert self._columns_of is not None
+            rows = self._put_off[: min(together, self._room)]
             try:
-                row = self._put_off[0]()
-                # One that an interrupt kept from being struck off is there already.
-                if row["step"] > self._last_step:
-                    self._record(**row)
+                columns = self._columns_of(rows)
+                # Those that an interrupt kept from being struck off are there already.
+                known = bisect_right(columns["step"], self._last_step)
+                if known < len(rows):
+                    self._record(
+                        between(columns, known, len(rows)) if known else columns
+                    )
             except Exception:
+                if len(rows) > 1:  # one after the other, to lose but one
+                    together = 1
+                    continue
                 del self._put_off[0]
                 raise
-            del self._put_off[0]
+            del self._put_off[: len(rows)]
             self._write_if_due()
+
+    @property
+    def _room(self) -> int:
+        """How many further steps a shard is to have."""
+        return max(1, self._due - self._n_buffered)
 
     def extend(self, columns: Mapping[str, np.ndarray]) -> None:
         """Append the steps of another trace.
@@ -449,24 +481,24 @@ class Trace:
         ValueError
             As `append`.
         """
-        columns = _fitting(columns)
-        ends = np.cumsum(columns["batch_size"])
-        visits = [name for name in columns if name not in BY_STEP]
-        for t, end in enumerate(ends):
-            rows = slice(end - columns["batch_size"][t], end)
-            step: dict[str, Any] = {k: columns[k][rows] for k in visits}
-            step |= {k: columns[k][t] for k in BY_STEP if k in columns}
-            del step["batch_size"]
-            self.append(**{k.removeprefix("extra:"): v for k, v in step.items()})
+        self._take_in()
+        given = {k: _checked(v, k) for k, v in _fitting(columns).items()}
+        done, steps = 0, len(given["step"])
+        while done < steps:
+            end = done + self._room
+            self._record(between(given, done, end))
+            done = end
+            self._write_if_due()
 
-    def _check(self, part: dict[str, np.ndarray]) -> bool:
+    def _check(self, part: Part) -> bool:
         """Refuse columns that do not fit; return whether all values are finite."""
-        b = len(part["index"])
+        b, steps = len(part["index"]), part["step"]
         of_self = SELF in self.targets
         columns = len(self.targets) - of_self
         shapes: dict[str, tuple[int, ...]] = {}
         if columns:
-            shapes |= {"alignment": (b, columns), "target_norm": (1, columns)}
+            shapes["alignment"] = b, columns
+            shapes["target_norm"] = len(steps), columns
         if of_self:
             shapes |= dict.fromkeys(_OF_SELF, (b,))
         for name, shape in shapes.items():
@@ -484,11 +516,15 @@ class Trace:
                     f"`{name.removeprefix('extra:')}` must have shape {(b,)}, got "
                     f"{values.shape}."
                 )
-        if part["step"][0] <= self._last_step:
-            raise ValueError(
-                f"`step` must be above the {self._last_step} before it, got "
-                f"{part['step'][0]}."
-            )
+        if np.isinf(part["learning_rate"]).any():
+            _refuse_rate(part["learning_rate"])
+        last = self._last_step
+        for step in steps.tolist():
+            if step <= last:
+                raise ValueError(
+                    f"`step` must be above the {last} before it, got {step}."
+                )
+            last = step
         names = self._names
         if names not in (None, part.keys()):
             raise ValueError(
@@ -502,8 +538,8 @@ class Trace:
         if not self._buffer:
             return
         self._flushed_at = time.monotonic()
-        count, last = len(self._buffer), self._last_step
-        part: Part = joined(self._buffer)
+        count, last = self._n_buffered, self._last_step
+        part: Part = joined([part for part, _ in self._buffer])
         if self._writer is not None:
             # If it fails it is tried again, but not at each step.
             self._due = count + self._flush_every
@@ -562,14 +598,11 @@ class Trace:
         self._take_in()
         if step >= self.n_steps:
             return
-        self._buffer = [part for part in self._buffer if part["step"][0] < step]
-        counts = [int(np.searchsorted(part["step"], step)) for part in self._parts]
-        self._parts = [
-            part if count == len(part["step"]) else Leading(part, count)
-            for part, count in zip(self._parts, counts, strict=True)
-            if count
-        ]
-        self._n_handed = sum(counts)
+        buffered = before([part for part, _ in self._buffer], step)
+        ends = np.cumsum([len(part["step"]) for part in buffered]).tolist()
+        self._buffer = [*map(_Buffered, buffered, ends)]
+        self._parts = before(self._parts, step)
+        self._n_handed = sum(len(part["step"]) for part in self._parts)
         self._last_handed = int(self._parts[-1]["step"][-1]) if self._parts else -1
         self.n_steps, self._since = step, min(self._since, step)
         self._dead = []
@@ -594,7 +627,8 @@ class Trace:
             )
         self._take_in()
         _write_meta(folder, self)
-        rest = [joined(self._buffer)] if self._buffer else []
+        buffered = [part for part, _ in self._buffer]
+        rest = [joined(buffered)] if buffered else []
         for k, part in enumerate([*self._parts, *rest]):
             since = int(part["step"][0])
             write_shard(folder, k, part, self.n_steps, since, self._run)
@@ -659,10 +693,7 @@ class Trace:
             raise ValueError(
                 f"`names` must be among {sorted(known)}, got {sorted(unknown)}."
             )
-        return {
-            name: join([part[name] for part in (*self._parts, *self._buffer)])
-            for name in chosen
-        }
+        return {name: join([part[name] for part in self._held]) for name in chosen}
 
     def last(self, steps: int) -> Trace:
         """Return the last recorded steps, as a trace in memory of their own.
@@ -686,11 +717,12 @@ class Trace:
         steps = whole_number(steps, "steps", 1, 2**62)
         self._take_in()
         found: list[dict[str, np.ndarray]] = []
-        for part in reversed([*self._parts, *self._buffer]):
+        for part in reversed(self._held):
             if steps <= 0:
                 break
-            found.insert(0, trailing(part, steps))
-            steps -= len(part["step"])
+            count = len(part["step"])
+            found.insert(0, between(part, max(0, count - steps), count))
+            steps -= count
         other = Trace(self.targets, metric=self.metric)
         other._parts = [joined(found)] if found else []
         other._n_handed = sum(len(part["step"]) for part in found)
@@ -700,7 +732,7 @@ class Trace:
     def _aligned(self, target: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the alignments with one target, and its norms."""
         self._take_in()
-        parts = (*self._parts, *self._buffer)
+        parts = self._held
         return (
             join([column(part, "alignment", target) for part in parts]),
             join([column(part, "target_norm", target) for part in parts]),
@@ -813,11 +845,10 @@ class Trace:
         at: IntArray = rows["at"]
         keep = np.isfinite(rows["p"]) & np.isfinite(rows["q"])
         if not keep.any():
-            warnings.warn(
+            warn(
                 "No step was observed: a batch must meet the subset and hold two "
                 "examples outside of it, and standardising needs 10 recorded steps "
-                "before it.",
-                stacklevel=3,
+                "before it."
             )
 
         def kept(of_row: np.ndarray) -> np.ndarray:
@@ -857,26 +888,35 @@ def _is_plain(values: object, kinds: str) -> bool:
     return type(values) is np.ndarray and values.dtype.kind in kinds
 
 
-def _checked(values: Any, name: str) -> Any:
+def _checked(values: Any, name: str) -> np.ndarray:
     """Return numbers as an array of floats, of the width that they have."""
-    return values if values is None or _is_plain(values, "f") else numeric(values, name)
+    if name in _INTEGERS or _is_plain(values, "f"):
+        return values
+    return numeric(values, name)
 
 
-def _counts(values: np.ndarray) -> bool:
-    return values.ndim == 1 and values.dtype.kind in "iu"
+def _refuse_rate(rate: object) -> NoReturn:
+    raise ValueError(
+        "`learning_rate` must be one finite number, or NaN where it is not known, got "
+        f"{shown(rate)}."
+    )
+
+
+def _counts(values: Any) -> bool:
+    return _is_plain(values, "iu") and values.ndim == 1
 
 
 def _fitting(columns: object) -> Mapping[str, np.ndarray]:
     """Return columns of a trace, which must fit each other."""
     given = columns if isinstance(columns, Mapping) else {}
-    size = given.get("batch_size")
-    if isinstance(size, np.ndarray) and _counts(size) and "step" in given:
+    if all(_counts(given.get(name)) for name in _INTEGERS):
+        size = given["batch_size"]
         rows = {True: len(size), False: int(size.sum())}
         fits = (
             isinstance(v, np.ndarray) and v.shape[:1] == (rows[k in BY_STEP],)
             for k, v in given.items()
         )
-        if all(fits):
+        if "learning_rate" in given and (size > 0).all() and all(fits):
             return given
     raise ValueError(
         "`columns` must be what `columns` of another trace returned, got "
@@ -886,11 +926,10 @@ def _fitting(columns: object) -> Mapping[str, np.ndarray]:
 
 def _until(step: int) -> str:
     """Say that a run diverged."""
-    warnings.warn(
+    warn(
         f"The run diverged: from step {step} on nothing recorded is finite. "
         "Observations are of the steps before.",
         DivergedWarning,
-        stacklevel=5,
     )
     return f", which diverged at step {step}"
 
@@ -914,12 +953,6 @@ def _narrow(index: np.ndarray) -> np.ndarray:
     low, high = np.minimum.reduce(index), np.maximum.reduce(index)
     fits = low >= -(2**31) and high < 2**31
     return index.astype(np.int32 if fits else np.int64)
-
-
-def _floating(values: ArrayLike) -> np.ndarray:
-    # Copied: the caller may reuse its buffers.
-    array = np.array(values)
-    return array if array.dtype.kind == "f" else array.astype(float)
 
 
 def _write_meta(folder: Path, trace: Trace) -> None:

@@ -33,12 +33,13 @@ def record(trace, steps, first=0, dead=(), rate=0.1, numbers=None):
 def test_a_diverged_run_is_called_that_and_judged_by_the_steps_before(targets):
     with pytest.warns(DivergedWarning, match="from step 30 on no gradient") as caught:
         trace = record(Trace(targets), 90, dead=range(30, 90))
-    assert len(caught) == 1
+    assert [warning.filename for warning in caught] == [__file__]
     assert "diverged at 30" in repr(trace)
     whole = record(Trace(targets), 30)
     for name in targets:
-        with pytest.warns(DivergedWarning, match="from step 30 on"):
+        with pytest.warns(DivergedWarning, match="from step 30 on") as caught:
             found = trace.observations(None, name)
+        assert [warning.filename for warning in caught] == [__file__]
         expected = whole.observations(None, name)
         assert found.n_steps == 30
         assert found.quantity.endswith("which diverged at step 30")

@@ -258,16 +258,20 @@ def test_nothing_is_lost_when_a_write_fails_once(tmp_path, monkeypatch, backgrou
             raise OSError(errno.ENOSPC, "No space left on device")
         sync(handle)
 
-    rows = [
-        {"step": k, "index": [k], "alignment": [[float(k)]], "target_norm": [1.0]}
-        for k in range(40)
-    ]
+    def columns(steps):
+        of_step = {"step": steps, "index": steps, "batch_size": [1] * len(steps)}
+        rates = {"learning_rate": np.ones(len(steps))}
+        aligned = {"alignment": np.ones((len(steps), 1), float)}
+        norms = {"target_norm": np.ones((len(steps), 1))}
+        found = {name: np.array(values) for name, values in of_step.items()}
+        return found | rates | aligned | norms
+
     failed = 0
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", full_once)
-        for row in rows:
+        for step in range(40):
             try:
-                trace.put_off(lambda row=row: row)
+                trace.put_off(step, columns)
             except OSError:
                 failed += 1
         try:

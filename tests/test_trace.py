@@ -683,27 +683,85 @@ def test_steps_that_are_put_off_are_there_whenever_one_asks(tmp_path):
 
     asked = []
 
-    def put_off(trace, step):
-        trace.put_off(lambda: asked.append(step) or row(step))
+    def columns(steps):
+        asked.extend(steps)
+        rows = [row(step) for step in steps]
+        sizes = [len(row["index"]) for row in rows]
+        found = {"step": steps, "learning_rate": [np.nan] * len(steps)}
+        found = {k: np.array(v) for k, v in {**found, "batch_size": sizes}.items()}
+        names = rows[0].keys() - {"step"}
+        return found | {k: np.concatenate([row[k] for row in rows]) for k in names}
 
     at_once, later = Trace(["self"]), Trace(["self"], path=tmp_path / "trace")
     for step in range(40):
         at_once.append(**row(step))
-        put_off(later, step)
+        later.put_off(step, columns)
         assert later.n_recorded == step + 1
     assert 0 < len(asked) < 40  # some at once
     later.flush()
     assert asked == list(range(40))
     for step in range(40, 43):
         at_once.append(**row(step))
-        put_off(later, step)
+        later.put_off(step, columns)
     for other in (later, copy.deepcopy(later), later.last(43)):
         for name, column in at_once.columns().items():
             assert_array_equal(other.columns()[name], column)
-    put_off(later, 43)
+    later.put_off(43, columns)
     later.rewind(43)
     later.close()
     assert Trace.load(tmp_path / "trace").n_recorded == 43
+
+
+def columns_of_alignments(steps):
+    sizes, steps = np.ones(len(steps), int), np.array(steps)
+    return {
+        "step": steps,
+        "batch_size": sizes,
+        "learning_rate": np.where(steps == 5, np.inf, 0.1),
+        "index": steps,
+        "alignment": steps[:, None] / 2,
+        "target_norm": np.ones((len(steps), 1)),
+    }
+
+
+def test_of_steps_that_are_put_off_only_the_one_that_fails_is_lost():
+    trace, failed = Trace(["z"]), []
+    for step in range(40):
+        try:
+            trace.put_off(step, columns_of_alignments)
+        except ValueError as error:
+            failed.append(str(error))
+    (message,) = failed
+    assert message.startswith("`learning_rate` must be one finite number")
+    assert trace.columns()["step"].tolist() == [k for k in range(40) if k != 5]
+
+
+def test_shards_hold_so_many_steps_however_they_came(tmp_path):
+    trace = Trace(["z"], path=tmp_path / "put off", flush_every=7)
+    for step in range(6, 40):
+        trace.put_off(step, columns_of_alignments)
+    trace.close()
+    other = Trace(["z"], path=tmp_path / "extended", flush_every=7)
+    other.extend(trace.columns())
+    other.close()
+    for name in ("put off", "extended"):
+        files = sorted((tmp_path / name).glob("shard-*.npz"))
+        counts = [len(np.load(file)["step"]) for file in files]
+        assert counts == [7, 7, 7, 7, 6]
+        assert Trace.load(tmp_path / name).n_steps == 40
+
+
+def test_a_trace_in_memory_is_rewound_amid_steps_that_were_taken_in_together():
+    trace = Trace(["z"])
+    for step in range(6, 40):
+        trace.put_off(step, columns_of_alignments)
+    trace.rewind(30)
+    assert trace.n_recorded == 24 and trace.last_step == 29
+    assert trace.columns()["alignment"].ravel().tolist() == [
+        k / 2 for k in range(6, 30)
+    ]
+    trace.put_off(30, columns_of_alignments)
+    assert trace.n_recorded == 25 and trace.columns()["step"][-1] == 30
 
 
 def test_columns_of_another_trace_must_fit_each_other():

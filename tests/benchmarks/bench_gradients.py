@@ -38,7 +38,7 @@ OF_ALL = {"4 targets, refresh 10": {"points": 4, "refresh": 10}}
 
 HEAD = ("model", "watched", "ratio", "all steps", "bound", "plain step", "capture")
 HEAD += ("products", "targets", "rest", "memory, MB")
-TOGETHER = 16  # steps whose rows are taken into the trace at once
+TOGETHER = 32  # steps whose rows are taken into the trace at once
 
 
 def mlp(*sizes):

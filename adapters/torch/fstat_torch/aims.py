@@ -6,11 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fstat._warnings import warn
+
 from .comparison import Comparison
 from .gradients import Captured, GradientCapture
 from .points import Points, gathered
 from .projected import Projected
-from .reporting import warn
 
 
 class Aims:

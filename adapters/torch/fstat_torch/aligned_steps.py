@@ -18,7 +18,7 @@ from .faults import Faults
 from .gradients import Captured, Wanted
 from .optimisers import learning_rate
 from .step import Step
-from .update import Columns, MicroBatch, Update
+from .update import MicroBatch, Taken, Update, columns_of
 
 
 class AlignedSteps:
@@ -162,16 +162,18 @@ class AlignedSteps:
         self._aims.pass_on()
         rate = step.learning_rate
         rate = learning_rate(self._optimizer) if rate is None else float(rate)
-        rows, columns = None, update.columns()
+        taken, found = update.take(), None
         if not update.is_small:
-            rows = columns()
-            if rows is None:
+            found = update.together(columns_of([taken]))
+            if found is None:
                 return
         clip = None if step.clip_factor is None else float(step.clip_factor)
         if clip is None and self._clipping is not None:
             self._clipping.note(step.loss_scale if self._scaled else 1.0)
         # It is appended when the step counts, which no interrupt is to part.
-        self._waiting = _Row(number, rate, self._aims.norms, columns, rows, clip)
+        self._waiting = _Row(
+            number, rate, self._aims.norms, taken if found is None else found, clip
+        )
 
     def settle(self) -> None:
         """Append what waits for the optimiser's step, which shows the clipping."""
@@ -185,10 +187,13 @@ class AlignedSteps:
             self._clipping.forget()
         # This may be amid the optimiser's step, which is the user's.
         try:
-            if row.found is None:
-                self._trace.put_off(row.arguments)
+            if isinstance(row.made, Taken):
+                self._trace.put_off(row, _columns)
             elif row.step > self._trace.last_step:
-                self._trace.append(**row.arguments())
+                norms, rate = row.target_norm, row.rate
+                self._trace.append(
+                    row.step, target_norm=norms, learning_rate=rate, **row.made
+                )
         except Exception as error:
             self._waiting = None
             self._faults.keep_on(error, "An update was not recorded")
@@ -222,15 +227,22 @@ class _Row:
     step: int
     learning_rate: float
     target_norm: np.ndarray | None
-    columns: Columns
-    found: dict[str, Any] | None
+    made: Taken | dict[str, Any]
     clip_factor: float | None  # None: as is seen until the optimiser's step
 
-    def arguments(self) -> dict[str, Any]:
-        """Return what `Trace.append` takes."""
-        found = self.columns() if self.found is None else self.found
-        assert found is not None and self.clip_factor is not None
-        if self.target_norm is not None:
-            found["target_norm"] = self.target_norm
-        rate = self.learning_rate * self.clip_factor
-        return found | {"step": self.step, "learning_rate": rate}
+    @property
+    def rate(self) -> float:
+        assert self.clip_factor is not None
+        return self.learning_rate * self.clip_factor
+
+
+def _columns(rows: list[_Row]) -> dict[str, np.ndarray]:
+    """Return what `Trace.columns` does of some updates."""
+    taken = [row.made for row in rows if isinstance(row.made, Taken)]
+    found = columns_of(taken)
+    found["step"] = np.array([row.step for row in rows])
+    found["batch_size"] = np.array([update.n for update in taken])
+    found["learning_rate"] = np.array([row.rate for row in rows])
+    if rows[0].target_norm is not None:
+        found["target_norm"] = np.array([row.target_norm for row in rows], dtype=float)
+    return found

@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 from fstat import Trace
 from fstat._files import UnwrittenError
+from fstat._warnings import warn
 
 from .distributed import Processes, SharedError
 from .gradients import NoBackwardError
-from .reporting import PassedOverWarning, UnwrittenWarning, warn
+from .reporting import PassedOverWarning, UnwrittenWarning
 from .verification import DisagreementError, Verification
 
 _UNVERIFIED = (

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fstat._warnings import warn
 from fstat.snapshot_files import SnapshotFiles
 
 from .distributed import Processes
 from .passes import AlignedPass, CurvaturePass
 from .reference import Reference
-from .reporting import warn
 
 
 class FreshGradients:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from fstat import Trace
+from fstat._warnings import warn
 
 from .aligned_steps import AlignedSteps
 from .faults import Faults
@@ -16,7 +17,7 @@ from .gradients import GradientCapture
 from .gradients.isolation import WithoutGraph, clear_up
 from .metrics import KeptGradients
 from .optimisers import UpdateCounter
-from .reporting import RepeatedExampleWarning, warn
+from .reporting import RepeatedExampleWarning
 from .step import Step, numbers
 from .verification import Verification
 from .watched import Watched

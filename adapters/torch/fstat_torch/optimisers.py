@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from .reporting import warn
+from fstat._warnings import warn
 
 
 def weakly(method: Callable[..., None]) -> Callable[..., None]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from fstat._validation import is_finite
+from fstat._warnings import warn
 
 from .distributed import Processes, whole
 from .gradients import Captured
-from .reporting import warn
 
 _OF_SELF = ("norm_squared", "gram_sum", "gram_squares")
 
@@ -24,7 +24,6 @@ _SMALL = 2**14  # inner products
 # Inner products, squared norms where they are apart, and what both are to be
 # multiplied with.
 Gram = tuple[Tensor, Tensor | None, float]
-Columns = Callable[[], dict[str, Any] | None]
 
 
 @dataclass(slots=True)
@@ -88,20 +87,13 @@ class Update:
             )
         self._parts.append(part)
 
-    def columns(self) -> Columns:
-        """Take the inner products that are still to be taken, and let gradients go.
-
-        Returns
-        -------
-        callable
-            Returns what `Trace.append` takes, or None where another process does:
-            `index`, the columns of the targets, and the further ones.
-        """
+    def take(self) -> Taken:
+        """Take the inner products that are still to be taken, and let gradients go."""
         own = self.own()
         gram = self._gram(own)
         for part in self._parts:
             part.captured = None
-        return partial(self._rows, own, gram)
+        return Taken(self._parts, own, gram)
 
     @property
     def is_small(self) -> bool:
@@ -111,29 +103,6 @@ class Update:
         n_targets = 0 if part.alignment is None else part.alignment.shape[1]
         alone = not more and self._processes is None
         return alone and not part.extra and b * max(b, n_targets) <= _SMALL
-
-    def _rows(self, own: float, gram: Gram | None) -> dict[str, Any] | None:
-        index = _joined([np.array(part.index) for part in self._parts])
-        rows: dict[str, Any] = {"index": index}
-        for name in self._parts[0].extra:
-            rows[name] = _joined([np.asarray(p.extra[name]) for p in self._parts])
-        alignment = self._alignment(own)
-        if alignment is not None:
-            rows["alignment"] = _finite_or_nan(alignment.cpu().numpy())
-        if gram is not None:
-            columns = _finite_or_nan(_of_self(*gram))
-            rows |= zip(_OF_SELF, columns, strict=True)
-        return rows if self._processes is None else self._together(rows)
-
-    def _alignment(self, own: float) -> Tensor | None:
-        found = [
-            p.alignment * _column(own * p.scale)
-            for p in self._parts
-            if p.alignment is not None
-        ]
-        if len(found) > 1:
-            return torch.cat(found)
-        return found[0] if found else None
 
     def _gram(self, own: float) -> Gram | None:
         """Inner products of examples that are targets themselves."""
@@ -169,43 +138,105 @@ class Update:
             return float(size)
         return sum(self._processes.sizes(size)) / self._processes.size
 
-    def _together(self, rows: dict[str, Any]) -> dict[str, Any] | None:
-        assert self._processes is not None
+    def together(self, rows: dict[str, Any]) -> dict[str, Any] | None:
+        """Return the columns of all processes where they are recorded, else None."""
+        if self._processes is None:
+            return rows
         shares = self._processes.gather(rows)
         if shares is None:
             return None
         return {name: np.concatenate([s[name] for s in shares]) for name in rows}
 
 
-Scaled = tuple[Captured, float | Tensor]
+@dataclass(slots=True)
+class Taken:
+    """An update whose inner products were taken.
+
+    Attributes
+    ----------
+    parts : list of MicroBatch
+        What it is of.
+    own : float
+        What the gradients of the examples are multiplied with.
+    gram : tuple or None
+        Inner products of examples that are targets themselves.
+    """
+
+    parts: list[MicroBatch]
+    own: float
+    gram: Gram | None
+
+    @property
+    def n(self) -> int:
+        """Number of examples."""
+        return sum([len(part.index) for part in self.parts])
 
 
-@np.errstate(over="ignore", invalid="ignore")
-def _of_self(gram: Tensor, norms: Tensor | None, factor: float) -> np.ndarray:
-    """Columns of examples as their own targets, one a row, (3, b).
+def columns_of(updates: Sequence[Taken]) -> dict[str, np.ndarray]:
+    """Return columns for the trace, one row an example.
 
     Parameters
     ----------
-    gram : Tensor of shape (b, B)
-        Inner products of these examples with all.
-    norms : Tensor of shape (b,) or None
-        Squared norms; None: on the diagonal, which is then not zero.
-    factor : float
-        What both are to be multiplied with.
+    updates : sequence of Taken
+        Of one sampler, one after another.
+
+    Returns
+    -------
+    dict of str to ndarray
+        `index`, the columns of the targets, and the further ones.
     """
-    others = gram.cpu().numpy() * factor
-    n, m = others.shape
-    columns = np.empty((len(_OF_SELF), n), others.dtype)
-    if norms is None:
-        columns[0] = others.diagonal()
-        others.ravel(order="K")[:: n + 1] = 0.0  # no copy, of what is square
+    parts = [(part, update.own) for update in updates for part in update.parts]
+    rows = {"index": np.array([i for part, _ in parts for i in part.index])}
+    for name in parts[0][0].extra:
+        further = [np.asarray(part.extra[name]) for part, _ in parts]
+        rows[name] = further[0] if len(further) == 1 else np.concatenate(further)
+    aligned = [
+        part.alignment * _column(own * part.scale)
+        for part, own in parts
+        if part.alignment is not None
+    ]
+    if aligned:
+        rows["alignment"] = _finite_or_nan(torch.cat(aligned).cpu().numpy())
+    grams = [update.gram for update in updates if update.gram is not None]
+    if grams:
+        alike = [[*same] for _, same in groupby(grams, _shape)]
+        columns = _finite_or_nan(np.concatenate([_of_self(k) for k in alike], axis=1))
+        rows |= zip(_OF_SELF, columns, strict=True)
+    return rows
+
+
+Scaled = tuple[Captured, float | Tensor]
+
+
+def _shape(gram: Gram) -> torch.Size:
+    return gram[0].shape
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def _of_self(grams: list[Gram]) -> np.ndarray:
+    """Columns of examples as their own targets, one a row, (3, number * b).
+
+    Parameters
+    ----------
+    grams : list of tuple
+        Each of inner products of b examples with all of an update, (b, B); their
+        squared norms, (b,), or None if those are on the diagonal, which is then not
+        zero; and what both are to be multiplied with.
+    """
+    products, norms, factors = zip(*grams, strict=True)
+    others = np.stack([x.cpu().numpy() for x in products])
+    others *= np.array(factors, others.dtype)[:, None, None]
+    columns = np.empty((len(_OF_SELF), *others.shape[:2]), others.dtype)
+    if norms[0] is None:
+        diagonal = np.einsum("kii->ki", others)
+        columns[0], diagonal[...] = diagonal, 0.0
     else:
-        columns[0] = factor * norms.cpu().numpy()
+        columns[0] = [a * x.cpu().numpy() for x, a in zip(norms, factors, strict=True)]
     # Products with ones take a third of the time of sums of short rows.
-    ones = np.ones(m, others.dtype)
-    columns[1] = others.dot(ones)
-    columns[2] = np.square(others, out=others).dot(ones)
-    return columns
+    ones = np.ones(others.shape[2], others.dtype)
+    columns[1] = others @ ones
+    columns[2] = np.square(others, out=others) @ ones
+    return columns.reshape(len(_OF_SELF), -1)
 
 
 def _gram(parts: list[Scaled]) -> Tensor:
@@ -236,10 +267,6 @@ def _lost(parts: list[Scaled]) -> Tensor:
 
 def _column(scale: float | Tensor) -> float | Tensor:
     return scale[:, None] if isinstance(scale, Tensor) else scale
-
-
-def _joined(parts: list[np.ndarray]) -> np.ndarray:
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _finite_or_nan(columns: np.ndarray) -> np.ndarray:

@@ -213,8 +213,10 @@ def test_a_trainer_that_resumes_takes_the_trace_along(on_disk, tmp_path):
         again.train(resume_from_checkpoint=checkpoint)
         assert_same(Trace.load(tmp_path / "run"), whole_callback.trace, rtol=1e-12)
     else:
-        with pytest.warns(UserWarning, match="Of the 3 steps before step 3"):
+        with pytest.warns(UserWarning, match="Of the 3 steps before step 3") as caught:
             again.train(resume_from_checkpoint=checkpoint)
+        ours = [each.filename for each in caught if "Of the 3" in str(each.message)]
+        assert ours == [__file__]
         assert callback.trace.columns()["step"].tolist() == [3, 4, 5, 6]
 
 

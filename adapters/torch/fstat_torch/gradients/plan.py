@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -13,6 +12,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import UninitializedParameter
+
+from fstat._warnings import warn
 
 from .layout import FIRST, SECOND
 from .recognise import rule_of
@@ -257,10 +258,9 @@ class Plan:
                 )
         if self.complete and sum(present.values()) != len(self.parameters):
             self.complete = False
-            warnings.warn(
+            warn(
                 "Parameters were unfrozen since the model was planned: gradients are "
-                "compared in the parameters chosen then.",
-                stacklevel=2,
+                "compared in the parameters chosen then."
             )
         self._present = present
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import Any
 from transformers import (  # type: ignore[import-not-found, unused-ignore]
     TrainerCallback,
 )
+
+from fstat._warnings import warn
 
 from ..metrics import Curvature
 from ..trainers.transformers import TransformersCallback
@@ -48,10 +49,7 @@ class SnapshotsAt(TrainerCallback):
         except (RuntimeError, ValueError) as error:
             # Such as a metric of gradients that are all zero: training goes on.
             reason = str(error).partition("\n")[0]
-            warnings.warn(
-                f"No snapshot was taken after step {state.global_step}: {reason}",
-                stacklevel=2,
-            )
+            warn(f"No snapshot was taken after step {state.global_step}: {reason}")
 
 
 def watch(

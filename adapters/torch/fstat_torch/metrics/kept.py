@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from fstat import Snapshots
 from fstat._files import Npz, refusing, write_npz, writing
+from fstat._warnings import warn
 
 from ..distributed import Processes
 from ..gradients import Captured, GradientCapture
 from ..gradients.precision import full_precision
 from ..points import Points, gathered
-from ..reporting import warn
 from .building import Ridge, build, empty_store
 from .curvature import Curvature
 from .holders import Holders

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 
 from fstat import Observations, Trace, Watch
+from fstat._warnings import warn
 from fstat.trace import Subsets
 
 from ..sampler import SingleRunSampler
@@ -102,11 +102,10 @@ class Following:
         expected = -(-at // sampler.every)
         wanted = sampler.is_writer and sampler.records
         if wanted and sampler.trace.n_recorded < expected:
-            warnings.warn(
+            warn(
                 f"Of the {expected} steps before step {at} that would have been "
                 f"recorded, the trace holds {sampler.trace.n_recorded}. To keep them "
-                "over a restart, give the callback a `path`.",
-                stacklevel=4,
+                "over a restart, give the callback a `path`."
             )
 
     def enter(self, index: Any, **known: Any) -> None:
