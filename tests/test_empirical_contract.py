@@ -100,8 +100,6 @@ def test_pickling_keeps_everything(options):
     "ask",
     [
         lambda e: e.confidence_band(),
-        lambda e: e.pointwise_interval(0.1),
-        lambda e: e.errors_interval(0.1),
         lambda e: e.upper_bound_f(),
         lambda e: e.lower_bound_mu(),
         lambda e: e.lower_bound_epsilon(delta=0.1),

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import ndtri
-from scipy.stats import beta, binomtest, chi2
+from scipy.stats import binomtest, chi2
 
 from fstat import GaussianTradeOff, tradeoff_curve
 from fstat.datasets import make_observations
@@ -268,9 +268,6 @@ def test_clopper_pearson_bound_by_hand():
     assert_allclose(got, epsilon, rtol=1e-9)
     f = curve.upper_bound_f(threshold=80)
     assert_allclose(f.f([0, a, 1]), [1, b, 0], atol=1e-12)
-    alpha, beta_ = curve.errors_interval(80)
-    assert_allclose(alpha, binomtest(19, 100).proportion_ci(0.95), rtol=1e-9)
-    assert_allclose(beta_, binomtest(21, 100).proportion_ci(0.95), rtol=1e-9)
 
 
 def test_dkw_bound_by_loops():
@@ -355,25 +352,6 @@ def test_points_of_known_curves():
     assert epsilon_between(np.array([0.85]), np.array([0.9]), 0.2) == -np.inf
 
 
-@pytest.mark.parametrize("alpha", [0.0, 0.03, 0.3, 1.0])
-def test_pointwise_interval_by_loops(alpha):
-    P, Q = make_observations(1.0, n=80, m=50, random_state=0)
-    got = fitted(P, Q).pointwise_interval(alpha, 0.9)
-    part, n, m = 0.025, 80, 50
-    falling = [np.inf, *sorted(P, reverse=True), -np.inf]
-    high, low = 1.0, 0.0
-    for k in range(1, n + 1):
-        # The k-th largest: exceeded with at most alpha, surely? With more than that?
-        if beta.ppf(1 - part, k, n - k + 1) <= alpha:
-            count = (falling[k] >= Q).sum()
-            high = 1.0 if count == m else beta.ppf(1 - part, count + 1, m - count)
-        if low == 0 and beta.ppf(part, k, n - k + 1) > alpha:
-            count = (falling[k] > Q).sum()
-            low = beta.ppf(part, count, m - count + 1) if count else 0.0
-    expected = (0, 0) if alpha == 1 else (low, high)
-    assert_allclose(got, expected, atol=1e-9)
-
-
 def answers(curve):
     alpha = [0.1, 0.5]
     bands = ["dkw"] if curve.direction == "both" else ["dkw", "bootstrap"]
@@ -425,8 +403,7 @@ def test_delta_is_given_by_keyword():
 def test_numbers_give_numbers():
     curve = fitted(*make_observations(1.0, n=20, random_state=0))
     assert type(curve.statistic(0.5)) is float
-    assert all(type(end) is float for end in curve.pointwise_interval(0.5))
-    assert curve.pointwise_interval([0.5]).low.shape == (1,)
+    assert curve.statistic([0.5]).shape == (1,)
 
 
 @pytest.mark.slow
@@ -492,10 +469,8 @@ def test_bad_samples(P, Q, message):
          "`threshold` must be one number"),
         ("both", lambda c: c.lower_bound_mu(threshold=0.0),
          "`threshold` must be two numbers, ascending"),
-        ("both", lambda c: c.errors_interval([1.0, 0.0]), "ascending"),
+        ("both", lambda c: c.lower_bound_mu(threshold=[1.0, 0.0]), "ascending"),
         ("greater", lambda c: c.lower_bound_epsilon(delta=1.0), "`delta` must lie in"),
-        ("greater", lambda c: c.pointwise_interval(1.5), "`alpha` must lie"),
-        ("both", lambda c: c.pointwise_interval(0.5), "one threshold"),
         ("both", lambda c: c.confidence_band(method="bootstrap"), "one threshold"),
         ("greater", lambda c: c.confidence_band(method="split"), "`method` must be"),
         ("greater", lambda c: c.confidence_band(method="bootstrap", n_resamples=0),
@@ -508,12 +483,6 @@ def test_bad_questions(direction, ask, message):
         ask(curve)
 
 
-def test_paired_samples_have_no_pointwise_interval():
-    curve = fitted([0.0, 1.0], [1.0, 2.0], paired=True)
-    with pytest.raises(ValueError, match="needs P and Q to be independent"):
-        curve.pointwise_interval(0.5)
-
-
 @pytest.mark.parametrize("direction", ["greater", "likelihood_ratio"])
 def test_too_few_to_split(direction):
     with pytest.raises(ValueError, match="are too few to be split"):
@@ -521,11 +490,11 @@ def test_too_few_to_split(direction):
 
 
 def test_values_at_a_threshold_are_taken_for_those_of_p():
-    P, Q = np.arange(5.0), np.arange(5.0) + 1
-    one = EmpiricalTradeOff().fit(P, Q)
-    both = EmpiricalTradeOff(direction="both").fit(P, Q)
-    # Of 0..4 one exceeds 3, of 1..5 three do not; of 1..3 none lies beyond 1 and 3.
-    for curve, threshold, (of_P, of_Q) in ((one, 3.0, (1, 3)), (both, [1, 3], (2, 3))):
-        alpha, beta = curve.errors_interval(threshold)
-        assert_allclose(alpha, binomtest(of_P, 5).proportion_ci(0.95), rtol=1e-9)
-        assert_allclose(beta, binomtest(of_Q, 5).proportion_ci(0.95), rtol=1e-9)
+    P, Q = np.arange(50.0), np.arange(50.0) + 30
+    one = fitted(P, Q, paired=True)
+    both = fitted(P, Q, "both", paired=True)
+    # 34 to 49 exceed 33, and 0 is below 1; of Q 30 to 33 lie between.
+    for curve, threshold, of_P in ((one, 33.0, 16), (both, [1.0, 33.0], 17)):
+        a, b = (binomtest(k, 50).proportion_ci(0.95).high for k in (of_P, 4))
+        f = curve.upper_bound_f(threshold=threshold)
+        assert_allclose(f.f([0, a, 1]), [1, b, 0], atol=1e-9)

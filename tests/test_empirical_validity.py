@@ -181,14 +181,3 @@ def test_how_close_bounds_come(n):
             means[int(paired)] += curve.lower_bound_mu(threshold=0.5) / 20
     expected = 1 - 2 * s * np.array([-ndtri(np.sqrt(0.0087 / 1.11)), 1.96])
     assert_allclose(means, expected, atol=3 * np.sqrt(2 / 20) * s + 2 * 2.84 / n)
-
-
-@pytest.mark.parametrize("alpha", [0.1, 0.5])
-def test_pointwise_intervals_cover(alpha):
-    truth, draws = GaussianTradeOff(1.0).f(alpha), 300
-    missed = 0
-    for seed in range(draws):
-        curve = fitted(normal(60, 40, 1.0), seed)
-        low, high = curve.pointwise_interval(alpha, 0.8)
-        missed += not low <= truth <= high
-    assert missed / draws <= allowed(0.2, draws)

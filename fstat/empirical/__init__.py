@@ -2,13 +2,12 @@
 
 from .bands import ConfidenceBand
 from .curve import tradeoff_curve
-from .estimator import EmpiricalTradeOff, ErrorIntervals
+from .estimator import EmpiricalTradeOff
 from .levy import levy_distance as levy_distance
 from .levy import levy_distance_between as levy_distance_between
 
 __all__ = [
     "ConfidenceBand",
     "EmpiricalTradeOff",
-    "ErrorIntervals",
     "tradeoff_curve",
 ]

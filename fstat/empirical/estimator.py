@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,12 +22,10 @@ from .._validation import (
     number_or_array,
     numeric,
     option,
-    probability,
     random_state,
     shown,
     whole_number,
 )
-from ..intervals import ConfidenceInterval
 from ..tradeoff import PiecewiseLinearTradeOff
 from .allocations import allocations
 from .bands import (
@@ -44,24 +42,10 @@ from .directions import Direction, OneThreshold, TwoThresholds
 from .envelopes import clopper_pearson, equal_level
 from .levy import levy_distance_between
 from .likelihood_ratio import LogLikelihoodRatio
-from .pointwise import interval_of_beta
 from .regions import OneSided, Points
 
 _DIRECTIONS = ("greater", "less", "both", "likelihood_ratio")
 Target = Callable[[FloatArray, FloatArray], FloatArray]
-
-
-class ErrorIntervals(NamedTuple):
-    """Intervals for the two errors of one test.
-
-    Parameters
-    ----------
-    alpha, beta : ConfidenceInterval
-        Of the type I and of the type II error.
-    """
-
-    alpha: ConfidenceInterval
-    beta: ConfidenceInterval
 
 
 class EmpiricalTradeOff(BaseEstimator):
@@ -326,78 +310,6 @@ class EmpiricalTradeOff(BaseEstimator):
             n_resamples=n_resamples,
             rng=np.random.default_rng(self._seed),
         )
-
-    def pointwise_interval(
-        self, alpha: ArrayLike, confidence_level: float = 0.95
-    ) -> ConfidenceInterval:
-        """Return an interval for the type II error at each type I error, by itself.
-
-        An order statistic of P bounds the threshold, and a Clopper-Pearson bound
-        the type II error there. It covers the curve of the thresholds, before the
-        hull is taken, and needs P and Q to be independent of each other.
-
-        Parameters
-        ----------
-        alpha : array-like
-            Type I errors in [0, 1], chosen beforehand.
-        confidence_level : float, default=0.95
-            Probability of covering, at least, at any one `alpha`.
-
-        Returns
-        -------
-        ConfidenceInterval
-            `low` and `high`, of the shape of `alpha`.
-
-        Raises
-        ------
-        ValueError
-            If `alpha` is outside [0, 1], the samples are paired or the tests have
-            two thresholds.
-        """
-        check_is_fitted(self, "tradeoff_")
-        alpha = probability(alpha, "alpha")
-        level = confidence(confidence_level)
-        P, Q = self._one_dimensional("`pointwise_interval`")
-        if self._paired:
-            raise ValueError(
-                "`pointwise_interval` needs P and Q to be independent, got "
-                "paired=True: use `confidence_band`."
-            )
-        low, high = map(number_or_array, interval_of_beta(P, Q, alpha, level))
-        return ConfidenceInterval(low, high)
-
-    def errors_interval(
-        self, threshold: ArrayLike, confidence_level: float = 0.95
-    ) -> ErrorIntervals:
-        """Return Clopper-Pearson intervals for both errors of one test.
-
-        Parameters
-        ----------
-        threshold : float or pair of them
-            Where the test says "Q", as in `thresholds_`, chosen beforehand.
-        confidence_level : float, default=0.95
-            Probability of covering, at least, of each interval by itself.
-
-        Returns
-        -------
-        ErrorIntervals
-            `alpha` and `beta`, each with `low` and `high`.
-
-        Raises
-        ------
-        ValueError
-            If `threshold` is not a number, or not a pair where two are needed.
-        """
-        check_is_fitted(self, "tradeoff_")
-        miss = (1 - confidence(confidence_level)) / 2
-        counts = self._counts(threshold, self._data)
-        intervals = []
-        for count, sample in zip(counts, self._data, strict=True):
-            n = len(sample)
-            upper = clopper_pearson([n - count, count], n, miss)
-            low, high = 1 - upper[0], upper[1]
-            intervals.append(ConfidenceInterval(float(low), float(high)))
-        return ErrorIntervals(*intervals)
 
     def upper_bound_f(
         self,

@@ -609,16 +609,6 @@ def EmpiricalTradeOff__confidence_band(a: Arguments) -> Any:
 
 
 @entry
-def EmpiricalTradeOff__pointwise_interval(a: Arguments) -> Any:
-    return a.choice(curves()).pointwise_interval(a("alpha"), a("level"))
-
-
-@entry
-def EmpiricalTradeOff__errors_interval(a: Arguments) -> Any:
-    return a.choice(curves()).errors_interval(a("real"), a("level"))
-
-
-@entry
 def EmpiricalTradeOff__score(a: Arguments) -> Any:
     n = int(a.rng.integers(1, 20))
     curve = a.choice(curves())
