@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from importlib import import_module
 from typing import Any, ClassVar
 
 import numpy as np
@@ -190,6 +191,8 @@ def _decoded(value: Any) -> Any:
 def _object(items: dict[str, Any]) -> Any:
     """Return the object of a class and its fields, by way of its constructor."""
     name = items.pop("class", None)
+    if isinstance(name, str) and name not in Immutable._classes:
+        import_module("fstat.composition")  # which defines more of them
     made = Immutable._classes.get(name) if isinstance(name, str) else None
     if made is None or inspect.isabstract(made):
         raise ValueError(f"`text` must name a trade-off function, got {name!r:.80}.")
