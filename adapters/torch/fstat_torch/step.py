@@ -58,8 +58,8 @@ class Step:
         ValueError
             If there is one.
         """
-        factors = {"loss_scale": self.loss_scale, "denominator": self.denominator}
-        for name, value in factors.items():
+        factors = ("loss_scale", self.loss_scale), ("denominator", self.denominator)
+        for name, value in factors:
             if value is not None and not 0 < float(value) < np.inf:
                 raise ValueError(
                     f"`{name}` of a step must be positive and finite, got {value!r}."

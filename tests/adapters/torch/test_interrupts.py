@@ -15,6 +15,7 @@ from fstat_torch import (
     clipping,
     faults,
     loop,
+    recorded,
     sampler,
     update,
     watched,
@@ -77,7 +78,9 @@ class Run:
         return dict(zip(columns["step"].tolist(), rows, strict=True))
 
 
-SAMPLER = {part.__file__ for part in (sampler, loop, faults, aligned_steps, watched)}
+SAMPLER = {
+    part.__file__ for part in (sampler, recorded, loop, faults, aligned_steps, watched)
+}
 ROWS = {part.__file__ for part in (clipping, update, trace)}
 
 

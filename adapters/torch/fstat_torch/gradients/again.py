@@ -22,7 +22,7 @@ from torch.utils import _pytree as pytree
 from .call import Call
 from .exchange import Rows, depends, mixes
 from .external import external
-from .isolation import undisturbed
+from .isolation import paused, undisturbed
 from .layout import FIRST, fits, layout_of, one_example, only_example
 from .plan import (
     AS_A_BATCH,
@@ -31,7 +31,6 @@ from .plan import (
     VECTORISED,
     UnsupportedModelError,
 )
-from .recording import paused
 from .recurrent import recurrent_gradients
 
 Gradients = dict[str, Tensor]

@@ -18,10 +18,9 @@ from torch import Tensor, nn
 
 from .blocks import Block, Dense, outer_products
 from .call import Call
-from .isolation import undisturbed
+from .isolation import paused, undisturbed
 from .plan import UnsupportedModelError
 from .precision import precise, same_precision
-from .recording import paused
 
 _SIGNATURE = signature(nn.MultiheadAttention.forward)
 _INPUTS = {"q": "query", "k": "key", "v": "value"}

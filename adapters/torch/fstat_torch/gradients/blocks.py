@@ -13,6 +13,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 # Elements of a temporary: 32 MiB in float32. Larger ones are worked on in slices.
 _BUDGET = 2**23
@@ -172,9 +173,10 @@ class OuterProducts:
         self._inputs, self._outputs = inputs, outputs
         self._weight, self._bias = weight, bias
         self._transposed = transposed
-        self._n, *places, self._d_in = inputs.shape
-        self._groups, self._places = [1, 1, *places][-2:]
-        self._d_out = outputs.shape[-1]
+        shape, ndim = inputs.shape, inputs.ndim
+        self._n, self._d_in, self._d_out = shape[0], shape[-1], outputs.shape[-1]
+        self._places = 1 if ndim == 2 else shape[-2]
+        self._groups = shape[1] if ndim == 4 else 1
         self._versions = inputs._version, outputs._version
 
     def _check(self) -> None:
@@ -252,7 +254,7 @@ class OuterProducts:
         if self._single and other._single:
             a, g = self._rows()
             b, h = (a, g) if other is self else other._rows()
-            products, outer = torch.mm(a, b.t()), torch.mm(g, h.t())
+            products, outer = linear(a, b), linear(g, h)
             if self._bias is None:
                 return products.mul_(outer)
             return outer.addcmul_(products, outer)
@@ -402,4 +404,74 @@ def total(parts: Iterable[Tensor]) -> Tensor:
     found = next(iterator)
     for part in iterator:
         found = found + part
+    return found
+
+
+class Taken:
+    """The share of a layer in inner products, of which each can be had once.
+
+    Attributes
+    ----------
+    summed : dict of str to Tensor or None
+        Sums over the examples, by parameter.
+    weighed : dict of str to Tensor or None
+        The same with the examples weighed by `row_weights`.
+
+    Parameters
+    ----------
+    found : list of tuple of (Block, Tensor)
+        Inner products with blocks of targets, (n, m).
+    gram : Tensor of shape (n, n) or None
+        Inner products with one another.
+    norms : Tensor of shape (n,) or None
+        Squared norms.
+    """
+
+    def __init__(
+        self,
+        found: list[tuple[Block, Tensor]],
+        gram: Tensor | None,
+        norms: Tensor | None,
+    ) -> None:
+        self._others = [other for other, _ in found]  # so that they stay who they are
+        self._found: dict[int, Tensor | None] = {id(b): x for b, x in found}
+        self._found[id(self)], self._norms = gram, norms
+        self.summed: dict[str, Tensor] | None = None
+        self.weighed: dict[str, Tensor] | None = None
+
+    def cross(self, other: Block) -> Tensor:
+        """Inner products with another block of the same parameters, (n, m)."""
+        return _there(self._found.pop(id(other), None))
+
+    def norms_squared(self) -> Tensor:
+        """Squared norms, (n,)."""
+        norms = _there(self._norms)
+        return norms.clone()
+
+    def sums(self, weights: Tensor | None = None) -> dict[str, Tensor]:
+        """Gradients summed over the examples, weighed, flat, by parameter."""
+        found = self.summed if weights is None else self.weighed
+        if found is None:
+            raise RuntimeError(_GONE)
+        return found
+
+    def materialised(self) -> dict[str, Tensor]:
+        """Gradients of each example, which are gone."""
+        raise RuntimeError(_GONE)
+
+    def apart(self) -> dict[str, Block]:
+        """One block for each parameter, which are gone."""
+        raise RuntimeError(_GONE)
+
+    def cost(self) -> tuple[str, float, float]:
+        """Route, operations and bytes, which were noted when there was a block."""
+        raise RuntimeError(_GONE)
+
+
+_GONE = "gradients were let go as they arrived: what is wanted of them must be said."
+
+
+def _there(found: Tensor | None) -> Tensor:
+    if found is None:
+        raise RuntimeError(_GONE)
     return found

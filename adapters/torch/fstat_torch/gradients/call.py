@@ -178,7 +178,7 @@ class Call:
         Layers with a dimension of channels take the places of an example one by one.
         """
         layout = self.unit.layout
-        if layout == FIRST or self.unit.runs_again:
+        if layout == FIRST or self.unit.runs_again or self.block is not None:
             return [self]
         (gradient,) = self.gradients
         assert gradient is not None
@@ -215,8 +215,12 @@ class Call:
     @property
     def is_empty(self) -> bool:
         """Whether it was called with nothing, as experts are that nobody chose."""
-        sizes = [g.numel() for g in self.gradients if g is not None]
-        return bool(sizes) and not any(sizes)
+        arrived = False
+        for gradient in self.gradients:
+            if gradient is not None and gradient.numel():
+                return False
+            arrived |= gradient is not None
+        return arrived
 
     @property
     def rows(self) -> int:
@@ -256,7 +260,7 @@ class Call:
                 f"an input of {self.unit.label} was modified in place after use: "
                 "use the out-of-place operation."
             )
-        for gradient in () if self.block is not None else self.gradients:
+        for gradient in self.gradients:
             if gradient is not None:
                 self._check_rows(gradient.shape, n, first)
 

@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import torch
 from torch import Tensor
 
-from .arriving import Taken
-from .blocks import Block, Dense
+from .blocks import Block, Dense, Taken
 from .plan import Plan, UnsupportedModelError
 from .precision import all_finite, full_precision
 from .tied import inner_products
@@ -315,9 +314,11 @@ class Captured:
         dtype = dtype.to_real()
         tolerance = _RTOL.get(dtype, _RTOL_HALF) if rtol is None else rtol
         seen = seen.to(own)
-        largest = max(float(seen.norm()), float(own.norm()))
+        error, size = (float(torch.linalg.vector_norm(x)) for x in (seen - own, seen))
         rounding = _ROUNDINGS.get(dtype, 4) * torch.finfo(dtype).eps * weight
-        return float((seen - own).norm()) <= tolerance * largest + rounding
+        if error <= tolerance * size + rounding:
+            return True
+        return error <= tolerance * float(torch.linalg.vector_norm(own)) + rounding
 
     def _coarsest(self, parameter: Tensor, grad: Tensor) -> torch.dtype:
         """Find the coarsest type that was used on the way to a gradient."""

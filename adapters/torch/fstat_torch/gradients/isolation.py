@@ -55,6 +55,26 @@ _enable_gradients: Callable[[bool], Any] = getattr(
     torch._C, "_set_grad_enabled", torch.set_grad_enabled
 )
 
+
+class Listening:
+    """Who listens now, to passes through a model.
+
+    Several may watch the user's pass; a pass of our own inside of it is for one alone.
+    """
+
+    to: tuple[object, ...] = ()
+
+
+@contextmanager
+def paused() -> Iterator[None]:
+    """Nobody listens inside."""
+    previous, Listening.to = Listening.to, ()
+    try:
+        yield
+    finally:
+        Listening.to = previous
+
+
 _OF_BLOCKS = tuple(
     f"fstat_torch.{part}" for part in ("gradients.", "metrics.", "verification")
 )

@@ -160,7 +160,7 @@ class Plan:
     ends: dict[str, list[Any] | None] = field(default_factory=dict)
     generation: int = 0
     evaluated: list[nn.Module] = field(default_factory=list)
-    _present: dict[int, bool] | None = None  # parameters that were checked, by id
+    _trainable: list[int] | None = None  # parameters that were checked, by id
 
     @property
     def batch_norm(self) -> str | None:
@@ -241,14 +241,11 @@ class Plan:
         UserWarning
             Once, if parameters that are not captured have become trainable.
         """
-        present = {
-            id(p): p.requires_grad
-            for m in self.modules.values()
-            for p in m._parameters.values()
-            if p is not None
-        }
-        if present == self._present:
+        held = [p for m in self.modules.values() for p in m._parameters.values()]
+        trainable = [id(p) for p in held if p is not None and p.requires_grad]
+        if trainable == self._trainable:
             return
+        present = {id(p): p.requires_grad for p in held if p is not None}
         for name, p in self.parameters.items():
             if not present.get(id(p)):
                 what = "frozen" if id(p) in present else "replaced"
@@ -262,7 +259,7 @@ class Plan:
                 "Parameters were unfrozen since the model was planned: gradients are "
                 "compared in the parameters chosen then."
             )
-        self._present = present
+        self._trainable = trainable
 
 
 def build_plan(model: nn.Module, parameters: Iterable[nn.Parameter] | None) -> Plan:

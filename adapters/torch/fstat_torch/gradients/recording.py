@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +16,10 @@ from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import _StopRecomputationError
 
 from .accumulation import accumulates, gradient_end
+from .arriving import Wanted
 from .call import Call
 from .hooks import ForwardHook, on_gradient
-from .isolation import Whole, version
+from .isolation import Listening, Whole, version
 from .layout import FIRST
 from .plan import NoBackwardError, Plan, Unit, UnsupportedModelError
 from .precision import autocast_of
@@ -31,9 +32,6 @@ from .saved import (
     save_for_backward,
 )
 from .shared import SharedLookups
-
-if TYPE_CHECKING:
-    from .arriving import Wanted
 
 
 class Recording:
@@ -56,10 +54,6 @@ class Recording:
         Whether to keep the state before the calls of all units that run again.
     """
 
-    # The recordings that listen now. Several may watch the user's pass; a pass of our
-    # own inside of it is for one alone.
-    _active: tuple[Recording, ...] = ()
-
     def __init__(
         self,
         plan: Plan,
@@ -75,7 +69,7 @@ class Recording:
         self._uses: defaultdict[str, int] = defaultdict(int)
         self._inside: list[Unit] = []
         self._handles: list[Any] = []
-        self._previous = Recording._active
+        self._previous = Listening.to
         self.failures: dict[str, Exception] = {}  # of units, by key
         self.calls: list[Call] = []
         self.edges: list[tuple[Call, int, GradientEdge]] = []
@@ -119,8 +113,8 @@ class Recording:
 
     def start(self) -> None:
         """Put hooks on the model."""
-        previous = self._previous = Recording._active
-        Recording._active = (self,) if self._collect else (*previous, self)
+        previous = self._previous = Listening.to
+        Listening.to = (self,) if self._collect else (*previous, self)
         handles, embeds = self._handles, False
         for unit in self._plan.units:
             module, again = unit.module, unit.runs_again
@@ -148,7 +142,7 @@ class Recording:
 
     def stop(self) -> None:
         """Take the hooks off."""
-        Recording._active = self._previous
+        Listening.to = self._previous
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -158,7 +152,7 @@ class Recording:
     @property
     def hears(self) -> bool:
         """Whether a pass made now is the one to be recorded."""
-        return self in Recording._active
+        return self in Listening.to
 
     def _guarded(self, hook: Callable[..., None]) -> Callable[..., None]:
         """Return a hook whose errors wait until the pass is over."""
@@ -219,7 +213,7 @@ class Recording:
         # By far the most calls are of this kind, and each is paid for by training.
         def seen(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
             try:
-                if self not in Recording._active:
+                if self not in Listening.to:
                     return
                 if self._inside and self._covered(unit):
                     return
@@ -427,21 +421,16 @@ class Recording:
                 _refuse_twice(call.unit)
             n = call.rows if n is None else n
         self.n = n = n or 1
+        found: list[Call] = []
         for call in reached:
             # Why the gradients of a call cannot be split by example.
             try:
                 call.check(n, reached[0])
-            except (UnsupportedModelError, RuntimeError) as error:
-                self.failures.setdefault(call.unit.key, error)
-        found: list[Call] = []
-        for call in reached:
-            key = call.unit.key
-            if key in self.failures:
-                continue
-            try:
-                found += [call] if call.block is not None else call.by_example(n)
+                found += call.by_example(n)
             except (RuntimeError, ValueError, IndexError) as error:
-                self.failures[key] = error
+                self.failures.setdefault(call.unit.key, error)
+        if self.failures:
+            found = [call for call in found if call.unit.key not in self.failures]
         return n, found
 
 
@@ -475,16 +464,6 @@ def _refuse_twice(unit: Unit) -> None:
         f"more than one backward pass went through {unit.label}: capture one forward "
         "and one backward at a time."
     )
-
-
-@contextmanager
-def paused() -> Iterator[None]:
-    """Nothing is recorded inside."""
-    previous, Recording._active = Recording._active, ()
-    try:
-        yield
-    finally:
-        Recording._active = previous
 
 
 def _modified(what: str) -> UnsupportedModelError:

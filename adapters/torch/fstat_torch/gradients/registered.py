@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
-
-if TYPE_CHECKING:
-    from .plan import Unit
 
 LayerRule = Callable[[Any, tuple[Any, ...], Tensor], Mapping[str, Tensor]]
 _RULES: dict[type[nn.Module], LayerRule] = {}
@@ -91,24 +88,6 @@ def has_rule(module: nn.Module) -> bool:
     return type(module) in _RULES
 
 
-def by_registered_rule(
-    unit: Unit, inputs: tuple[Any, ...], gradient: Tensor
-) -> dict[str, Tensor]:
-    """Per-example gradients of a unit, by the rule of its class.
-
-    Raises
-    ------
-    ValueError
-        If the rule returns something else.
-    """
-    found = _RULES[type(unit.module)](unit.module, inputs, gradient)
-    for name, parameter in unit.parameters.items():
-        shape = (len(gradient), *parameter.shape)
-        given = found.get(name) if isinstance(found, Mapping) else None
-        if not isinstance(given, Tensor) or given.shape != shape:
-            got = tuple(given.shape) if isinstance(given, Tensor) else "none"
-            raise ValueError(
-                f"the rule that is registered for {unit.label} must return a gradient "
-                f"of shape {shape} for {name!r}, got {got}."
-            )
-    return {name: found[name] for name in unit.parameters}
+def registered_rule(module: nn.Module) -> LayerRule:
+    """Return the rule that is registered for a module."""
+    return _RULES[type(module)]

@@ -20,11 +20,11 @@ from .call import row_weights
 from .coupling import BeforeBackward, couples
 from .exchange import mixes
 from .external import external
-from .isolation import Whole, version
+from .isolation import Whole, paused, version
 from .layout import FIRST, SECOND, examples_first, layout_of
 from .plan import Plan
 from .precision import alike, all_finite, autocast_of, same_autocast
-from .recording import Recording, paused
+from .recording import Recording
 
 Gradients = dict[str, Tensor]
 # Sums over the examples, plain and weighed by `row_weights`, or nothing.

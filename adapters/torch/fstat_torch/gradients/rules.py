@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +16,9 @@ from .call import Call
 from .convolution import conv_factors
 from .lookups import Lookups
 from .normalisation import scale_gradients
-from .plan import UnsupportedModelError
+from .plan import Unit, UnsupportedModelError
 from .precision import precise, same_precision
-from .registered import by_registered_rule
+from .registered import registered_rule
 from .tied import tie
 
 
@@ -63,7 +64,8 @@ def blocks_of_calls(
                 continue
             for name, share in block.apart().items():
                 shares[name].append(share)
-    blocks |= {f"parameter {name}": tie(found) for name, found in shares.items()}
+    for name, found in shares.items():
+        blocks[f"parameter {name}"] = tie(found)
     return blocks
 
 
@@ -191,11 +193,34 @@ def _registered(calls: list[Call]) -> Block:
         (g,) = call.gradients
         assert g is not None
         with torch.enable_grad():  # it may differentiate something
-            found = by_registered_rule(call.unit, call.args, g)
+            found = _by_registered_rule(call.unit, call.args, g)
         for local, gradient in found.items():
             name = call.unit.names[local]
             totals[name] = totals[name] + gradient if name in totals else gradient
     return Dense(totals)
+
+
+def _by_registered_rule(
+    unit: Unit, inputs: tuple[Any, ...], gradient: Tensor
+) -> dict[str, Tensor]:
+    """Per-example gradients of a unit, by the rule of its class.
+
+    Raises
+    ------
+    ValueError
+        If the rule returns something else.
+    """
+    found = registered_rule(unit.module)(unit.module, inputs, gradient)
+    for name, parameter in unit.parameters.items():
+        shape = (len(gradient), *parameter.shape)
+        given = found.get(name) if isinstance(found, Mapping) else None
+        if not isinstance(given, Tensor) or given.shape != shape:
+            got = tuple(given.shape) if isinstance(given, Tensor) else "none"
+            raise ValueError(
+                f"the rule that is registered for {unit.label} must return a gradient "
+                f"of shape {shape} for {name!r}, got {got}."
+            )
+    return {name: found[name] for name in unit.parameters}
 
 
 _RULES: dict[str, Callable[[list[Call]], Block]] = {
