@@ -34,7 +34,7 @@ GROUPS: dict[str, tuple[str, dict[str, Any], Any]] = {
 LOOPS = "Losses, loops and optimisers"
 LIBRARY = ("fstat_torch/gradients", "fstat_torch/metrics")
 LIBRARY += tuple(
-    f"fstat_torch/{part}.py" for part in ("sampler", "loop", "aligned_steps")
+    f"fstat_torch/{part}.py" for part in ("sampler", "loop", "aligned_steps", "update")
 )
 WAYS = ("in training", "with a reference")
 

@@ -88,13 +88,7 @@ class Clipping:
 
 def _keep(before: Before, parameter: Tensor) -> None:
     """Note the gradient of a parameter as it is now."""
-    gradient: Any = parameter.grad
-    # By far the most are plain, and small.
-    plain = type(gradient) is Tensor and not gradient.is_sparse
-    if plain and 0 < gradient.numel() <= _ENTRIES and not gradient.requires_grad:
-        before[id(parameter)] = parameter, gradient, gradient._version, gradient.clone()
-        return
-    gradient = _local(gradient)
+    gradient = _local(parameter.grad)
     if gradient is not None:
         before[id(parameter)] = parameter, gradient, gradient._version, _few(gradient)
 
