@@ -66,12 +66,13 @@ class Tails(NamedTuple):
 def _small_excess(mu: float, p: float) -> float:
     r"""Return what a step's loss is above its end on average, if by less than 1.
 
-    An upper bound, under Q and under P alike. Below :math:`\ell = \log((e - 1) (1 - p)
-    / p)` of the step without sampling the excess is less than 1 and at most
-    :math:`p e^x / (1 - p)`, and that of an example that was seen is as rare.
+    An upper bound, under Q and under P alike, relative to the probability of less than
+    1. Below :math:`\ell = \log((e - 1) (1 - p) / p)` of the step without sampling the
+    excess is less than 1 and at most :math:`p e^x / (1 - p)`, and that of an example
+    that was seen is as rare.
     """
     most = np.log((np.e - 1) * (1 - p) / p)
-    return float((2 * p + p / (1 - p)) * ndtr(most / mu - mu / 2))
+    return float((2 * p + p / (1 - p)) / (1 - p) * ndtr(most / mu - mu / 2))
 
 
 class Above:
@@ -302,7 +303,10 @@ class Above:
         """Return it at other thresholds between which no losses lie."""
         price = np.exp(self.place + d)
         delta = tails.power - price * tails.alpha
-        inverse = -np.expm1(-self.place - d) + delta / price
+        # What an integral adds at 1, relative to what the place has: no number is left
+        # of the place itself where nearly every sum has seen the data.
+        added = tails.inverse_delta + np.expm1(-1.0) + tails.alpha
+        inverse = added * np.exp(1 - d) - np.expm1(-d) - tails.alpha
         power_error = tails.power_error + _NOTHING
         alpha_error = tails.alpha_error + _NOTHING
         delta_error = power_error + price * alpha_error + 2.0**-50 * tails.power
@@ -312,7 +316,7 @@ class Above:
             alpha_error=alpha_error,
             power_error=power_error,
             delta_error=delta_error,
-            inverse_error=(delta_error + 2.0**-52) / price,
+            inverse_error=3 * (tails.inverse_error + alpha_error + 2.0**-52),
         )
         both = zip(moved, tails, strict=True)
         return Tails(*(np.where(empty, new, old) for new, old in both))

@@ -65,6 +65,27 @@ def test_steps_between_lumps_of_losses():
     assert f.epsilon(3.2059108501122166e-07) == pytest.approx(16030.085384142587)
 
 
+@pytest.mark.parametrize(
+    ("mu", "p", "count"),
+    [
+        (28.6, 0.405, 44_722),
+        (32.0, 0.015, 6290),
+        (44.4, 8.4e-5, 28_366_804),
+        (50, 0.5, 1),
+    ],
+)
+def test_losses_that_hardly_vary_below_their_end(mu, p, count):
+    # Without the example, all but e^-80 of the losses are -log(1 - p) when reversed.
+    f = compose(GaussianTradeOff(mu).subsample(p), counts=[count]).inverse()
+    end = -count * np.log1p(-p)
+    for delta in (1e-13, 1e-6, 0.01, 0.3):
+        assert f.epsilon(delta) == pytest.approx(end + np.log1p(-delta), rel=1e-9)
+    for below in (1e-6, 0.01, 0.3):
+        # The end has rounding of its own.
+        slack = 1e-9 + 4 * np.spacing(end) / below
+        assert f.delta(end - below) == pytest.approx(-np.expm1(-below), rel=slack)
+
+
 def expected_power(mu, p, w):
     """Return ``E (1 + Y)^w`` of `Mellin`, by integration over the normal variable."""
     with mpmath.workdps(25):
