@@ -1,7 +1,7 @@
 """CPU time and memory of a sampled training step, against a plain one.
 
 Plain and sampled steps alternate; a ratio is the median over pairs of neighbouring
-steps, with its 95 % interval. "all steps" is the same over pairs of 16 steps in a row,
+steps, with its 95 % interval. "all steps" is the same over pairs of 32 steps in a row,
 which holds what is done once in so many: rows are taken into the trace, gradients
 compared. "bound" is the ratio that is left if nothing but the inner products and plain
 passes of the targets took time, timed in the same run.
