@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import ArrayLike
 from scipy.integrate import tanhsinh
 
 from .._validation import FloatArray
@@ -20,9 +19,7 @@ _LEVELS = np.array([1e-280, 1e-60, 1e-20, 1e-8, 1e-3, 0.05, 0.3])
 class TradeOff(Protocol):
     """What the integrals take of a trade-off function."""
 
-    def likelihood_ratio_test(
-        self, threshold: ArrayLike, *, strict: bool = True
-    ) -> ErrorRates: ...
+    def _rates(self, threshold: FloatArray, strict: bool) -> ErrorRates: ...
     def _thresholds(
         self, alpha: FloatArray, specificity: FloatArray
     ) -> tuple[FloatArray, FloatArray]: ...
@@ -53,7 +50,7 @@ def divergence(f: TradeOff) -> float:
     """Return ``E_P (exp(L) - 1 - L)`` and what Q alone can show: -E_P L."""
     if minus_infinity(f) > 0:
         return np.inf
-    singular = float(f.likelihood_ratio_test(np.inf, strict=False).power)
+    singular = float(f._rates(np.asarray(np.inf), False).power)
     # exp(t) P(L > t) is at most one, though exp(t) may overflow.
     above = _integral(f, lambda t: _weighed(f, t) - _alpha(f, t), 0.0, np.inf)
     below = _below(f, lambda t: -np.expm1(t), 0.0)
@@ -63,14 +60,14 @@ def divergence(f: TradeOff) -> float:
 def area_below(f: TradeOff) -> float:
     """Return the integral of f, ``1/2 int exp(t) P(L > t)^2 dt``."""
     lowest = f._loss_breaks()[:1]
-    rest = np.exp(lowest) * f.likelihood_ratio_test(lowest, strict=False).alpha ** 2
+    rest = np.exp(lowest) * f._rates(lowest, False).alpha ** 2
     inner = _integral(f, lambda t: _weighed(f, t) * _alpha(f, t), -np.inf, np.inf)
     return 0.5 * (inner + float(rest.sum()))
 
 
 def minus_infinity(f: TradeOff) -> float:
     """Return the probability under P that Q cannot be true."""
-    return float(f.likelihood_ratio_test(-np.inf, strict=True).specificity)
+    return float(f._rates(np.asarray(-np.inf), True).specificity)
 
 
 def _above(f: TradeOff, weight: Weight, start: float) -> float:
@@ -79,13 +76,13 @@ def _above(f: TradeOff, weight: Weight, start: float) -> float:
 
 def _below(f: TradeOff, weight: Weight, stop: float) -> float:
     def integrand(t: FloatArray) -> FloatArray:
-        return weight(t) * f.likelihood_ratio_test(t, strict=False).specificity
+        return weight(t) * f._rates(t, False).specificity
 
     return _integral(f, integrand, -np.inf, stop)
 
 
 def _alpha(f: TradeOff, t: FloatArray) -> FloatArray:
-    return f.likelihood_ratio_test(t).alpha
+    return f._rates(t, True).alpha
 
 
 def _weighed(f: TradeOff, t: FloatArray) -> FloatArray:

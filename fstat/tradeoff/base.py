@@ -8,15 +8,12 @@ closer it lies to ``1 - alpha``, the harder P and Q are to tell apart.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from importlib import import_module
 from typing import Any, Protocol, overload
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import elementwise
+from numpy.typing import ArrayLike
 
 from .._validation import (
     FloatArray,
@@ -28,10 +25,8 @@ from .._validation import (
     share,
     whole_number,
 )
-from . import _integrals
-from ._immutable import Immutable
-from ._levels import most_powerful_test, thresholds
 from ._rates import Comparison, ErrorRates
+from .family import Family
 
 __all__ = ["ErrorRates", "TradeOff"]
 
@@ -67,7 +62,7 @@ class _Operations:
 operations = _Operations()
 
 
-class TradeOff(Immutable, ABC):
+class TradeOff(Family):
     """A trade-off function, as an immutable object that evaluates and converts.
 
     Everything follows from the distributions of the loss ``L = log dQ/dP`` under P
@@ -86,7 +81,7 @@ class TradeOff(Immutable, ABC):
 
     A subclass provides ``_rates(threshold, strict)``, the four error rates of a
     likelihood-ratio test, each accurate relative to its own size. Where it has closed
-    forms it overrides ``_test_of_level``, ``_delta``, ``_auc`` and the like.
+    forms it overrides more of what ``fstat/tradeoff/family.py`` lists.
 
     References
     ----------
@@ -121,6 +116,8 @@ class TradeOff(Immutable, ABC):
         alpha = self._fitting(probability(alpha, "alpha"), "alpha")
         return number_or_array(np.minimum(self._beta_at(alpha), 1.0 - alpha))
 
+    __call__ = f
+
     @overload
     def power(self, alpha: float) -> float: ...
 
@@ -147,16 +144,6 @@ class TradeOff(Immutable, ABC):
         """
         alpha = self._fitting(probability(alpha, "alpha"), "alpha")
         return number_or_array(np.maximum(self._power_at(alpha), alpha))
-
-    @overload
-    def __call__(self, alpha: float) -> float: ...
-
-    @overload
-    def __call__(self, alpha: ArrayLike) -> FloatArray: ...
-
-    def __call__(self, alpha: ArrayLike) -> float | FloatArray:
-        """Return ``f(alpha)``."""
-        return self.f(alpha)
 
     def likelihood_ratio_test(
         self, threshold: ArrayLike, *, strict: bool = True
@@ -261,18 +248,13 @@ class TradeOff(Immutable, ABC):
         Returns
         -------
         float or ndarray
-            ``delta(log(-y)) - 1`` for negative `y` (Proposition 2.12 of [1]_), and `y`
-            otherwise: f counts as infinite outside [0, 1].
+            ``delta(log(-y)) - 1`` for negative `y` (Proposition 2.12 of Dong et al.,
+            2022), and `y` otherwise: f counts as infinite outside [0, 1].
 
         Raises
         ------
         ValueError
             If `y` is NaN or not numeric.
-
-        References
-        ----------
-        .. [1] J. Dong, A. Roth, W. J. Su, "Gaussian differential privacy", Journal
-           of the Royal Statistical Society B 84(1), 2022, arXiv:1905.02383.
         """
         y = self._fitting(real(y, "y"), "y")
         with np.errstate(divide="ignore"):
@@ -403,16 +385,11 @@ class TradeOff(Immutable, ABC):
         TradeOff
             With ``a = inf{a : -1 is a slope of f at a}``: where ``a <= f(a)``, the
             convex minorant of ``min(f, inverse)``, otherwise ``max(f, inverse)``
-            (Definition F.1 of [1]_).
+            (Definition F.1 of Dong et al., 2022).
 
         See Also
         --------
         minimum, maximum : The one and the other, in any case.
-
-        References
-        ----------
-        .. [1] J. Dong, A. Roth, W. J. Su, "Gaussian differential privacy", Journal
-           of the Royal Statistical Society B 84(1), 2022, arXiv:1905.02383.
         """
         return self._symmetrized()
 
@@ -555,19 +532,14 @@ class TradeOff(Immutable, ABC):
         Returns
         -------
         TradeOff
-            :math:`1 - (1 - f)^{\circ k}` (Theorem 2.14 of [1]_); for G_mu it is
-            G_{k mu}.
+            :math:`1 - (1 - f)^{\circ k}` (Theorem 2.14 of Dong et al., 2022); for G_mu
+            it is G_{k mu}.
 
         Raises
         ------
         ValueError
             If `k` is no whole number of at least 1, or is so large that the result is
             lost to underflow or takes too long.
-
-        References
-        ----------
-        .. [1] J. Dong, A. Roth, W. J. Su, "Gaussian differential privacy", Journal
-           of the Royal Statistical Society B 84(1), 2022, arXiv:1905.02383.
         """
         k = whole_number(k, "k", 1)
         return self if k == 1 else self._group(k)
@@ -587,17 +559,12 @@ class TradeOff(Immutable, ABC):
             ``T(P, (1 - p) P + p Q)``: of adding an example to a Poisson sample. It
             is not symmetric. Its `inverse` is that of removing one, and its
             `symmetrized` the :math:`C_p(f) = \min\{f_p, f_p^{-1}\}^{**}` that bounds
-            both where f is symmetric (Theorem 4.2 of [1]_).
+            both where f is symmetric (Theorem 4.2 of Dong et al., 2022).
 
         Raises
         ------
         ValueError
             If `p` is outside [0, 1].
-
-        References
-        ----------
-        .. [1] J. Dong, A. Roth, W. J. Su, "Gaussian differential privacy", Journal
-           of the Royal Statistical Society B 84(1), 2022, arXiv:1905.02383.
 
         Examples
         --------
@@ -609,75 +576,6 @@ class TradeOff(Immutable, ABC):
         p = share(p, "p")
         return self if p == 1 else operations.subsample(self, p)
 
-    @abstractmethod
-    def _rates(self, threshold: FloatArray, strict: bool) -> ErrorRates:
-        """Return the errors of a likelihood-ratio test: what a subclass provides."""
-
-    def _beta_at(self, alpha: FloatArray) -> FloatArray:
-        return self._test_of_level(alpha, 1.0 - alpha).beta
-
-    def _power_at(self, alpha: FloatArray) -> FloatArray:
-        return self._test_of_level(alpha, 1.0 - alpha).power
-
-    def _test_of_level(self, alpha: FloatArray, specificity: FloatArray) -> ErrorRates:
-        """Return the most powerful test of level `alpha`, which is 1 - specificity."""
-        return most_powerful_test(self._rates, alpha, specificity)
-
-    def _thresholds(
-        self, alpha: FloatArray, specificity: FloatArray
-    ) -> tuple[FloatArray, FloatArray]:
-        """Return neighbouring thresholds between which the level `alpha` lies."""
-        return thresholds(self._rates, alpha, specificity)
-
-    def _delta(self, epsilon: FloatArray) -> FloatArray:
-        sure = self._rates(np.asarray(np.inf), False).power
-        return _hockey_stick(self._rates(epsilon, True), epsilon, sure)
-
-    def _epsilon(self, delta: FloatArray) -> FloatArray:
-        target, upper = np.broadcast_arrays(delta, self._epsilon_bound(delta))
-        at_zero = np.asarray(self._delta(np.zeros(target.shape)))
-        never = np.asarray(self._delta(np.full(target.shape, np.inf)))
-        epsilon = np.where(np.isnan(at_zero), np.nan, np.inf)
-        epsilon[target == never] = max(self._loss_range()[1], 0.0)
-        epsilon[target >= at_zero] = 0.0
-        solvable = (target > never) & (target < at_zero)
-        if not solvable.any():
-            return epsilon
-
-        # The solver drops what has converged: it is told which curve a value is of.
-        def excess(
-            trial: FloatArray, wanted: FloatArray, place: FloatArray
-        ) -> FloatArray:
-            curves = self._curves(target.shape, place.astype(np.intp))
-            with np.errstate(divide="ignore"):
-                value = np.log(curves._delta(trial)) - np.log(wanted)
-            return np.maximum(value, -1e3)
-
-        found = elementwise.find_root(
-            excess,
-            (np.zeros(int(solvable.sum())), upper[solvable]),
-            args=(target[solvable], np.flatnonzero(solvable)),
-            tolerances={"xrtol": 1e-15, "xatol": 0},
-        )
-        epsilon[solvable] = found.x
-        return epsilon
-
-    def _inverse_delta(self, epsilon: FloatArray) -> FloatArray:
-        """Return the delta of the inverse."""
-        sure = self._rates(np.asarray(-np.inf), True).specificity
-        test = self._rates(-epsilon, False).swapped()
-        return _hockey_stick(test, epsilon, sure)
-
-    def _auc(self) -> FloatArray:
-        return np.asarray(1.0 - _integrals.area_below(self))
-
-    def _kl(self) -> FloatArray:
-        return np.asarray(_integrals.divergence(self))
-
-    def _absolute_moment(self, order: int, centre: FloatArray) -> FloatArray:
-        """Return ``E_P |L - centre|^order``."""
-        return np.asarray(_integrals.absolute_moment(self, order, float(centre)))
-
     def _inverse(self) -> TradeOff:
         return operations.inverse(self)
 
@@ -686,45 +584,6 @@ class TradeOff(Immutable, ABC):
 
     def _group(self, k: int) -> TradeOff:
         return operations.group(self, k)
-
-    def _loss_range(self) -> tuple[float, float]:
-        """Return the ends of the range of finite losses."""
-        return -np.inf, np.inf
-
-    def _loss_breaks(self) -> FloatArray:
-        """Return finite thresholds between which the loss has a smooth density."""
-        return self._quantile_breaks
-
-    @cached_property
-    def _quantile_breaks(self) -> FloatArray:
-        return _integrals.quantile_breaks(self)
-
-    def _tail_mu(self) -> float:
-        """Return the limit of the mu with ``f(alpha) = G_mu(alpha)`` at alpha -> 0.
-
-        NaN where it is not known.
-        """
-        if self._rates(np.asarray(np.inf), False).power > 0:
-            return np.inf
-        return 0.0 if self._loss_range()[1] < np.inf else np.nan
-
-    def _corners(self) -> ErrorRates:
-        """Return tests at which the curve may have a corner, those that are known."""
-        return self._rates(np.array([0.0]), True)
-
-    def _shape(self) -> tuple[int, ...]:
-        """Return the shape of the array of curves, () of one."""
-        return ()
-
-    def _epsilon_bound(self, delta: FloatArray) -> FloatArray:
-        """Return an epsilon that is large enough for `delta`."""
-        bound = np.ones(delta.shape)
-        never = self._delta(np.asarray(np.inf))
-        short = (self._delta(bound) > delta) & (delta > never)
-        while short.any() and bound.max() < 1e300:
-            bound = np.where(short, 2.0 * bound, bound)
-            short = (self._delta(bound) > delta) & (delta > never)
-        return bound
 
     def _fitting(self, array: FloatArray, name: str) -> FloatArray:
         """Return the array, which must broadcast with the array of curves."""
@@ -736,10 +595,6 @@ class TradeOff(Immutable, ABC):
                 f"{array.shape}."
             ) from None
         return array
-
-    def _curves(self, shape: tuple[int, ...], place: NDArray[np.intp]) -> TradeOff:
-        """Return the curves, broadcast to `shape`, at flat places of it."""
-        return self
 
 
 def one_curve(f: TradeOff, name: str = "f") -> TradeOff:
@@ -761,20 +616,3 @@ def several(fs: Sequence[TradeOff]) -> tuple[TradeOff, ...]:
             f"`fs` must be one trade-off function or more, got {fs!r:.80}."
         )
     return tuple(one_curve(f, "fs") for f in listed(fs))
-
-
-def both_sides(f: TradeOff, threshold: FloatArray) -> ErrorRates:
-    """Return the strict tests at thresholds, and those that are not."""
-    tests = [f._rates(threshold, strict) for strict in (True, False)]
-    return ErrorRates(*(np.concatenate(rate) for rate in zip(*tests, strict=True)))
-
-
-def _hockey_stick(
-    test: ErrorRates, epsilon: FloatArray, sure: FloatArray
-) -> FloatArray:
-    """Return power - exp(epsilon) alpha, at least what is sure."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        spent = np.exp(epsilon + np.log(test.alpha))
-    spent = np.where(test.alpha == 0, 0.0, spent)
-    delta = np.clip(test.power - spent, sure, 1.0)
-    return np.where(epsilon == np.inf, sure, delta)

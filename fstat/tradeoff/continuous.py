@@ -15,7 +15,7 @@ from ._scipy_distribution import (
     frozen,
     one_distribution,
 )
-from .base import ErrorRates, TradeOff, both_sides
+from .base import ErrorRates, TradeOff
 
 
 class ContinuousTradeOff(TradeOff):
@@ -110,7 +110,7 @@ class ContinuousTradeOff(TradeOff):
         return np.unique(ends[np.isfinite(ends)])
 
     def _corners(self) -> ErrorRates:
-        return both_sides(self, np.append(self._known_breaks(), 0.0))
+        return self._both_sides(np.append(self._known_breaks(), 0.0))
 
     def _tail_mu(self) -> float:
         known = super()._tail_mu()

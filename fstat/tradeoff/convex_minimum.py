@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .._validation import FloatArray
-from .base import ErrorRates, TradeOff, both_sides, several
+from .base import ErrorRates, TradeOff, several
 
 
 def minimum(*fs: TradeOff) -> TradeOff:
@@ -128,7 +128,7 @@ class MinimumTradeOff(TradeOff):
         return high
 
     def _corners(self) -> ErrorRates:
-        return both_sides(self, self._loss_breaks())
+        return self._both_sides(self._loss_breaks())
 
     def _tail_mu(self) -> float:
         return float(np.max([f._tail_mu() for f in self.fs]))

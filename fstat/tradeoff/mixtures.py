@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .._validation import FloatArray, numeric
-from .base import ErrorRates, TradeOff, both_sides, several
+from .base import ErrorRates, TradeOff, several
 
 
 def mixture(fs: Sequence[TradeOff], weights: ArrayLike) -> TradeOff:
@@ -123,7 +123,7 @@ class MixtureTradeOff(TradeOff):
         return np.unique(np.concatenate([*inner, super()._loss_breaks()]))
 
     def _corners(self) -> ErrorRates:
-        return both_sides(self, np.concatenate([f._loss_breaks() for f in self.fs]))
+        return self._both_sides(np.concatenate([f._loss_breaks() for f in self.fs]))
 
     def _tail_mu(self) -> float:
         return float(np.max([f._tail_mu() for f in self.fs]))

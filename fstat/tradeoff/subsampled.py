@@ -130,7 +130,9 @@ class SubsampledTradeOff(TradeOff):
     def _shape(self) -> tuple[int, ...]:
         return self.base._shape()
 
-    def _curves(self, shape: tuple[int, ...], place: NDArray[np.intp]) -> TradeOff:
+    def _curves(
+        self, shape: tuple[int, ...], place: NDArray[np.intp]
+    ) -> SubsampledTradeOff:
         return SubsampledTradeOff(self.base._curves(shape, place), self.p)
 
 
