@@ -29,6 +29,8 @@ ROOT = Path(__file__).parents[1]
 MUTANTS = ROOT / "mutants"
 KEPT = ROOT / "results" / "mutants"
 PAGE = ROOT / "docs" / "mutants.md"
+# Survivors that change no answer, by name and key of the function, with the reason.
+ALIKE = ROOT / "tests" / "mutants_alike.json"
 # The files of each room, and the tests that are to notice a change of them.
 ROOMS: dict[str, tuple[str, str]] = {
     "influence": (
@@ -75,8 +77,9 @@ A test suite notices a mutant if a test fails. `make mutants` draws a seeded sam
 the mutants that mutmut makes of each part of the core, and runs the fast tests of that
 part. A mutant whose tests do not come to an end counts as noticed. Mutants of the words
 of an error, of `np.errstate` and of `strict` in `zip` are not drawn. Some survivors
-change no answer, such as another start of a search. Rooms with a dash were not tried
-since their code changed.
+change no answer beyond its stated error, such as another start of a search: each was
+read, is listed with the reason ("alike"), and is left out of the last column. Rooms
+with a dash were not tried since their code changed.
 
 """
 # Processes of their own do not know which mutant is tried.
@@ -264,24 +267,33 @@ def _fork(
 
 def table(meta: dict[str, Any], kept: dict[str, str], each: int, seed: int) -> str:
     """Return how many of each room were noticed, and which survived."""
-    rows, survivors = [], []
+    alike: dict[str, str] = json.loads(ALIKE.read_text())
+    rows, survivors, others = [], [], []
     for room in ROOMS:
         names = of_room(room, meta)
         chosen = drawn(room, list(names), each, seed)
         found = {n: kept[names[n]] for n in chosen if names[n] in kept}
-        kinds = [sum(k == kind for k in found.values()) for kind in KINDS]
+        for name in sorted(found):
+            if found[name] == "survived" and (reason := alike.get(names[name])):
+                found[name] = "alike"
+                others.append(f"- `{name}`: {reason}")
+            elif found[name] == "survived":
+                survivors.append(f"- `{name}`")
+        kinds = [sum(k == kind for k in found.values()) for kind in (*KINDS, "alike")]
         rows.append((room, len(names), len(found), *kinds))
-        survivors += [f"- `{n}`" for n in sorted(found) if found[n] == "survived"]
-    rows.append(("all", *(sum(row[k] for row in rows) for k in range(1, 6))))
+    rows.append(("all", *(sum(row[k] for row in rows) for k in range(1, 7))))
     lines = [
-        "| room | mutants | tried | killed | no end | survived | noticed |",
-        "|---|--:|--:|--:|--:|--:|--:|",
+        "| room | mutants | tried | killed | no end | survived | alike | noticed |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
-    for name, number, n, killed, endless, survived in rows:
-        share = f"{100 * (killed + endless) / n:.0f} %" if n else "-"
-        cells = map(str, (number, n, killed, endless, survived, share))
+    for name, number, n, killed, endless, survived, same in rows:
+        other = n - same
+        share = f"{100 * (killed + endless) / other:.0f} %" if other else "-"
+        cells = map(str, (number, n, killed, endless, survived, same, share))
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", f"Survivors ({len(survivors)}):", "", *survivors])
+    listed = ["", f"Survivors ({len(survivors)}):", "", *survivors]
+    listed += ["", f"Survivors that change no answer ({len(others)}):", "", *others]
+    return "\n".join([*lines, *listed])
 
 
 KINDS = ("killed", "no end", "survived")
