@@ -4,32 +4,21 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import norm
 from sklearn.utils.validation import check_is_fitted
 
 from .._samples import index_of, pair_names
-from .._validation import FloatArray, number, numeric, option
+from .._validation import number, numeric, option
 from ..influence import FInfluence
-from . import reference_check
-from ._pairs import checked_strata, groups_of
-from .conformal import References, conformal_pvalues, references_of
-from .doubts import (
-    MostSelectedWarning,
-    NothingSelectedWarning,
-    SelectionWarning,
-    SnapshotWarning,
-    UndecidedWarning,
-)
-from .local_fdr import estimate_local_fdr
-from .reference_check import Study
+from .decision import Asked, Pairs
+from .empirical_null import empirical
+from .reference_null import against_reference
 from .result import Selection
-from .step_up import adjusted, at_most, corrected, n_rejected, running_mean
+from .theoretical_null import theoretical
 
 _SELF = {
     "theoretical": (
@@ -42,8 +31,11 @@ _SELF = {
         "be good as `reference`."
     ),
 }
-_OPPOSITE = {"greater": "less", "less": "greater"}
-_MANY = 20  # tested pairs from which a selection of most is remarkable
+_NULLS: dict[str, Any] = {
+    "theoretical": theoretical,
+    "reference": against_reference,
+    "empirical": empirical,
+}
 
 
 def select(
@@ -230,34 +222,6 @@ def select(
     return replace(found.selection, notes=tuple(map(str, found.doubts)))
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """What was asked for, checked."""
-
-    fdr: float
-    null: str
-    alternative: str
-    stronger_than: float
-    missed: float
-    dependence: str
-
-
-class _Pairs(NamedTuple):
-    """What is known of the pairs."""
-
-    score: FloatArray
-    names: dict[str, NDArray[np.generic]]
-    quantity: str
-    influence: FInfluence | None
-
-
-class _Found(NamedTuple):
-    """A selection, and what speaks against it."""
-
-    selection: Selection
-    doubts: list[SelectionWarning]
-
-
 def _asked(
     scores: FInfluence | ArrayLike,
     fdr: float,
@@ -267,7 +231,7 @@ def _asked(
     stronger_than: float,
     missed: float,
     dependence: str,
-) -> _Asked:
+) -> Asked:
     """Return the arguments, having checked that the null has what it needs."""
     option(alternative, "alternative", (None, "two-sided", "greater", "less"))
     option(dependence, "dependence", ("positive", "arbitrary"))
@@ -289,15 +253,15 @@ def _asked(
         if scores.self_influence_ and kind != "reference":
             raise ValueError(_SELF[kind])
     side = alternative or ("greater" if kind == "reference" else "two-sided")
-    return _Asked(fdr, kind, side, stronger_than, missed, dependence)
+    return Asked(fdr, kind, side, stronger_than, missed, dependence)
 
 
-def _pairs(scores: FInfluence | ArrayLike) -> _Pairs:
+def _pairs(scores: FInfluence | ArrayLike) -> Pairs:
     if isinstance(scores, FInfluence):
         mu = np.atleast_1d(np.asarray(scores.mu_, dtype=float))
         # The caller may fit the estimator anew; its attributes are then replaced.
         kept = copy.copy(scores)
-        return _Pairs(mu, dict(scores.names_), scores.quantity_, kept)
+        return Pairs(mu, dict(scores.names_), scores.quantity_, kept)
     score = np.atleast_1d(numeric(scores, "scores"))
     if score.ndim != 1 or not len(score):
         raise ValueError(
@@ -308,289 +272,4 @@ def _pairs(scores: FInfluence | ArrayLike) -> _Pairs:
     names: dict[str, NDArray[Any]] = {"pair": np.arange(len(score))}
     if index is not None:
         names = pair_names(index)
-    return _Pairs(score, names, "scores as given", None)
-
-
-def _theoretical(
-    pairs: _Pairs, asked: _Asked, reference: None, strata: ArrayLike | None
-) -> _Found:
-    """Select what differs from 0, or is stronger than a share of all pairs."""
-    influence = pairs.influence
-    if influence is None:
-        raise ValueError(
-            "`null='theoretical'` needs the sampling error of a fitted FInfluence; "
-            "give the estimator, or a `reference`."
-        )
-    labels = checked_strata(strata, pairs.names, len(pairs.score))
-    threshold = _order_statistic(np.abs(pairs.score), asked.stronger_than)
-    above = np.atleast_1d(influence.pvalue(threshold, "greater"))
-    below = np.atleast_1d(influence.pvalue(-threshold, "less"))
-    pvalues, sign = _of_sides(above, below, asked.alternative)
-    if asked.alternative == "two-sided" and threshold == 0:
-        pvalues = np.atleast_1d(np.asarray(influence.pvalue_, dtype=float))
-    groups = groups_of(labels, len(pairs.score))
-    family = ~np.isnan(pairs.score)
-    undecided = family & np.isnan(pvalues)
-    counted = np.where(family, np.where(undecided, 1.0, pvalues), np.nan)
-    other = {"greater": below, "less": above}.get(asked.alternative)
-    selection = _decided(
-        pairs,
-        asked,
-        pvalues,
-        _by_group(counted, groups, lambda p: adjusted(p, asked.dependence)),
-        sign,
-        labels,
-        n_unscored=int((~family).sum()),
-        n_other_side=_count(other, groups, asked),
-        threshold=threshold,
-    )
-    doubts: list[SelectionWarning] = []
-    if "snapshot" in pairs.quantity:
-        doubts.append(SnapshotWarning.of(pairs.quantity))
-    if undecided.any():
-        doubts.append(UndecidedWarning.of(int(undecided.sum())))
-    return _Found(selection, [*doubts, *_outcome(selection, _few_observations)])
-
-
-def _order_statistic(strength: FloatArray, share: float) -> float:
-    """Return the strength that a share of the pairs does not exceed; 0 of none."""
-    known = np.append(strength[~np.isnan(strength)], 0.0)
-    return float(np.quantile(known, share, method="higher")) if share else 0.0
-
-
-def _few_observations(selection: Selection) -> list[str]:
-    tested = np.nan_to_num(selection.pvalues, nan=1.0)
-    return [
-        f"The least of {selection.n_tested} p-values is {tested.min():.2g}, and a "
-        f"single one is selected at {selection.fdr / selection.n_tested:.2g}: more "
-        "observations of each pair, or fewer pairs, are needed."
-    ]
-
-
-def _against_reference(
-    pairs: _Pairs, asked: _Asked, reference: ArrayLike, strata: ArrayLike | None
-) -> _Found:
-    """Select what is unlike the trusted pairs."""
-    score = pairs.score
-    labels = checked_strata(strata, pairs.names, len(score))
-    references = references_of(reference, score, pairs.names, labels is not None)
-    groups = groups_of(labels, len(score))
-    conformal = conformal_pvalues(score, references, groups)
-    pvalues, sign = _of_sides(conformal.above, conformal.below, asked.alternative)
-    studies = _studies(pairs, asked, pvalues, groups, conformal.of_group, labels)
-    qvalues, n_other = np.full_like(pvalues, np.nan), 0
-    sides = 2 if asked.alternative == "two-sided" else 1
-    others = {"greater": conformal.below, "less": conformal.above}
-    for group, mine in zip(groups, conformal.of_group, strict=True):
-        least = sides / (len(mine.scores) + 1)
-        options = (least, asked.dependence, asked.missed)
-        qvalues[group] = corrected(pvalues[group], *options)
-        if sides == 1:
-            other = corrected(others[asked.alternative][group], *options)
-            n_other += int(at_most(other, asked.fdr).sum())
-    trusted = 0 if references.mask is None else int(references.mask.sum())
-    selection = _decided(
-        pairs,
-        asked,
-        pvalues,
-        qvalues,
-        sign,
-        labels,
-        n_unscored=int(np.isnan(pvalues).sum()) - trusted,
-        n_other_side=n_other,
-        n_references=sum(len(mine.scores) for mine in conformal.of_group),
-        least_selected=min((study.least for study in studies), default=1),
-        missed=asked.missed,
-    )
-
-    def reasons(selection: Selection) -> list[str]:
-        return reference_check.reasons(min(studies, key=lambda s: s.rate()))
-
-    doubts = [*reference_check.warned(studies), *_outcome(selection, reasons)]
-    return _Found(selection, doubts)
-
-
-def _studies(
-    pairs: _Pairs,
-    asked: _Asked,
-    pvalues: FloatArray,
-    groups: list[NDArray[np.intp]],
-    of_group: list[References],
-    labels: NDArray[np.generic] | None,
-) -> list[Study]:
-    """Return the groups that have candidates, each of which must have references."""
-    found = []
-    for group, mine in zip(groups, of_group, strict=True):
-        tested = group[~np.isnan(pvalues[group])]
-        if not len(mine.scores):
-            if labels is None:
-                raise ValueError(
-                    "`reference` must hold at least one pair with a score."
-                )
-            if len(tested):
-                raise ValueError(
-                    "`reference` must hold a pair with a score of every stratum, got "
-                    f"none of stratum {labels[group[0]]}."
-                )
-        if len(tested):
-            where = "" if labels is None else f" of stratum {labels[group[0]]}"
-            found.append(
-                Study(
-                    pairs.score[tested],
-                    pvalues[tested],
-                    mine,
-                    asked.alternative,
-                    asked.dependence,
-                    asked.fdr,
-                    asked.missed,
-                    where,
-                )
-            )
-    return found
-
-
-def _empirical(
-    pairs: _Pairs, asked: _Asked, reference: None, strata: ArrayLike | None
-) -> _Found:
-    """Select what is unlike the centre of all pairs."""
-    if strata is not None:
-        raise ValueError(
-            "`strata` need null='theoretical' or a `reference`: fit an empirical null "
-            "to each stratum by a call of its own."
-        )
-    if asked.dependence == "arbitrary":
-        raise ValueError(
-            "`null='empirical'` has no promise for dependence='arbitrary'; use "
-            "null='theoretical' or a `reference`."
-        )
-    z = pairs.score if pairs.influence is None else _zvalues(pairs.influence)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        fit = estimate_local_fdr(z)
-    doubts = [c.message for c in caught if isinstance(c.message, SelectionWarning)]
-    with np.errstate(invalid="ignore"):
-        side = np.where(fit.scores < fit.mean, -1, 1)
-    beyond = {"greater": side == 1, "less": side == -1}
-
-    def qvalues(alternative: str) -> FloatArray:
-        counts = beyond.get(alternative, True) | np.isnan(fit.values)
-        return running_mean(np.where(counts, fit.values, 1.0))
-
-    other = _OPPOSITE.get(asked.alternative)
-    selection = _decided(
-        pairs,
-        asked,
-        fit.pvalue(fit.scores, asked.alternative),
-        qvalues(asked.alternative),
-        side,
-        None,
-        n_unscored=len(z) - fit.n,
-        n_other_side=int(at_most(qvalues(other), asked.fdr).sum()) if other else 0,
-        null_fit=fit,
-    )
-
-    def reasons(selection: Selection) -> list[str]:
-        return ["No score is far enough from the centre that the null was fitted to."]
-
-    return _Found(selection, [*doubts, *_outcome(selection, reasons)])
-
-
-_NULLS: dict[str, Any] = {
-    "theoretical": _theoretical,
-    "reference": _against_reference,
-    "empirical": _empirical,
-}
-
-
-def _of_sides(
-    above: FloatArray, below: FloatArray, alternative: str
-) -> tuple[FloatArray, NDArray[np.int64]]:
-    """Return p-values of an alternative from those of both sides, and the side."""
-    if alternative == "greater":
-        return above, np.ones(len(above), dtype=int)
-    if alternative == "less":
-        return below, np.full(len(below), -1)
-    both = np.minimum(2 * np.minimum(above, below), 1.0)
-    return both, np.sign(np.nan_to_num(below - above)).astype(int)
-
-
-def _by_group(
-    pvalues: FloatArray,
-    groups: list[NDArray[np.intp]],
-    procedure: Callable[[FloatArray], FloatArray],
-) -> FloatArray:
-    if len(groups) == 1:
-        return procedure(pvalues)
-    qvalues = np.full_like(pvalues, np.nan)
-    for group in groups:
-        qvalues[group] = procedure(pvalues[group])
-    return qvalues
-
-
-def _count(
-    pvalues: FloatArray | None, groups: list[NDArray[np.intp]], asked: _Asked
-) -> int:
-    """Return how many pairs p-values of the other side would select."""
-    if pvalues is None:
-        return 0
-    return sum(n_rejected(pvalues[g], asked.fdr, asked.dependence) for g in groups)
-
-
-def _decided(
-    pairs: _Pairs,
-    asked: _Asked,
-    pvalues: FloatArray,
-    qvalues: FloatArray,
-    sign: NDArray[np.int64],
-    strata: NDArray[np.generic] | None,
-    **found: Any,
-) -> Selection:
-    selected = at_most(qvalues, asked.fdr)
-    return Selection(
-        selected=selected,
-        qvalues=qvalues,
-        pvalues=pvalues,
-        sign=np.where(selected, sign, 0),
-        fdr=asked.fdr,
-        null=asked.null,
-        alternative=asked.alternative,
-        dependence=asked.dependence,
-        scores=pairs.score,
-        names=pairs.names,
-        quantity=pairs.quantity,
-        n_tested=int((~np.isnan(qvalues)).sum()),
-        strata=strata,
-        influence=pairs.influence,
-        **found,
-    )
-
-
-def _outcome(
-    selection: Selection, reasons: Callable[[Selection], list[str]]
-) -> Iterator[SelectionWarning]:
-    """Yield what is remarkable in how many pairs were selected."""
-    selected, tested = selection.n_selected, selection.n_tested
-    if not tested:
-        yield NothingSelectedWarning.untested(len(selection.scores))
-    elif not selected:
-        said = reasons(selection)
-        if selection.n_other_side:
-            opposite = _OPPOSITE[selection.alternative]
-            said.insert(
-                0,
-                f"On the other side alternative={opposite!r} selects "
-                f"{selection.n_other_side}.",
-            )
-        least = float(np.nanmin(selection.qvalues))
-        yield NothingSelectedWarning.of(selection.fdr, least, said)
-    elif tested >= _MANY and 2 * selected > tested:
-        yield MostSelectedWarning.of(selected, tested, selection.null)
-
-
-def _zvalues(influence: FInfluence) -> FloatArray:
-    """Return p-values as z-values, by the tail that keeps its digits."""
-    below = np.atleast_1d(influence.pvalue(0.0, "less"))
-    above = np.atleast_1d(influence.pvalue(0.0, "greater"))
-    # The least positive float stands for a p-value that rounds to 0.
-    tail = np.maximum(np.minimum(below, above), np.finfo(float).tiny)
-    return np.where(below < above, 1, -1) * norm.ppf(tail)
+    return Pairs(score, names, "scores as given", None)
