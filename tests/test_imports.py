@@ -48,6 +48,15 @@ def test_what_is_not_public_is_not_completed():
     assert not [name for name in dir(fstat) if name[0] == "_" and name[:2] != "__"]
 
 
+ROOMS = [name for name in dir(fstat) if hasattr(getattr(fstat, name), "__path__")]
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_rooms_complete_their_names_alone(room):
+    module = getattr(fstat, room)
+    assert dir(module) == sorted(module.__all__)
+
+
 def test_a_star_import_brings_the_names_and_no_rooms():
     namespace = {}
     exec("from fstat import *", namespace)

@@ -13,3 +13,7 @@ __all__ = [
     "compose",
     "gaussian_limit",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -11,3 +11,7 @@ __all__ = [
     "EmpiricalTradeOff",
     "tradeoff_curve",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

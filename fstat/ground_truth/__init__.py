@@ -18,3 +18,7 @@ __all__ = [
     "retrain",
     "sklearn_trainer",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

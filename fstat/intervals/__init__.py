@@ -68,3 +68,7 @@ __all__ = [
     "threshold_lower_bound",
     "welch_df",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

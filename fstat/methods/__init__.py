@@ -45,3 +45,7 @@ __all__ = [
     "summarise_paired",
     "supremum_pvalue",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -4,3 +4,7 @@ from .sequence import ConfidenceSequence
 from .watch import Watch
 
 __all__ = ["ConfidenceSequence", "Watch"]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -41,3 +41,7 @@ __all__ = [
     "sign_errors",
     "simultaneous_intervals",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -37,3 +37,7 @@ __all__ = [
     "mixture",
     "tradeoff_between",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__
