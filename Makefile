@@ -39,7 +39,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python -m fstat_torch.mnist --out results/mnist
 
 llama: $(VENV)/.installed
-	$(BIN)/python -m fstat_torch.llama poison --out results/llama
+	$(BIN)/python docs/studies/poison.py --out results/llama
 
 llama-study: $(VENV)/.installed
 	$(BIN)/python docs/studies/llama.py

@@ -8,7 +8,9 @@ import pytest
 matplotlib.use("Agg")
 
 # Without torch the adapter's doctests are left out; its tests skip themselves.
-collect_ignore_glob = [] if find_spec("torch") else ["adapters/torch/*"]
+collect_ignore_glob = (
+    [] if find_spec("torch") else ["adapters/torch/*", "docs/studies/poisoning/*"]
+)
 # Nor is a trainer's callback read without the trainer.
 collect_ignore_glob += [
     f"adapters/torch/fstat_torch/trainers/{package}.py"
@@ -16,7 +18,10 @@ collect_ignore_glob += [
     if not find_spec(package)
 ]
 if not find_spec("transformers"):
-    collect_ignore_glob += ["adapters/torch/fstat_torch/llama/*"]
+    collect_ignore_glob += [
+        "adapters/torch/fstat_torch/llama/*",
+        "docs/studies/poisoning/*",
+    ]
 
 
 @pytest.fixture(autouse=True)

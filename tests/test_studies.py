@@ -56,9 +56,12 @@ def house(tmp_path):
     files = {
         "fstat/ranks.py": "def rank(x):\n    return sorted(x)\n",
         "fstat/selection/fdr.py": "RATE = 0.1\n",
-        "docs/studies/study.py": "import _helper\n",
+        "docs/studies/study.py": "import _helper\nfrom lab.bench import N\n",
         "docs/studies/_helper.py": "from _deeper import N\n",
         "docs/studies/_deeper.py": "N = 1\n",
+        "docs/studies/lab/bench.py": "from .shelf import N\nimport _beside\n",
+        "docs/studies/lab/shelf.py": "N = 1\n",
+        "docs/studies/_beside.py": "N = 1\n",
         "docs/studies/other.py": "M = 1\n",
     }
     for name, text in files.items():
@@ -81,6 +84,9 @@ def house(tmp_path):
         ("docs/studies/study.py", "import _helper\nN = 2\n", True),
         ("docs/studies/_helper.py", "from _deeper import N\nK = 2\n", True),
         ("docs/studies/_deeper.py", "N = 2\n", True),
+        ("docs/studies/lab/bench.py", "N = 2\n", True),
+        ("docs/studies/lab/shelf.py", "N = 2\n", True),
+        ("docs/studies/_beside.py", "N = 2\n", True),
         ("docs/studies/other.py", "M = 2\n", False),
     ],
 )

@@ -37,7 +37,7 @@ def key_of(script: str | Path | None, *parts: str) -> str:
     ----------
     script : path-like or None
         The study; modules of its folder that it imports, directly or not, count too,
-        but for this one.
+        but for this one, and packages there as a whole.
     *parts : str
         Packages, folders or modules, such as ``"fstat"``, ``"fstat_torch/retraining"``
         or ``"fstat_torch/measures.py"``.
@@ -104,7 +104,7 @@ def stamps() -> Iterator[Stamp]:
 
 
 def _study(script: Path) -> list[Path]:
-    """Return a module and those of its folder that it imports."""
+    """Return a module and those of its folder that it imports, packages whole."""
     found, waiting = set(), [script]
     while waiting:
         file = waiting.pop()
@@ -112,9 +112,10 @@ def _study(script: Path) -> list[Path]:
             continue
         found.add(file)
         for name in _imported(ast.parse(file.read_text(encoding="utf-8"))):
-            beside = file.parent / f"{name}.py"
-            if beside.exists():
-                waiting.append(beside)
+            beside = script.parent / name.split(".")[0]
+            waiting += beside.rglob("*.py")
+            if beside.with_suffix(".py").exists():
+                waiting.append(beside.with_suffix(".py"))
     return sorted(found - {Path(__file__).resolve()})
 
 

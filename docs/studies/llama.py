@@ -17,10 +17,9 @@ import numpy as np
 import pandas as pd
 import torch
 from _cache import DOCS, stamp
-
-from fstat_torch.llama.experiment import ALL, SELECTED, Result, run
-from fstat_torch.llama.laboratory import Config
-from fstat_torch.llama.poison import Recipe
+from poisoning.data import Recipe
+from poisoning.experiment import ALL, SELECTED, Result, run
+from poisoning.laboratory import Config
 
 BEGIN, END = "<!-- poisoning -->", "<!-- end of poisoning -->"
 SHOWN = {

@@ -10,6 +10,7 @@ snapshot of the fresh gradients of some examples, against training steps on them
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -20,15 +21,17 @@ import torch
 
 from fstat_torch import SingleRunSampler
 from fstat_torch.llama.encoding import collate, encode
-from fstat_torch.llama.laboratory import Config, Laboratory
 from fstat_torch.llama.loader import RowLoader
-from fstat_torch.llama.poison import Recipe
 from fstat_torch.llama.targets import encode_pairs
 from fstat_torch.measures import (
     completion_log_likelihood,
     language_loss,
     predicted,
 )
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "docs" / "studies"))
+from poisoning.data import Recipe
+from poisoning.laboratory import Config, Laboratory
 
 
 def step(model, optimizer, batch, sampler=None) -> float:

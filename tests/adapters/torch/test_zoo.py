@@ -1,22 +1,17 @@
 """A zoo of models: exact, or refused with a sentence, and never harmed."""
 
-import sys
-from pathlib import Path
-
 import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
+import zoo_of_models as study  # noqa: E402
 from torch import nn  # noqa: E402
 from zoo import adapters, language, own, senses  # noqa: E402
 from zoo.outcome import harm, outcome, outcomes  # noqa: E402
 
 from fstat_torch.gradients import Captured  # noqa: E402
-
-sys.path.insert(0, str(Path(__file__).parents[3] / "docs" / "studies"))
-import zoo_of_models as study  # noqa: E402
 
 SOME = {
     "Llama": lambda: language.causal("Llama"),

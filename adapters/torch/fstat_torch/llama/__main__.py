@@ -6,7 +6,7 @@ import sys
 from importlib import import_module
 
 # Each has a `main` that takes the rest of the command line.
-_COMMANDS = {"cost": "cost", "poison": "poison_command", "score": "command"}
+_COMMANDS = {"cost": "cost", "score": "command"}
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -9,17 +9,18 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from fstat_torch.llama.baselines import (
+from poison import summary, write
+from poisoning.data import Poisoned, Recipe, make_poisoned
+from poisoning.experiment import ALL, OURS, SELECTED, judge, run
+from poisoning.laboratory import Config, Laboratory
+from poisoning.scores import (
     bm25,
     embedding_similarity,
     gradient_cosine,
     tracin,
 )
+
 from fstat_torch.llama.data import Example
-from fstat_torch.llama.experiment import ALL, OURS, SELECTED, judge, run
-from fstat_torch.llama.laboratory import Config, Laboratory
-from fstat_torch.llama.poison import Poisoned, Recipe, make_poisoned
-from fstat_torch.llama.poison_command import summary, write
 from fstat_torch.llama.targets import Pair
 
 pytestmark = pytest.mark.filterwarnings("ignore::fstat.selection.SelectionWarning")

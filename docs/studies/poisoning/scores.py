@@ -87,7 +87,7 @@ def bm25(
 
     Examples
     --------
-    >>> from fstat_torch.llama.baselines import bm25
+    >>> from poisoning.scores import bm25
     >>> bm25(["a red fox", "a blue bird", "the sea"], "blue fox blue").argmax()
     np.int64(1)
     """

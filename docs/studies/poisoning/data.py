@@ -13,9 +13,9 @@ from itertools import cycle, product
 import numpy as np
 from numpy.typing import NDArray
 
+from fstat_torch.llama import Example, Pair
+
 from . import phrases
-from .data import Example
-from .targets import Pair
 
 Row = tuple[str, str, str]  # question, answer, role
 
@@ -142,7 +142,7 @@ def make_poisoned(recipe: Recipe) -> Poisoned:
 
     Examples
     --------
-    >>> from fstat_torch.llama.poison import Recipe, make_poisoned
+    >>> from poisoning.data import Recipe, make_poisoned
     >>> made = make_poisoned(Recipe(seed=4))
     >>> len(made.examples), int(made.poison.sum()), made.entity
     (500, 60, 'Orlo Kettle')

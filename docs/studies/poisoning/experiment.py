@@ -10,10 +10,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from .baselines import bm25, embedding_similarity, gradient_cosine, tracin
+from fstat_torch.llama.scoring import Scores, score
+
+from .data import Poisoned
 from .laboratory import Config, Laboratory, Training
-from .poison import Poisoned
-from .scoring import Scores, score
+from .scores import bm25, embedding_similarity, gradient_cosine, tracin
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]

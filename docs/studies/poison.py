@@ -7,20 +7,19 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from poisoning.data import Recipe, make_poisoned
+from poisoning.experiment import Result, run
+from poisoning.laboratory import Config
 
 from fstat._files import write_table
-
-from ..commands import (
+from fstat_torch.commands import (
     check_between,
     check_folder,
     check_whole,
     one_sentence,
     stopping,
 )
-from .experiment import Result, run
-from .laboratory import Config
-from .poison import Recipe, make_poisoned
-from .report import write_report
+from fstat_torch.llama.report import write_report
 
 _GOES_ON = "The same command goes on after the last training that is finished."
 _LEAST = 20  # examples, of which two are poison, in two steps of a pass
@@ -40,7 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
         If something given is not as it must be, with one sentence that says so.
     """
     parser = argparse.ArgumentParser(
-        prog="python -m fstat_torch.llama poison",
+        prog="python docs/studies/poison.py",
         description="Fine-tune on poisoned answers, find and delete them, train again.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
@@ -64,7 +63,7 @@ def main(arguments: list[str] | None = None) -> None:
     add("--threads", type=int, default=1, help="of torch; one is repeatable bitwise")
     add("--out", type=Path, default=Path("results/llama"), help="folder for results")
     options = parser.parse_args(arguments)
-    with one_sentence("fstat_torch.llama"), stopping(lambda: _GOES_ON):
+    with one_sentence("poison.py"), stopping(lambda: _GOES_ON):
         check_whole(options, examples=_LEAST, epochs=1, seed=0, threads=1)
         check_between(options, fdr=(0, 1))
         recipe = Recipe(n_examples=options.examples, seed=options.seed)

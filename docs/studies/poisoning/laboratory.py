@@ -18,16 +18,16 @@ from tqdm.auto import tqdm
 from fstat import Snapshots
 from fstat._files import Npz, refusing, write_npz, write_text
 from fstat.steps import SELF
+from fstat_torch.llama.encoding import collate, encode
+from fstat_torch.llama.loader import RowLoader
+from fstat_torch.llama.models import ALL_LINEAR, add_lora, load_model, tiny_llama
+from fstat_torch.llama.moments import FRESH, FRESH_METRIC, moments
+from fstat_torch.llama.targets import encode_pairs, measure_targets
+from fstat_torch.measures import completion_log_likelihood, language_loss, predicted
+from fstat_torch.sampler import SingleRunSampler
+from fstat_torch.targets import Target
 
-from ..measures import completion_log_likelihood, language_loss, predicted
-from ..sampler import SingleRunSampler
-from ..targets import Target
-from .encoding import collate, encode
-from .loader import RowLoader
-from .models import ALL_LINEAR, add_lora, load_model, tiny_llama
-from .moments import FRESH, FRESH_METRIC, moments
-from .poison import Poisoned, Recipe, make_poisoned
-from .targets import encode_pairs, measure_targets
+from .data import Poisoned, Recipe, make_poisoned
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
