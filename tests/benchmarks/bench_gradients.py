@@ -137,7 +137,7 @@ RECURRENT = {
     "`nn.LSTM`": partial(Recurrent, "LSTM"),
     "`nn.GRU`": partial(Recurrent, "GRU"),
     "`nn.RNN`": partial(Recurrent, "RNN"),
-    "`nn.LSTM`, packed sequences": partial(Recurrent, "LSTM", packed=True),
+    "`nn.LSTM`, packed, last state": partial(Recurrent, "LSTM", packed=True),
 }
 
 

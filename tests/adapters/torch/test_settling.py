@@ -215,6 +215,10 @@ MODELS = {
             (nn.GRU, "both", True, False, {"num_layers": 2, "bias": False}),
             (nn.RNN, "both", True, False, {"nonlinearity": "relu", "started": True}),
             (nn.RNN, "output", True, False, {"bidirectional": True}),
+            (nn.LSTM, "state", True, True, {"started": True, "num_layers": 2}),
+            (nn.LSTM, "state", False, True, {"bidirectional": True, "bias": False}),
+            (nn.GRU, "state", True, True, {"started": True, "bidirectional": True}),
+            (nn.RNN, "state", True, True, {"num_layers": 2, "nonlinearity": "relu"}),
         ]
     },
 }
@@ -290,6 +294,52 @@ def test_whatever_of_a_recurrent_layer_is_used_it_is_run_once(kind, uses, first)
         with capture.training(B) as batch:
             each_loss(model(x), y).sum().backward()
         close(batch, expected)
+    (row,) = capture.table()
+    assert row.route.startswith("run again by its recurrence, ")
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+@pytest.mark.parametrize(
+    "options", [{}, {"bidirectional": True}, {"num_layers": 2, "bias": False}]
+)
+@pytest.mark.parametrize("started", [False, True])
+def test_states_of_packed_sequences_take_one_run(kind, options, started):
+    options = options | {"batch_first": True}
+    model = Recurrent(kind, "state", packed=True, started=started, **options).double()
+    x, y = torch.randn(B, T, D).double(), torch.randn(B).double()
+    parameters = [*model.rnn.parameters()]
+    expected = alone(model, losses(model, x, y), B, parameters)
+    capture = GradientCapture(model, parameters)
+    for _ in range(2):  # the first pass decides how, and the second relies on it
+        model.zero_grad()
+        with capture.training(B) as batch:
+            each_loss(model(x), y).sum().backward()
+        close(batch, expected)
+    (row,) = capture.table()
+    assert row.route.startswith("run again by its recurrence, ")
+
+
+class Sorted(nn.Module):
+    """Packed sequences that are in their order already."""
+
+    def __init__(self):
+        super().__init__()
+        self.rnn = nn.GRU(D, 4, batch_first=True, bidirectional=True)
+
+    def forward(self, x):
+        lengths = torch.full((len(x),), T)
+        state = self.rnn(rnn.pack_padded_sequence(x, lengths, batch_first=True))[1]
+        return state.transpose(0, 1)
+
+
+def test_packed_sequences_that_are_sorted_take_one_run():
+    model = Sorted().double()
+    x, y = torch.randn(B, T, D).double(), torch.randn(B).double()
+    expected = alone(model, losses(model, x, y), B, [*model.parameters()])
+    capture = GradientCapture(model)
+    with capture.training(B) as batch:
+        each_loss(model(x), y).sum().backward()
+    close(batch, expected)
     (row,) = capture.table()
     assert row.route.startswith("run again by its recurrence, ")
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from .blocks import sum_outer_products
 from .call import Call
@@ -31,12 +32,97 @@ _FUNCTIONS: dict[str, Callable[..., tuple[Tensor, ...]]] = {
 }
 
 
+class _Whole:
+    """Sequences of one length: (n, times, ...)."""
+
+    leaves = 1  # of the output
+
+    def flip(self, x: Tensor) -> Tensor:
+        """Turn each sequence round."""
+        return x.flip(1)
+
+    def recur(
+        self, function: Any, projected: Tensor, states: Any, flat: list[Tensor]
+    ) -> tuple[Tensor, ...]:
+        """Run one layer of torch's; a bias is more than two weights."""
+        options = len(flat) > 2, 1, 0.0, True, False, True
+        found: tuple[Tensor, ...] = function(projected, states, flat, *options)
+        return found
+
+    def before(self, start: Tensor, output: Tensor) -> Tensor:
+        """Give the state before each time, (n, times, ...)."""
+        return torch.cat([start.unsqueeze(1), output[:, :-1]], 1)
+
+    def apart(self, x: Tensor) -> Tensor:
+        """Give what belongs to each example, (n, times, ...)."""
+        return x
+
+    def inner(self, state: Tensor) -> Tensor:
+        """Put examples in the order in which they run, (n, ...)."""
+        return state
+
+    def outer(self, state: Tensor) -> Tensor:
+        """Put examples in the order of the batch, (1, n, ...)."""
+        return state
+
+
+class _Packed(_Whole):
+    """Sequences of several lengths, time after time, the longest first: (places, ...).
+
+    Parameters
+    ----------
+    packed : PackedSequence
+        What the layer was given.
+    """
+
+    leaves = 4
+
+    def __init__(self, packed: PackedSequence) -> None:
+        _, self._sizes, self._order, self._back = packed
+        sizes, device = self._sizes.to(packed.data.device), packed.data.device
+        self._n, self._times = int(sizes[0]), len(sizes)
+        first = sizes.cumsum(0) - sizes  # place of the first example at each time
+        self._time = torch.arange(self._times, device=device).repeat_interleave(sizes)
+        self._row = torch.arange(len(packed.data), device=device) - first[self._time]
+        lengths = torch.bincount(self._row, minlength=self._n)
+        self._flipped = first[lengths[self._row] - 1 - self._time] + self._row
+        # Among the states at the start, and then the outputs.
+        earlier = first[(self._time - 1).clamp(min=0)] + self._row + self._n
+        self._before = torch.where(self._time == 0, self._row, earlier)
+
+    def flip(self, x: Tensor) -> Tensor:
+        return x[self._flipped]
+
+    def recur(
+        self, function: Any, projected: Tensor, states: Any, flat: list[Tensor]
+    ) -> tuple[Tensor, ...]:
+        options = len(flat) > 2, 1, 0.0, True, False
+        given = projected, self._sizes, states, flat
+        found: tuple[Tensor, ...] = function(*given, *options)
+        return found
+
+    def before(self, start: Tensor, output: Tensor) -> Tensor:
+        return self.apart(torch.cat([start, output])[self._before])
+
+    def apart(self, x: Tensor) -> Tensor:
+        rows = self._row if self._order is None else self._order[self._row]
+        found = x.new_zeros(self._n, self._times, *x.shape[1:])
+        found[rows, self._time] = x
+        return found
+
+    def inner(self, state: Tensor) -> Tensor:
+        return state if self._order is None else state[self._order]
+
+    def outer(self, state: Tensor) -> Tensor:
+        return state if self._back is None else state[:, self._back]
+
+
 class _Pass(NamedTuple):
     """One layer in one direction, in the order of its times: (n, times, ...)."""
 
     suffix: str  # of the names of its parameters
     inputs: Tensor
-    projected: Tensor  # what the recurrence is given
+    projected: Tensor  # what the recurrence is given, as it was given it
     before: Tensor  # states before each time
 
 
@@ -59,10 +145,10 @@ def recurrent_gradients(call: Call, n: int) -> dict[str, Tensor]:
     ------
     UnsupportedModelError
         If the module is none of these, or is called or made in a way that must be run
-        otherwise: packed sequences, projections, dropout between layers.
+        otherwise: projections, dropout between layers.
     """
     module: Any = call.unit.module
-    x = call.args[0] if call.args else call.kwargs.get("input")
+    x: Any = call.args[0] if call.args else call.kwargs.get("input")
     hx = call.args[1] if len(call.args) > 1 else call.kwargs.get("hx")
     layout = FIRST if getattr(module, "batch_first", True) else SECOND
     places, arrived = call.arrived()
@@ -70,14 +156,21 @@ def recurrent_gradients(call: Call, n: int) -> dict[str, Tensor]:
     elsewhere = 0 in places and call.unit.layout != layout
     if elsewhere or not _is_plain(module):
         raise UnsupportedModelError("no plain recurrent layer.")
-    if not isinstance(x, Tensor) or x.ndim != 3 or x.shape[layout == SECOND] != n:
+    sequences = _Packed(x) if isinstance(x, PackedSequence) else _Whole()
+    if isinstance(x, PackedSequence):
+        x, rows = x.data, int(x.batch_sizes[0])
+    else:
+        plain = isinstance(x, Tensor) and x.ndim == 3
+        rows = x.shape[layout == SECOND] if plain else 0
+        x = x if layout == FIRST or not plain else x.transpose(0, 1)
+    if rows != n:
         raise UnsupportedModelError("its inputs have no dimension of the examples.")
-    x = x if layout == FIRST else x.transpose(0, 1)
     # Those of cuDNN want weights that are one piece of memory.
     with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
-        outputs, passes = _run(module, x.detach(), hx)
-        outputs[0] = outputs[0] if layout == FIRST else outputs[0].transpose(0, 1)
-        found = [outputs[k] for k in places]
+        outputs, passes = _run(module, x.detach(), hx, sequences, n)
+        if layout == SECOND and outputs[0].ndim == 3:
+            outputs[0] = outputs[0].transpose(0, 1)
+        found = [outputs[max(0, k - sequences.leaves + 1)] for k in places]
         if not call.gave(found):
             raise UnsupportedModelError("it gives another output.")
         ends = [one.projected for one in passes]
@@ -85,7 +178,8 @@ def recurrent_gradients(call: Call, n: int) -> dict[str, Tensor]:
     every: dict[str, Tensor] = {}
     with torch.no_grad():
         for one, gradient in zip(passes, gradients, strict=True):
-            every |= _of_parameters(module, one, gradient)
+            one = one._replace(projected=sequences.apart(one.projected))
+            every |= _of_parameters(module, one, sequences.apart(gradient))
     return {name: every[name] for name in call.unit.parameters}
 
 
@@ -97,7 +191,9 @@ def _is_plain(module: nn.Module) -> bool:
     return not (random or module.proj_size or named - module._parameters.keys())
 
 
-def _run(module: Any, x: Tensor, hx: Any) -> tuple[list[Tensor], list[_Pass]]:
+def _run(
+    module: Any, x: Tensor, hx: Any, sequences: _Whole, n: int
+) -> tuple[list[Tensor], list[_Pass]]:
     """Run all layers; return what the module returns, batch first, and the passes."""
     states = [] if hx is None else [hx] if isinstance(hx, Tensor) else list(hx)
     directions = ["", "_reverse"] if module.bidirectional else [""]
@@ -106,38 +202,38 @@ def _run(module: Any, x: Tensor, hx: Any) -> tuple[list[Tensor], list[_Pass]]:
     for layer in range(module.num_layers):
         given, results = x, []
         for direction in directions:
-            start = [state[len(last)].detach() for state in states]
-            inputs = given.flip(1) if direction else given
-            one, output, ends = _recur(module, f"_l{layer}{direction}", inputs, start)
+            zeros = [x.new_zeros(n, module.hidden_size)] * (1 + (module.mode == "LSTM"))
+            start = [sequences.inner(state[len(last)].detach()) for state in states]
+            inputs = sequences.flip(given) if direction else given
+            one, output, ends = _recur(
+                module, f"_l{layer}{direction}", inputs, start or zeros, sequences
+            )
             passes.append(one)
-            last.append(ends)
-            results.append(output.flip(1) if direction else output)
+            last.append(tuple(map(sequences.outer, ends)))
+            results.append(sequences.flip(output) if direction else output)
         x = torch.cat(results, -1)
     return [x, *map(torch.cat, zip(*last, strict=True))], passes
 
 
 def _recur(
-    module: Any, suffix: str, inputs: Tensor, start: list[Tensor]
+    module: Any, suffix: str, inputs: Tensor, start: list[Tensor], sequences: _Whole
 ) -> tuple[_Pass, Tensor, tuple[Tensor, ...]]:
     """Run one layer in one direction; return its outputs and last states, too."""
     own = _weights(module, suffix)
     projected = F.linear(inputs, own["weight_ih"], own.get("bias_ih"))
     if not projected.requires_grad:
         projected.requires_grad_()
-    n, _, gates = projected.shape
-    if not start:
-        zeros = projected.new_zeros(n, module.hidden_size)
-        start = [zeros] * (2 if module.mode == "LSTM" else 1)
+    gates = projected.shape[-1]
     states = [state.unsqueeze(0).to(projected) for state in start]
     same = torch.eye(gates, dtype=projected.dtype, device=projected.device)
     flat = [same, own["weight_hh"].to(projected)]
     if module.bias:
         flat += [projected.new_zeros(gates), own["bias_hh"].to(projected)]
-    options = module.bias, 1, 0.0, True, False, True
     given = states if module.mode == "LSTM" else states[0]
-    output, *ends = _FUNCTIONS[module.mode](projected, given, flat, *options)
-    before = torch.cat([states[0].transpose(0, 1), output[:, :-1]], 1).detach()
-    return _Pass(suffix, inputs.detach(), projected, before), output, tuple(ends)
+    output, *ends = sequences.recur(_FUNCTIONS[module.mode], projected, given, flat)
+    before = sequences.before(states[0][0], output.detach())
+    inputs = sequences.apart(inputs.detach())
+    return _Pass(suffix, inputs, projected, before), output, tuple(ends)
 
 
 def _weights(module: Any, suffix: str) -> dict[str, Tensor]:
