@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from fstat import FInfluence, select
+from fstat.methods import Moments
 from fstat_torch import SingleRunSampler
 
 torch.manual_seed(0)
@@ -40,7 +41,9 @@ for _ in range(6):
             optimizer.zero_grad()
 
 if accelerator.is_main_process:  # which holds the trace of all processes
-    influence = FInfluence(shrinkage="moderated").fit(sampler.trace.observations())
+    influence = FInfluence(method=Moments(shrinkage="moderated")).fit(
+        sampler.trace.observations()
+    )
     table = influence.to_frame().sort_values("mu")
     print("Most harmful to the test digits as a whole:")
     print(table.head(5).drop(columns="quantity").round(3).to_string(index=False))

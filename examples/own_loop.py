@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from fstat import FInfluence, select
+from fstat.methods import Moments
 from fstat_torch import SingleRunSampler
 
 torch.manual_seed(0)
@@ -32,7 +33,9 @@ for _ in range(10):
             nn.functional.cross_entropy(model(inputs), classes).backward()
         optimizer.step()
 
-influence = FInfluence(shrinkage="moderated").fit(sampler.trace.observations())
+influence = FInfluence(method=Moments(shrinkage="moderated")).fit(
+    sampler.trace.observations()
+)
 table = influence.to_frame().sort_values("mu")
 print("Most harmful to the test digits as a whole:")
 print(table.head(5).drop(columns="quantity").round(3).to_string(index=False))

@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from fstat import FInfluence, select
+from fstat.methods import Moments
 from fstat_torch import LightningCallback
 
 torch.manual_seed(0)
@@ -49,7 +50,9 @@ trainer = lightning.Trainer(
 )
 trainer.fit(Digits(), DataLoader(data, batch_size=50, shuffle=True))
 
-influence = FInfluence(shrinkage="moderated").fit(callback.trace.observations())
+influence = FInfluence(method=Moments(shrinkage="moderated")).fit(
+    callback.trace.observations()
+)
 table = influence.to_frame().sort_values("mu")
 print("Most harmful to the test digits as a whole:")
 print(table.head(5).drop(columns="quantity").round(3).to_string(index=False))

@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments
 
 from fstat import FInfluence, select
+from fstat.methods import Moments
 from fstat_torch import TransformersCallback
 
 torch.manual_seed(0)
@@ -65,5 +66,7 @@ observations = callback.trace.observations(
 )
 influence = FInfluence().fit(observations)
 print(influence.to_frame().drop(columns="quantity").round(3).to_string(index=False))
-each = FInfluence(shrinkage="moderated").fit(callback.trace.observations())
+each = FInfluence(method=Moments(shrinkage="moderated")).fit(
+    callback.trace.observations()
+)
 print(select(each, fdr=0.1, alternative="greater"))

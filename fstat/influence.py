@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -12,41 +11,19 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
-from ._samples import by_pair, columns_of, index_of, pair_names, samples
-from ._units import SMALLEST_SCALE, scale_in_units
-from ._validation import (
-    FloatArray,
-    confidence,
-    no_infinity,
-    number,
-    option,
-    positive,
-    random_state,
-    whole_number,
-)
+from ._choices import Choice, chosen
+from ._samples import columns_of, index_of, pair_names, samples
+from ._validation import FloatArray, confidence, no_infinity, number, option, shown
 from .empirical import levy_distance
-from .fitting import METHODS, Design, Fit, Part, fit_part, fit_summary, fit_supremum
-from .inference import Asymptotic, Band, Bootstrap, Exact, Inference, Sequence
+from .fitting import KINDS, Choices, conclude
 from .intervals import (
-    SERIAL_FLOOR,
-    BootstrapDistribution,
+    Collector,
     ConfidenceInterval,
-    Labels,
-    RunningAutocorrelation,
-    bootstrap_distribution,
+    Dependence,
+    Interval,
     cluster_labels,
-    normal_mixture_rho,
 )
-from .methods import (
-    CentralSums,
-    Estimate,
-    GaussianLimitWarning,
-    GoodnessOfFit,
-    MomentSummary,
-    goodness_of_fit,
-    summarise_independent,
-    summarise_paired,
-)
+from .methods import GoodnessOfFit, Learner, Method, goodness_of_fit
 from .observations import Observations
 from .tradeoff import GaussianTradeOff
 
@@ -54,20 +31,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-_OPTIONS: dict[str, tuple[object, ...]] = {
-    "method": ("moments", "rank", "binormal", "quantile", "supremum"),
-    "dependence": ("independent", "serial", "clustered"),
-    "long_run": ("batch_means", "ar1", "hac"),
-    "shrinkage": (None, "moderated"),
-    "interval": ("auto", "exact", "asymptotic", "bootstrap", "sequence"),
-    "check_limit": ("auto", True, False),
-    "paired": (True, False),
-    "equal_var": (True, False),
-}
-_DRAWS = 499
 _FARTHEST = 1e140
-_DISTANCE, _RATIO = 0.05, 1.25  # from which a failure of the limit matters
-_FAILS = 0.01  # level of the warning about the Gaussian limit, over all pairs
+_DRAWS = 499
 
 
 def _rows_share(observations: Observations) -> bool:
@@ -91,56 +56,34 @@ class FInfluence(BaseEstimator):
 
     Parameters
     ----------
-    method : {"moments", "rank", "binormal", "quantile", "supremum"}, \
+    method : {"moments", "rank", "binormal", "quantile", "supremum"} or Method, \
             default="moments"
         `"moments"`: the binormal index, difference of means over the root of the
-        average variance. `"rank"`: :math:`\sqrt 2 \Phi^{-1}(AUC)`. `"binormal"`: the
-        same index by maximum likelihood of ordered categories. `"quantile"`: by the
-        line through the central part of the trade-off curve on probit axes, robust
-        to outliers. Monotone transformations of the statistic change none of these
-        three, and for normal samples all four estimate the same number, whatever the
-        variances. `"supremum"`: the tightest mu, that of the :math:`G_\mu` just below
-        the empirical curve; biased away from 0, with a valid interval from a band.
+        average variance; `fstat.methods.Moments` has it in units of another scale, or
+        with moderated variances. `"rank"`: :math:`\sqrt 2 \Phi^{-1}(AUC)`.
+        `"binormal"`: the same index by maximum likelihood of ordered categories.
+        `"quantile"`: by the line through the central part of the trade-off curve on
+        probit axes, robust to outliers. Monotone transformations of the statistic
+        change none of these three, and for normal samples all four estimate the same
+        number, whatever the variances. `"supremum"`: the tightest mu, that of the
+        :math:`G_\mu` just below the empirical curve; biased away from 0, with a valid
+        interval from a band (`fstat.methods.Supremum`).
     paired : bool, default=False
         Whether row i of P and row i of Q come from the same step, batch or seed.
         `Observations` say this themselves.
-    dependence : {"independent", "serial", "clustered"}, default="independent"
-        Whether rows (or pairs of rows) are independent, follow each other in time, or
-        belong together by `runs` or, where these are not given, by `steps`.
-    long_run : {"batch_means", "ar1", "hac"}, default="batch_means"
-        How the variance of a serially dependent sum is estimated: see
-        `fstat.intervals.serial_covariance`.
-    equal_var : bool, default=False
-        Take the variances of P and Q to be one (`"moments"` only): pooled variance,
-        Hedges' correction and, unpaired, the exact noncentral t interval.
-    scale : float or array-like of shape (n_pairs,), default=None
-        Standard deviation of the statistic where it is known beforehand
-        (`"moments"` only). `Observations` may say this themselves.
-    shrinkage : {"moderated", None}, default=None
-        With `"moderated"` each pair's variances are shrunk towards those of all
-        pairs, for few observations of each of many pairs (`"moments"` only).
-    interval : {"auto", "exact", "asymptotic", "bootstrap", "sequence"}, default="auto"
-        Kind of interval and p-value. `"exact"`: noncentral t, which needs `equal_var`
-        and independent samples. `"asymptotic"`: Student's t with the sampling error
+    dependence : {"independent", "serial", "clustered"} or Dependence, \
+            default="independent"
+        Whether rows (or pairs of rows) are independent, follow each other in time
+        (`fstat.intervals.Serial` says how long-run variances are estimated), or belong
+        together by `runs` or, where these are not given, by `steps`.
+    interval : {"auto", "bootstrap", "sequence"} or Interval, default="auto"
+        Kind of interval and p-value. `"auto"`: every mu that the method's test does not
+        reject, exact where the distribution of the estimate is known (independent
+        samples in units of a pooled scale), else by Student's t with the sampling error
         at each hypothetical mu. `"bootstrap"`: bias-corrected and accelerated, of rows,
-        blocks or clusters as `dependence` says. `"sequence"`: valid at all numbers of
-        observations at once, so that a run may be watched and stopped. `"auto"`:
-        exact where that can be had, else asymptotic.
-    n_resamples : int, default=1999
-        Resamples of the bootstrap.
-    optimal_at : int, default=200
-        Number of observations at which a 95 % sequence is narrowest; to be chosen
-        before the observations are seen.
-    alpha_min : float, default=0.01
-        Least type I and type II error at which `"supremum"` compares the curves: the
-        tightest mu often grows without end towards smaller ones.
-    check_limit : {"auto", True, False}, default="auto"
-        Whether to test if the Gaussian limit describes the samples
-        (`goodness_of_fit_`). `"auto"`: for one pair of independent samples and
-        `"moments"`; other methods need no normal statistic. The tests of many pairs
-        take a hundred times as long as `"moments"` does.
-    random_state : int, RandomState instance or None, default=None
-        Source of the bootstrap's random numbers; an int gives the same each time.
+        blocks or clusters as `dependence` says (`fstat.intervals.Bootstrap`).
+        `"sequence"`: valid at all numbers of observations at once, so that a run may be
+        watched and stopped (`fstat.intervals.Sequence`).
 
     Attributes
     ----------
@@ -161,9 +104,6 @@ class FInfluence(BaseEstimator):
     slope_ : float or ndarray of shape (n_pairs,)
         Standard deviation of P over that of Q, the slope of the trade-off curve on
         probit axes: 1 in the Gaussian limit. NaN where the method does not know.
-    goodness_of_fit_ : GoodnessOfFit or None
-        Whether the Gaussian limit describes the samples: p-values of normality, equal
-        variances and the curve, and how far off it is. None where not checked.
     names_ : dict of str to ndarray
         What each pair is, as `Observations` or the columns of data frames name it.
     quantity_ : str
@@ -243,33 +183,50 @@ class FInfluence(BaseEstimator):
     def __init__(
         self,
         *,
-        method: str = "moments",
+        method: str | Method = "moments",
         paired: bool = False,
-        dependence: str = "independent",
-        long_run: str = "batch_means",
-        equal_var: bool = False,
-        scale: float | ArrayLike | None = None,
-        shrinkage: str | None = None,
-        interval: str = "auto",
-        n_resamples: int = 1999,
-        optimal_at: int = 200,
-        alpha_min: float = 0.01,
-        check_limit: str | bool = "auto",
-        random_state: int | np.random.RandomState | None = None,
+        dependence: str | Dependence = "independent",
+        interval: str | Interval = "auto",
     ) -> None:
         self.method = method
         self.paired = paired
         self.dependence = dependence
-        self.long_run = long_run
-        self.equal_var = equal_var
-        self.scale = scale
-        self.shrinkage = shrinkage
         self.interval = interval
-        self.n_resamples = n_resamples
-        self.optimal_at = optimal_at
-        self.alpha_min = alpha_min
-        self.check_limit = check_limit
-        self.random_state = random_state
+
+    def set_params(self, **params: Any) -> FInfluence:
+        """Set parameters, those of a choice as ``method__shrinkage="moderated"``.
+
+        Parameters
+        ----------
+        **params : dict
+            Parameters of the estimator and, after two underscores, of its choices; a
+            choice given by name becomes the object that the name stands for.
+
+        Returns
+        -------
+        FInfluence
+            This estimator.
+
+        Raises
+        ------
+        ValueError
+            If the estimator or the choice has no such parameter.
+        """
+        for key in list(params):
+            name, nested, parameter = key.partition("__")
+            if not nested or name not in KINDS:
+                continue
+            value = params.get(name, getattr(self, name))
+            if isinstance(value, str):
+                value = params[name] = chosen(value, name, *KINDS[name])
+            known = value.get_params() if isinstance(value, Choice) else {}
+            if parameter not in known:
+                raise ValueError(
+                    f"`{name}` {shown(value)} has no parameter `{parameter}`: it has "
+                    f"{', '.join(known) or 'none'}."
+                )
+        super().set_params(**params)
+        return self
 
     def fit(
         self,
@@ -311,19 +268,15 @@ class FInfluence(BaseEstimator):
         UnestimableWarning
             If some of many pairs have too few observations or no spread; they get
             NaN.
-        GaussianLimitWarning
-            If the Gaussian limit fails pairs by more than chance and by enough to
-            matter: a Levy distance above 0.05, or standard deviations that differ by
-            a quarter.
         UserWarning
             If observations of several runs are taken for independent.
         """
-        self._check_parameters()
+        choices = Choices.of(self)
         self._forget()
         if isinstance(P, Observations):
-            self._fit_observations(P, Q)
+            self._fit_observations(P, Q, choices)
         else:
-            self._fit_arrays(P, Q, steps, runs)
+            self._fit_arrays(P, Q, steps, runs, choices)
         self._report()
         return self
 
@@ -350,37 +303,31 @@ class FInfluence(BaseEstimator):
         ValueError
             If the method cannot stream, or as `fit` does.
         """
-        self._check_parameters()
-        if self.method != "moments" or self.dependence != "independent":
+        choices = Choices.of(self)
+        if not choices.method.streams(choices.design.dependence, choices.interval):
             raise ValueError(
-                "`partial_fit` needs method='moments' and dependence='independent': "
-                "ranks, series and clusters need all observations at once, use `fit`."
-            )
-        if self.interval == "bootstrap":
-            raise ValueError(
-                "`partial_fit` needs an `interval` other than 'bootstrap', which needs "
-                "all observations at once: use `fit`."
+                "`partial_fit` needs method='moments', dependence='independent' (or "
+                "'serial' with interval='sequence') and no bootstrap, got "
+                f"{shown(self)}: all others need all observations at once, use `fit`."
             )
         p, q = samples(P, Q, self.paired, self.__dict__.get("_columns"))
-        before: list[CentralSums] | None = self.__dict__.get("_tables")
-        if before is None and hasattr(self, "mu_"):
+        learner: Learner | None = self.__dict__.get("_learner")
+        if learner is None and hasattr(self, "mu_"):
             raise ValueError(
                 "`partial_fit` cannot go on from a fit to Observations, or by another "
                 "method: fit a new estimator to all of them."
             )
-        if before is None:
-            self._begin(p, self.paired, self.scale, columns_of(P))
+        if learner is None:
+            self._begin(p.shape[1:], columns_of(P))
+            choices = choices.of_pairs(self._shape, self._columns)
+            learner = self._learner = choices.learner(self._n_pairs)
         elif p.shape[1:] != self._shape:
             raise ValueError(
                 f"`P` must be of the {self._n_pairs} pairs of the blocks before, got "
                 f"shape {p.shape}."
             )
-        tables = self._table(p.reshape(len(p), -1), q.reshape(len(q), -1))
-        if before is not None:
-            tables = [a.merge(b) for a, b in zip(before, tables, strict=True)]
-        self._tables = tables
-        self._finish_sums(self._summary_of(tables), streaming=True)
-        self.goodness_of_fit_: GoodnessOfFit | None = None
+        learner.update(p.reshape(len(p), -1), q.reshape(len(q), -1))
+        self._publish(learner, choices.interval)
         if self._shape:
             self._report()
         return self
@@ -471,12 +418,10 @@ class FInfluence(BaseEstimator):
                     f"`P` must be of the {self._n_pairs} pairs of `fit`, got "
                     f"{P.n_pairs}."
                 )
-            for block in P.blocks():
+            for block in _alone(P, Q).blocks():
                 scores[block.pairs] = self._levy(block.P, block.Q, block.pairs)
             return self._out(scores)
-        if Q is None:
-            raise ValueError("`Q` must be given where `P` is not an Observations.")
-        p, q = samples(P, Q, False, self._columns)
+        p, q = samples(P, _given(Q), False, self._columns)
         if p.shape[1:] != self._shape:
             raise ValueError(
                 f"`P` must be of the {self._n_pairs} pairs of `fit`, got shape "
@@ -513,26 +458,60 @@ class FInfluence(BaseEstimator):
         ValueError
             If the method is `"supremum"`, which has none, or as `fit` does.
         """
-        self._check_parameters()
-        if self.method == "supremum":
-            raise ValueError(
-                "`influence_values` needs a method other than 'supremum', whose error "
-                "is no sum over observations."
-            )
         p, q = samples(P, Q, self.paired, self.__dict__.get("_columns"))
-        p, q = p.reshape(len(p), -1), q.reshape(len(q), -1)
-        part = Part(slice(None), p, q).ready(Design(self.paired), self.method)
-        options = self._method_options()
-        if "scale" in options:
-            scale = positive(by_pair(self.scale, columns_of(P), "scale"), "scale")
-            options["scale"] = scale_in_units(scale, part.exponent)
-        estimate = METHODS[self.method](part.P, part.Q, **options)
+        choices = Choices.of(self).of_pairs(p.shape[1:], columns_of(P))
+        part = choices.part(p, q)
+        method = choices.method.in_units(part.pairs, part.samples.exponent)
+        estimate = method.estimate(part.samples.P, part.samples.Q)
         return estimate.of_P, estimate.of_Q
 
-    def _method_options(self) -> dict[str, Any]:
-        if self.scale is not None:
-            return {"scale": self.scale}
-        return {"equal_var": self.equal_var} if self.method == "moments" else {}
+    def goodness_of_fit(
+        self, P: ArrayLike | Observations, Q: ArrayLike | None = None
+    ) -> GoodnessOfFit:
+        r"""Return whether the Gaussian limit describes the samples.
+
+        It tests whether P and Q are normal, of equal variance, and of the trade-off
+        :math:`G_\mu`, and says how far off that is. Only `"moments"` need a normal
+        statistic. The tests of many pairs take a hundred times as long as their fit.
+
+        Parameters
+        ----------
+        P : array-like of shape (n,) or (n, n_pairs), or Observations
+            Observations without the subset, or both: those that were fitted.
+        Q : array-like of shape (m,) or (m, n_pairs), optional
+            Observations with it.
+
+        Returns
+        -------
+        GoodnessOfFit
+            P-values and sizes of what fails, of each pair.
+
+        Raises
+        ------
+        ValueError
+            As `fit` does.
+
+        Examples
+        --------
+        >>> from fstat.datasets import make_observations
+        >>> P, Q = make_observations(1.0, 300, distribution="lognormal", random_state=0)
+        >>> found = FInfluence().goodness_of_fit(P, Q)
+        >>> print(found.message(distance=0.05, ratio=1.25))
+        """
+        choices = Choices.of(self)
+        if isinstance(P, Observations):
+            choices = choices.of_observations(_alone(P, Q))
+            parts, n_pairs = choices.parts(P), P.n_pairs
+        else:
+            p, q = samples(P, _given(Q), self.paired)
+            part = choices.part(p, q)
+            parts, n_pairs = iter([part]), part.P.shape[1]
+        options: Any = {"paired": choices.design.paired, "n_draws": _DRAWS}
+        tests = (
+            (part.pairs, goodness_of_fit(part.samples.P, part.samples.Q, **options))
+            for part in parts
+        )
+        return GoodnessOfFit.joined(tests, n_pairs)
 
     def to_frame(self, confidence_level: float = 0.95) -> pd.DataFrame:
         """Return the estimates as a table, one row a pair.
@@ -570,111 +549,15 @@ class FInfluence(BaseEstimator):
             }
         )
 
-    def _check_parameters(self) -> None:
-        for name, allowed in _OPTIONS.items():
-            option(getattr(self, name), name, allowed)
-        for name, least in (("n_resamples", 2), ("optimal_at", 1)):
-            whole_number(getattr(self, name), name, least)
-        number(self.alpha_min, "alpha_min", "(0, 0.5)")
-        random_state(self.random_state)
-        independent = self.dependence == "independent"
-        if self.method != "moments":
-            self._refuse_of_moments()
-        if self.method == "supremum":
-            self._refuse_of_bands(independent)
-        if not independent and (self.equal_var or self.shrinkage):
-            raise ValueError(
-                "`equal_var` and `shrinkage` need dependence='independent', got "
-                f"{self.dependence!r}."
-            )
-        if self.interval == "exact" and (
-            not self.equal_var or self.paired or self.scale is not None
-        ):
-            raise ValueError(
-                "`interval='exact'` needs `equal_var=True` and unpaired samples of "
-                "unknown scale: other intervals have no exact form."
-            )
-        if self.shrinkage and self.interval == "bootstrap":
-            raise ValueError(
-                "`interval='bootstrap'` resamples each pair by itself and needs "
-                f"`shrinkage=None`, got {self.shrinkage!r}."
-            )
-        if self.scale is not None:
-            self._check_scale()
-
-    def _refuse_of_moments(self) -> None:
-        given = {
-            "equal_var": self.equal_var,
-            "scale": self.scale is not None,
-            "shrinkage": self.shrinkage is not None,
-        }
-        refused = [name for name, is_given in given.items() if is_given]
-        if refused:
-            raise ValueError(
-                f"`{refused[0]}` needs method='moments', got method={self.method!r}: "
-                "ranks have no variance to speak of."
-            )
-
-    def _refuse_of_bands(self, independent: bool) -> None:
-        if not independent:
-            raise ValueError(
-                "`method='supremum'` needs dependence='independent', got "
-                f"{self.dependence!r}: its band holds for independent rows."
-            )
-        if self.interval != "auto":
-            raise ValueError(
-                "`method='supremum'` needs interval='auto', got "
-                f"{self.interval!r}: its interval comes from a band."
-            )
-
-    def _check_scale(self) -> None:
-        positive(self.scale, "scale")  # type: ignore[arg-type]
-        if self.equal_var:
-            raise ValueError("`equal_var` means nothing where `scale` is known.")
-
-    def _labels(
-        self,
-        steps: object,
-        runs: object,
-        shapes: tuple[tuple[int, ...], tuple[int, ...]],
-        rows: tuple[object, object],
-    ) -> Labels | None:
-        labels = cluster_labels(steps, runs, shapes, rows)
-        if self.dependence != "clustered":
-            return None
-        if labels is None:
-            raise ValueError("dependence='clustered' needs `steps` or `runs`.")
-        return labels
-
     def _forget(self) -> None:
         for name in [name for name in vars(self) if name.endswith("_")]:
             delattr(self, name)
-        self.__dict__.pop("_tables", None)
+        self.__dict__.pop("_learner", None)
 
-    def _begin(
-        self,
-        sample: FloatArray,
-        paired: bool,
-        scale: float | ArrayLike | None,
-        columns: Any = None,
-    ) -> None:
-        self._shape = sample.shape[1:]
-        self._columns = columns if self._shape else None
-        self._n_pairs = int(np.prod(self._shape, dtype=int))
-        self._design = Design(paired, self.dependence, self.long_run)
-        self._scale = None
-        if scale is not None:
-            self._scale = positive(by_pair(scale, self._columns, "scale"), "scale")
-        if self._scale is not None and self._scale.shape not in ((), self._shape):
-            raise ValueError(
-                f"`scale` must be a number or have shape {self._shape}, got shape "
-                f"{self._scale.shape}."
-            )
-        if self.shrinkage and not self._shape:
-            raise ValueError(
-                "`shrinkage` learns from many pairs and needs P and Q of shape "
-                "(n, n_pairs), got one pair."
-            )
+    def _begin(self, shape: tuple[int, ...], columns: Any = None) -> None:
+        self._shape = shape
+        self._columns = columns if shape else None
+        self._n_pairs = int(np.prod(shape, dtype=int))
         self.names_ = {"pair": np.arange(self._n_pairs)}
         if self._columns is not None:
             self.names_ = pair_names(self._columns)
@@ -682,43 +565,38 @@ class FInfluence(BaseEstimator):
         self.self_influence_ = False
 
     def _fit_arrays(
-        self, P: ArrayLike, Q: ArrayLike | None, steps: object, runs: object
+        self,
+        P: ArrayLike,
+        Q: ArrayLike | None,
+        steps: object,
+        runs: object,
+        choices: Choices,
     ) -> None:
-        if Q is None:
-            raise ValueError("`Q` must be given where `P` is not an Observations.")
-        p, q = samples(P, Q, self.paired)
+        p, q = samples(P, _given(Q), self.paired)
         rows = index_of(P), index_of(Q)
-        labels = self._labels(steps, runs, (p.shape, q.shape), rows)
-        self._begin(p, self.paired, self.scale, columns_of(P))
-        p, q = p.reshape(len(p), -1), q.reshape(len(q), -1)
-        self._fit_parts(iter([Part(slice(None), p, q, labels)]))
+        labels = cluster_labels(steps, runs, (p.shape, q.shape), rows)
+        grouped = choices.design.dependence.grouped
+        if grouped and labels is None:
+            raise ValueError("dependence='clustered' needs `steps` or `runs`.")
+        self._begin(p.shape[1:], columns_of(P))
+        choices = choices.of_pairs(self._shape, self._columns)
+        part = choices.part(p, q, labels if grouped else None)
+        learner, collector = choices.learn(iter([part]), self._n_pairs)
+        if learner.streams:
+            self._learner = learner
+        self._publish(learner, collector)
 
     def _fit_observations(
-        self, observations: Observations, Q: ArrayLike | None
+        self, observations: Observations, Q: ArrayLike | None, choices: Choices
     ) -> None:
-        if Q is not None:
-            raise ValueError("`Q` must be left out where `P` is an Observations.")
-        scale = self.scale
-        known = scale is not None or (
-            observations.scale is not None and self.method == "moments"
-        )
-        if known and self.equal_var:
-            raise ValueError("`equal_var` means nothing where the scale is known.")
-        self._begin(
-            np.empty((0, observations.n_pairs)),
-            observations.paired,
-            (observations.scale if scale is None else scale) if known else None,
-        )
-        if self.interval == "bootstrap" and self.dependence == "clustered":
-            raise ValueError(
-                "`interval='bootstrap'` with dependence='clustered' needs arrays P "
-                "and Q with `steps` or `runs`, got Observations."
-            )
+        choices = choices.of_observations(_alone(observations, Q))
+        self._begin((observations.n_pairs,))
         self.names_ = dict(observations.names)
         self.quantity_ = observations.quantity
         self.self_influence_ = observations.self_influence
         several = len(np.unique(observations.run)) > 1
-        if several and self.dependence != "clustered" and _rows_share(observations):
+        grouped = choices.design.dependence.grouped
+        if several and not grouped and _rows_share(observations):
             warnings.warn(
                 "The observations are of several runs, whose rows belong together: "
                 f"dependence={self.dependence!r} takes them for one series or for "
@@ -726,225 +604,21 @@ class FInfluence(BaseEstimator):
                 "dependence='clustered'.",
                 stacklevel=3,
             )
-        self._fit_parts(self._parts(observations, several))
+        parts = choices.parts(observations)
+        self._publish(*choices.learn(parts, self._n_pairs))
 
-    def _parts(self, observations: Observations, by_run: bool) -> Iterator[Part]:
-        in_order = self.dependence == "serial"
-        for block in observations.blocks(in_order=in_order):
-            labels = None
-            if self.dependence == "clustered":
-                codes = block.run if by_run else block.step
-                codes = np.unique(codes, return_inverse=True)[1].reshape(codes.shape)
-                labels = (codes, codes)
-            yield Part(block.pairs, block.P, block.Q, labels)
-
-    def _fit_parts(self, parts: Iterator[Part]) -> None:
-        """Fit part by part: all observations at once may not fit into memory."""
-        by_sums = self._by_sums()
-        fit, summary = Fit.empty(self._n_pairs), MomentSummary.empty(self._n_pairs)
-        resampled = self.interval == "bootstrap"
-        draws = BootstrapDistribution.empty(
-            self.n_resamples, self._n_pairs if resampled else 0
-        )
-        kept, checked = [], []
-        inflation = np.ones((2, self._n_pairs))
-        for part in parts:
-            if by_sums:
-                tables = self._table(part.P, part.Q)
-                summary.put(part.pairs, self._summary_of(tables))
-                if self.dependence == "serial":
-                    inflation[:, part.pairs] = self._inflation(part)
-                elif isinstance(part.pairs, slice):
-                    self._tables = tables
-            if not by_sums or resampled or self._checks_limit():
-                part = part.ready(self._design, self.method)
-            if not by_sums:
-                fit.put(part.pairs, self._fit_part(part))
-            if self.method == "supremum":
-                kept.append(part)
-            if resampled:
-                draws.put(part.pairs, self._resample(part))
-            if self._checks_limit():
-                checked.append((part.pairs, self._goodness_of_fit(part)))
-        if by_sums:
-            self._finish_sums(summary, inflation)
-        else:
-            self._publish(fit, Asymptotic(fit, self._design))
-        if self.method == "supremum":
-            self._infer(Band(self._fit, tuple(kept), self.alpha_min))
-        if resampled:
-            self._publish_draws(draws)
-        self.goodness_of_fit_ = GoodnessOfFit.joined(checked) if checked else None
-
-    def _by_sums(self) -> bool:
-        """Return whether sums of powers tell all, as they do of watched series, too."""
-        watched = self.dependence == "serial" and self.interval == "sequence"
-        by_rows = self.dependence == "independent" or watched
-        return self.method == "moments" and by_rows
-
-    def _inflation(self, part: Part) -> FloatArray:
-        """Return the inflation of P and Q by autocorrelation."""
-        P, Q = self._design.together(part.P, part.Q)
-        inflation = []
-        if self._design.paired:
-            P, Q = P + Q, Q - P
-        for values in (P, Q):
-            running = RunningAutocorrelation(values.shape[1])
-            running.update(values)
-            inflation.append(running.inflation(SERIAL_FLOOR))
-        return np.stack(inflation)
-
-    def _fit_part(self, part: Part) -> Fit:
-        if self.method == "supremum":
-            return fit_supremum(part, self.alpha_min)
-        return fit_part(part, self.method, self._design, self._scale_of(part))
-
-    def _resample(self, part: Part) -> BootstrapDistribution:
-        """Return the bootstrap distribution of the pairs, NaN for those too small."""
-        P, Q = part.P, part.Q
-        scale, options = self._scale_of(part), self._method_options()
-        if scale is not None:
-            # Resamples are further columns, for which one scale must do.
-            scale = scale_in_units(scale, part.exponent)
-            P, Q, options = P / scale, Q / scale, {"scale": 1.0}
-
-        def estimate(P: FloatArray, Q: FloatArray) -> Estimate:
-            return METHODS[self.method](P, Q, **options)
-
-        def mu(P: FloatArray, Q: FloatArray) -> FloatArray:
-            return estimate(P, Q).mu
-
-        enough = (
-            np.minimum(*(np.count_nonzero(~np.isnan(x), axis=0) for x in (P, Q))) > 1
-        )
-        draws = BootstrapDistribution.empty(self.n_resamples, P.shape[1])
-        if enough.any():
-            found = estimate(P[:, enough], Q[:, enough])
-            some = bootstrap_distribution(
-                P[:, enough],
-                Q[:, enough],
-                mu,
-                paired=self._design.paired,
-                dependence=self.dependence,
-                labels=part.labels,
-                influence=(found.of_P, found.of_Q),
-                n_resamples=self.n_resamples,
-                random_state=self.random_state,
-            )
-            draws.put(enough, some)
-        return draws
-
-    def _checks_limit(self) -> bool:
-        if self.check_limit == "auto":
-            plain = self.method == "moments" and self.dependence == "independent"
-            return plain and not self._shape
-        return bool(self.check_limit)
-
-    def _goodness_of_fit(self, part: Part) -> GoodnessOfFit:
-        return goodness_of_fit(
-            part.P, part.Q, paired=self._design.paired, n_draws=_DRAWS
-        )
-
-    def _finish_sums(
-        self,
-        summary: MomentSummary,
-        inflation: FloatArray | None = None,
-        streaming: bool = False,
-    ) -> None:
-        few = (summary.n_P < 1) | (summary.n_Q < 1)
-        fit, t = fit_summary(
-            summary,
-            scale=self._scale,
-            paired=self._design.paired,
-            equal_var=self.equal_var,
-            moderated=bool(self.shrinkage) and not (streaming and few.all()),
-        )
-        if self.dependence == "serial" and inflation is not None:
-            fit = fit.of_series(inflation, self._design.paired)
-        if t is None or self.interval == "asymptotic":
-            self._publish(fit, Asymptotic(fit, self._design))
-        else:
-            self._publish(fit, Exact(fit, t))
-
-    def _publish_draws(self, draws: BootstrapDistribution) -> None:
-        """Take intervals from resamples, NaN where too few of them have an estimate."""
-        unknown = np.isnan(self._fit.mu)
-        apart = self._fit.separated > 0
-        share = np.mean(~np.isnan(draws.draws), axis=0)
-        told = (share > 0.5) & (draws.stderr > 0) & ~np.isnan(draws.interval().low)
-        same = ~unknown & ~apart & ~told
-        draws.draws[:, unknown | apart | same] = np.nan
-        self._unmet.append((same, "resamples that differ, and surround the estimate"))
-        self._infer(Bootstrap(draws, Asymptotic(self._fit, self._design)))
-        self.stderr_ = self._out(draws.stderr)
-
-    def _table(self, P: FloatArray, Q: FloatArray) -> list[CentralSums]:
-        if self._design.paired:
-            no_infinity(Q, "Q")
-            return [CentralSums.of(P, Q - P)]
-        return [CentralSums.of(P, names="P"), CentralSums.of(Q, names="Q")]
-
-    def _summary_of(self, tables: list[CentralSums]) -> MomentSummary:
-        if len(tables) == 1:
-            return summarise_paired(tables[0])
-        return summarise_independent(*tables)
-
-    def _scale_of(self, part: Part) -> FloatArray | None:
-        if self._scale is None or self._scale.ndim == 0:
-            return self._scale
-        return np.asarray(self._scale[part.pairs])
-
-    def _publish(self, fit: Fit, inference: Inference) -> None:
-        few, enough = self._too_few(fit)
-        known = (fit.constant > 0) & (np.abs(fit.mu) < 1 / SMALLEST_SCALE)
-        if self.method == "supremum":
-            known = ~np.isnan(fit.mu)
-        flat = ~few & ~known & ~(fit.separated > 0)
-        self._unmet = [(few, enough), (flat, self._spread())]
-        fit.separated = np.where(few, 0.0, fit.separated)
-        unknown = few | flat
-        fit.mu = np.where(unknown, np.nan, fit.mu)
-        fit.constant = np.where(unknown | (fit.separated > 0), np.nan, fit.constant)
+    def _publish(self, learner: Learner, collector: Collector) -> None:
+        fit, self._inference, self._unmet = conclude(learner, collector)
         self._fit = fit
-        with np.errstate(invalid="ignore"):
-            self.stderr_ = self._out(np.sqrt(fit.error.variance(fit.mu)))
         self.mu_ = self._out(fit.mu)
+        self.stderr_ = self._out(self._inference.stderr())
+        self.pvalue_ = self._out(self._inference.pvalue(0.0, "two-sided"))
         size = np.abs(fit.mu) if self._shape else np.abs(fit.mu[0])
         if self._shape or not np.isnan(size):
             self.tradeoff_ = GaussianTradeOff(size)
         self.n_P_, self.n_Q_ = (self._out(x.astype(int)) for x in (fit.n_P, fit.n_Q))
         self.separated_ = self._out(fit.separated > 0)
         self.slope_ = self._out(fit.slope)
-        if self.interval == "sequence":
-            inference = Sequence(fit, normal_mixture_rho(self.optimal_at))
-        self._infer(inference)
-
-    def _too_few(self, fit: Fit) -> tuple[NDArray[np.bool_], str]:
-        """Return where there are too few observations or clusters, and what is due."""
-        serial, clustered = (self.dependence == x for x in ("serial", "clustered"))
-        least = 1 if self.shrinkage else 3 if serial else 2
-        few = np.minimum(fit.n_P, fit.n_Q) < least
-        if clustered:
-            few |= np.minimum(fit.units_P, fit.units_Q) < 2
-        enough = f"at least {least} observation" + "s" * (least > 1)
-        return few, enough + " of 2 clusters" * clustered
-
-    def _spread(self) -> str:
-        if self.method == "supremum":
-            return "an order (neither is the larger one)"
-        if self.method == "binormal":
-            return "a spread and overlap, or the likelihood has no maximum"
-        spread = (
-            "a spread (all values, or all differences, are the same, or their spread "
-            f"is below {SMALLEST_SCALE:.0e} of them)"
-        )
-        if self.scale is None:
-            return spread
-        return f"{spread}, and a `scale` above {SMALLEST_SCALE:.0e} of their values"
-
-    def _infer(self, inference: Inference) -> None:
-        self._inference = inference
-        self.pvalue_ = self._out(inference.pvalue(0.0, "two-sided"))
 
     def _report(self) -> None:
         """Raise for one pair, warn with a count for many, that cannot be estimated."""
@@ -961,16 +635,6 @@ class FInfluence(BaseEstimator):
                     UnestimableWarning,
                     stacklevel=3,
                 )
-        self._report_limit()
-
-    def _report_limit(self) -> None:
-        found = getattr(self, "goodness_of_fit_", None)
-        message = None
-        if found is not None:
-            level = _FAILS / self._n_pairs
-            message = found.message(level, distance=_DISTANCE, ratio=_RATIO)
-        if message is not None:
-            warnings.warn(message, GaussianLimitWarning, stacklevel=4)
 
     def _levy(
         self, P: FloatArray, Q: FloatArray, pairs: NDArray[np.intp]
@@ -988,3 +652,15 @@ class FInfluence(BaseEstimator):
     def _out(self, values: np.ndarray) -> Any:
         """Return an array of pairs, or a Python number where the input was 1-D."""
         return values if self._shape else values.reshape(-1)[0].item()
+
+
+def _given(Q: ArrayLike | None) -> ArrayLike:
+    if Q is None:
+        raise ValueError("`Q` must be given where `P` is not an Observations.")
+    return Q
+
+
+def _alone(observations: Observations, Q: ArrayLike | None) -> Observations:
+    if Q is not None:
+        raise ValueError("`Q` must be left out where `P` is an Observations.")
+    return observations

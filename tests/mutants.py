@@ -34,7 +34,7 @@ ALIKE = ROOT / "tests" / "mutants_alike.json"
 # The files of each room, and the tests that are to notice a change of them.
 ROOMS: dict[str, tuple[str, str]] = {
     "influence": (
-        "influence.py fitting.py inference.py",
+        "influence.py",
         "influence influence_intervals estimation_oracles units contract validation",
     ),
     "observations": ("observations.py steps.py", "observations trace validation"),

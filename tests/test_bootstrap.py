@@ -6,6 +6,7 @@ from scipy.signal import lfilter
 
 from fstat import FInfluence
 from fstat.intervals import (
+    Bootstrap,
     BootstrapDistribution,
     block_length,
     bootstrap_distribution,
@@ -353,9 +354,11 @@ def test_an_estimate_that_no_unit_moves_is_not_accelerated():
     # As many of Q lie above the constant P as below, in either half of the series.
     P, Q = np.ones(6), np.array([1.0, 1.0, -1.0, 2.0, 3.0, -2.0])
     found = FInfluence(
-        method="rank", paired=True, dependence="serial", interval="bootstrap",
-        n_resamples=99, random_state=0,
-    ).fit(P, Q)  # fmt: skip
+        method="rank",
+        paired=True,
+        dependence="serial",
+        interval=Bootstrap(99, random_state=0),
+    ).fit(P, Q)
     low, high = found.confidence_interval(0.5)
     assert low < found.mu_ == 0 < high
     for null in (0.0, -3.0, 1e3):

@@ -13,20 +13,23 @@ from sklearn.exceptions import NotFittedError
 import fstat
 from fstat import FInfluence
 from fstat.datasets import make_observations
+from fstat.intervals import Serial
+from fstat.methods import Moments
 
 ESTIMATORS = [FInfluence]
 OPTIONS = [
     {},
     {"method": "rank"},
     {"paired": True},
-    {"equal_var": True},
-    {"shrinkage": "moderated"},
-    {"scale": [1.0, 2.0, 0.5]},
+    {"method__scale": "pooled"},
+    {"method__shrinkage": "moderated"},
+    {"method__scale": [1.0, 2.0, 0.5]},
     {"method": "binormal"},
     {"method": "supremum"},
     {"interval": "sequence"},
-    {"interval": "bootstrap", "n_resamples": 50, "random_state": 0},
-    {"check_limit": True},
+    {"interval": "bootstrap", "interval__n_resamples": 50, "interval__random_state": 0},
+    {"dependence": Serial("ar1")},
+    {"method": Moments(scale=1.5), "method__shrinkage": "moderated"},
 ]
 P, Q = make_observations([-0.5, 0.0, 1.5], n=25, random_state=0)
 
@@ -71,7 +74,10 @@ def test_constructing_stores_parameters_and_does_nothing_else(Estimator):
 @pytest.mark.parametrize("options", OPTIONS)
 def test_parameters_are_set_and_cloned(options):
     estimator = FInfluence().set_params(**options)
-    assert estimator.get_params() == {**FInfluence().get_params(), **options}
+    given = estimator.get_params()
+    choices = {key.partition("__")[0] for key in options if "__" in key}
+    expected = {**FInfluence().get_params(), **options}
+    assert all(given[k] == v for k, v in expected.items() if k not in choices)
     copied = clone(estimator.fit(P, Q))
     assert copied.get_params() == estimator.get_params()
     assert not learnt(copied)
@@ -81,7 +87,7 @@ def test_parameters_are_set_and_cloned(options):
 
 @pytest.mark.parametrize("options", OPTIONS)
 def test_fit_returns_itself_and_keeps_its_parameters(options):
-    estimator = FInfluence(**options)
+    estimator = FInfluence().set_params(**options)
     before = copy.deepcopy(estimator.get_params())
     assert estimator.fit(P, Q) is estimator
     assert estimator.get_params() == before
@@ -89,15 +95,15 @@ def test_fit_returns_itself_and_keeps_its_parameters(options):
 
 @pytest.mark.parametrize("options", OPTIONS)
 def test_what_is_learnt_is_documented(options):
-    estimator = FInfluence(**options).fit(P, Q)
+    estimator = FInfluence().set_params(**options).fit(P, Q)
     attributes = FInfluence.__doc__.split("Attributes")[1].split("See Also")[0]
     assert all(f"{name}" in attributes for name in learnt(estimator))
 
 
 @pytest.mark.parametrize("options", OPTIONS)
 def test_refitting_is_fitting_afresh(options):
-    fresh = FInfluence(**options).fit(P, Q)
-    again = FInfluence(**options).fit(Q, P[:, ::-1] + 3).fit(P, Q)
+    fresh = FInfluence().set_params(**options).fit(P, Q)
+    again = FInfluence().set_params(**options).fit(Q, P[:, ::-1] + 3).fit(P, Q)
     assert_same_results(again, fresh)
 
 
@@ -110,7 +116,7 @@ def test_one_pair_leaves_nothing_of_many():
 
 @pytest.mark.parametrize("options", OPTIONS)
 def test_pickling_keeps_everything(options):
-    estimator = FInfluence(**options).fit(P, Q)
+    estimator = FInfluence().set_params(**options).fit(P, Q)
     assert_same_results(pickle.loads(pickle.dumps(estimator)), estimator)
     assert_same_results(copy.deepcopy(estimator), estimator)
 

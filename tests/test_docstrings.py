@@ -6,6 +6,8 @@ import inspect
 import pytest
 from numpydoc.validate import validate
 
+from fstat._choices import Choice
+
 # Extended summaries, links and examples are not owed by each method; and
 # scikit-learn's `self` of `fit` needs no name.
 OPTIONAL = {"ES01", "SA01", "EX01", "RT02", "GL01", "YD01"}
@@ -16,13 +18,35 @@ OF_PROPERTIES = {"RT01", "SS05"}
 # Packages whose `__all__` also lists bricks of the estimators: what users meet.
 PARTS = {
     "fstat.intervals": [
+        "Bootstrap",
         "BootstrapDistribution",
+        "Clustered",
         "ConfidenceInterval",
+        "Dependence",
+        "Independent",
+        "Interval",
+        "InvertedTest",
+        "Sequence",
+        "Serial",
         "bootstrap_distribution",
         "threshold_lower_bound",
     ],
-    "fstat.methods": ["GaussianLimitWarning", "GoodnessOfFit"],
+    "fstat.methods": [
+        "Binormal",
+        "GoodnessOfFit",
+        "Method",
+        "Moments",
+        "Quantile",
+        "Rank",
+        "Supremum",
+    ],
 }
+
+
+def asked_of_all_kinds(value, member):
+    """Whether a member of a choice is documented by what every kind of it answers."""
+    kinds = [k for k in value.__mro__[1:] if k.__module__.startswith("fstat.")]
+    return issubclass(value, Choice) and any(member in vars(k) for k in kinds)
 
 
 def public_objects():
@@ -65,8 +89,10 @@ def public_objects():
             yield f"{package}.{name}", value
             if inspect.isclass(value) and not issubclass(value, Warning):
                 for member, method in vars(value).items():
-                    if member[0] != "_" and (
-                        inspect.isroutine(method) or isinstance(method, property)
+                    if (
+                        member[0] != "_"
+                        and (inspect.isroutine(method) or isinstance(method, property))
+                        and not asked_of_all_kinds(value, member)
                     ):
                         yield f"{package}.{name}.{member}", method
 

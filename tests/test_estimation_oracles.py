@@ -8,9 +8,9 @@ from scipy.special import ndtri
 from scipy.stats import t as student
 
 from fstat import FInfluence
-from fstat.intervals import threshold_lower_bound
+from fstat.intervals import Serial, threshold_lower_bound
 from fstat.intervals.sequence import bernoulli_upper_bound
-from fstat.methods import CentralSums, moderate, summarise_paired
+from fstat.methods import CentralSums, Moments, moderate, summarise_paired
 
 SIZES = [(2, 2), (3, 8), (12, 5), (40, 33)]
 
@@ -24,7 +24,7 @@ def drawn(n, m, seed, mu=0.8):
 @pytest.mark.parametrize("mu", [-3.0, 0.8, 20.0])
 def test_moments(n, m, mu):
     P, Q = drawn(n, m, 0, mu)
-    found = FInfluence(check_limit=False).fit(P, Q)
+    found = FInfluence().fit(P, Q)
     assert_allclose(found.mu_, oracle.binormal_index(P, Q), rtol=1e-12)
     expected = oracle.binormal_index_variance(P, Q, found.mu_)
     assert_allclose(found.stderr_**2, expected, rtol=1e-9)
@@ -39,7 +39,7 @@ def test_moments(n, m, mu):
 def test_paired_moments(n, mu):
     P, Q = drawn(n, n, 1, mu)
     Q = Q + 0.9 * P
-    found = FInfluence(paired=True, check_limit=False).fit(P, Q)
+    found = FInfluence(paired=True).fit(P, Q)
     assert_allclose(found.mu_, oracle.binormal_index(P, Q), rtol=1e-12)
     expected = oracle.paired_index_variance(P, Q, found.mu_)
     assert_allclose(found.stderr_**2, expected, rtol=1e-9)
@@ -63,7 +63,7 @@ def test_clusters(method):
     rng = np.random.default_rng(3)
     labels = rng.integers(0, 9, 40)
     P, Q = drawn(40, 40, 3)
-    influence = FInfluence(method=method, dependence="clustered", check_limit=False)
+    influence = FInfluence(method=method, dependence="clustered")
     influence.fit(P, Q, runs=labels)
     of_P, of_Q = influence.influence_values(P, Q)
     expected = oracle.grouped_variance((of_P + of_Q)[:, 0], labels)
@@ -73,7 +73,7 @@ def test_clusters(method):
 @pytest.mark.parametrize("unit", [1.0, 2.0**800])
 def test_influence_values_of_a_known_scale(unit):
     P, Q = drawn(30, 24, 5)
-    influence = FInfluence(scale=2.0 * unit, check_limit=False)
+    influence = FInfluence(method=Moments(scale=2.0 * unit))
     of_P, of_Q = influence.fit(P * unit, Q * unit).influence_values(P * unit, Q * unit)
     assert_allclose(of_P[:, 0], -(P - P.mean()) / (30 * 2.0), rtol=1e-9, atol=1e-12)
     assert_allclose(of_Q[:, 0], (Q - Q.mean()) / (24 * 2.0), rtol=1e-9, atol=1e-12)
@@ -82,7 +82,7 @@ def test_influence_values_of_a_known_scale(unit):
 def test_clusters_of_one_kind_each_are_two_samples():
     P, Q = drawn(30, 24, 4)
     runs = np.arange(30) // 5, 100 + np.arange(24) // 3
-    influence = FInfluence(dependence="clustered", check_limit=False)
+    influence = FInfluence(dependence="clustered")
     influence.fit(P, Q, runs=runs)
     of_P, of_Q = influence.influence_values(P, Q)
     expected = sum(
@@ -114,7 +114,7 @@ def test_series(long_run, r, paired):
         P[i] += r * P[i - 1]
         Q[i] += r * Q[i - 1]
     influence = FInfluence(
-        method="rank", dependence="serial", long_run=long_run, paired=paired
+        method="rank", paired=paired, dependence=Serial(long_run=long_run)
     ).fit(P, Q)
     of_P, of_Q = (x[:, 0] for x in influence.influence_values(P, Q))
     variance = SERIES[long_run]
@@ -127,7 +127,7 @@ def test_independent_rows_have_the_factor_of_a_sample(method):
     # n / (n - 1) for P and for Q: with five and four rows it is 1.25 and 1.33.
     P, Q = np.array([0.0, 1.4, 2.0, 3.5, 0.7]), np.array([1.1, 2.2, 3.1, 4.0])
     labels = np.arange(5), 10 + np.arange(4)
-    clustered = FInfluence(method=method, dependence="clustered", check_limit=False)
+    clustered = FInfluence(method=method, dependence="clustered")
     clustered.fit(P, Q, runs=labels)
     of_P, of_Q = (x[:, 0] for x in clustered.influence_values(P, Q))
     expected = 5 / 4 * (of_P**2).sum() + 4 / 3 * (of_Q**2).sum()

@@ -12,6 +12,7 @@ from fstat.display._normality import (
     levy_by_chance,
     normal_quantiles,
 )
+from fstat.methods import Moments
 from fstat.methods.normality import deviation_ratio
 
 
@@ -126,7 +127,7 @@ def test_observations_say_that_they_are_paired_and_what_their_scale_is():
     )
     display = GaussianLimitDisplay.from_observations(observations, 1)
     direct = GaussianLimitDisplay.from_samples(
-        P[40:], Q[40:], estimator=FInfluence(paired=True, scale=2.0)
+        P[40:], Q[40:], estimator=FInfluence(method=Moments(scale=2.0), paired=True)
     )
     assert display.mu == direct.mu
     assert display.slope_interval == direct.slope_interval
@@ -167,7 +168,7 @@ def test_an_estimator_of_many_pairs_is_refused():
 
 def test_a_shift_without_noise_has_slope_one_exactly():
     P = np.random.default_rng(0).normal(size=50)
-    estimator = FInfluence(paired=True, scale=1.0)
+    estimator = FInfluence(method=Moments(scale=1.0), paired=True)
     noise = 1e-9 * np.random.default_rng(1).normal(size=50)
     display = GaussianLimitDisplay.from_samples(P, P + 1 + noise, estimator=estimator)
     assert_allclose([display.slope, *display.slope_interval], 1, atol=1e-7)
@@ -278,7 +279,11 @@ def test_large_samples_are_thinned_with_their_ends_kept():
 
 @pytest.mark.parametrize(
     "estimator",
-    [FInfluence(), FInfluence(method="rank"), FInfluence(paired=True, scale=1.0)],
+    [
+        FInfluence(),
+        FInfluence(method="rank"),
+        FInfluence(method=Moments(scale=1.0), paired=True),
+    ],
     ids=["moments", "rank", "paired"],
 )
 def test_levy_distance_exceeds_chance_as_seldom_as_stated(estimator):
@@ -287,7 +292,7 @@ def test_levy_distance_exceeds_chance_as_seldom_as_stated(estimator):
     r = 0.5 if estimator.paired else 0.0
     P, Q = make_observations(np.ones(repetitions), n=60, correlation=r, random_state=6)
     for k in range(repetitions):
-        fitted = estimator.set_params(check_limit=False).fit(P[:, k], Q[:, k])
+        fitted = estimator.fit(P[:, k], Q[:, k])
         levy = 1 - fitted.score(P[:, k], Q[:, k])
         beyond += levy > levy_by_chance(fitted, P[:, k], Q[:, k], n_draws=99)
     assert beyond / repetitions <= binomial_limits(repetitions, 0.05)[1]

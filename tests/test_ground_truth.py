@@ -38,6 +38,7 @@ from fstat import FInfluence, InfluenceDisplay, Observations, select
 from fstat.ground_truth import MultiRunInfluence, retrain, sklearn_trainer
 from fstat.ground_truth._cache import read, write
 from fstat.ground_truth._fingerprint import fingerprint
+from fstat.methods import Moments
 
 X, y = load_iris(return_X_y=True)
 X = StandardScaler().fit_transform(X)
@@ -654,7 +655,7 @@ def test_mu_of_retraining_is_that_of_each_pair():
     low, high = estimator.confidence_interval(0.9)
     for pair in range(6):
         P, Q = (v[~np.isnan(v)] for v in estimator.observations_.samples(pair))
-        alone = FInfluence(check_limit=False).fit(P, Q)
+        alone = FInfluence().fit(P, Q)
         assert_allclose(estimator.mu_[pair], alone.mu_, rtol=1e-12)
         assert_allclose(estimator.stderr_[pair], alone.stderr_, rtol=1e-12)
         assert_allclose((low[pair], high[pair]), alone.confidence_interval(0.9))
@@ -676,7 +677,7 @@ def test_mu_of_retraining_serves_what_asks_for_it():
         train=noisy_mean,
         n_runs=20,
         random_state=0,
-        influence=FInfluence(equal_var=True, interval="exact", paired=True),
+        influence=FInfluence(method=Moments(scale="pooled"), paired=True),
     ).fit(SUBSETS, N, targets=["a", "b"])
     assert estimator.influence is not estimator.influence_
     assert list(estimator.to_frame()["target"]) == ["a", "b"] * 3

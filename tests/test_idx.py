@@ -10,6 +10,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from fstat.datasets import fetch_digits, load_digits, load_idx
+from fstat.methods import Moments
 
 CODES = {"u1": 8, "i1": 9, ">i2": 11, ">i4": 12, ">f4": 13, ">f8": 14}
 
@@ -254,7 +255,9 @@ def test_fewer_digits_and_traces_that_are_kept(tmp_path, patterns, command):
     trace = Trace.load(kept / "output")
     # 24 examples are too few for a batch of their own, and join the ninth.
     assert trace.n_recorded == trace.n_steps == 4 * 9
-    again = FInfluence(shrinkage="moderated").fit(trace.observations(range(600)))
+    again = FInfluence(method=Moments(shrinkage="moderated")).fit(
+        trace.observations(range(600))
+    )
     assert_array_equal(again.mu_, result.table["mu"])
 
 

@@ -12,29 +12,31 @@ from fstat import FInfluence, GaussianTradeOff, Observations
 from fstat.datasets import make_observations
 from fstat.empirical import levy_distance
 from fstat.influence import UnestimableWarning
-from fstat.methods.moments import variance_prior
+from fstat.intervals import Bootstrap, Sequence, Serial
+from fstat.methods import Moments, Supremum
+from fstat.methods.moment_summary import variance_prior
 
 properties = settings(derandomize=True, deadline=None)
 
 UNPAIRED = [
     {},
-    {"equal_var": True},
-    {"scale": 1.3},
+    {"method__scale": "pooled"},
+    {"method__scale": 1.3},
     {"method": "rank"},
     {"method": "binormal"},
     {"method": "quantile"},
     {"method": "supremum"},
     {"interval": "sequence"},
-    {"shrinkage": "moderated"},
-    {"shrinkage": "moderated", "equal_var": True},
-    {"shrinkage": "moderated", "scale": 0.7},
+    {"method__shrinkage": "moderated"},
+    {"method__shrinkage": "moderated", "method__scale": "pooled"},
+    {"method__shrinkage": "moderated", "method__scale": 0.7},
 ]
 PAIRED = [{**options, "paired": True} for options in UNPAIRED]
 CLUSTERED = [
     {**options, "dependence": "clustered"}
     for options in (
         {},
-        {"scale": 1.3},
+        {"method__scale": 1.3},
         {"method": "rank"},
         {"paired": True},
         {"paired": True, "method": "rank"},
@@ -45,17 +47,17 @@ SERIAL = [
     for options in (
         {},
         {"method": "quantile"},
-        {"long_run": "ar1", "scale": 1.3},
-        {"long_run": "hac", "paired": True},
+        {"dependence__long_run": "ar1", "method__scale": 1.3},
+        {"dependence__long_run": "hac", "paired": True},
         {"paired": True, "method": "binormal"},
     )
 ]
 EVERY = UNPAIRED + PAIRED + CLUSTERED + SERIAL
-SINGLE = [options for options in EVERY if "shrinkage" not in options]
+SINGLE = [options for options in EVERY if "method__shrinkage" not in options]
 
 
 def name(options):
-    told = ("method", "interval", "long_run", "dependence")
+    told = ("method", "interval", "dependence__long_run", "dependence")
     return "-".join(f"{v}" if k in told else k for k, v in options.items()) or "-"
 
 
@@ -75,7 +77,7 @@ def data(options, n_pairs=40, n=25, m=18, mu=0.6, holes=0.1, seed=0):
 
 
 def fitted(options, P, Q, labels=None):
-    return FInfluence(check_limit=False, **options).fit(P, Q, **(labels or {}))
+    return FInfluence().set_params(**options).fit(P, Q, **(labels or {}))
 
 
 # Effect sizes by hand
@@ -87,7 +89,7 @@ COHEN = ([1, 2, 3, 4, 5, 6], [2.5, 3.5, 4, 6, 7])
 # Mean difference 1.1, pooled variance (5 * 3.5 + 4 * 3.425) / 9; exact fractions,
 # mpmath. Hedges' correction for 9 degrees of freedom is 1 - 3 / 35.
 def test_pooled_effect_by_hand():
-    influence = FInfluence(equal_var=True).fit(*COHEN)
+    influence = FInfluence(method=Moments(scale="pooled")).fit(*COHEN)
     assert_allclose(influence.mu_, 0.590794771082532126 * (1 - 3 / 35), rtol=1e-13)
     assert (influence.n_P_, influence.n_Q_) == (6, 5)
 
@@ -104,7 +106,7 @@ def test_rank_effect_by_hand():
 
 
 def test_known_scale_by_hand():
-    influence = FInfluence(scale=2.0).fit(*COHEN)
+    influence = FInfluence(method=Moments(scale=2.0)).fit(*COHEN)
     assert_allclose(influence.mu_, 0.55, rtol=1e-13)
     assert_allclose(influence.stderr_, np.sqrt(3.5 / 6 + 3.425 / 5) / 2, rtol=1e-13)
 
@@ -122,13 +124,13 @@ def test_tradeoff_has_the_size_of_mu():
     ("options", "test"),
     [
         ({}, lambda p, q: stats.ttest_ind(q, p, equal_var=False)),
-        ({"scale": 3.0}, lambda p, q: stats.ttest_ind(q, p, equal_var=False)),
-        ({"equal_var": True}, stats.ttest_ind),
+        ({"method__scale": 3.0}, lambda p, q: stats.ttest_ind(q, p, equal_var=False)),
+        ({"method__scale": "pooled"}, stats.ttest_ind),
     ],
 )
 def test_pvalue_of_no_influence_is_that_of_the_t_test(options, test):
     P, Q, _ = data(options, holes=0)
-    rtol = 1e-9 if options != {"equal_var": True} else 1e-6
+    rtol = 1e-9 if options != {"method__scale": "pooled"} else 1e-6
     assert_allclose(fitted(options, P, Q).pvalue_, test(P, Q).pvalue, rtol=rtol)
 
 
@@ -179,7 +181,12 @@ def test_standard_error_for_normal_samples():
 
 
 def test_standard_error_is_the_spread_of_estimates():
-    for options in ({}, {"equal_var": True}, {"method": "rank"}, {"paired": True}):
+    for options in (
+        {},
+        {"method__scale": "pooled"},
+        {"method": "rank"},
+        {"paired": True},
+    ):
         rho = 0.7 if "paired" in options else 0.0
         P, Q = make_observations(
             np.full(4000, 0.8), n=80, correlation=rho, random_state=1
@@ -220,7 +227,7 @@ def test_clustered_error_against_loops(scale, label):
     P, Q = rng.gamma(2.0, size=(30, 6)), rng.gamma(3.0, size=(21, 6))
     P[rng.random(P.shape) < 0.2] = np.nan
     of_P, of_Q = rng.integers(0, 8, 30), rng.integers(3, 11, 21)
-    influence = FInfluence(dependence="clustered", scale=scale)
+    influence = FInfluence(method=Moments(scale=scale), dependence="clustered")
     influence.fit(P, Q, **{label: (of_P, of_Q)})
     for j in range(6):
         seen = ~np.isnan(P[:, j])
@@ -283,7 +290,7 @@ def test_moderated_tests_keep_their_level_far_in_the_tail(n):
     pairs, level = 40_000, 0.001
     scale = np.sqrt(4 / rng.chisquare(4, pairs))
     P, Q = scale * rng.normal(size=(2, n, pairs))
-    pvalues = FInfluence(shrinkage="moderated").fit(P, Q).pvalue_
+    pvalues = FInfluence(method=Moments(shrinkage="moderated")).fit(P, Q).pvalue_
     error = np.sqrt(level / pairs)
     assert np.mean(pvalues < level) < level + 4 * error
 
@@ -349,8 +356,8 @@ def test_units_and_origin_do_not_matter(options, factor):
         pytest.skip("categories are cut from below")
     P, Q, labels = data(options)
     one = fitted(options, P, Q, labels)
-    if "scale" in options:
-        options = {**options, "scale": options["scale"] * abs(factor)}
+    if isinstance(options.get("method__scale"), float):
+        options = {**options, "method__scale": options["method__scale"] * abs(factor)}
     other = fitted(options, factor * P + 7, factor * Q + 7, labels)
     assert_allclose(other.mu_, np.sign(factor) * one.mu_, rtol=1e-8)
     assert_allclose(other.stderr_, one.stderr_, rtol=1e-8)
@@ -419,7 +426,7 @@ def test_inputs_stay_as_they_are(options):
     influence = fitted(options, P, Q, labels)
     influence.score(P, Q)
     if "dependence" not in options and "method" not in options:
-        FInfluence(**options).partial_fit(P, Q)
+        FInfluence().set_params(**options).partial_fit(P, Q)
     assert_array_equal(P, before[0])
     assert_array_equal(Q, before[1])
 
@@ -449,10 +456,20 @@ def test_observations_are_arrays_in_long_form(options):
     paired = options.get("paired", False)
     rows = long_form(P, Q, np.random.default_rng(1), paired=paired)
     rest = {k: v for k, v in options.items() if k != "paired"}
-    one, other = fitted(options, P, Q, labels), FInfluence(**rest).fit(rows)
+    one, other = (
+        fitted(options, P, Q, labels),
+        FInfluence().set_params(**rest).fit(rows),
+    )
     for attribute in ("mu_", "stderr_", "pvalue_", "n_P_", "n_Q_"):
         assert_allclose(getattr(other, attribute), getattr(one, attribute), rtol=1e-9)
     assert_allclose(other.score(rows), one.score(P, Q), rtol=1e-12)
+
+
+def test_a_pooled_scale_is_taken_where_observations_state_another():
+    P, Q, _ = data({}, n_pairs=2, m=25, holes=0)
+    rows = long_form(P, Q, np.random.default_rng(1), paired=False, scale=2.0)
+    pooled = FInfluence(method=Moments(scale="pooled"))
+    assert_allclose(pooled.fit(rows).mu_, pooled.fit(P, Q).mu_, rtol=1e-12)
 
 
 def test_observations_state_their_scale_and_names():
@@ -460,10 +477,12 @@ def test_observations_state_their_scale_and_names():
     rows = long_form(P, Q, np.random.default_rng(1), paired=True, scale=2.0)
     rows.names = {"example": np.array(["a", "b"])}
     influence = FInfluence().fit(rows)
-    expected = FInfluence(paired=True, scale=2.0).fit(P, Q)
+    expected = FInfluence(method=Moments(scale=2.0), paired=True).fit(P, Q)
     assert_allclose(influence.mu_, expected.mu_, rtol=1e-12)
     assert influence.to_frame()["example"].tolist() == ["a", "b"]
-    assert_allclose(FInfluence(scale=1.0).fit(rows).mu_, 2 * influence.mu_)
+    assert_allclose(
+        FInfluence(method=Moments(scale=1.0)).fit(rows).mu_, 2 * influence.mu_
+    )
 
 
 def test_runs_of_observations_are_their_clusters():
@@ -484,7 +503,7 @@ def test_runs_of_observations_are_their_clusters():
 def test_blocks_in_any_division_are_one_fit(options, seed, n_blocks):
     rng = np.random.default_rng(seed)
     P, Q, _ = data(options, n_pairs=6, seed=seed)
-    whole, stream = fitted(options, P, Q), FInfluence(**options)
+    whole, stream = fitted(options, P, Q), FInfluence().set_params(**options)
 
     def cuts(n):
         # The first block gives every pair a few observations of both.
@@ -504,6 +523,20 @@ def test_blocks_in_any_division_are_one_fit(options, seed, n_blocks):
         stream.confidence_interval(), whole.confidence_interval(), rtol=1e-6
     )
     assert_array_equal(stream.n_P_, whole.n_P_)
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_a_watched_series_streams(paired):
+    P, Q = make_observations([0.3, 1.0], 90, autocorrelation=0.6, random_state=0)
+    told = {"paired": paired, "dependence": "serial", "interval": "sequence"}
+    stream = FInfluence(**told)
+    for start in range(0, 90, 15):
+        stream.partial_fit(P[start : start + 15], Q[start : start + 15])
+    whole = FInfluence(**told).fit(P, Q)
+    assert_allclose(stream.stderr_, whole.stderr_, rtol=1e-9)
+    assert_allclose(
+        stream.confidence_interval(), whole.confidence_interval(), rtol=1e-9
+    )
 
 
 def test_a_stream_of_one_pair_starts_from_a_single_observation():
@@ -571,11 +604,11 @@ def test_intervals_nest(options):
 @pytest.mark.parametrize(
     "options",
     [
-        {"equal_var": True},
+        {"method__scale": "pooled"},
         {"paired": True},
-        {"shrinkage": "moderated"},
-        {"shrinkage": "moderated", "equal_var": True},
-        {"shrinkage": "moderated", "paired": True},
+        {"method__shrinkage": "moderated"},
+        {"method__shrinkage": "moderated", "method__scale": "pooled"},
+        {"method__shrinkage": "moderated", "paired": True},
     ],
     ids=name,
 )
@@ -612,7 +645,7 @@ def coverage(options, mu, n, m=None, repetitions=4000, **kwargs):
 @pytest.mark.parametrize("n", [20, 100, 1000])
 def test_exact_intervals_cover_exactly(n, mu):
     repetitions = 10_000 if n < 1000 else 4000
-    covered, error = coverage({"equal_var": True}, mu, n, None, repetitions)
+    covered, error = coverage({"method__scale": "pooled"}, mu, n, None, repetitions)
     assert abs(covered - 0.95) < error
 
 
@@ -634,7 +667,7 @@ def test_approximate_intervals_cover_as_promised(options, n, m, band, mu):
 
 
 @pytest.mark.parametrize("mu", [0.0, 0.5, 2.0])
-@pytest.mark.parametrize("options", [{}, {"equal_var": True}], ids=name)
+@pytest.mark.parametrize("options", [{}, {"method__scale": "pooled"}], ids=name)
 def test_paired_intervals_cover(options, mu):
     covered, error = coverage(
         {**options, "paired": True}, mu, 100, None, 8000, correlation=0.9
@@ -711,7 +744,7 @@ def test_one_common_variance_is_used_where_there_is_one():
     rng = np.random.default_rng(0)
     P = np.array([-1.0, 0.0, 1.0])[:, None] + rng.normal(size=50)
     Q = np.array([-1.0, 0.0, 1.0])[:, None] + rng.normal(size=50)
-    got = FInfluence(shrinkage="moderated").fit(P, Q)
+    got = FInfluence(method=Moments(shrinkage="moderated")).fit(P, Q)
     difference = Q.mean(axis=0) - P.mean(axis=0)
     # exp(-psi(1)) is by what the mean log of chi-square(2) / 2 falls below 0.
     assert_allclose(got.mu_, difference / np.exp(-psi(1.0) / 2), rtol=1e-10)
@@ -727,7 +760,7 @@ def test_moderated_variance_is_the_weighted_average():
     pooled = (P.var(axis=0, ddof=1) + Q.var(axis=0, ddof=1)) / 2
     prior, prior_df = variance_prior(pooled, np.full(pairs, 2.0 * (n - 1)))
     moderated = (prior_df * prior + 2 * (n - 1) * pooled) / (prior_df + 2 * (n - 1))
-    got = FInfluence(shrinkage="moderated", equal_var=True).fit(P, Q)
+    got = FInfluence(method=Moments(scale="pooled", shrinkage="moderated")).fit(P, Q)
     df = prior_df + 2 * (n - 1)
     t = (Q.mean(axis=0) - P.mean(axis=0)) / np.sqrt(moderated * 2 / n)
     # Smyth (2004), section 4: the moderated t has prior_df + df degrees of freedom.
@@ -745,7 +778,9 @@ def test_moderation_holds_the_error_rate_and_finds_more(paired):
     P = spread * rng.normal(size=(n, pairs))
     Q = shift + spread * rng.normal(size=(n, pairs))
     plain = FInfluence(paired=paired).fit(P, Q).pvalue_ < 0.05
-    moderated = FInfluence(paired=paired, shrinkage="moderated").fit(P, Q)
+    moderated = FInfluence(method=Moments(shrinkage="moderated"), paired=paired).fit(
+        P, Q
+    )
     found = moderated.pvalue_ < 0.05
     assert abs(found[:2000].mean() - 0.05) < 4 * np.sqrt(0.05 * 0.95 / 2000)
     assert found[2000:].mean() > plain[2000:].mean() + 0.05
@@ -756,7 +791,7 @@ def test_a_pair_with_one_observation_borrows_its_variance():
     P, Q = rng.normal(size=(4, 60)), rng.normal(1, 1, size=(4, 60))
     P[1:, 0] = Q[1:, 0] = np.nan
     for options in UNPAIRED + PAIRED:
-        if "shrinkage" in options:
+        if "method__shrinkage" in options:
             influence = fitted(options, P, Q)
             assert np.isfinite([influence.mu_[0], influence.pvalue_[0]]).all()
 
@@ -788,7 +823,7 @@ def test_score_is_the_levy_distance_of_the_curves():
     assert (influence.mu_ > 0).all()
     expected = 1 - levy_distance(P, Q, influence.mu_)
     assert_allclose(influence.score(P, Q), expected, rtol=1e-13)
-    one = FInfluence(check_limit=False).fit(P[:, 0], Q[:, 0])
+    one = FInfluence().fit(P[:, 0], Q[:, 0])
     assert_allclose(one.score(P[:, 0], Q[:, 0]), expected[0], rtol=1e-13)
 
 
@@ -865,7 +900,7 @@ GOOD = [0.0, 1.0, 2.0]
 )
 def test_bad_samples(options, P, Q, message):
     with pytest.raises(ValueError, match=message) as caught:
-        FInfluence(**options).fit(P, Q)
+        FInfluence().set_params(**options).fit(P, Q)
     assert "\n" not in str(caught.value)
 
 
@@ -891,35 +926,57 @@ def test_paired_samples_that_always_differ_by_the_same_have_no_spread():
     ("options", "message"),
     [
         ({"method": "median"}, "`method` must be one of 'moments', 'rank'"),
-        ({"paired": "yes"}, "`paired` must be one of True, False"),
-        ({"equal_var": None}, "`equal_var` must be one of True, False"),
+        ({"paired": "yes"}, "`paired` must be True or False"),
+        (
+            {"method": Moments},
+            r"`method` must be .* an object such as Moments\(\), Rank",
+        ),
+        ({"method": Serial()}, r"`method` must be .*, got Serial\(\)"),
         ({"dependence": "mixed"}, "`dependence` must be one of"),
-        ({"long_run": "bartlett"}, "`long_run` must be one of"),
+        ({"dependence": Serial("bartlett")}, "`long_run` must be one of"),
         ({"interval": "wald"}, "`interval` must be one of"),
-        ({"interval": "exact"}, "`interval='exact'` needs `equal_var=True`"),
-        ({"method": "binormal", "equal_var": True}, "`equal_var` needs method='mom"),
         ({"method": "supremum", "interval": "bootstrap"}, "needs interval='auto'"),
         ({"method": "supremum", "dependence": "serial"}, "needs dependence='indep"),
-        ({"interval": "bootstrap", "n_resamples": 1}, "`n_resamples` must be a whole"),
-        ({"interval": "sequence", "optimal_at": 0.5}, "`optimal_at` must be a whole"),
-        ({"method": "supremum", "alpha_min": 0.5}, "`alpha_min` must lie strictly"),
-        ({"check_limit": "always"}, "`check_limit` must be one of"),
-        ({"shrinkage": "much"}, "`shrinkage` must be one of None, 'moderated'"),
-        ({"scale": 0.0}, "`scale` must be finite and above 0"),
-        ({"scale": np.nan}, "`scale` must be finite and above 0"),
-        ({"scale": [1.0, 2.0]}, "`scale` must be a number or have shape"),
-        ({"scale": 1.0, "equal_var": True}, "`equal_var` means nothing"),
-        ({"method": "rank", "equal_var": True}, "`equal_var` needs method='moments'"),
-        ({"method": "rank", "scale": 1.0}, "`scale` needs method='moments'"),
-        ({"method": "rank", "shrinkage": "moderated"}, "`shrinkage` needs method"),
+        ({"interval": Bootstrap(1)}, "`n_resamples` must be a whole"),
+        ({"interval": Sequence(0.5)}, "`optimal_at` must be a whole"),
+        (
+            {"interval": Bootstrap(random_state=-1)},
+            "`random_state` must be None, a whole",
+        ),
+        ({"method": Supremum(0.5)}, "`alpha_min` must lie strictly"),
+        ({"method__shrinkage": "much"}, "`shrinkage` must be one of None, 'moderated'"),
+        ({"method__scale": 0.0}, "`scale` must be finite and above 0"),
+        ({"method__scale": np.nan}, "`scale` must be finite and above 0"),
+        ({"method__scale": [1.0, 2.0]}, "`scale` must be a number or have shape"),
+        ({"method__scale": "average"}, "`scale` must be None, 'pooled' or finite"),
+        (
+            {"method": "rank", "method__scale": 1.0},
+            r"`method` Rank\(\) has no parameter `scale`: it has none",
+        ),
+        ({"method": "median", "method__scale": 1.0}, "`method` must be one of"),
+        (
+            {"interval": "auto", "interval__optimal_at": 9},
+            "`interval` .* has no parameter `opt",
+        ),
         ({"dependence": "clustered"}, "needs `steps` or `runs`"),
-        ({"dependence": "clustered", "equal_var": True}, "need dependence='ind"),
-        ({"shrinkage": "moderated"}, "`shrinkage` learns from many pairs"),
+        (
+            {"dependence": "clustered", "method__scale": "pooled"},
+            "`scale='pooled'` needs dep",
+        ),
+        (
+            {"dependence": "serial", "method__shrinkage": "moderated"},
+            r"needs dependence='independent', got Serial\(\)",
+        ),
+        (
+            {"interval": "bootstrap", "method__shrinkage": "moderated"},
+            "resamples each pair by itself and needs `shrinkage=None`",
+        ),
+        ({"method__shrinkage": "moderated"}, "`shrinkage` learns from many pairs"),
     ],
 )
 def test_bad_parameters(options, message):
     with pytest.raises(ValueError, match=message):
-        FInfluence(**options).fit(GOOD, GOOD)
+        FInfluence().set_params(**options).fit(GOOD, GOOD)
 
 
 def test_bad_labels():
@@ -934,8 +991,11 @@ def test_bad_observations():
     rows = Observations([0, 0], [0.0, 1.0], [1.0, 2.5], scale=1.0)
     with pytest.raises(ValueError, match="`Q` must be left out"):
         FInfluence().fit(rows, GOOD)
-    with pytest.raises(ValueError, match="`equal_var` means nothing"):
-        FInfluence(equal_var=True).fit(rows)
+    run = [0, 0, 1, 1]
+    rows = Observations([0] * 4, [0.0, 1.0, 2.0, 0.5], [1.0, 2.5, 3.0, 1.5], run=run)
+    clustered = FInfluence(dependence="clustered", interval="bootstrap")
+    with pytest.raises(ValueError, match="needs arrays P and Q with `steps` or `runs`"):
+        clustered.fit(rows)
 
 
 def test_moderation_needs_pairs_to_learn_from():
@@ -944,16 +1004,23 @@ def test_moderation_needs_pairs_to_learn_from():
         pytest.raises(ValueError, match="at least 2 pairs with two"),
     ):
         warnings.simplefilter("ignore", UnestimableWarning)
-        FInfluence(shrinkage="moderated").fit([[0.0, 1.0]], [[1.0, 2.0]])
+        FInfluence(method=Moments(shrinkage="moderated")).fit(
+            [[0.0, 1.0]], [[1.0, 2.0]]
+        )
 
 
 def test_bad_blocks():
     stream = FInfluence().partial_fit(np.eye(3), np.eye(3))
     with pytest.raises(ValueError, match="`P` must be of the 3 pairs of the blocks"):
         stream.partial_fit(np.eye(2), np.eye(2))
-    for options in ({"method": "rank"}, {"dependence": "clustered"}):
+    for options in (
+        {"method": "rank"},
+        {"dependence": "clustered"},
+        {"dependence": "serial"},
+        {"interval": "bootstrap"},
+    ):
         with pytest.raises(ValueError, match="`partial_fit` needs method='moments'"):
-            FInfluence(**options).partial_fit(np.eye(3), np.eye(3))
+            FInfluence().set_params(**options).partial_fit(np.eye(3), np.eye(3))
 
 
 def test_bad_questions():
@@ -979,7 +1046,7 @@ def test_bad_questions():
 
 
 @pytest.mark.parametrize(
-    "options", [o for o in EVERY if "shrinkage" not in o], ids=name
+    "options", [o for o in EVERY if "method__shrinkage" not in o], ids=name
 )
 def test_pairs_that_cannot_be_estimated_get_nan_and_one_warning(options):
     P, Q, labels = data(options, n_pairs=6, n=18, m=18, holes=0)
@@ -1022,9 +1089,9 @@ def test_warnings_point_at_the_caller():
 @pytest.mark.parametrize(
     ("options", "n", "m", "band"),
     [
-        ({"equal_var": True}, 5, 5, 0.0),
-        ({"equal_var": True}, 300, 5, 0.0),
-        ({"equal_var": True}, 20, 100, 0.0),
+        ({"method__scale": "pooled"}, 5, 5, 0.0),
+        ({"method__scale": "pooled"}, 300, 5, 0.0),
+        ({"method__scale": "pooled"}, 20, 100, 0.0),
         ({}, 20, 20, 0.01),
         ({}, 20, 100, 0.01),
         ({}, 100, 1000, 0.005),

@@ -1,17 +1,24 @@
 """The kinds of interval, serial dependence, and the check of the Gaussian limit."""
 
-import warnings
+from dataclasses import fields
 from fractions import Fraction
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy import stats
 
-from fstat import FInfluence
+from fstat import FInfluence, Observations
 from fstat.datasets import make_observations
 from fstat.influence import UnestimableWarning
-from fstat.intervals import bootstrap_interval, serial_covariance
-from fstat.methods import GaussianLimitWarning, estimate_quantile
+from fstat.intervals import (
+    Bootstrap,
+    Sequence,
+    Serial,
+    bootstrap_interval,
+    serial_covariance,
+)
+from fstat.methods import Moments, Supremum, estimate_quantile
 
 METHODS = ["moments", "rank", "binormal", "quantile"]
 
@@ -51,14 +58,14 @@ def test_a_series_needs_to_be_told(mu, paired, long_run):
         autocorrelation=0.8,
         random_state=2,
     )
-    told = FInfluence(dependence="serial", long_run=long_run, paired=paired)
+    told = FInfluence(paired=paired, dependence=Serial(long_run=long_run))
     assert covered(told.fit(P, Q), mu) > 0.95 - room(0.05, 2000)
     assert covered(FInfluence(paired=paired).fit(P, Q), mu) < 0.75
 
 
 def test_a_serial_error_is_the_long_run_variance_of_influence_values():
     P, Q = make_observations([0.5, 1.0], 60, 80, autocorrelation=0.5, random_state=0)
-    influence = FInfluence(method="quantile", dependence="serial", long_run="ar1")
+    influence = FInfluence(method="quantile", dependence=Serial(long_run="ar1"))
     estimate = estimate_quantile(P, Q)
     seen = np.ones(P.shape, bool), np.ones(Q.shape, bool)
     expected = serial_covariance(
@@ -69,20 +76,20 @@ def test_a_serial_error_is_the_long_run_variance_of_influence_values():
 
 def test_auto_is_exact_where_it_can_be():
     P, Q = make_observations([0.3, 1.2], 12, random_state=0)
-    for told in ({"equal_var": True}, {"equal_var": True, "interval": "exact"}):
-        exact = FInfluence(**told).fit(P, Q).confidence_interval()
-        assert_array_equal(
-            exact, FInfluence(equal_var=True).fit(P, Q).confidence_interval()
-        )
-    asymptotic = FInfluence(equal_var=True, interval="asymptotic").fit(P, Q)
-    assert not np.allclose(asymptotic.confidence_interval(), exact)
-    default = FInfluence().fit(P, Q).confidence_interval()
-    named = FInfluence(interval="asymptotic").fit(P, Q).confidence_interval()
-    assert_array_equal(default, named)
+    d = (Q - P).mean(axis=0) / np.sqrt((P.var(0, ddof=1) + Q.var(0, ddof=1)) / 2)
+    low, high = (
+        FInfluence(method=Moments(scale="pooled")).fit(P, Q).confidence_interval()
+    )
+    # The t statistic is an outer quantile of the noncentral t at either end.
+    for end, tail in ((low, 0.025), (high, 0.975)):
+        chance = stats.nct.sf(d * np.sqrt(6), 22, end * np.sqrt(6))
+        assert_allclose(chance, tail, rtol=1e-6)
+    paired = FInfluence(method=Moments(scale="pooled"), paired=True).fit(P, P + Q)
+    assert_allclose(paired.pvalue_, stats.ttest_rel(P, P + Q).pvalue, rtol=1e-9)
 
 
 def bootstrapped(**options):
-    return FInfluence(interval="bootstrap", n_resamples=400, random_state=0, **options)
+    return FInfluence(interval=Bootstrap(400, random_state=0), **options)
 
 
 def test_bootstrap_is_that_of_the_method():
@@ -102,10 +109,12 @@ def test_bootstrap_is_that_of_the_method():
     assert_allclose(influence.stderr_, plain.stderr_, rtol=0.15)
 
 
-@pytest.mark.parametrize("options", [{}, {"paired": True}, {"scale": 2.0}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"paired": True}, {"method__scale": 2.0}], ids=str
+)
 def test_bootstrap_pvalues_are_those_of_the_intervals(options):
     P, Q = make_observations(np.linspace(0, 1, 60), 30, random_state=3)
-    influence = bootstrapped(**options).fit(P, Q)
+    influence = bootstrapped().set_params(**options).fit(P, Q)
     low, high = influence.confidence_interval(0.9)
     outside = (low > 0) | (high < 0)
     # Quantiles of 400 draws are interpolated: a draw is 0.005 of a two-sided p-value.
@@ -129,7 +138,7 @@ def test_bootstrap_leaves_out_pairs_with_too_few_observations():
 def test_a_sequence_may_be_watched_and_an_interval_may_not():
     repetitions, last = 1000, 400
     P, Q = make_observations(np.zeros(repetitions), last, random_state=4)
-    watched = FInfluence(interval="sequence", optimal_at=100)
+    watched = FInfluence(interval=Sequence(optimal_at=100))
     plain = FInfluence()
     missed = np.zeros((2, repetitions), dtype=bool)
     for start in range(0, last, 20):
@@ -145,7 +154,7 @@ def test_a_sequence_may_be_watched_and_an_interval_may_not():
 
 def test_pvalues_of_a_sequence_are_those_of_its_intervals():
     P, Q = make_observations(np.linspace(0, 1.5, 80), 60, random_state=5)
-    influence = FInfluence(interval="sequence", optimal_at=60).fit(P, Q)
+    influence = FInfluence(interval=Sequence(optimal_at=60)).fit(P, Q)
     for level in (0.5, 0.95, 0.999):
         low, high = influence.confidence_interval(level)
         outside = (low > 0) | (high < 0)
@@ -165,7 +174,7 @@ def test_the_tightest_mu_has_a_band_and_no_standard_error():
     assert (influence.mu_ > FInfluence().fit(P, Q).mu_).mean() > 0.95
     assert np.isnan(influence.stderr_).all()
     # Looking further down the curve can only find a larger mu.
-    deep = FInfluence(method="supremum", alpha_min=0.001).fit(P, Q)
+    deep = FInfluence(method=Supremum(alpha_min=0.001)).fit(P, Q)
     assert (deep.mu_ >= influence.mu_).all()
 
 
@@ -180,24 +189,42 @@ def test_the_slope_shows_unequal_variances(ratio):
 
 def test_a_failing_limit_is_said():
     P, Q = make_observations(1.0, 300, distribution="lognormal", random_state=8)
-    with pytest.warns(GaussianLimitWarning, match="P is not normal"):
-        influence = FInfluence().fit(P, Q)
-    assert influence.goodness_of_fit_.pvalue[0] < 0.01
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        quiet = FInfluence(check_limit=False).fit(P, Q)
-        normal = FInfluence().fit(*make_observations(1.0, 300, random_state=8))
-    assert quiet.goodness_of_fit_ is None
-    assert normal.goodness_of_fit_.pvalue[0] > 0.01
+    found = FInfluence().goodness_of_fit(P, Q)
+    assert found.pvalue[0] < 0.01
+    assert "P is not normal" in found.message(0.01, distance=0.05, ratio=1.25)
+    normal = FInfluence().goodness_of_fit(*make_observations(1.0, 300, random_state=8))
+    assert normal.pvalue[0] > 0.01 and normal.message(0.01) is None
 
 
-def test_many_pairs_are_checked_on_request():
+@pytest.mark.parametrize("paired", [False, True])
+def test_the_limit_is_checked_for_many_pairs_in_any_form(paired):
     P, Q = make_observations(np.zeros(30), 100, random_state=9)
-    assert FInfluence().fit(P, Q).goodness_of_fit_ is None
     P[:, 3] = np.exp(2 * P[:, 3])
-    with pytest.warns(GaussianLimitWarning, match="1 of 30 pairs"):
-        influence = FInfluence(check_limit=True).fit(P, Q)
-    assert influence.goodness_of_fit_.pvalue.argmin() == 3
+    found = FInfluence(paired=paired).goodness_of_fit(P, Q)
+    assert found.pvalue.argmin() == 3
+    assert "1 of 30 pairs" in found.message(0.01 / 30)
+    pair, row = np.tile(np.arange(30), 100), np.repeat(np.arange(100), 30)
+    nothing = np.full(P.size, np.nan)
+    rows = (
+        Observations(pair, P.ravel(), Q.ravel(), step=row)
+        if paired
+        else Observations(
+            np.tile(pair, 2), np.r_[P.ravel(), nothing], np.r_[nothing, Q.ravel()],
+            step=np.tile(row, 2), paired=False,
+        )
+    )  # fmt: skip
+    in_rows = FInfluence().goodness_of_fit(rows)
+    for part in fields(found):
+        one, other = (getattr(x, part.name) for x in (found, in_rows))
+        assert_allclose(other, one, rtol=1e-12)
+    with pytest.raises(ValueError, match="`Q` must be given where `P` is not"):
+        FInfluence().goodness_of_fit(P)
+    with pytest.raises(ValueError, match="`Q` must be left out"):
+        FInfluence().goodness_of_fit(rows, Q)
+    rows.n_pairs += 1
+    unseen = FInfluence().goodness_of_fit(rows)
+    assert np.isnan(unseen.pvalue[30]) and np.isnan(unseen.slope_interval.low[30])
+    assert_allclose(unseen.pvalue[:30], found.pvalue, rtol=1e-12)
 
 
 @pytest.mark.parametrize("paired", [False, True])
@@ -227,8 +254,10 @@ def test_influence_values_take_any_number_as_a_scale():
     P, Q = make_observations([0.3, 1.0], 20, random_state=0)
     tiny = P * 2.0**-500, Q * 2.0**-500
     for samples in ((P, Q), tiny):
-        expected = FInfluence(scale=0.5).influence_values(*samples)
-        found = FInfluence(scale=Fraction(1, 2)).influence_values(*samples)
+        expected = FInfluence(method=Moments(scale=0.5)).influence_values(*samples)
+        found = FInfluence(method=Moments(scale=Fraction(1, 2))).influence_values(
+            *samples
+        )
         for one, other in zip(found, expected, strict=True):
             assert_allclose(one, other, rtol=1e-14)
 
@@ -241,27 +270,20 @@ def test_a_supremum_has_no_influence_values():
 def test_what_does_not_matter_is_not_warned_of():
     # Standard deviations that differ by a tenth are seen at this size, and harmless.
     P, Q = make_observations(0.5, 20_000, sd_ratio=1.1, random_state=11)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        influence = FInfluence().fit(P, Q)
-    assert influence.goodness_of_fit_.equal_variance[0] < 1e-6
-    assert influence.goodness_of_fit_.message() is not None
-
-
-def test_methods_that_see_ranks_ask_for_no_normal_statistic():
-    P, Q = make_observations(1.0, 300, distribution="lognormal", random_state=8)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for method in ("rank", "binormal", "quantile", "supremum"):
-            assert FInfluence(method=method).fit(P, Q).goodness_of_fit_ is None
+    found = FInfluence().goodness_of_fit(P, Q)
+    assert found.equal_variance[0] < 1e-6 and found.message() is not None
+    assert found.message(distance=0.05, ratio=1.25) is None
 
 
 @pytest.mark.parametrize(
     "options",
     [
-        {"interval": "exact", "equal_var": True},
-        {"interval": "asymptotic"},
-        {"interval": "bootstrap", "n_resamples": 99, "random_state": 0},
+        {"method__scale": "pooled"},
+        {
+            "interval": "bootstrap",
+            "interval__n_resamples": 99,
+            "interval__random_state": 0,
+        },
         {"interval": "sequence"},
         {"method": "rank"},
         {"dependence": "serial"},
@@ -270,7 +292,7 @@ def test_methods_that_see_ranks_ask_for_no_normal_statistic():
 @pytest.mark.parametrize("alternative", ["two-sided", "greater", "less"])
 def test_of_a_null_far_away_only_the_side_matters(options, alternative):
     samples = make_observations([0.0, 1.0, 3.0], n=60, random_state=0)
-    influence = FInfluence(**options).fit(*samples)
+    influence = FInfluence().set_params(**options).fit(*samples)
     for sign in (-1.0, 1.0):
         far, further = (
             influence.pvalue(sign * null, alternative) for null in (1e90, 1e300)

@@ -9,6 +9,7 @@ from statsmodels.stats.multitest import multipletests
 
 from fstat import FInfluence, Observations, select
 from fstat.datasets import make_observations
+from fstat.methods import Moments
 from fstat.selection.local_fdr import LEAST_PAIRS, estimate_local_fdr
 
 # What is warned of has tests of its own; doubts about an empirical null are here.
@@ -273,7 +274,7 @@ def test_self_influence_has_no_empirical_null():
         q=rng.normal(size=1800),
         self_influence=True,
     )
-    influence = FInfluence(shrinkage="moderated").fit(observations)
+    influence = FInfluence(method=Moments(shrinkage="moderated")).fit(observations)
     with pytest.raises(ValueError, match="Self-influence is skewed"):
         select(influence, null="empirical")
 

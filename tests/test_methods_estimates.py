@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
+from fstat.methods import estimate_moments, estimate_rank
 from fstat.methods.binormal import estimate_binormal
-from fstat.methods.influence_values import estimate_moments, estimate_rank
 from fstat.methods.quantile import estimate_quantile
 
 METHODS = {
@@ -215,8 +215,8 @@ def test_too_little_gives_no_estimate(method):
 # In large samples the two ways of writing down the same variance agree: moments of
 # influence values at a hypothetical mu, and the quadratic function of SamplingError.
 def test_moment_influence_agrees_with_the_sampling_error():
+    from fstat.methods import binormal_index, summarise_independent
     from fstat.methods.central_sums import CentralSums
-    from fstat.methods.moments import binormal_index, summarise_independent
 
     rng = np.random.default_rng(10)
     P, Q = rng.exponential(size=(30_000, 3)), 1 + rng.gamma(3, size=(20_000, 3))

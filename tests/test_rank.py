@@ -4,7 +4,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import ndtri
 from scipy.stats import mannwhitneyu, norm
 
-from fstat.methods.rank import delong_variance, nan_variance, placements, rank_index
+from fstat.intervals import nan_variance
+from fstat.methods.rank import delong_variance, placements, rank_index
 
 
 def placements_by_hand(P, Q):

@@ -9,6 +9,7 @@ from scipy.stats import studentized_range
 from fstat import FInfluence
 from fstat.display import RankDisplay
 from fstat.influence import UnestimableWarning
+from fstat.methods import Moments
 from fstat.selection import rank_intervals
 from fstat.selection.ranks import _at, _confidence_curve, _least_level, rank_sets
 
@@ -32,7 +33,7 @@ def errors(rng, n, k, kind, rho=0.9):
 
 
 def fitted(differences, mu=0.0):
-    influence = FInfluence(paired=True, scale=1.0)
+    influence = FInfluence(method=Moments(scale=1.0), paired=True)
     return influence.fit(np.zeros_like(differences), differences + mu)
 
 

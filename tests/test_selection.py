@@ -10,6 +10,7 @@ from statsmodels.stats.multitest import multipletests
 
 from fstat import FInfluence, Observations, select
 from fstat.datasets import make_observations
+from fstat.methods import Moments
 from fstat.selection import (
     MostSelectedWarning,
     NothingSelectedWarning,
@@ -140,7 +141,9 @@ def test_theoretical_null_keeps_its_promise(fdr):
     mu = np.r_[np.full(40, 1.0), np.zeros(160)]
     decisions = [
         select(
-            fitted(mu, seed=seed, equal_var=True), fdr=fdr, alternative="greater"
+            fitted(mu, seed=seed, method=Moments(scale="pooled")),
+            fdr=fdr,
+            alternative="greater",
         ).selected
         for seed in range(300)
     ]
@@ -159,7 +162,7 @@ def test_stronger_than_keeps_its_promise(alternative):
     false, found = [], []
     for seed in range(300):
         selection = select(
-            fitted(mu, seed=seed, equal_var=True), stronger_than=0.5,
+            fitted(mu, seed=seed, method=Moments(scale="pooled")), stronger_than=0.5,
             alternative=alternative,
         )  # fmt: skip
         wrong = selection.selected & (np.abs(mu) <= selection.threshold)
@@ -171,8 +174,10 @@ def test_stronger_than_keeps_its_promise(alternative):
 
 def test_stronger_than_has_no_unit():
     P, Q = make_observations(np.r_[np.full(20, 2.0), np.zeros(80)], 30, random_state=0)
-    one = select(FInfluence(scale=1.0).fit(P, Q), stronger_than=0.8)
-    other = select(FInfluence(scale=1000.0).fit(P, Q), stronger_than=0.8)
+    one = select(FInfluence(method=Moments(scale=1.0)).fit(P, Q), stronger_than=0.8)
+    other = select(
+        FInfluence(method=Moments(scale=1000.0)).fit(P, Q), stronger_than=0.8
+    )
     assert 0 < one.n_selected <= 20
     assert_array_equal(one.selected, other.selected)
     assert_allclose(one.threshold, 1000 * other.threshold)
@@ -206,7 +211,8 @@ def test_reference_null_keeps_its_promise(alternative):
 
 def test_nothing_is_selected_out_of_nothing():
     rejected = [
-        select(fitted(np.zeros(100), seed=s, equal_var=True)).n_selected > 0
+        select(fitted(np.zeros(100), seed=s, method=Moments(scale="pooled"))).n_selected
+        > 0
         for s in range(300)
     ]
     # With true nulls only, any selection is false: at most 10 % of studies make one.
@@ -245,7 +251,9 @@ def test_a_reference_too_small_for_any_selection_is_said():
 
 
 def test_expected_true_discoveries():
-    influence = fitted(np.r_[np.full(60, 1.2), np.zeros(140)], equal_var=True)
+    influence = fitted(
+        np.r_[np.full(60, 1.2), np.zeros(140)], method=Moments(scale="pooled")
+    )
     selection = select(influence)
     worst = selection.qvalues[selection.selected].max()
     expected = selection.n_selected * (1 - worst)
@@ -259,7 +267,7 @@ def test_expected_true_discoveries_are_right_on_average():
     mu = np.r_[np.full(40, 1.2), np.zeros(160)]
     said, true = [], []
     for seed in range(300):
-        influence = fitted(mu, seed=seed, equal_var=True)
+        influence = fitted(mu, seed=seed, method=Moments(scale="pooled"))
         selection = select(influence, alternative="greater")
         said.append(selection.expected_true_discoveries)
         true.append(selection.selected[:40].sum())

@@ -9,6 +9,7 @@ from scipy.stats import norm, t
 from fstat import FInfluence, select
 from fstat.datasets import make_observations
 from fstat.influence import UnestimableWarning
+from fstat.methods import Moments
 from fstat.selection import select_signs, sign_errors
 
 # What is warned of has tests of its own.
@@ -81,7 +82,9 @@ def test_directional_rate(nulls):
     mu[-10:] *= 15
     rates, wrong_signs = [], []
     for seed in range(repetitions):
-        found = select_signs(fitted(mu, 20, seed, equal_var=True), fdr=0.2)
+        found = select_signs(
+            fitted(mu, 20, seed, method=Moments(scale="pooled")), fdr=0.2
+        )
         false = found.selected & (found.sign != np.sign(mu))
         rates.append(false.sum() / max(found.n_selected, 1))
         wrong = found.selected & (found.sign == -np.sign(mu)) & (mu != 0)
@@ -98,7 +101,7 @@ def test_stronger_than_counts_weak_effects_as_false():
     mu = np.r_[np.full(60, 0.5), np.full(60, -0.5), np.full(15, 2.0), np.full(15, -2.0)]
     rates = []
     for seed in range(200):
-        influence = fitted(mu, 20, seed, equal_var=True)
+        influence = fitted(mu, 20, seed, method=Moments(scale="pooled"))
         found = select_signs(influence, stronger_than=0.5)
         assert (found.sign[-15:] <= 0).all() and (found.sign[-30:-15] >= 0).all()
         false = found.selected & (np.abs(mu) <= found.threshold)

@@ -14,6 +14,7 @@ from sklearn.covariance import ledoit_wolf_shrinkage
 from fstat import FInfluence, select
 from fstat.datasets import make_observations
 from fstat.influence import UnestimableWarning
+from fstat.methods import Moments
 from fstat.selection import fcr_intervals, select_signs, simultaneous_intervals
 from fstat.selection.dependence import dependence_among
 from fstat.selection.simultaneous import upper_quantile
@@ -36,7 +37,7 @@ def errors(rng, n, k, kind, rho=0.9):
 
 
 def fitted(differences, mu=0.0):
-    influence = FInfluence(paired=True, scale=1.0)
+    influence = FInfluence(method=Moments(scale=1.0), paired=True)
     return influence.fit(np.zeros_like(differences), differences + mu)
 
 

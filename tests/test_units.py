@@ -10,6 +10,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from fstat import ConfidenceSequence, FInfluence
 from fstat._units import column_exponents, in_units
 from fstat.influence import UnestimableWarning
+from fstat.intervals import Bootstrap
+from fstat.methods import Moments
 
 METHODS = ("moments", "rank", "binormal", "quantile")
 DEPENDENCE = ("independent", "serial", "clustered")
@@ -26,11 +28,16 @@ def _options():
     )
     yield {"method": "supremum"}
     yield from (
-        {"dependence": "serial", "long_run": long_run} for long_run in ("ar1", "hac")
+        {"dependence": "serial", "dependence__long_run": long_run}
+        for long_run in ("ar1", "hac")
     )
     for paired in (False, True):
         yield from (
-            {"interval": "bootstrap", "n_resamples": 99, "random_state": 0}
+            {
+                "interval": "bootstrap",
+                "interval__n_resamples": 99,
+                "interval__random_state": 0,
+            }
             | {"paired": paired, "dependence": dependence, "method": method}
             for dependence in DEPENDENCE
             for method in ("moments", "rank")
@@ -39,11 +46,10 @@ def _options():
             {"interval": "sequence", "paired": paired, "dependence": dependence}
             for dependence in DEPENDENCE
         )
-        yield {"equal_var": True, "paired": paired}
-        yield {"shrinkage": "moderated", "paired": paired}
-        yield {"scale": 1.5, "paired": paired}
-    yield {"equal_var": True, "interval": "asymptotic"}
-    yield {"equal_var": True, "shrinkage": "moderated"}
+        yield {"method__scale": "pooled", "paired": paired}
+        yield {"method__shrinkage": "moderated", "paired": paired}
+        yield {"method__scale": 1.5, "paired": paired}
+    yield {"method__scale": "pooled", "method__shrinkage": "moderated"}
 
 
 OPTIONS = list(_options())
@@ -57,9 +63,9 @@ def fitted(options, P, Q, power=0):
     labels = (
         np.arange(len(P)) // 4 if options.get("dependence") == "clustered" else None
     )
-    if options.get("scale") is not None:
-        options = options | {"scale": np.ldexp(options["scale"], power)}
-    influence = FInfluence(**options, check_limit=False)
+    if "method__scale" in options and options["method__scale"] != "pooled":
+        options = options | {"method__scale": np.ldexp(options["method__scale"], power)}
+    influence = FInfluence().set_params(**options)
     return influence.fit(np.ldexp(P, power), np.ldexp(Q, power), runs=labels)
 
 
@@ -97,7 +103,7 @@ def test_the_same_answers_at_every_scale(options):
 
 @pytest.mark.parametrize("options", OPTIONS, ids=name)
 def test_each_column_has_its_own_scale(options):
-    if options.get("shrinkage"):
+    if options.get("method__shrinkage"):
         pytest.skip("moderated variances are those of all pairs together")
     P, Q = data()
     power = np.array([-300, 0, 700, -900])
@@ -109,15 +115,15 @@ def test_moderated_variances_of_pairs_of_other_sizes_are_finite():
     rng = np.random.default_rng(1)
     P, Q = rng.normal(size=(8, 200)), rng.normal(0.5, 1, (8, 200))
     power = np.where(np.arange(200) < 50, -300, 0)
-    for options in ({}, {"equal_var": True}, {"paired": True}):
-        got = FInfluence(shrinkage="moderated", **options).fit(
-            np.ldexp(P, power), np.ldexp(Q, power)
-        )
+    for options in ({}, {"method__scale": "pooled"}, {"paired": True}):
+        told = {"method__shrinkage": "moderated", **options}
+        influence = FInfluence().set_params(**told)
+        got = influence.fit(np.ldexp(P, power), np.ldexp(Q, power))
         assert np.isfinite(got.mu_).all() and np.isfinite(got.pvalue_).all()
 
 
 @pytest.mark.parametrize(
-    "options", [o for o in OPTIONS if "n_resamples" not in o], ids=name
+    "options", [o for o in OPTIONS if "interval__n_resamples" not in o], ids=name
 )
 def test_swapping_the_samples_changes_the_sign_at_any_scale(options):
     P, Q = (np.nan_to_num(x) for x in data())
@@ -203,7 +209,7 @@ CASES = {
 @pytest.mark.parametrize("options", OPTIONS, ids=name)
 @pytest.mark.parametrize("case", CASES)
 def test_where_nothing_varies_an_answer_is_whole_or_missing_with_a_word(case, options):
-    if "shrinkage" in options:
+    if "method__shrinkage" in options:
         pytest.skip("moderated variances borrow what a pair lacks")
     found, word = said(*CASES[case], **options)
     mu, stderr, pvalue, separated = (
@@ -224,9 +230,9 @@ def test_where_nothing_varies_an_answer_is_whole_or_missing_with_a_word(case, op
 
 
 @pytest.mark.parametrize("dependence", DEPENDENCE)
-@pytest.mark.parametrize("interval", ["auto", "bootstrap"])
+@pytest.mark.parametrize("interval", ["auto", Bootstrap(99)])
 def test_the_policy_does_not_depend_on_dependence_or_interval(dependence, interval):
-    options = {"dependence": dependence, "interval": interval, "n_resamples": 99}
+    options = {"dependence": dependence, "interval": interval}
     refused = ("equal constants", "equal to the last bit", "separated constants")
     for case in refused:
         assert np.isnan(said(*CASES[case], **options)[0].mu_[1])
@@ -248,13 +254,13 @@ def test_the_policy_does_not_depend_on_dependence_or_interval(dependence, interv
 @pytest.mark.parametrize("options", OPTIONS, ids=name)
 @pytest.mark.parametrize(("n", "m"), [(1, 1), (1, 2), (2, 1), (2, 2), (3, 3), (2, 5)])
 def test_the_smallest_samples_get_a_number_or_a_sentence(options, n, m):
-    if options.get("shrinkage"):
+    if options.get("method__shrinkage"):
         pytest.skip("moderated variances need many pairs")
     if options.get("paired") and n != m:
         pytest.skip("paired samples have one size")
     clustered = options.get("dependence") == "clustered"
     labels = (np.arange(n), np.arange(m) + 10 * (n != m)) if clustered else None
-    influence = FInfluence(**options, check_limit=False)
+    influence = FInfluence().set_params(**options)
     rng = np.random.default_rng(n + 10 * m)
     for P, Q in (
         (rng.normal(size=n), rng.normal(size=m)),
@@ -272,7 +278,11 @@ def test_the_smallest_samples_get_a_number_or_a_sentence(options, n, m):
             assert type(low) is type(high) is float and low <= influence.mu_ <= high
 
 
-MEANS = [options for options in OPTIONS if not options.keys() & {"method", "shrinkage"}]
+MEANS = [
+    options
+    for options in OPTIONS
+    if not options.keys() & {"method", "method__shrinkage"}
+]
 
 
 @pytest.mark.parametrize("options", MEANS, ids=name)
@@ -296,13 +306,13 @@ def test_a_spread_that_is_lost_beside_the_values_is_none(options, size):
 def test_the_last_bit_breaks_no_tie(method):
     rng = np.random.default_rng(0)
     P, Q = rng.integers(0, 8, (2, 40)) / 10
-    options = {"method": method, "check_limit": False}
-    expected = FInfluence(**options).fit(P, Q)
+    options = {"method": method}
+    expected = FInfluence().set_params(**options).fit(P, Q)
     # The same numbers as sums of tenths, in either order.
     sums = np.concatenate([[0.0], np.cumsum(np.full(9, 0.1))])
     assert (sums != np.arange(10) / 10).any()
     moved = sums[np.rint(10 * Q).astype(int)]
-    got = FInfluence(**options).fit(P, moved)
+    got = FInfluence().set_params(**options).fit(P, moved)
     assert_allclose(got.mu_, expected.mu_, rtol=1e-12)
     assert_allclose(got.pvalue_, expected.pvalue_, rtol=1e-9)
 
@@ -324,15 +334,19 @@ def test_values_further_apart_than_rounding_stay_apart(method):
 @pytest.mark.parametrize("dependence", ["independent", "serial"])
 @pytest.mark.parametrize("scale", [None, 1.3])
 def test_sequences_are_one_thing_by_either_door(paired, dependence, scale):
-    options = {"paired": paired, "dependence": dependence, "scale": scale}
+    options = {"paired": paired, "dependence": dependence}
     P, Q = data(n=60)
     for rows in (5, 19, 21, 60):
-        influence = FInfluence(interval="sequence", **options).fit(P[:rows], Q[:rows])
+        influence = FInfluence(
+            method=Moments(scale=scale), interval="sequence", **options
+        ).fit(P[:rows], Q[:rows])
         for level in (0.5, 0.95, 0.999):
-            sequence = ConfidenceSequence(confidence_level=level, **options)
+            sequence = ConfidenceSequence(
+                confidence_level=level, scale=scale, **options
+            )
             expected = sequence.update(P[:rows], Q[:rows]).interval()
             assert_allclose(influence.confidence_interval(level), expected, rtol=1e-12)
-    one = ConfidenceSequence(**options).update(P[:, 0], Q[:, 0])
+    one = ConfidenceSequence(scale=scale, **options).update(P[:, 0], Q[:, 0])
     assert all(type(x) is float for x in (*one.interval(), one.mu, *one.n_observations))
 
 
@@ -343,7 +357,7 @@ def test_sequences_are_one_thing_by_either_door(paired, dependence, scale):
         {"paired": True},
         {"dependence": "serial"},
         {"interval": "sequence"},
-        {"interval": "bootstrap", "n_resamples": 30},
+        {"interval": Bootstrap(30)},
     ],
     ids=str,
 )
@@ -352,11 +366,11 @@ def test_known_scales_a_world_apart_from_the_samples(options, scale):
     rng = np.random.default_rng(0)
     P, Q = rng.normal(size=(2, 9, 3)) * [1.0, 1e300, scale]
     with pytest.warns(UnestimableWarning, match=r"a `scale` above 7e-46 of their"):
-        mu = FInfluence(scale=scale, **options).fit(P, Q).mu_
+        mu = FInfluence(method=Moments(scale=scale), **options).fit(P, Q).mu_
     assert_allclose(mu[2], ((Q - P)[:, 2] / scale).mean(), rtol=1e-12)
     assert np.isnan(mu[1])
     with pytest.raises(ValueError, match="a `scale` above"):
-        FInfluence(scale=scale, **options).fit(P[:, 1], Q[:, 1])
+        FInfluence(method=Moments(scale=scale), **options).fit(P[:, 1], Q[:, 1])
 
 
 def test_samples_a_world_apart_stream_as_they_are_fitted():

@@ -88,7 +88,7 @@ def bounds(case: Case, n: int, seed: int) -> dict[str, tuple[float, float]]:
         )
         for name, options in METHODS.items()
     }
-    rank = FInfluence(method="rank", paired=case.paired, check_limit=False).fit(P, Q)
+    rank = FInfluence(method="rank", paired=case.paired).fit(P, Q)
     mu = max(0.0, rank.confidence_interval(0.9).low)
     epsilon = float(GaussianTradeOff(mu).epsilon(case.delta)) if case.delta else np.nan
     return {**found, RANK: (mu, epsilon)}

@@ -22,6 +22,7 @@ from scipy.stats import rankdata, spearmanr
 
 from fstat import FInfluence
 from fstat.datasets import load_digits_5k
+from fstat.methods import Moments
 from fstat_torch import GradientCapture, SingleRunSampler, cross_entropy
 from fstat_torch.mnist import Config
 from fstat_torch.mnist.data import prepare
@@ -57,7 +58,7 @@ def one_run(seed: int) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
     step = np.repeat(np.arange(len(columns["step"])), columns["batch_size"])
     dots = columns["alignment"].astype(float)
     observations = sampler.trace.observations(np.arange(n))
-    fitted = FInfluence(shrinkage="moderated").fit(observations)
+    fitted = FInfluence(method=Moments(shrinkage="moderated")).fit(observations)
     capture = GradientCapture(model)
     everyone = capture.of(cross_entropy, data.x, data.y)
     goals = capture.of(cross_entropy, x, y)

@@ -107,6 +107,7 @@ def plain_training(result: Any) -> float:
 def every_target(traces: str, n_train: int) -> dict[str, float]:
     """Estimate the influence of all examples on all targets, one by one."""
     from fstat import FInfluence, Trace
+    from fstat.methods import Moments
 
     trace = Trace.load(traces)
     targets = [name for name in trace.targets if name != "self"]
@@ -115,7 +116,7 @@ def every_target(traces: str, n_train: int) -> dict[str, float]:
     imported, start = peak_memory(), time.process_time()
     estimates = 0
     for target in targets:
-        influence = FInfluence(shrinkage="moderated").fit(
+        influence = FInfluence(method=Moments(shrinkage="moderated")).fit(
             trace.observations(everyone, target)
         )
         estimates += int(np.isfinite(influence.mu_).sum())
@@ -131,6 +132,7 @@ def every_target(traces: str, n_train: int) -> dict[str, float]:
 def bytes_per_visit(_: str) -> dict[str, float]:
     """Return what is held for each visit of an example, by a trace made for it."""
     from fstat import FInfluence, Trace
+    from fstat.methods import Moments
 
     steps, b, n_targets, n = 600, 64, 50, 2000
     visits = steps * b
@@ -156,7 +158,9 @@ def bytes_per_visit(_: str) -> dict[str, float]:
         everyone = np.arange(n)
         trace.observations(everyone, "z0")
         seen, kept, forming = traced(lambda: trace.observations(everyone, "z1"))
-        _, _, fitting = traced(lambda: FInfluence(shrinkage="moderated").fit(seen))
+        _, _, fitting = traced(
+            lambda: FInfluence(method=Moments(shrinkage="moderated")).fit(seen)
+        )
         several = trace.targets[:9]
         _, _, nine = traced(lambda: trace.observations(everyone, several))
     return {
@@ -404,12 +408,15 @@ other:
     }
 
 ```python
+from fstat import FInfluence, Trace
+from fstat.methods import Moments
+
 trace = Trace.load("traces/all")
 for target in trace.targets:
     if target != "self":
-        influence = FInfluence(shrinkage="moderated").fit(
-            trace.observations(everyone, target)
-        )
+        of_each_example = trace.observations(targets=target)
+        influence = FInfluence(method=Moments(shrinkage="moderated"))
+        influence.fit(of_each_example)
 ```
 
 ## Finding flipped labels

@@ -12,6 +12,7 @@ import numpy as np
 from _cache import fill
 
 from fstat import FInfluence
+from fstat.methods import Moments
 from fstat.selection import (
     fcr_intervals,
     rank_intervals,
@@ -47,7 +48,9 @@ def study(kind: str, seed: int) -> Iterator[tuple[str, float, float]]:
     rng = np.random.default_rng([seed, DEPENDENCE.index(kind)])
     mu = rng.permutation(np.repeat([0.0, -0.6, 0.6, 0.1, -0.1], N_PAIRS // 5))
     z = errors(rng, kind)
-    influence = FInfluence(paired=True, scale=1.0).fit(np.zeros_like(z), z + mu)
+    influence = FInfluence(method=Moments(scale=1.0), paired=True).fit(
+        np.zeros_like(z), z + mu
+    )
     known = {"influence_values": z, "n_draws": 1000, "random_state": seed}
     ordinary = influence.confidence_interval(LEVEL)
     width = float(np.mean(ordinary.high - ordinary.low))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr, ndtri
 from scipy.stats import beta, norm
 from sklearn.base import clone
@@ -96,6 +96,12 @@ def _ranks(n: int, most: int) -> NDArray[np.int64]:
     return np.unique(np.rint(n * ndtr(np.linspace(end, -end, most)) + 0.5)).astype(int)
 
 
+def known_scale(estimator: FInfluence) -> ArrayLike | None:
+    """Return the scale that an estimator was told, None where it estimates one."""
+    scale = getattr(estimator.method, "scale", None)
+    return None if isinstance(scale, str) else scale
+
+
 def levy_by_chance(
     estimator: FInfluence,
     P: FloatArray,
@@ -135,11 +141,9 @@ def levy_by_chance(
     rng = checked(random_state)
     share = min(1.0, most / max(len(P), len(Q)))
     n, m = (max(3, round(share * len(values))) for values in (P, Q))
-    null = clone(estimator).set_params(
-        dependence="independent",
-        shrinkage=None,
-        scale=None if estimator.scale is None else 1.0,
-    )
+    null = clone(estimator).set_params(dependence="independent", interval="auto")
+    if known_scale(estimator) is not None:
+        null.set_params(method__scale=1.0)
     p, q = rng.normal(size=(n, n_draws)), rng.normal(size=(m, n_draws))
     if estimator.paired:
         r = float(np.corrcoef(P, Q)[0, 1])

@@ -15,6 +15,7 @@ from .._validation import FloatArray, confidence, instance, no_infinity
 from ..empirical import tradeoff_curve
 from ..influence import FInfluence
 from ..intervals import ConfidenceInterval
+from ..methods import Moments
 from ..methods.normality import deviation_ratio
 from ..observations import Observations
 from ..tradeoff import TradeOff
@@ -29,6 +30,7 @@ from ._common import (
 )
 from ._normality import (
     NormalQuantiles,
+    known_scale,
     levy_by_chance,
     normal_quantiles,
 )
@@ -208,7 +210,7 @@ class GaussianLimitDisplay(Display):
         instance(fitted, "estimator", FInfluence)
         p, q = _observed(P, Q, fitted.paired)
         if not hasattr(fitted, "mu_"):
-            fitted = clone(fitted).set_params(check_limit=False).fit(p, q)
+            fitted = clone(fitted).fit(p, q)
         if np.ndim(fitted.mu_):
             raise ValueError(
                 "`estimator` must be fitted to this pair alone, got one fitted to "
@@ -218,10 +220,11 @@ class GaussianLimitDisplay(Display):
         alpha, beta = tradeoff_curve(sign * p, sign * q)
         ratio = deviation_ratio(p[:, None], q[:, None], fitted.paired, level)
         of_P, of_Q = (normal_quantiles(x, level) for x in (p, q))
-        if fitted.scale is None:
+        scale = known_scale(fitted)
+        if scale is None:
             unit = float(np.hypot(of_P.sd, of_Q.sd) / np.sqrt(2))
         else:
-            unit = float(np.ravel(fitted.scale)[0])
+            unit = float(np.ravel(scale)[0])
         display = cls(
             P=of_P.rescaled(of_P.mean, unit),
             Q=of_Q.rescaled(of_P.mean, unit),
@@ -268,7 +271,9 @@ class GaussianLimitDisplay(Display):
         """
         instance(observations, "observations", Observations)
         P, Q = observations.samples(pair)
-        estimator = FInfluence(paired=observations.paired, scale=observations.scale)
+        estimator = FInfluence(
+            method=Moments(scale=observations.scale), paired=observations.paired
+        )
         return cls.from_samples(P, Q, estimator=estimator, **kwargs)
 
     def plot(

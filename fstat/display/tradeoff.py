@@ -178,7 +178,7 @@ class TradeOffDisplay(Display):
         TradeOffDisplay
             The display, drawn.
         """
-        fitted = FInfluence(check_limit=False) if estimator is None else estimator
+        fitted = FInfluence() if estimator is None else estimator
         instance(fitted, "estimator", FInfluence)
         if not hasattr(fitted, "tradeoff_"):
             fitted = fitted.fit(P, Q)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from .._validation import FloatArray, numeric
 from ..methods.central_sums import CentralSums
-from ..methods.moments import binormal_index, summarise_independent
+from ..methods.moment_summary import binormal_index, summarise_independent
 from ..observations import Observations
 
 

@@ -5,12 +5,26 @@ the estimators, and is handed arrays that were checked before.
 """
 
 from .blocks import block_length
-from .bootstrap import bootstrap_distribution, bootstrap_interval
-from .clusters import Labels, cluster_covariance, cluster_labels
-from .covariance import Covariance
+from .bootstrap import (
+    DEPENDENCES,
+    Bootstrap,
+    bootstrap_distribution,
+    bootstrap_interval,
+)
+from .clusters import Clustered, cluster_covariance, cluster_labels
+from .covariance import Covariance, nan_variance
+from .dependence import Dependence, Labels, SamplingDesign
 from .draws import BootstrapDistribution
-from .exact import noncentral_t_interval, separation_bound, separation_chance
-from .independent import independent_covariance
+from .exact import ExactInference, noncentral_t_interval
+from .fit import Fit, Pairs, Part, Samples
+from .independent import Independent, independent_covariance
+from .inference import (
+    AsymptoticInference,
+    Collector,
+    Inference,
+    Interval,
+    InvertedTest,
+)
 from .noncentral_t import log_noncentral_t, noncentrality
 from .running import RunningAutocorrelation, inflated
 from .sampling_error import (
@@ -19,8 +33,11 @@ from .sampling_error import (
     observed_weight,
     welch_df,
 )
+from .separation import separation_bound, separation_chance
 from .sequence import (
     BURN_IN,
+    Sequence,
+    SequenceInference,
     bernoulli_upper_bound,
     normal_mixture_boundary,
     normal_mixture_rho,
@@ -30,20 +47,47 @@ from .sequence import (
 )
 from .serial import FLOOR as SERIAL_FLOOR
 from .serial import (
+    Serial,
     effective_size,
     serial_covariance,
     squares_inflation,
 )
 
+INTERVALS: dict[str, type[Interval]] = {
+    "auto": InvertedTest,
+    "bootstrap": Bootstrap,
+    "sequence": Sequence,
+}
+
 __all__ = [
     "BURN_IN",
+    "DEPENDENCES",
+    "INTERVALS",
     "SERIAL_FLOOR",
+    "AsymptoticInference",
+    "Bootstrap",
     "BootstrapDistribution",
+    "Clustered",
+    "Collector",
     "ConfidenceInterval",
     "Covariance",
+    "Dependence",
+    "ExactInference",
+    "Fit",
+    "Independent",
+    "Inference",
+    "Interval",
+    "InvertedTest",
     "Labels",
+    "Pairs",
+    "Part",
     "RunningAutocorrelation",
+    "Samples",
+    "SamplingDesign",
     "SamplingError",
+    "Sequence",
+    "SequenceInference",
+    "Serial",
     "bernoulli_upper_bound",
     "block_length",
     "bootstrap_distribution",
@@ -54,6 +98,7 @@ __all__ = [
     "independent_covariance",
     "inflated",
     "log_noncentral_t",
+    "nan_variance",
     "noncentral_t_interval",
     "noncentrality",
     "normal_mixture_boundary",

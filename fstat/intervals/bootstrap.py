@@ -1,13 +1,15 @@
-"""Bootstrap intervals for any vectorised statistic of P and Q."""
+"""Bootstrap intervals, of mu and of any vectorised statistic of P and Q."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
+from .._choices import chosen
 from .._samples import samples
 from .._validation import (
     FloatArray,
@@ -19,15 +21,165 @@ from .._validation import (
 )
 from .._validation import random_state as checked
 from .blocks import block_length as automatic_length
-from .clusters import Labels
+from .clusters import Clustered
+from .dependence import Dependence, Labels, SamplingDesign
 from .draws import KINDS, BootstrapDistribution
+from .fit import Fit, Part
+from .independent import Independent
+from .inference import Collector, Estimator, Inference, Interval
 from .resampling import Design, Rows, of_blocks, of_clusters
 from .sampling_error import ConfidenceInterval
+from .serial import Serial
 
 Statistic = Callable[[FloatArray, FloatArray], FloatArray]
 
-_DEPENDENCE = ("independent", "serial", "clustered")
+DEPENDENCES: dict[str, type[Dependence]] = {
+    "independent": Independent,
+    "serial": Serial,
+    "clustered": Clustered,
+}
 _ROWS = 2_000_000  # rows drawn at a time, and twice as many values at a time
+
+
+class Bootstrap(Interval):
+    """Bias-corrected and accelerated intervals from resamples of P and Q.
+
+    Rows, blocks of rows or clusters are drawn, as the dependence says.
+
+    Parameters
+    ----------
+    n_resamples : int, default=1999
+        Number of resamples.
+    random_state : int, RandomState instance or None, default=None
+        Source of random numbers; an int gives the same intervals each time.
+
+    See Also
+    --------
+    bootstrap_distribution : The resamples of any statistic.
+
+    Examples
+    --------
+    >>> from fstat import FInfluence
+    >>> from fstat.datasets import make_observations
+    >>> from fstat.intervals import Bootstrap
+    >>> P, Q = make_observations(0.8, n=100, random_state=0)
+    >>> drawn = FInfluence(interval=Bootstrap(999, random_state=0)).fit(P, Q)
+    >>> low, high = drawn.confidence_interval()
+    >>> print(f"{low:.1f} to {high:.1f}")
+    0.6 to 1.1
+    """
+
+    def __init__(
+        self,
+        n_resamples: int = 1999,
+        *,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.n_resamples = n_resamples
+        self.random_state = random_state
+
+    def check(self) -> None:
+        """Refuse what is no number of resamples, or no source of random numbers."""
+        whole_number(self.n_resamples, "n_resamples", 2)
+        checked(self.random_state)
+
+    def collector(
+        self, method: Estimator, design: SamplingDesign, n_pairs: int
+    ) -> Collector:
+        """Return resamples of nothing, to which those of some pairs are added."""
+        return _Resamples(self, method, design, n_pairs)
+
+
+class _Resamples(Collector):
+    """Resamples of some pairs after others."""
+
+    def __init__(
+        self,
+        bootstrap: Bootstrap,
+        method: Estimator,
+        design: SamplingDesign,
+        n_pairs: int,
+    ) -> None:
+        self.bootstrap, self.method, self.design = bootstrap, method, design
+        self._draws = BootstrapDistribution.empty(bootstrap.n_resamples, n_pairs)
+
+    def add(self, part: Part) -> None:
+        """Draw resamples of some pairs, NaN for those too small."""
+        if part.labels is not None and part.labels[0].ndim > 1:
+            raise ValueError(
+                "`interval='bootstrap'` with dependence='clustered' needs arrays P "
+                "and Q with `steps` or `runs`, got Observations."
+            )
+        (P, Q, _), method = self.method.resampled(part.samples, part.pairs)
+
+        def mu(P: FloatArray, Q: FloatArray) -> FloatArray:
+            return method.estimate(P, Q).mu
+
+        seen = (np.count_nonzero(~np.isnan(x), axis=0) for x in (P, Q))
+        enough = np.minimum(*seen) > 1
+        draws = BootstrapDistribution.empty(self.bootstrap.n_resamples, P.shape[1])
+        if enough.any():
+            found = method.estimate(P[:, enough], Q[:, enough])
+            some = bootstrap_distribution(
+                P[:, enough],
+                Q[:, enough],
+                mu,
+                paired=self.design.paired,
+                dependence=self.design.dependence,
+                labels=part.labels,
+                influence=(found.of_P, found.of_Q),
+                n_resamples=self.bootstrap.n_resamples,
+                random_state=self.bootstrap.random_state,
+            )
+            draws.put(enough, some)
+        self._draws.put(part.pairs, draws)
+
+    def inference(self, fit: Fit, own: Inference) -> Inference:
+        """Return BCa intervals, NaN where too few resamples have an estimate."""
+        draws = self._draws
+        unknown, apart = np.isnan(fit.mu), fit.separated > 0
+        share = np.mean(~np.isnan(draws.draws), axis=0)
+        told = (share > 0.5) & (draws.stderr > 0) & ~np.isnan(draws.interval().low)
+        same = ~unknown & ~apart & ~told
+        draws.draws[:, unknown | apart | same] = np.nan
+        return BootstrapInference(fit, draws, own, same)
+
+
+@dataclass(frozen=True)
+class BootstrapInference(Inference):
+    """Bias-corrected and accelerated quantiles of resamples.
+
+    Resamples of separated samples are separated, too, and say nothing: the answer is
+    then the method's own.
+    """
+
+    fit: Fit
+    draws: BootstrapDistribution
+    own: Inference
+    alike: NDArray[np.bool_]  # pairs whose resamples are
+
+    def interval(self, level: float) -> ConfidenceInterval:
+        """Return BCa intervals."""
+        apart = self.fit.separated > 0
+        ends = self.draws.interval(level), self.own.interval(level)
+        low, high = (np.where(apart, b, a) for a, b in zip(*ends, strict=True))
+        return ConfidenceInterval(low, high)
+
+    def pvalue(self, null: float, alternative: str) -> FloatArray:
+        """Return the least error at which the interval leaves out the null."""
+        return np.where(
+            self.fit.separated > 0,
+            self.own.pvalue(null, alternative),
+            self.draws.pvalue(null, alternative),
+        )
+
+    def stderr(self) -> FloatArray:
+        """Return the standard deviations of the draws."""
+        return self.draws.stderr
+
+    def unmet(self) -> list[tuple[NDArray[np.bool_], str]]:
+        """Return which pairs have resamples that say nothing."""
+        return [(self.alike, "resamples that differ, and surround the estimate")]
 
 
 def bootstrap_distribution(
@@ -36,7 +188,7 @@ def bootstrap_distribution(
     statistic: Statistic,
     *,
     paired: bool = False,
-    dependence: str = "independent",
+    dependence: str | Dependence = "independent",
     labels: Labels | None = None,
     block_length: int | None = None,
     influence: tuple[FloatArray, FloatArray] | None = None,
@@ -58,7 +210,8 @@ def bootstrap_distribution(
         it only where clusters differ in size.
     paired : bool, default=False
         Whether row i of P and row i of Q belong together; they are drawn together.
-    dependence : {"independent", "serial", "clustered"}, default="independent"
+    dependence : {"independent", "serial", "clustered"} or Dependence, \
+            default="independent"
         Whether rows are drawn, or circular blocks [1]_ of rows that follow each
         other, or clusters of rows. Clusters that each hold only one of P and Q are
         drawn separately.
@@ -101,28 +254,31 @@ def bootstrap_distribution(
     >>> draws.interval(0.95).low.round(1), draws.interval(0.95).high.round(1)
     (array([0.5, 0.5]), array([1.3, 1.2]))
     """
-    _check(dependence, n_resamples, block_length)
+    kind = chosen(dependence, "dependence", DEPENDENCES, Dependence)
+    whole_number(n_resamples, "n_resamples", 2)
+    if block_length is not None:
+        whole_number(block_length, "block_length", 1)
     paired = flag(paired, "paired")
     p, q = samples(P, Q, paired)
     p, q = p.reshape(len(p), -1), q.reshape(len(q), -1)
     no_infinity(p, "P")
     no_infinity(q, "Q")
-    if dependence == "clustered":
+    if kind.grouped:
         _check_labels(labels, (len(p), len(q)))
     pairs = p.shape[1]
     seed = int(checked(random_state).randint(2**31 - 1))
     estimate, acceleration = np.empty(pairs), np.empty(pairs)
     draws = np.empty((n_resamples, pairs))
-    for group in _groups(p, q, paired, labels):
+    for group in _groups(p, q, paired, labels if kind.grouped else None):
         cols = group.columns
         estimate[cols] = statistic(group.P, group.Q)
         values = _influence(group, statistic, paired, influence)
-        lengths = _lengths(values, paired, dependence, block_length)
-        for chosen, design in _designs(group, lengths, paired, dependence):
-            acceleration[cols[chosen]] = _acceleration(values, chosen, design)
+        lengths = _lengths(values, paired, kind, block_length)
+        for alike, design in _designs(group, lengths, paired):
+            acceleration[cols[alike]] = _acceleration(values, alike, design)
             rng = np.random.RandomState(seed)
-            draws[:, cols[chosen]] = _draw(
-                group, chosen, design, statistic, n_resamples, rng
+            draws[:, cols[alike]] = _draw(
+                group, alike, design, statistic, n_resamples, rng
             )
     return BootstrapDistribution(estimate, draws, acceleration)
 
@@ -269,12 +425,12 @@ def _take(values: FloatArray, rows: Rows) -> FloatArray:
 def _lengths(
     influence: tuple[FloatArray, FloatArray],
     paired: bool,
-    dependence: str,
+    dependence: Dependence,
     given: int | None,
 ) -> Rows:
     """Return the block lengths of P and of Q for each pair, 1 for rows."""
     pairs = influence[0].shape[1]
-    if dependence != "serial":
+    if not dependence.in_order:
         return np.ones((2, pairs), dtype=np.intp)
     if given is not None:
         return np.full((2, pairs), given, dtype=np.intp)
@@ -284,11 +440,11 @@ def _lengths(
 
 
 def _designs(
-    group: _Group, lengths: Rows, paired: bool, dependence: str
+    group: _Group, lengths: Rows, paired: bool
 ) -> Iterator[tuple[Rows, Design]]:
     """Yield groups of pairs that are resampled in the same way, and how."""
     n, m = len(group.P), len(group.Q)
-    if dependence == "clustered" and group.labels is not None:
+    if group.labels is not None:
         yield np.arange(len(group.columns)), of_clusters(group.labels)
         return
     unique, which = np.unique(lengths, axis=1, return_inverse=True)
@@ -327,13 +483,6 @@ def _draw(
         of_P, of_Q = design.draw(rng, min(step, n_resamples - start))
         parts.append(_evaluate(P, Q, of_P, of_Q, statistic))
     return np.concatenate(parts)
-
-
-def _check(dependence: str, n_resamples: int, block_length: int | None) -> None:
-    option(dependence, "dependence", _DEPENDENCE)
-    whole_number(n_resamples, "n_resamples", 2)
-    if block_length is not None:
-        whole_number(block_length, "block_length", 1)
 
 
 def _check_labels(labels: Labels | None, sizes: tuple[int, int]) -> None:

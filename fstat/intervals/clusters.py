@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,9 +10,43 @@ from numpy.typing import NDArray
 from .._samples import codes, index_of, labels, same_rows
 from .._validation import FloatArray
 from .covariance import Covariance
+from .dependence import Dependence, Labels, Seen
 from .sampling_error import welch_df
 
-Labels = tuple[NDArray[np.intp], NDArray[np.intp]]
+
+class Clustered(Dependence):
+    """Rows belong together by run, epoch or step, and clusters are independent.
+
+    The labels are data: `fit` takes them as `runs` or `steps`, and `Observations` hold
+    their own.
+
+    Examples
+    --------
+    >>> from fstat import FInfluence
+    >>> from fstat.datasets import make_observations
+    >>> P, Q = make_observations(0.5, n=60, random_state=0)
+    >>> run = [k // 6 for k in range(60)]
+    >>> clustered = FInfluence(dependence="clustered").fit(P, Q, runs=run)
+    >>> round(clustered.stderr_, 2), round(FInfluence().fit(P, Q).stderr_, 2)
+    (0.17, 0.18)
+    """
+
+    grouped: ClassVar[bool] = True
+    least_units: ClassVar[int] = 2
+
+    def covariance(
+        self,
+        of_P: list[FloatArray],
+        of_Q: list[FloatArray],
+        seen: Seen,
+        *,
+        paired: bool,
+        labels: Labels | None = None,
+    ) -> Covariance:
+        """Return the covariances of `cluster_covariance`."""
+        if labels is None:
+            raise ValueError("dependence='clustered' needs `steps` or `runs`.")
+        return cluster_covariance(of_P, of_Q, seen, labels)
 
 
 def cluster_labels(

@@ -1,8 +1,10 @@
-"""What each way of reckoning with dependence gives."""
+"""Covariances of sums of influence values, and the variance of a column."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
+
+import numpy as np
 
 from .._validation import FloatArray
 
@@ -26,3 +28,10 @@ class Covariance(NamedTuple):
     df: FloatArray
     of_P: FloatArray
     of_Q: FloatArray
+
+
+def nan_variance(values: FloatArray, n: FloatArray) -> FloatArray:
+    """Return column variances of `n` observed values each, NaN where n < 2."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.nansum(values, axis=0) / n
+        return np.asarray(np.nansum((values - mean) ** 2, axis=0) / (n - 1))

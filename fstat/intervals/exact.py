@@ -1,14 +1,44 @@
-"""Intervals without an approximation: noncentral t, and separated samples."""
+"""Intervals without an approximation: noncentral t."""
 
 from __future__ import annotations
 
-import numpy as np
-from scipy.optimize import elementwise
-from scipy.special import log_ndtr, ndtr, ndtri
+from dataclasses import dataclass
 
-from .._validation import FloatArray, flag
-from .noncentral_t import noncentrality
+import numpy as np
+
+from .._validation import FloatArray
+from .fit import Fit
+from .inference import Inference
+from .noncentral_t import log_noncentral_t, noncentrality
 from .sampling_error import ConfidenceInterval
+
+
+@dataclass(frozen=True)
+class ExactInference(Inference):
+    """The noncentral t distribution of independent normal samples of one variance."""
+
+    fit: Fit
+    t: FloatArray
+
+    def interval(self, level: float) -> ConfidenceInterval:
+        """Return the mu of which the t statistic is no outer quantile."""
+        with np.errstate(divide="ignore"):
+            per_unit = np.sqrt(1 / self.fit.n_P + 1 / self.fit.n_Q)
+        return self._known(noncentral_t_interval(self.t, self.fit.df, per_unit, level))
+
+    def pvalue(self, null: float, alternative: str) -> FloatArray:
+        """Return tails of the noncentral t distribution."""
+        with np.errstate(divide="ignore"):
+            shift = null / np.sqrt(1 / self.fit.n_P + 1 / self.fit.n_Q)
+        below, above = (
+            np.exp(log_noncentral_t(self.t, self.fit.df, shift, upper))
+            for upper in (False, True)
+        )
+        if alternative == "two-sided":
+            pvalue = np.minimum(2 * np.minimum(below, above), 1.0)
+        else:
+            pvalue = below if alternative == "less" else above
+        return np.where(np.isnan(self.fit.mu), np.nan, pvalue)
 
 
 def noncentral_t_interval(
@@ -38,75 +68,3 @@ def noncentral_t_interval(
     far = noncentrality(np.abs(t), df, tail)
     low, high = np.where(t < 0, -far, near), np.where(t < 0, -near, far)
     return ConfidenceInterval(low * per_unit, high * per_unit)
-
-
-def separation_bound(
-    n: FloatArray, m: FloatArray, level: float, paired: bool = False
-) -> FloatArray:
-    r"""Return the lower bound on mu when all of Q lies above all of P.
-
-    Under :math:`P = N(0, 1), Q = N(\mu, 1)` the chance of complete separation is
-    :math:`\int n \phi(x) \Phi(x)^{n-1} \Phi(\mu - x)^m dx`; the bound is the mu at
-    which it equals ``(1 - level) / 2``. Monotone transformations of the statistic
-    change nothing. Paired samples are given the chance at correlation -1,
-    :math:`\Phi(\mu / 2)^n`, which makes separation likeliest.
-
-    Parameters
-    ----------
-    n, m : ndarray
-        Numbers of observations of P and of Q.
-    level : float
-        Confidence level of the two-sided interval that this is one end of.
-    paired : bool, default=False
-        Whether observations of P and Q were made together.
-
-    Returns
-    -------
-    ndarray
-        Lower bounds on mu.
-    """
-    if flag(paired, "paired"):
-        return np.asarray(2 * ndtri(((1 - level) / 2) ** (1 / n)))
-    sizes, where = np.unique(np.stack([n, m]), axis=1, return_inverse=True)
-    if sizes.size == 0:
-        return np.zeros(0)
-
-    def excess(mu: FloatArray, n: FloatArray, m: FloatArray) -> FloatArray:
-        return separation_chance(n, m, mu) - (1 - level) / 2
-
-    span = np.full(sizes.shape[1], 20.0)
-    found = elementwise.find_root(excess, (-span, span), args=(sizes[0], sizes[1]))
-    return np.asarray(found.x[where.ravel()])
-
-
-def separation_chance(
-    n: FloatArray, m: FloatArray, mu: FloatArray, paired: bool = False
-) -> FloatArray:
-    """Return the chance that all of m from N(mu, 1) exceed all of n from N(0, 1).
-
-    Parameters
-    ----------
-    n, m : ndarray
-        Numbers of observations of P and of Q.
-    mu : ndarray
-        Distances of the means.
-    paired : bool, default=False
-        Whether observations were made together; then at correlation -1.
-
-    Returns
-    -------
-    ndarray
-        Probabilities.
-    """
-    if flag(paired, "paired"):
-        return np.asarray(ndtr(mu / 2) ** n)
-    cases = np.stack(np.broadcast_arrays(n, m, mu)).reshape(3, -1)
-    unique, where = np.unique(cases, axis=1, return_inverse=True)
-    n_, m_, mu_ = unique[..., None]
-    # Over the largest of P. The integrand is smooth and dies out at both ends, where
-    # the trapezoidal rule is exact to rounding; logarithms keep tiny chances.
-    x = np.linspace(-25.0, 25.0, 1001)
-    log_density = np.log(n_) + (n_ - 1) * log_ndtr(x) - (x**2 + np.log(2 * np.pi)) / 2
-    chance = np.exp(log_density + m_ * log_ndtr(mu_ - x)).sum(axis=1) * (x[1] - x[0])
-    chance = np.minimum(chance, 1.0)  # rounding
-    return np.asarray(chance[where.ravel()].reshape(np.shape(mu)))

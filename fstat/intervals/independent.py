@@ -7,7 +7,32 @@ from numpy.typing import NDArray
 
 from .._validation import FloatArray
 from .covariance import Covariance
+from .dependence import Dependence, Labels, Seen
 from .sampling_error import welch_df
+
+
+class Independent(Dependence):
+    """Rows, or pairs of rows, are independent.
+
+    Examples
+    --------
+    >>> from fstat import FInfluence
+    >>> from fstat.intervals import Independent
+    >>> FInfluence(dependence=Independent()).fit([0, 1, 2], [1, 2, 4]).n_P_
+    3
+    """
+
+    def covariance(
+        self,
+        of_P: list[FloatArray],
+        of_Q: list[FloatArray],
+        seen: Seen,
+        *,
+        paired: bool,
+        labels: Labels | None = None,
+    ) -> Covariance:
+        """Return the covariances of `independent_covariance`."""
+        return independent_covariance(of_P, of_Q, seen, paired)
 
 
 def independent_covariance(

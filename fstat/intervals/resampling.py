@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .clusters import Labels
+from .dependence import Labels
 
 Rows = NDArray[np.intp]
 

@@ -7,6 +7,8 @@ A confidence sequence may be watched, and the run stopped when one likes.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import elementwise
@@ -30,10 +32,94 @@ from .._validation import (
     numeric,
     shown,
     together,
+    whole_number,
 )
+from .fit import Fit
+from .inference import Inference, Interval
 from .sampling_error import ConfidenceInterval, SamplingError
 
 BURN_IN = 20.0  # (effective) observations from which asymptotic sequences hold
+
+
+class Sequence(Interval):
+    """Intervals that are valid at all numbers of observations at once.
+
+    A run may be watched, and stopped as soon as its interval says enough.
+
+    Parameters
+    ----------
+    optimal_at : int, default=200
+        Number of observations at which a 95 % sequence is narrowest; to be chosen
+        before the observations are seen.
+
+    See Also
+    --------
+    ConfidenceSequence : The same intervals while observations arrive.
+
+    Examples
+    --------
+    >>> from fstat import FInfluence
+    >>> from fstat.datasets import make_observations
+    >>> from fstat.intervals import Sequence
+    >>> P, Q = make_observations(0.8, n=100, random_state=0)
+    >>> watched = FInfluence(interval=Sequence(optimal_at=100)).fit(P, Q)
+    >>> low, high = watched.confidence_interval()
+    >>> print(f"{low:.2f} to {high:.2f}")
+    0.43 to 1.29
+    """
+
+    def __init__(self, optimal_at: int = 200) -> None:
+        self.optimal_at = optimal_at
+
+    def check(self) -> None:
+        """Refuse an `optimal_at` that is no number of observations."""
+        whole_number(self.optimal_at, "optimal_at", 1)
+
+    def inference(self, fit: Fit, own: Inference) -> Inference:
+        """Return the sequence's intervals at this number of observations."""
+        return SequenceInference(fit, normal_mixture_rho(self.optimal_at))
+
+
+@dataclass(frozen=True)
+class SequenceInference(Inference):
+    """Intervals that hold at all numbers of observations at once.
+
+    Parameters
+    ----------
+    fit : Fit
+        Estimates with their sampling error.
+    rho : float
+        Tuning, of `normal_mixture_rho`.
+    burn_in : float
+        (Effective) observations of both P and Q until which nothing is said.
+    """
+
+    fit: Fit
+    rho: float
+    burn_in: float = BURN_IN
+
+    @property
+    def _n(self) -> FloatArray:
+        """Numbers of observations, 0 for those from which nothing can be said yet."""
+        enough = np.minimum(self.fit.units_P, self.fit.units_Q) >= self.burn_in
+        with np.errstate(divide="ignore"):
+            n = 2 / (1 / self.fit.n_P + 1 / self.fit.n_Q)
+        return np.where(enough & ~(self.fit.separated > 0), n, 0.0)
+
+    def interval(self, level: float) -> ConfidenceInterval:
+        """Return the sequence's interval at this number of observations."""
+        ends = sequence_interval(self.fit.mu, self.fit.error, self._n, level, self.rho)
+        return self._known(ends)
+
+    def pvalue(self, null: float, alternative: str) -> FloatArray:
+        """Return p-values that hold at all times at once.
+
+        One-sided ones are no smaller than two-sided ones: the mixture behind the
+        sequence looks both ways.
+        """
+        mu = self.fit.mu
+        pvalue = sequence_pvalue(mu, self.fit.error, self._n, null, self.rho)
+        return self._one_sided(pvalue, null, alternative)
 
 
 def normal_mixture_rho(variance: float, level: float = 0.95) -> float:

@@ -1,11 +1,11 @@
 """The methods of `FInfluence`: one file each, from samples to mu and its error."""
 
-from .binormal import estimate_binormal
+from .binormal import Binormal, estimate_binormal
 from .central_sums import CentralSums
-from .estimate import Estimate, merge_ties
-from .goodness_of_fit import GaussianLimitWarning, GoodnessOfFit, goodness_of_fit
-from .influence_values import estimate_moments, estimate_rank, no_difference
-from .moments import (
+from .estimate import Estimate
+from .goodness_of_fit import GoodnessOfFit, goodness_of_fit
+from .method import Learner, Method
+from .moment_summary import (
     MomentSummary,
     binormal_index,
     known_scale_index,
@@ -15,28 +15,50 @@ from .moments import (
     summarise_independent,
     summarise_paired,
 )
-from .quantile import estimate_quantile
-from .rank import nan_variance, shrunk_rank_error
-from .supremum import Supremum, estimate_supremum, supremum_pvalue
+from .moments import Moments, estimate_moments, fit_summary, no_difference
+from .quantile import Quantile, estimate_quantile
+from .rank import Rank, estimate_rank, shrunk_rank_error
+from .running_moments import RunningMoments
+from .supremum import (
+    Supremum,
+    SupremumEstimate,
+    estimate_supremum,
+    supremum_pvalue,
+)
+
+METHODS: dict[str, type[Method]] = {
+    "moments": Moments,
+    "rank": Rank,
+    "binormal": Binormal,
+    "quantile": Quantile,
+    "supremum": Supremum,
+}
 
 __all__ = [
+    "METHODS",
+    "Binormal",
     "CentralSums",
     "Estimate",
-    "GaussianLimitWarning",
     "GoodnessOfFit",
+    "Learner",
+    "Method",
     "MomentSummary",
+    "Moments",
+    "Quantile",
+    "Rank",
+    "RunningMoments",
     "Supremum",
+    "SupremumEstimate",
     "binormal_index",
     "estimate_binormal",
     "estimate_moments",
     "estimate_quantile",
     "estimate_rank",
     "estimate_supremum",
+    "fit_summary",
     "goodness_of_fit",
     "known_scale_index",
-    "merge_ties",
     "moderate",
-    "nan_variance",
     "no_difference",
     "pool",
     "pooled_index",

@@ -18,12 +18,15 @@ References
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 from scipy.special import ndtri
 
 from .._validation import FloatArray
 from .categories import area_under_curve, categorise
 from .estimate import Estimate, separated_index
+from .method import Method
 from .ordinal_probit import Information, OrdinalProbit, solve_tridiagonal
 
 _CATEGORIES = 20
@@ -32,6 +35,27 @@ _TOLERANCE = 1e-8  # of mu and the log slope: far below any sampling error
 _HALVINGS = 20
 _STEEPEST = np.log(20.0)  # log slopes beyond are on their way to infinity
 _BEYOND = 1e3  # a threshold above every category that a pair has
+
+
+class Binormal(Method):
+    """The binormal index and the slope, by maximum likelihood of ordered categories.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fstat import FInfluence
+    >>> from fstat.datasets import make_observations
+    >>> P, Q = make_observations(0.8, n=500, sd_ratio=2, random_state=0)
+    >>> binormal = FInfluence(method="binormal").fit(np.exp(P), np.exp(Q))
+    >>> round(binormal.mu_, 2), round(binormal.slope_, 2)
+    (0.74, 0.5)
+    """
+
+    needs: ClassVar[str] = "a spread and overlap, or the likelihood has no maximum"
+
+    def estimate(self, P: FloatArray, Q: FloatArray) -> Estimate:
+        """Return the estimate of `estimate_binormal`."""
+        return estimate_binormal(P, Q)
 
 
 def estimate_binormal(P: FloatArray, Q: FloatArray) -> Estimate:

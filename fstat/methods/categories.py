@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .._ties import blocks
 from .._validation import FloatArray
-from .estimate import blocks
 
 
 class Categories(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import NamedTuple
@@ -9,19 +10,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .._ties import blocks
 from .._validation import FloatArray, confidence, flag, whole_number
 from ..empirical import levy_distance
 from ..intervals import ConfidenceInterval
 from .central_sums import CentralSums
-from .estimate import blocks
-from .moments import binormal_index, summarise_independent
+from .moment_summary import binormal_index, summarise_independent
 from .normality import anderson_darling, deviation_ratio
 
 _SIMULATED = 250  # observations; distances of larger samples fall with their root
-
-
-class GaussianLimitWarning(UserWarning):
-    """The Gaussian limit does not describe the samples of some pairs."""
 
 
 @dataclass(frozen=True)
@@ -67,33 +64,36 @@ class GoodnessOfFit:
 
     @classmethod
     def joined(
-        cls, parts: list[tuple[NDArray[np.intp] | slice, GoodnessOfFit]]
+        cls,
+        parts: Iterable[tuple[NDArray[np.intp] | slice, GoodnessOfFit]],
+        n_pairs: int,
     ) -> GoodnessOfFit:
         """Return the tests of all pairs from those of parts of them.
 
         Parameters
         ----------
-        parts : list of tuple
-            Which pairs, and their tests; together all pairs, each once.
+        parts : iterable of tuple
+            Which pairs, and their tests.
+        n_pairs : int
+            Number of all pairs.
 
         Returns
         -------
         GoodnessOfFit
-            In the order of the pairs.
+            In the order of the pairs, NaN for those of no part.
         """
-        if len(parts) == 1 and isinstance(parts[0][0], slice):
-            return parts[0][1]
-        order = np.argsort(np.concatenate([np.asarray(pairs) for pairs, _ in parts]))
-
-        def all_of(name: str) -> FloatArray:
-            values = [getattr(part, name) for _, part in parts]
-            return np.asarray(np.concatenate(values, axis=-1)[..., order])
-
-        arrays = [f.name for f in fields(cls)][:-1]
-        joined = {name: all_of(name) for name in arrays if name != "slope_interval"}
-        ends = ConfidenceInterval(*all_of("slope_interval"))
-        level = parts[0][1].confidence_level
-        return cls(**joined, slope_interval=ends, confidence_level=level)
+        names = [field.name for field in fields(cls)][:-1]
+        arrays = {name: np.full(n_pairs, np.nan) for name in names}
+        low, high = (np.full(n_pairs, np.nan) for _ in range(2))
+        level = 0.95
+        for pairs, part in parts:
+            for name in names:
+                if name != "slope_interval":
+                    arrays[name][pairs] = getattr(part, name)
+            low[pairs], high[pairs] = part.slope_interval
+            level = part.confidence_level
+        ends = ConfidenceInterval(low, high)
+        return cls(**{**arrays, "slope_interval": ends}, confidence_level=level)  # type: ignore[arg-type]
 
     def message(
         self, level: float = 0.05, *, distance: float = 0.0, ratio: float = 1.0

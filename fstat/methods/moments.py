@@ -1,360 +1,417 @@
-r"""The binormal index of P and Q and its sampling error, from their moments.
+r"""Moments: the difference of means in units of a scale.
 
-With :math:`\delta = \bar Q - \bar P` and :math:`s^2 = (v_P + v_Q) / 2` the index is
-:math:`d_a = \delta / s`. To first order its variance, were :math:`\mu` the truth, is
-
-.. math:: \frac{V(\delta)}{s^2} - \mu \frac{C(\delta, v_P + v_Q)}{2 s^3}
-          + \mu^2 \frac{V(v_P + v_Q)}{16 s^4} .
-
-For normal samples of one variance this is ``(1/n + 1/m) (1 + mu**2 / 8)``.
+Sums of powers of independent rows tell all of it, and can be taken in block by block;
+rows that depend on each other need the influence value of each.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from copy import copy
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.special import polygamma, psi
+from numpy.typing import ArrayLike, NDArray
 
-from .._units import ROUNDING, Exponents, scale_in_units
-from .._validation import FloatArray, flag
-from ..intervals import SamplingError, observed_weight, welch_df
-from .central_sums import CentralSums, in_one_unit
+from .._samples import by_pair
+from .._units import ROUNDING, SMALLEST_SCALE, Exponents, scale_in_units
+from .._validation import FloatArray, flag, numeric, option, positive, shown
+from ..intervals import (
+    AsymptoticInference,
+    Bootstrap,
+    Dependence,
+    ExactInference,
+    Fit,
+    Independent,
+    Inference,
+    Interval,
+    Pairs,
+    Part,
+    Samples,
+    SamplingDesign,
+    SamplingError,
+    Sequence,
+    Serial,
+)
+from .central_sums import first_observed
+from .estimate import Estimate
+from .method import Learner, Method
+from .moment_summary import (
+    MomentSummary,
+    binormal_index,
+    known_scale_index,
+    moderate,
+    pool,
+    pooled_index,
+)
+from .running_moments import RunningMoments
 
-_LEAST = -1074  # exponent of the least number
 
-
-@dataclass
-class MomentSummary:
-    """What the moments of P and Q say about one or many pairs.
+class Moments(Method):
+    """The difference of means in units of a scale of the statistic.
 
     Parameters
     ----------
-    n_P, n_Q : ndarray of shape (n_pairs,)
-        Numbers of observations.
-    difference : ndarray of shape (n_pairs,)
-        Mean of Q minus mean of P.
-    var_P, var_Q, var_D : ndarray of shape (n_pairs,)
-        Unbiased variances of P, Q and, where paired, of Q - P (NaN otherwise).
-    error_dd, error_dw, error_ww : ndarray of shape (n_pairs,)
-        Variances and covariance of the estimates of the difference (d) and of
-        ``w = var_P + var_Q``.
-    df : ndarray of shape (n_pairs,)
-        Degrees of freedom of `error_dd`.
-    exponent : ndarray of shape (n_pairs,)
-        All of it is in units of ``2**exponent`` of the statistic.
+    scale : "pooled", float or array-like of shape (n_pairs,), default=None
+        What mu is in units of. None: what `Observations` state, or else the root of the
+        average variance of P and Q (the binormal index). `"pooled"`: the pooled
+        standard deviation, for P and Q of one variance, with Hedges' correction;
+        unpaired it has the exact noncentral t interval. Numbers: the standard deviation
+        of the statistic, where it is known beforehand.
+    shrinkage : {"moderated", None}, default=None
+        With `"moderated"` each pair's variances are shrunk towards those of all
+        pairs, for few observations of each of many pairs.
+
+    Examples
+    --------
+    >>> from fstat import FInfluence
+    >>> from fstat.datasets import make_observations
+    >>> from fstat.methods import Moments
+    >>> P, Q = make_observations([0.5, 1.5], n=5, random_state=0)
+    >>> FInfluence(method=Moments(scale="pooled")).fit(P, Q).mu_.round(2)
+    array([0.65, 0.9 ])
+    >>> FInfluence(method=Moments(scale=1.0)).fit(P, Q).mu_.round(2)
+    array([0.6 , 0.79])
     """
 
-    n_P: FloatArray
-    n_Q: FloatArray
-    difference: FloatArray
-    var_P: FloatArray
-    var_Q: FloatArray
-    var_D: FloatArray
-    error_dd: FloatArray
-    error_dw: FloatArray
-    error_ww: FloatArray
-    df: FloatArray
-    exponent: Exponents
+    sees_order: ClassVar[bool] = False
 
-    @classmethod
-    def empty(cls, n_pairs: int) -> MomentSummary:
-        """Return a summary of nothing, to be filled with `put`."""
-        unknown: list[Any] = [np.full(n_pairs, np.nan) for _ in fields(cls)]
-        unknown[-1] = np.zeros(n_pairs, dtype=np.intp)
-        summary = cls(*unknown)
-        summary.n_P[:] = summary.n_Q[:] = 0
-        return summary
+    def __init__(
+        self,
+        *,
+        scale: str | float | ArrayLike | None = None,
+        shrinkage: str | None = None,
+    ) -> None:
+        self.scale = scale
+        self.shrinkage = shrinkage
 
-    def put(self, where: NDArray[np.intp] | slice, part: MomentSummary) -> None:
-        """Copy `part` to the pairs `where`."""
-        for field in fields(self):
-            getattr(self, field.name)[where] = getattr(part, field.name)
+    def check(self) -> None:
+        """Refuse parameters that are not among their options."""
+        option(self.shrinkage, "shrinkage", (None, "moderated"))
+        if isinstance(self.scale, str) and self.scale != "pooled":
+            raise ValueError(
+                "`scale` must be None, 'pooled' or finite and above 0, got "
+                f"{shown(self.scale)}."
+            )
+        if self._known:
+            positive(self.scale, "scale")  # type: ignore[arg-type]
 
-    def measured_in(self, exponent: Exponents | int) -> MomentSummary:
-        """Return the same in units of ``2**exponent``."""
-        shift = self.exponent - exponent
-        powers = {"difference": 1, "var_P": 2, "var_Q": 2, "var_D": 2}
-        powers |= {"error_dd": 2, "error_dw": 3, "error_ww": 4}
-        with np.errstate(under="ignore"):
-            moved: dict[str, Any] = {
-                name: np.ldexp(getattr(self, name), power * shift)
-                for name, power in powers.items()
-            }
-        return replace(self, **moved, exponent=self.exponent - shift)
+    def check_with(self, dependence: Dependence, interval: Interval) -> None:
+        """Refuse moderated or pooled variances of rows that are not independent."""
+        for name, told in (("scale", self._pooled), ("shrinkage", self.shrinkage)):
+            if told and not isinstance(dependence, Independent):
+                raise ValueError(
+                    f"`{name}={getattr(self, name)!r}` needs dependence='independent', "
+                    f"got {dependence!r}."
+                )
+        if self.shrinkage and isinstance(interval, Bootstrap):
+            raise ValueError(
+                "`interval='bootstrap'` resamples each pair by itself and needs "
+                f"`shrinkage=None`, got {self.shrinkage!r}."
+            )
 
-    def in_common_unit(self) -> MomentSummary:
-        """Return the same in the largest unit of all pairs."""
-        return self.measured_in(int(self.exponent.max(initial=_LEAST)))
+    @property
+    def _pooled(self) -> bool:
+        return isinstance(self.scale, str)
+
+    @property
+    def _known(self) -> bool:
+        return self.scale is not None and not self._pooled
+
+    @property
+    def needs(self) -> str:  # type: ignore[override]
+        """What a pair must have for an estimate."""
+        if not self._known:
+            return Method.needs
+        return (
+            f"{Method.needs}, and a `scale` above {SMALLEST_SCALE:.0e} of their values"
+        )
+
+    def least(self, dependence: Dependence) -> int:
+        """Return how many observations an estimate needs: one if moderated."""
+        return 1 if self.shrinkage else dependence.least
+
+    def of_pairs(
+        self, shape: tuple[int, ...], columns: Any = None, scale: Any = None
+    ) -> Moments:
+        """Return the method with a scale, if any, in the order of the pairs."""
+        if self.shrinkage and not shape:
+            raise ValueError(
+                "`shrinkage` learns from many pairs and needs P and Q of shape "
+                "(n, n_pairs), got one pair."
+            )
+        given = scale if self.scale is None else self.scale
+        if given is not None and not self._pooled:
+            given = positive(by_pair(given, columns, "scale"), "scale")
+            if given.shape not in ((), shape):
+                raise ValueError(
+                    f"`scale` must be a number or have shape {shape}, got shape "
+                    f"{given.shape}."
+                )
+        return self._with(given)
+
+    def in_units(self, pairs: Pairs, exponent: Exponents) -> Moments:
+        """Return the method with scales of some pairs in units of ``2**exponent``."""
+        if not self._known:
+            return self
+        scale = np.asarray(self.scale, dtype=float)
+        scale = scale if scale.ndim == 0 else scale[pairs]
+        return self._with(scale_in_units(scale, exponent))
+
+    def resampled(self, samples: Samples, pairs: Pairs) -> tuple[Samples, Moments]:
+        """Return samples in units of a known scale, one for all of their resamples."""
+        if not self._known:
+            return samples, self
+        scale = np.asarray(self.in_units(pairs, samples.exponent).scale, dtype=float)
+        samples = samples._replace(P=samples.P / scale, Q=samples.Q / scale)
+        return samples, self._with(1.0)
+
+    def _with(self, scale: Any) -> Moments:
+        method = copy(self)
+        method.scale = scale
+        return method
+
+    def estimate(self, P: FloatArray, Q: FloatArray) -> Estimate:
+        """Return the estimate of `estimate_moments`."""
+        if self._known:
+            return estimate_moments(P, Q, scale=self.scale)
+        return estimate_moments(P, Q, equal_var=self._pooled)
+
+    def refined(
+        self,
+        error: SamplingError,
+        estimate: Estimate,
+        samples: Samples,
+        design: SamplingDesign,
+    ) -> SamplingError:
+        """Return the error, NaN where paired samples differ by a constant."""
+        if design.paired:
+            error.constant[no_difference(samples.P, samples.Q)] = np.nan
+        return error
+
+    def streams(self, dependence: Dependence, interval: Interval) -> bool:
+        """Return whether sums tell all: of independent rows and of watched series."""
+        return not isinstance(interval, Bootstrap) and _by_sums(dependence, interval)
+
+    def learner(
+        self, n_pairs: int, design: SamplingDesign, interval: Interval
+    ) -> Learner:
+        """Return what learns by sums where they tell all, else by influence values."""
+        by_sums = _by_sums(design.dependence, interval)
+        return (SumsLearner if by_sums else Learner)(self, n_pairs, design)
 
 
-def summarise_independent(p: CentralSums, q: CentralSums) -> MomentSummary:
-    """Summarise independent samples of P and Q."""
-    p, q = in_one_unit(p, q)
-    var_P, var_Q = p.variance(), q.variance()
-    with np.errstate(invalid="ignore", divide="ignore"):
-        each_P, each_Q = var_P / p.n, var_Q / q.n
-        error_dd = each_P + each_Q
-        df = welch_df(each_P, p.n - 1, each_Q, q.n - 1)
-        error_dw = _third(q) / q.n - _third(p) / p.n
-        error_ww = _spread(p) / (p.n - 1) + _spread(q) / (q.n - 1)
-    return MomentSummary(
-        p.n,
-        q.n,
-        q.mean_x - p.mean_x,
-        var_P,
-        var_Q,
-        np.full_like(p.n, np.nan),
-        error_dd,
-        error_dw,
-        error_ww,
-        df,
-        p.exponent,
-    )
+def _by_sums(dependence: Dependence, interval: Interval) -> bool:
+    watched = isinstance(dependence, Serial) and isinstance(interval, Sequence)
+    return isinstance(dependence, Independent) or watched
 
 
-def summarise_paired(table: CentralSums) -> MomentSummary:
-    """Summarise pairs of observations, given as a table of P and Q - P."""
-    n = table.n
-    var_P, var_D = table.variance(2, 0), table.variance(0, 2)
-    var_Q = var_P + 2 * table.variance(1, 1) + var_D
-    # What is left of a constant Q where P varies is rounding.
-    var_Q = np.where(var_Q <= ROUNDING * var_P, 0.0, var_Q)
-    covariance = var_P + table.variance(1, 1)
+class SumsLearner(Learner):
+    """Takes in samples by their sums of powers, of some pairs or of further rows."""
 
-    def mean(weights: dict[tuple[int, int], int]) -> FloatArray:
-        return np.asarray(sum(w * table.central(*p) for p, w in weights.items()))
+    method: Moments
 
-    # With B = (P - EP)^2 + (Q - EQ)^2 = 2 x^2 + 2 x d + d^2, x = P - EP, d = D - ED.
-    third = mean({(2, 1): 2, (1, 2): 2, (0, 3): 1})
-    fourth = mean({(4, 0): 4, (3, 1): 8, (2, 2): 8, (1, 3): 4, (0, 4): 1})
-    observed = fourth - mean({(2, 0): 2, (1, 1): 2, (0, 2): 1}) ** 2
-    normal = 2 * var_P**2 + 2 * var_Q**2 + 4 * covariance**2
-    weight = observed_weight(n)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        error_dw = weight * third / n
-        error_ww = (weight * observed + (1 - weight) * normal) / (n - 1)
-        error_dd = var_D / n
-    return MomentSummary(
-        n, n, table.mean_y, var_P, var_Q, var_D, error_dd, error_dw, error_ww, n - 1,
-        table.exponent,
-    )  # fmt: skip
+    def __init__(self, method: Moments, n_pairs: int, design: SamplingDesign) -> None:
+        self.method, self.design = method, design
+        self._serial = isinstance(design.dependence, Serial)
+        self._summary = MomentSummary.empty(n_pairs)
+        self._inflation = np.ones((2, n_pairs))
+        self._running: RunningMoments | None = None
+        self._updated = False
+        self._t: FloatArray | None = None
+
+    @property
+    def streams(self) -> bool:  # type: ignore[override]
+        """Whether further rows can be taken in, of all pairs together."""
+        return self._running is not None
+
+    def add(self, part: Part) -> None:
+        """Take in all observations of some pairs."""
+        running = RunningMoments(part.P.shape[1], self.design.paired, self._serial)
+        self._take(part.pairs, running, part.P, part.Q)
+        if isinstance(part.pairs, slice):
+            self._running = running
+
+    def update(self, P: FloatArray, Q: FloatArray) -> None:
+        """Take in further observations of all pairs."""
+        if self._running is None:
+            pairs = P.shape[1]
+            self._running = RunningMoments(pairs, self.design.paired, self._serial)
+        self._updated = True
+        self._take(slice(None), self._running, P, Q)
+
+    def _take(
+        self, pairs: Pairs, running: RunningMoments, P: FloatArray, Q: FloatArray
+    ) -> None:
+        running.update(P, Q)
+        self._summary.put(pairs, running.summary())
+        self._inflation[:, pairs] = running.inflation()
+
+    def fit(self) -> Fit:
+        """Return what the moments of all pairs say."""
+        summary, method = self._summary, self.method
+        none = (summary.n_P < 1) | (summary.n_Q < 1)
+        # A stream may begin with pairs of which there is nothing yet.
+        moderated = bool(method.shrinkage) and not (self._updated and none.all())
+        fit, self._t = fit_summary(summary, method, self.design.paired, moderated)
+        if self._serial:
+            fit = fit.of_series(self._inflation, self.design.paired)
+        return fit
+
+    def inference(self, fit: Fit) -> Inference:
+        """Return exact intervals where their distribution is known."""
+        if self._t is None:
+            return AsymptoticInference(fit, self.design)
+        return ExactInference(fit, self._t)
 
 
-def pool(summary: MomentSummary, moderated: bool = False) -> MomentSummary:
-    """Take P and Q of independent samples to have one variance.
+def fit_summary(
+    summary: MomentSummary, method: Moments, paired: bool, moderated: bool
+) -> tuple[Fit, FloatArray | None]:
+    """Return what the moments of independent rows say.
 
     Parameters
     ----------
     summary : MomentSummary
-        Of independent samples.
-    moderated : bool
-        Whether to shrink the pooled variance, as `moderate` does.
+        Moments of P and Q of each pair.
+    method : Moments
+        With the scale of these pairs.
+    paired, moderated : bool
+        Whether rows are paired, and variances shrunk.
 
     Returns
     -------
-    MomentSummary
-        With the pooled variance as that of P and of Q, and its degrees of freedom.
+    fit : Fit
+        One value a pair.
+    t : ndarray of shape (n_pairs,) or None
+        The t statistics, where the exact distribution of the index is known.
     """
-    if flag(moderated, "moderated"):
-        summary = summary.in_common_unit()
+    pooled = isinstance(method.scale, str)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        slope = np.sqrt(summary.var_P) / np.sqrt(summary.var_Q)
+    if pooled and not paired:
+        summary = pool(summary, moderated=moderated)
+    elif moderated:
+        summary = moderate(summary)
+    t = None
+    if pooled:
+        mu, error, t = pooled_index(summary)
+    elif method.scale is not None:
+        scale = np.asarray(method.scale, dtype=float)
+        mu, error = known_scale_index(summary, scale)
+    else:
+        mu, error = binormal_index(summary)
     n, m = summary.n_P, summary.n_Q
-    df_P, df_Q = np.maximum(n - 1, 0), np.maximum(m - 1, 0)
-    df = df_P + df_Q
-    with np.errstate(invalid="ignore", divide="ignore"):
-        sum_P = np.where(df_P > 0, df_P * summary.var_P, 0.0)
-        square = (sum_P + np.where(df_Q > 0, df_Q * summary.var_Q, 0.0)) / df
-        if moderated:
-            square, df = _shrunk(square, df)
-            df = np.minimum(df, 1e8)
-        constant = square * (1 / n + 1 / m)
-    return replace(
-        summary, var_P=square, var_Q=square, error_dd=constant, df=df.astype(float)
-    )
+    fit = Fit(
+        mu, error.constant, error.linear, error.quadratic, error.df,
+        n, m, n, m, np.zeros_like(n), slope,
+    )  # fmt: skip
+    return fit, None if paired else t
 
 
-def moderate(summary: MomentSummary) -> MomentSummary:
-    """Shrink each variance towards what the variances of all pairs have in common.
+class _Sample(NamedTuple):
+    """A sample about its mean, with 0 for unobserved."""
 
-    Few observations a pair make poor variances, many pairs know what a variance is
-    usually like: the moderated variance [1]_ averages the two, and its degrees of
-    freedom add up. A pair with one observation borrows all of its variance.
-
-    References
-    ----------
-    .. [1] G. K. Smyth, "Linear models and empirical Bayes methods for assessing
-       differential expression in microarray experiments", Statistical Applications
-       in Genetics and Molecular Biology 3(1), 2004, section 6.2.
-    """
-    summary = summary.in_common_unit()
-    n, m = summary.n_P, summary.n_Q
-    var_P, df_P = _shrunk(summary.var_P, n - 1)
-    var_Q, df_Q = _shrunk(summary.var_Q, m - 1)
-    paired = not np.isnan(summary.var_D).all()
-    with np.errstate(invalid="ignore", divide="ignore"):
-        if paired:
-            var_D, df = _shrunk(summary.var_D, n - 1)
-            error_dd = var_D / n
-        else:
-            var_D, error_dd = summary.var_D, var_P / n + var_Q / m
-            # Both lean on one prior, so their freedoms do not add up.
-            df = np.minimum(df_P, df_Q)
-    known = (n > 0) & (m > 0)
-    found = replace(
-        summary,
-        var_P=var_P,
-        var_Q=var_Q,
-        var_D=var_D,
-        error_dd=np.where(known, error_dd, np.nan),
-        error_dw=np.where(known, 0.0, np.nan),
-        df=df,
-    )
-    return _with_normal_spread(found, df_P, df_Q, paired)
+    n: FloatArray
+    mean: FloatArray
+    variance: FloatArray
+    values: FloatArray
+    log_deviation: FloatArray
 
 
-def _with_normal_spread(
-    summary: MomentSummary, df_P: FloatArray, df_Q: FloatArray, paired: bool
-) -> MomentSummary:
-    """Return a summary with the variance that normal samples give the variances."""
-    size = np.nan_to_num(np.maximum(summary.var_P, summary.var_Q))
-    unit = np.frexp(np.sqrt(size))[1]
-    summary = summary.measured_in(summary.exponent + unit)
-    var_P, var_Q = summary.var_P, summary.var_Q
-    covariance = (var_P + var_Q - summary.var_D) / 2 if paired else np.zeros_like(df_P)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        error_ww = (
-            2 * var_P**2 / df_P
-            + 2 * var_Q**2 / df_Q
-            + 4 * covariance**2 / np.minimum(df_P, df_Q)
-        )
-    return replace(summary, error_ww=np.where(summary.error_dw == 0, error_ww, np.nan))
+def estimate_moments(
+    P: FloatArray,
+    Q: FloatArray,
+    *,
+    equal_var: bool = False,
+    scale: ArrayLike | None = None,
+) -> Estimate:
+    r"""Estimate mu as a difference of means in units of a scale.
 
-
-def binormal_index(summary: MomentSummary) -> tuple[FloatArray, SamplingError]:
-    """Return the binormal index and its sampling error."""
-    square = (summary.var_P + summary.var_Q) / 2
-    scale = np.sqrt(np.where(square > 0, square, np.nan))
-    # Powers of a spread far below the unit of the values are 0.
-    with np.errstate(divide="ignore", invalid="ignore"):
-        error = SamplingError(
-            summary.error_dd / scale**2,
-            -summary.error_dw / (2 * scale**3),
-            summary.error_ww / (16 * scale**4),
-            summary.df,
-        )
-    return summary.difference / scale, error
-
-
-def known_scale_index(
-    summary: MomentSummary, scale: FloatArray | float
-) -> tuple[FloatArray, SamplingError]:
-    """Return the difference in units of a scale that is known beforehand."""
-    scale = scale_in_units(scale, summary.exponent)
-    constant = summary.error_dd / scale / scale
-    constant = np.where(constant > 0, constant, np.nan)
-    zero = np.zeros_like(constant)
-    return summary.difference / scale, SamplingError(constant, zero, zero, summary.df)
-
-
-def pooled_index(
-    summary: MomentSummary,
-) -> tuple[FloatArray, SamplingError, FloatArray]:
-    """Return Hedges' corrected index for one common variance, and its t statistic."""
-    n, m = summary.n_P, summary.n_Q
-    with np.errstate(invalid="ignore", divide="ignore"):
-        square = (summary.var_P + summary.var_Q) / 2
-        square = np.where(square > 0, square, np.nan)
-        raw = summary.difference / np.sqrt(square)
-        if np.isnan(summary.var_D).all():
-            df = summary.df
-            constant = np.where(np.isnan(square), np.nan, 1 / n + 1 / m)
-            quadratic = 1 / (2 * df)
-        else:
-            df = n + m - 2
-            constant = summary.error_dd / square
-            quadratic = summary.error_ww / (16 * square**2)
-        correction = 1 - 3 / (4 * df - 1)
-        t = raw / np.sqrt(constant)
-    constant, quadratic = correction**2 * constant, correction**2 * quadratic
-    error = SamplingError(constant, np.zeros_like(constant), quadratic, summary.df)
-    return raw * correction, error, t
-
-
-def _third(table: CentralSums) -> FloatArray:
-    """Return the third central moment, shrunk towards 0."""
-    second = table.central(2)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        skewness = np.where(
-            second > 0, table.central(3) / second / np.sqrt(second), 0.0
-        )
-    return observed_weight(table.n) * skewness * table.variance() ** 1.5
-
-
-def _spread(table: CentralSums) -> FloatArray:
-    """Return the variance of squared deviations, shrunk towards the normal's."""
-    second, weight = table.central(2), observed_weight(table.n)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        kurtosis = np.where(second > 0, table.central(4) / second / second, 3.0)
-    return table.variance() ** 2 * (weight * (kurtosis - 1) + (1 - weight) * 2)
-
-
-def _shrunk(variance: FloatArray, df: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return moderated variances and their degrees of freedom."""
-    prior, prior_df = variance_prior(variance, df)
-    df = np.maximum(df, 0.0)
-    own = np.where(df > 0, variance, 0.0)
-    if np.isinf(prior_df):
-        return np.full_like(variance, prior), np.full_like(variance, np.inf)
-    total = prior_df + df
-    return (prior_df * prior + df * own) / total, total
-
-
-def variance_prior(variance: FloatArray, df: FloatArray) -> tuple[float, float]:
-    """Fit a scaled inverse chi-square distribution to variances of many pairs.
+    With :math:`\mu = \delta / s` an observation moves mu by
+    :math:`(d\delta - \mu \, ds) / s`. The scale is the root of the average variance
+    (the binormal index), the pooled standard deviation, or known.
 
     Parameters
     ----------
-    variance : ndarray of shape (n_pairs,)
-        Sample variances.
-    df : ndarray of shape (n_pairs,)
-        Their degrees of freedom; pairs with less than one are passed over.
+    P, Q : ndarray of shape (n, n_pairs) and (m, n_pairs)
+        Observations, NaN for unobserved.
+    equal_var : bool, default=False
+        Pool the variances, with Hedges' correction [1]_.
+    scale : float or array-like of shape (n_pairs,), default=None
+        The scale, where it is known beforehand.
 
     Returns
     -------
-    prior, prior_df : float
-        Typical variance and the degrees of freedom it counts for, infinite where
-        the variances differ by no more than sampling explains.
+    Estimate
+        With the influence values of the scale unless it is known; NaN where there are
+        too few observations or no spread.
 
-    Raises
-    ------
-    ValueError
-        If fewer than two pairs have a variance.
+    References
+    ----------
+    .. [1] L. V. Hedges, "Distribution theory for Glass's estimator of effect size and
+       related estimators", Journal of Educational Statistics 6(2), 1981.
     """
-    usable = (df > 0) & (variance > 0)
-    if usable.sum() < 2:
+    p, q = _sample(P), _sample(Q)
+    df = p.n + q.n - 2
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        share = (p.n - 1) / df if flag(equal_var, "equal_var") else 0.5
+        square = share * p.variance + (1 - share) * q.variance
+        unit = np.sqrt(square) if scale is None else _known(scale, square.shape)
+        unit = np.where(unit > 0, unit, np.nan)
+        correction = 1 - 3 / (4 * df - 1) if equal_var else 1.0
+        mu = correction * (q.mean - p.mean) / unit
+        of_P = np.nan_to_num(-correction * p.values / (p.n * unit))
+        of_Q = np.nan_to_num(correction * q.values / (q.n * unit))
+        slope = np.sqrt(p.variance) / np.sqrt(q.variance)
+        scale_of_P = np.nan_to_num(share * p.variance / square * p.log_deviation)
+        scale_of_Q = np.nan_to_num((1 - share) * q.variance / square * q.log_deviation)
+    logs = (p.log_deviation, -q.log_deviation)
+    apart = np.zeros(mu.shape, dtype=bool)
+    if scale is not None:
+        return Estimate(mu, p.n, q.n, of_P, of_Q, apart, slope, *logs)
+    shift = np.nan_to_num(mu)
+    of_P, of_Q = of_P - shift * scale_of_P, of_Q - shift * scale_of_Q
+    return Estimate(
+        mu, p.n, q.n, of_P, of_Q, apart, slope, *logs, scale_of_P, scale_of_Q
+    )
+
+
+def _known(scale: ArrayLike, pairs: tuple[int, ...]) -> FloatArray:
+    """Return a known scale, one or one for each pair."""
+    known = numeric(scale, "scale")
+    if known.shape not in ((), pairs):
         raise ValueError(
-            "`shrinkage='moderated'` needs at least 2 pairs with two observations or "
-            f"more, got {int(usable.sum())}."
+            f"`scale` must be one number, or of shape {pairs}, got {known.shape}."
         )
-    half = df[usable] / 2
-    logs = np.log(variance[usable]) - psi(half) + np.log(half)
-    excess = np.var(logs, ddof=1) - np.mean(polygamma(1, half))
-    if excess <= 0:
-        return float(np.exp(logs.mean())), np.inf
-    half_prior = _inverse_trigamma(float(excess))
-    prior = np.exp(logs.mean() + psi(half_prior) - np.log(half_prior))
-    return float(prior), 2 * half_prior
+    return known
 
 
-def _inverse_trigamma(value: float) -> float:
-    """Return the x with trigamma(x) = value, by Newton's method on 1 / trigamma."""
-    x = 0.5 + 1 / value
-    for _ in range(50):
-        trigamma = float(polygamma(1, x))
-        step = trigamma * (1 - trigamma / value) / float(polygamma(2, x))
-        x += step
-        if abs(step) < 1e-12 * x:
-            break
-    return x
+def no_difference(P: FloatArray, Q: FloatArray) -> NDArray[np.bool_]:
+    """Return whether Q - P of paired samples is constant, to within rounding."""
+    difference = Q - P
+    away = difference - first_observed(difference)
+    n = np.maximum(np.count_nonzero(~np.isnan(away), axis=0), 1)
+    mean = np.nansum(away, axis=0) / n
+    variance = np.nansum((away - mean) ** 2, axis=0) / n
+    square = np.nansum(P**2 + Q**2, axis=0) / n
+    return np.asarray(variance <= ROUNDING**2 * square)
+
+
+def _sample(x: FloatArray) -> _Sample:
+    seen = ~np.isnan(x)
+    n = seen.sum(axis=0).astype(float)
+    origin = first_observed(x)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        # About the first value, so that equal values leave no rounding.
+        away = np.where(seen, x - origin, 0.0)
+        mean = away.sum(axis=0) / n
+        values = np.where(seen, away - mean, 0.0)
+        squares = values**2
+        total = squares.sum(axis=0)
+        mean = origin + mean
+        variance = np.where(n < 2, np.nan, total / (n - 1))
+        rounding = ROUNDING**2 * (mean**2 + total / n)
+        variance = np.where(variance <= rounding, 0.0, variance)
+        log_deviation = (squares * n / total - 1) / (2 * n)
+    usable = seen & (variance > 0)
+    return _Sample(n, mean, variance, values, np.where(usable, log_deviation, 0.0))

@@ -32,9 +32,28 @@ from scipy.special import ndtri
 from .._validation import FloatArray
 from .categories import area_under_curve, categorise
 from .estimate import Estimate, separated_index
+from .method import Method
 
 _THRESHOLDS = 200
 _TOWARDS_ONE = 0.25  # of 1 / n + 1 / m: tames slopes that rest on few thresholds
+
+
+class Quantile(Method):
+    """The binormal index and the slope of the line nearest to the probit curve.
+
+    Examples
+    --------
+    >>> from fstat import FInfluence
+    >>> from fstat.datasets import make_observations
+    >>> P, Q = make_observations(0.8, n=500, random_state=0)
+    >>> P[0], Q[0] = 1e6, -1e6
+    >>> round(FInfluence(method="quantile").fit(P, Q).mu_, 2)
+    0.77
+    """
+
+    def estimate(self, P: FloatArray, Q: FloatArray) -> Estimate:
+        """Return the estimate of `estimate_quantile`."""
+        return estimate_quantile(P, Q)
 
 
 class _Points(NamedTuple):

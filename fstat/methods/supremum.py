@@ -13,18 +13,143 @@ threshold tell P from Q.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import ndtri
 
+from .._ties import blocks
 from .._validation import FloatArray, confidence, number
-from .estimate import blocks
+from ..intervals import (
+    ConfidenceInterval,
+    Dependence,
+    Fit,
+    Independent,
+    Inference,
+    Interval,
+    InvertedTest,
+    Part,
+    SamplingDesign,
+)
+from .estimate import Estimate
+from .method import Learner, Method
 
 _NOTHING = 1e-9  # mu that is rounding
 
 
+class Supremum(Method):
+    """The tightest mu: the least for which G_mu is below the empirical curve.
+
+    A bound rather than an estimate. It is biased away from 0, and its interval comes
+    from a band of the whole curve, for independent rows.
+
+    Parameters
+    ----------
+    alpha_min : float, default=0.01
+        Least type I and type II error at which the curves are compared: the tightest mu
+        often grows without end towards smaller ones.
+
+    Examples
+    --------
+    >>> from fstat import FInfluence
+    >>> from fstat.datasets import make_observations
+    >>> P, Q = make_observations(1.0, n=1000, random_state=0)
+    >>> tightest = FInfluence(method="supremum").fit(P, Q)
+    >>> low, high = tightest.confidence_interval()
+    >>> print(f"{tightest.mu_:.2f}, {low:.2f} to {high:.2f}")
+    1.16, 0.71 to 2.33
+    """
+
+    needs: ClassVar[str] = "an order (neither is the larger one)"
+
+    def __init__(self, alpha_min: float = 0.01) -> None:
+        self.alpha_min = alpha_min
+
+    def check(self) -> None:
+        """Refuse an `alpha_min` that is no error below one half."""
+        number(self.alpha_min, "alpha_min", "(0, 0.5)")
+
+    def check_with(self, dependence: Dependence, interval: Interval) -> None:
+        """Refuse all but the band, which holds for independent rows."""
+        if not isinstance(dependence, Independent):
+            raise ValueError(
+                "`method='supremum'` needs dependence='independent', got "
+                f"{dependence!r}: its band holds for independent rows."
+            )
+        if not isinstance(interval, InvertedTest):
+            raise ValueError(
+                f"`method='supremum'` needs interval='auto', got {interval!r}: its "
+                "interval comes from a band."
+            )
+
+    def known(self, fit: Fit) -> NDArray[np.bool_]:
+        """Return where there is an estimate."""
+        return ~np.isnan(fit.mu)
+
+    def estimate(self, P: FloatArray, Q: FloatArray) -> Estimate:
+        """Refuse influence values: a supremum has none."""
+        raise ValueError(
+            "`influence_values` needs a method other than 'supremum', whose error is "
+            "no sum over observations."
+        )
+
+    def learner(
+        self, n_pairs: int, design: SamplingDesign, interval: Interval
+    ) -> Learner:
+        """Return what keeps the samples, of which the band is made."""
+        return _BandLearner(self, n_pairs, design)
+
+
+class _BandLearner(Learner):
+    """Takes in samples of some pairs after others and keeps them."""
+
+    def __init__(self, method: Supremum, n_pairs: int, design: SamplingDesign) -> None:
+        super().__init__(method, n_pairs, design)
+        self._parts: list[Part] = []
+
+    def add(self, part: Part) -> None:
+        """Take in all observations of some pairs."""
+        P, Q, _ = part.samples
+        found = estimate_supremum(P, Q, floor=self.method.alpha_min)
+        fit = Fit.empty(len(found.mu))
+        fit.mu, fit.n_P, fit.n_Q = found.mu, found.n, found.m
+        self._fit.put(part.pairs, fit)
+        self._parts.append(part)
+
+    def inference(self, fit: Fit) -> Inference:
+        """Return the band of the empirical curve."""
+        return BandInference(fit, tuple(self._parts), self.method.alpha_min)
+
+
 @dataclass(frozen=True)
-class Supremum:
+class BandInference(Inference):
+    """The band of the empirical curve, for the tightest mu, which is not root-n."""
+
+    fit: Fit
+    parts: tuple[Part, ...]
+    floor: float
+
+    def interval(self, level: float) -> ConfidenceInterval:
+        """Return the tightest mu of the curves at the edges of the band."""
+        low, high = (np.full_like(self.fit.mu, np.nan) for _ in range(2))
+        for part in self.parts:
+            P, Q, _ = part.samples
+            found = estimate_supremum(P, Q, floor=self.floor, confidence_level=level)
+            low[part.pairs], high[part.pairs] = found.low, found.high
+        return self._known((low, high))
+
+    def pvalue(self, null: float, alternative: str) -> FloatArray:
+        """Return the least error at which the interval leaves out the null."""
+        pvalue = np.full_like(self.fit.mu, np.nan)
+        for part in self.parts:
+            P, Q, _ = part.samples
+            pvalue[part.pairs] = supremum_pvalue(P, Q, null, floor=self.floor)
+        return self._one_sided(pvalue, null, alternative)
+
+
+@dataclass(frozen=True)
+class SupremumEstimate:
     """The tightest mu of the empirical curve, in the direction that it points.
 
     Parameters
@@ -58,7 +183,7 @@ def estimate_supremum(
     *,
     floor: float = 0.01,
     confidence_level: float = 0.95,
-) -> Supremum:
+) -> SupremumEstimate:
     r"""Return the tightest mu of threshold tests, and bounds from a band.
 
     With probability `confidence_level` no empirical distribution function is further
@@ -79,7 +204,7 @@ def estimate_supremum(
 
     Returns
     -------
-    Supremum
+    SupremumEstimate
         NaN where a sample is empty. Where the AUC is exactly 1/2 the direction is
         that in which mu is larger; NaN where both are the same and not 0.
 
@@ -105,7 +230,7 @@ def estimate_supremum(
         values[:, part] = _bounds(*shares, margins[:, part], floor)
     values[:, (n == 0) | (m == 0)] = np.nan
     mu, low, high = values
-    return Supremum(mu, low, high, floor, level, n, m)
+    return SupremumEstimate(mu, low, high, floor, level, n, m)
 
 
 def supremum_pvalue(

@@ -7,33 +7,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .._choices import chosen
 from .._samples import columns_of, samples
-from .._validation import (
-    FloatArray,
-    confidence,
-    flag,
-    no_infinity,
-    number,
-    option,
-    positive,
-)
-from ..intervals.running import RunningAutocorrelation, inflated
-from ..intervals.sampling_error import ConfidenceInterval, SamplingError
-from ..intervals.sequence import (
+from .._validation import FloatArray, confidence, flag, no_infinity, number, positive
+from ..intervals import (
     BURN_IN,
+    ConfidenceInterval,
+    Dependence,
+    Fit,
+    Independent,
+    SamplingDesign,
+    SequenceInference,
+    Serial,
     normal_mixture_boundary,
     normal_mixture_rho,
-    sequence_interval,
 )
-from ..intervals.serial import FLOOR
-from ..methods.central_sums import CentralSums
-from ..methods.moments import (
-    MomentSummary,
-    binormal_index,
-    known_scale_index,
-    summarise_independent,
-    summarise_paired,
-)
+from ..methods.moments import Moments, SumsLearner
+
+_DEPENDENCES: dict[str, type[Dependence]] = {
+    "independent": Independent,
+    "serial": Serial,
+}
 
 
 class ConfidenceSequence:
@@ -50,7 +44,7 @@ class ConfidenceSequence:
         Chance that no interval ever misses mu.
     paired : bool, default=False
         Whether row i of P and row i of Q come from the same step.
-    dependence : {"independent", "serial"}, default="independent"
+    dependence : {"independent", "serial"} or Dependence, default="independent"
         Whether rows are independent or a series. For a series the variances are
         inflated as those of an autoregression of order one.
     scale : float or array-like of shape (n_pairs,), optional
@@ -112,7 +106,7 @@ class ConfidenceSequence:
         *,
         confidence_level: float = 0.95,
         paired: bool = False,
-        dependence: str = "independent",
+        dependence: str | Dependence = "independent",
         scale: float | ArrayLike | None = None,
         subgaussian: float | ArrayLike | None = None,
         optimal_at: float = 200,
@@ -120,13 +114,21 @@ class ConfidenceSequence:
         running_intersection: bool = False,
     ) -> None:
         self._level = confidence(confidence_level)
-        option(dependence, "dependence", ("independent", "serial"))
-        self._paired, self._serial = flag(paired, "paired"), dependence == "serial"
+        kind = chosen(dependence, "dependence", _DEPENDENCES, Dependence)
+        if kind.grouped:
+            raise ValueError(
+                "`dependence` must be 'independent' or 'serial', got "
+                f"{dependence!r}: clusters need all observations at once, use "
+                "FInfluence."
+            )
+        self._design = SamplingDesign(flag(paired, "paired"), kind)
         self._scale = None if scale is None else positive(scale, "scale").copy()
         self._subgaussian = None
         if subgaussian is not None:
             self._subgaussian = positive(subgaussian, "subgaussian").copy()
-        if subgaussian is not None and (not paired or scale is None or self._serial):
+        if subgaussian is not None and (
+            not paired or scale is None or not isinstance(kind, Independent)
+        ):
             raise ValueError(
                 "`subgaussian` needs paired=True, a known `scale` and "
                 "dependence='independent'."
@@ -137,7 +139,7 @@ class ConfidenceSequence:
         self._intersecting = flag(running_intersection, "running_intersection")
         self._shape: tuple[int, ...] | None = None
         self._columns: Any = None
-        self._tables: list[CentralSums] = []
+        self._learner: SumsLearner | None = None
         self._low = self._high = np.empty(0)
 
     def update(self, P: ArrayLike, Q: ArrayLike) -> ConfidenceSequence:
@@ -162,35 +164,18 @@ class ConfidenceSequence:
             If observations are empty, infinite, not numeric, or of other shapes or
             pairs than before.
         """
-        p, q = samples(P, Q, self._paired, self._columns)
+        p, q = samples(P, Q, self._design.paired, self._columns)
         no_infinity(p, "P")
         no_infinity(q, "Q")
-        first = self._shape is None
-        if first:
-            self._begin(p.shape[1:])
+        if self._learner is None:
+            self._learner = self._begin(p.shape[1:])
             self._columns = columns_of(P) if self._shape else None
         elif p.shape[1:] != self._shape:
             raise ValueError(
                 f"`P` must be of the pairs of the blocks before, shape {self._shape} "
                 f"beyond the rows, got {p.shape[1:]}."
             )
-        p, q = p.reshape(len(p), -1), q.reshape(len(q), -1)
-        if self._paired:
-            p, q = np.where(np.isnan(q), np.nan, p), q - p
-        tables = (
-            [CentralSums.of(p, q)]
-            if self._paired
-            else [CentralSums.of(p, names="P"), CentralSums.of(q, names="Q")]
-        )
-        self._tables = (
-            tables
-            if first
-            else [a.merge(b) for a, b in zip(self._tables, tables, strict=True)]
-        )
-        if self._serial:
-            # Sums and differences, which swapping P and Q leaves as they are.
-            self._of_P.update(2 * p + q if self._paired else p)
-            self._of_Q.update(q)
+        self._learner.update(p.reshape(len(p), -1), q.reshape(len(q), -1))
         if self._intersecting:
             low, high = self._now()
             self._low = np.maximum(self._low, low)
@@ -210,23 +195,22 @@ class ConfidenceSequence:
         ValueError
             If there was no `update` yet.
         """
-        self._check_begun()
-        low, high = (self._low, self._high) if self._intersecting else self._now()
-        return ConfidenceInterval(self._out(low), self._out(high))
+        begun = self._intersecting and self._learner is not None
+        low, high = (self._low, self._high) if begun else self._now()
+        return ConfidenceInterval(*(self._out(np.asarray(end)) for end in (low, high)))
 
     @property
     def mu(self) -> FloatArray:
         """Estimate of mu at this time; NaN where there is none yet."""
-        self._check_begun()
-        return self._out(self._estimate(self._summary())[0])
+        return self._out(self._fit().mu)
 
     @property
     def n_observations(self) -> tuple[FloatArray, FloatArray]:
         """Numbers of observations of P and of Q."""
-        self._check_begun()
-        return self._out(self._tables[0].n), self._out(self._tables[-1].n)
+        fit = self._fit()
+        return self._out(fit.n_P), self._out(fit.n_Q)
 
-    def _begin(self, shape: tuple[int, ...]) -> None:
+    def _begin(self, shape: tuple[int, ...]) -> SumsLearner:
         for value, name in ((self._scale, "scale"), (self._subgaussian, "subgaussian")):
             if value is not None and value.shape not in ((), shape):
                 raise ValueError(
@@ -235,46 +219,30 @@ class ConfidenceSequence:
                 )
         self._shape = shape
         pairs = int(np.prod(shape, dtype=int))
-        self._of_P, self._of_Q = (RunningAutocorrelation(pairs) for _ in "PQ")
         self._low, self._high = np.full(pairs, -np.inf), np.full(pairs, np.inf)
+        return SumsLearner(Moments(scale=self._scale), pairs, self._design)
 
-    def _check_begun(self) -> None:
-        if self._shape is None:
+    def _fit(self) -> Fit:
+        if self._learner is None:
             raise ValueError("There are no observations yet: call `update` first.")
-
-    def _summary(self) -> MomentSummary:
-        if self._paired:
-            return summarise_paired(self._tables[0])
-        return summarise_independent(*self._tables)
-
-    def _estimate(self, summary: MomentSummary) -> tuple[FloatArray, SamplingError]:
         with np.errstate(invalid="ignore", divide="ignore"):
-            if self._scale is None:
-                return binormal_index(summary)
-            return known_scale_index(summary, self._scale)
+            return self._learner.fit()
 
-    def _now(self) -> tuple[FloatArray, FloatArray]:
-        summary = self._summary()
-        mu, error = self._estimate(summary)
+    def _now(self) -> ConfidenceInterval:
+        fit = self._fit()
         with np.errstate(invalid="ignore", divide="ignore"):
-            n = 2 / (1 / summary.n_P + 1 / summary.n_Q)
-            if self._subgaussian is not None:
+            if self._subgaussian is None:
+                watched = SequenceInference(fit, self._rho, self._burn_in)
+                low, high = map(np.asarray, watched.interval(self._level))
+            else:
+                n = 2 / (1 / fit.n_P + 1 / fit.n_Q)
                 half = normal_mixture_boundary(n, self._level, self._rho) / n
                 half = half * self._subgaussian / np.asarray(self._scale, dtype=float)
-                low, high = mu - half, mu + half
-            else:
-                fewer = np.minimum(summary.n_P, summary.n_Q)
-                if self._serial:
-                    one, two = self._of_P.inflation(FLOOR), self._of_Q.inflation(FLOOR)
-                    error, of_mean = inflated(error, fewer, one, two, self._paired)
-                    fewer = fewer / of_mean
-                n = np.where(fewer >= self._burn_in, n, 0.0)
-                low, high = (
-                    np.asarray(end)
-                    for end in sequence_interval(mu, error, n, self._level, self._rho)
-                )
-        known = (n > 0) & ~np.isnan(low) & ~np.isnan(high)
-        return np.where(known, low, -np.inf), np.where(known, high, np.inf)
+                low, high = fit.mu - half, fit.mu + half
+        unknown = np.isnan(low) | np.isnan(high)
+        return ConfidenceInterval(
+            np.where(unknown, -np.inf, low), np.where(unknown, np.inf, high)
+        )
 
     def _out(self, values: FloatArray) -> Any:
         """Return an array of pairs, or a Python number where the input was 1-D."""

@@ -9,6 +9,8 @@ import numpy as np
 
 from fstat import FInfluence, Observations
 from fstat.influence import UnestimableWarning
+from fstat.intervals import Serial
+from fstat.methods import Moments
 
 REPEATS = 5
 
@@ -35,8 +37,14 @@ def dense_arrays(pairs, n):
     unit = seconds(lambda: mean_and_var(P, Q))
     print(f"{'np.mean + np.var':36}{unit:8.3f}{1:8.2f}")
     report("moments", FInfluence(), P, Q, unit)
-    report("moments, equal_var", FInfluence(equal_var=True), P, Q, unit)
-    report("moments, moderated", FInfluence(shrinkage="moderated"), P, Q, unit)
+    report("moments, equal_var", FInfluence(method=Moments(scale="pooled")), P, Q, unit)
+    report(
+        "moments, moderated",
+        FInfluence(method=Moments(shrinkage="moderated")),
+        P,
+        Q,
+        unit,
+    )
     report("moments, paired", FInfluence(paired=True), P, Q, unit)
     part = P[:, : pairs // 10].copy(), Q[:, : pairs // 10].copy()
     small = seconds(lambda: mean_and_var(*part))
@@ -44,7 +52,7 @@ def dense_arrays(pairs, n):
         label = f"{method}, {pairs // 10:,} pairs"
         report(label, FInfluence(method=method), *part, small)
     for long_run in ("batch_means", "ar1", "hac"):
-        serial = FInfluence(dependence="serial", long_run=long_run)
+        serial = FInfluence(dependence=Serial(long_run=long_run))
         report(f"serial, {long_run}, {pairs // 10:,} pairs", serial, *part, small)
     for array in (P, Q):
         array[rng.random(array.shape) < 0.1] = np.nan

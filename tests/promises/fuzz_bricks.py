@@ -25,7 +25,7 @@ from promises.fuzz_entries import (
 )
 
 import fstat
-from fstat import display, ground_truth, intervals, methods
+from fstat import _ties, display, ground_truth, intervals, methods
 
 # Methods
 
@@ -59,10 +59,10 @@ def methods__supremum(a: Arguments) -> Any:
 
 
 @entry
-def methods__merge_ties(a: Arguments) -> Any:
+def merge_ties(a: Arguments) -> Any:
     P, Q = _arrays(a)
     before = P.copy(), Q.copy()
-    found = methods.merge_ties(P, Q)
+    found = _ties.merge_ties(P, Q)
     np.testing.assert_equal((P, Q), before)
     return found
 

@@ -15,7 +15,15 @@ from scipy import stats
 from sklearn.linear_model import LogisticRegression
 
 import fstat
-from fstat import datasets, display, empirical, ground_truth, intervals, selection
+from fstat import (
+    datasets,
+    display,
+    empirical,
+    ground_truth,
+    intervals,
+    methods,
+    selection,
+)
 
 Rng = np.random.Generator
 NAN = np.nan
@@ -319,6 +327,47 @@ KINDS: dict[str, Callable[..., Any]] = {
 }
 
 
+def _odd(rng: Rng, *good: Any) -> Any:
+    """Return one of the good parameters of a choice, seldom one that is none."""
+    bad = (0, -1, NAN, "", "hac ", True, [], None)
+    items = bad if rng.random() < 0.1 else good
+    return items[rng.integers(len(items))]
+
+
+def _method(rng: Rng) -> Any:
+    scale = _odd(rng, None, "pooled", 1.0, np.ones(2), 10.0 ** rng.integers(-300, 300))
+    made = [
+        methods.Moments(scale=scale, shrinkage=_odd(rng, None, "moderated")),
+        methods.Supremum(alpha_min=_odd(rng, 0.01, 0.1)),
+        methods.Rank(),
+        methods.Moments,
+    ]
+    return made[rng.choice(4, p=[0.6, 0.2, 0.15, 0.05])]
+
+
+def _series(rng: Rng) -> Any:
+    made = [
+        intervals.Serial(_odd(rng, "batch_means", "ar1", "hac")),
+        intervals.Clustered(),
+        intervals.Independent(),
+        intervals.Serial,
+    ]
+    return made[rng.choice(4, p=[0.6, 0.2, 0.15, 0.05])]
+
+
+def _kind(rng: Rng) -> Any:
+    made = [
+        intervals.Bootstrap(_odd(rng, 10, 30), random_state=_odd(rng, 0, 1)),
+        intervals.Sequence(_odd(rng, 1, 200)),
+        intervals.InvertedTest(),
+        methods.Rank(),
+    ]
+    return made[rng.choice(4, p=[0.4, 0.4, 0.15, 0.05])]
+
+
+KINDS |= {"method": _method, "series": _series, "kind": _kind}
+
+
 def _pair_of_samples(a: Arguments) -> tuple[Any, Any]:
     """Return P and Q whose shapes mostly fit."""
     rng = a.rng
@@ -340,47 +389,60 @@ def entry(call: Callable[[Arguments], Any]) -> Callable[[Arguments], Any]:
 
 # Estimation
 
-ESTIMATOR = {
-    "method": ("option", "moments", "rank", "binormal", "quantile", "supremum"),
-    "paired": "flag",
-    "dependence": "dependence",
-    "long_run": ("option", "batch_means", "ar1", "hac"),
-    "equal_var": "flag",
-    "scale": "positive",
-    "shrinkage": ("option", None, "moderated"),
-    "interval": ("option", "auto", "exact", "asymptotic", "sequence", "bootstrap"),
-    "n_resamples": "draws",
-    "optimal_at": "whole",
-    "alpha_min": ("option", 0.01, 0.1),
-    "check_limit": "option",
-    "random_state": "seed",
-}
-ESTIMATOR["check_limit"] = ("option", "auto", True, False)
+
+def estimator(a: Arguments, often: float = 0.2) -> fstat.FInfluence:
+    """Return an estimator whose choices are names, objects, or neither."""
+    given = a.options(
+        often,
+        method=("option", "moments", "rank", "binormal", "quantile", "supremum"),
+        paired="flag",
+        dependence="dependence",
+        interval=("option", "auto", "sequence", "bootstrap"),
+    )
+    objects = a.options(often, method="method", dependence="series", interval="kind")
+    given = {"interval": "auto", **given, **objects}
+    if str(given["interval"]) == "bootstrap":
+        given["interval"] = intervals.Bootstrap(30)
+    influence = fstat.FInfluence(**given)
+    nested = a.options(
+        often / 4,
+        method__shrinkage=("option", None, "moderated"),
+        method__scale="positive",
+        dependence__long_run=("option", "ar1", "hac"),
+        interval__optimal_at="whole",
+    )
+    return influence.set_params(**nested) if nested else influence
 
 
 @entry
 def FInfluence__fit(a: Arguments) -> Any:
     P, Q = _pair_of_samples(a)
-    given = {"n_resamples": 30, **a.options(0.2, **ESTIMATOR)}
     n = len(P) if isinstance(P, np.ndarray) and P.ndim else 3
     labels = a.options(0.2, runs=("labels", n), steps=("labels", n))
-    fitted = fstat.FInfluence(**given).fit(P, Q, **labels)
+    fitted = estimator(a).fit(P, Q, **labels)
     fitted.to_frame()
     return fitted
 
 
 @entry
 def FInfluence__fit_observations(a: Arguments) -> Any:
-    given = {"n_resamples": 30, **a.options(0.15, **ESTIMATOR)}
-    return fstat.FInfluence(**given).fit(a.choice(observations()))
+    return estimator(a, 0.15).fit(a.choice(observations()))
 
 
 @entry
 def FInfluence__partial_fit(a: Arguments) -> Any:
     P, Q = _pair_of_samples(a)
-    influence = fstat.FInfluence(**a.options(0.1, **ESTIMATOR)).partial_fit(P, Q)
+    influence = estimator(a, 0.1).partial_fit(P, Q)
     P, Q = (P, Q) if a.rng.random() < 0.7 else _pair_of_samples(a)
     return influence.partial_fit(P, Q)
+
+
+@entry
+def FInfluence__goodness_of_fit(a: Arguments) -> Any:
+    if a.rng.random() < 0.2:
+        return estimator(a, 0.1).goodness_of_fit(a.choice(observations()))
+    P, Q = _pair_of_samples(a)
+    return estimator(a, 0.1).goodness_of_fit(P, Q)
 
 
 @entry
@@ -410,7 +472,7 @@ def FInfluence__score(a: Arguments) -> Any:
 @entry
 def FInfluence__influence_values(a: Arguments) -> Any:
     P, Q = _pair_of_samples(a)
-    return fstat.FInfluence(**a.options(0.1, **ESTIMATOR)).influence_values(P, Q)
+    return estimator(a, 0.1).influence_values(P, Q)
 
 
 @entry
@@ -1058,12 +1120,12 @@ def fitted() -> list[fstat.FInfluence]:
         {"method": "binormal"},
         {"method": "quantile"},
         {"method": "supremum"},
-        {"equal_var": True},
+        {"method": methods.Moments(scale="pooled")},
         {"paired": True},
-        {"scale": 1.0},
+        {"method": methods.Moments(scale=1.0)},
         {"interval": "sequence"},
         {"dependence": "serial"},
-        {"interval": "bootstrap", "n_resamples": 50},
+        {"interval": intervals.Bootstrap(50)},
     ]
     made = [fstat.FInfluence(**o).fit(P, Q) for o in options]
     with_nan = np.where(rng.random((15, 3)) < 0.2, NAN, P)
@@ -1084,7 +1146,7 @@ def many() -> list[fstat.FInfluence]:
         fstat.FInfluence().fit(P, Q),
         fstat.FInfluence(method="rank").fit(P, Q),
         fstat.FInfluence(paired=True).fit(P, Q),
-        fstat.FInfluence(interval="bootstrap", n_resamples=50).fit(P, Q),
+        fstat.FInfluence(interval=intervals.Bootstrap(50)).fit(P, Q),
     ]
 
 

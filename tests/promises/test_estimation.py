@@ -8,6 +8,8 @@ import pytest
 
 from fstat import FInfluence
 from fstat.influence import UnestimableWarning
+from fstat.intervals import Bootstrap, Serial
+from fstat.methods import Moments
 
 METHODS = ("moments", "rank", "binormal", "quantile", "supremum")
 DEPENDENCE = ("independent", "serial", "clustered")
@@ -52,16 +54,18 @@ def options(rng):
         return chosen
     chosen["dependence"] = str(rng.choice(DEPENDENCE))
     chosen["interval"] = str(rng.choice(INTERVALS))
-    chosen["long_run"] = str(rng.choice(["batch_means", "ar1", "hac"]))
-    chosen |= {"n_resamples": 49, "random_state": 0}
+    if chosen["dependence"] == "serial":
+        chosen["dependence"] = Serial(str(rng.choice(["batch_means", "ar1", "hac"])))
+    if chosen["interval"] == "bootstrap":
+        chosen["interval"] = Bootstrap(49, random_state=0)
     if method == "moments" and chosen["dependence"] == "independent":
         extra = rng.integers(4)
         if extra == 1:
-            chosen["equal_var"] = True
+            chosen["method"] = Moments(scale="pooled")
         elif extra == 2:
-            chosen["scale"] = float(10 ** rng.uniform(-300, 300))
-        elif extra == 3 and chosen["interval"] != "bootstrap":
-            chosen["shrinkage"] = "moderated"
+            chosen["method"] = Moments(scale=10 ** rng.uniform(-300, 300))
+        elif extra == 3 and not isinstance(chosen["interval"], Bootstrap):
+            chosen["method"] = Moments(shrinkage="moderated")
     return chosen
 
 
@@ -78,13 +82,13 @@ def tried(seed):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.simplefilter("ignore", UnestimableWarning)
-        influence = FInfluence(check_limit=False, **chosen).fit(P, Q, runs=labels)
+        influence = FInfluence(**chosen).fit(P, Q, runs=labels)
         for level, null in itertools.product((0.5, 1 - 1e-9), (0.0, -3.0, 1e3)):
             low, high = influence.confidence_interval(level)
             for alternative in ("two-sided", "less", "greater"):
                 pvalue = influence.pvalue(null, alternative)
                 known = ~np.isnan(influence.mu_)
-                if chosen.get("interval") == "bootstrap":
+                if isinstance(chosen.get("interval"), Bootstrap):
                     # Resamples may lack an estimate; then a warning counts the pairs.
                     known &= influence.separated_ | ~np.isnan(influence.stderr_)
                 assert ((pvalue >= 0) & (pvalue <= 1))[known].all(), chosen

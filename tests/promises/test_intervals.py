@@ -16,6 +16,7 @@ from fstat import FInfluence
 from fstat.datasets import make_observations
 from fstat.influence import UnestimableWarning
 from fstat.intervals import log_noncentral_t
+from fstat.methods import Moments
 
 TAIL = 0.025
 
@@ -33,10 +34,9 @@ def room(pairs, tail=TAIL):
 
 def fitted(mu, n, m, pairs, seed, options=None, **drawn):
     P, Q = make_observations(np.full(pairs, mu), n, m, random_state=seed, **drawn)
-    options = {"check_limit": False} | (options or {})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnestimableWarning)
-        return FInfluence(**options).fit(P, Q)
+        return FInfluence().set_params(**(options or {})).fit(P, Q)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def fitted(mu, n, m, pairs, seed, options=None, **drawn):
 )
 @pytest.mark.parametrize("level", [0.5, 0.95])
 def test_exact_intervals_miss_equally_often_on_both_sides(n, m, mu, level):
-    influence = fitted(mu, n, m, 4000, 0, {"equal_var": True})
+    influence = fitted(mu, n, m, 4000, 0, {"method__scale": "pooled"})
     above, below, known = misses(mu, influence, level)
     tail = (1 - level) / 2
     assert known == 1
@@ -87,7 +87,7 @@ def test_clusters_cover(mu):
 
 
 def test_asymptotic_ends_tend_to_the_exact_ones():
-    exact = fitted(1.0, 2000, 1500, 20, 3, {"equal_var": True})
+    exact = fitted(1.0, 2000, 1500, 20, 3, {"method__scale": "pooled"})
     asymptotic = fitted(1.0, 2000, 1500, 20, 3)
     for one, two in zip(
         exact.confidence_interval(), asymptotic.confidence_interval(), strict=True
@@ -97,7 +97,7 @@ def test_asymptotic_ends_tend_to_the_exact_ones():
 
 def test_bootstrap_ends_are_those_of_the_normal_limit():
     # 1,999 draws know a 2.5 % quantile to 0.065 standard errors; seed 4.
-    options = {"interval": "bootstrap", "random_state": 4}
+    options = {"interval": "bootstrap", "interval__random_state": 4}
     influence = fitted(0.5, 800, 800, 12, 4, options)
     low, high = influence.confidence_interval()
     expected = ndtri(0.975) * fitted(0.5, 800, 800, 12, 4).stderr_
@@ -109,8 +109,8 @@ def test_bootstrap_ends_are_those_of_the_normal_limit():
 def test_sequences_have_the_width_of_the_normal_mixture():
     n, rho = 50_000, 30.0
     P, Q = make_observations([0.3], n, random_state=5)
-    influence = FInfluence(interval="sequence", scale=1.0, check_limit=False)
-    influence.set_params(optimal_at=200).fit(P, Q)
+    influence = FInfluence(method=Moments(scale=1.0), interval="sequence")
+    influence.set_params(interval__optimal_at=200).fit(P, Q)
     low, high = influence.confidence_interval(0.95)
     rho = influence._inference.rho
     width = np.sqrt((n + rho) * np.log((n + rho) / (rho * 0.05**2))) / n
@@ -155,7 +155,7 @@ def settings(seed, count):
 def test_exact_intervals_over_the_domain(k, n, m, mu, level):
     pairs = int(np.clip(4e6 / (n + m), 400, 20_000))
     above, below, known = misses(
-        mu, fitted(mu, n, m, pairs, k, {"equal_var": True}), level
+        mu, fitted(mu, n, m, pairs, k, {"method__scale": "pooled"}), level
     )
     tail = (1 - level) / 2
     assert known == 1
@@ -204,7 +204,7 @@ def test_noncentral_t_over_the_domain():
 def test_two_observations_have_students_t_with_one_degree_of_freedom():
     # Paired and of known scale: the ends are mean +- t s / sqrt(n), nothing else.
     P, Q = np.array([0.0, 1.0]), np.array([0.4, 2.3])
-    found = FInfluence(paired=True, scale=1.0, check_limit=False).fit(P, Q)
+    found = FInfluence(method=Moments(scale=1.0), paired=True).fit(P, Q)
     half = stdtrit(1, 0.975) * np.std(Q - P, ddof=1) / np.sqrt(2)
     low, high = found.confidence_interval()
     assert_allclose([low, high], [0.85 - half, 0.85 + half], rtol=1e-12)

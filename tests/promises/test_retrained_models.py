@@ -39,7 +39,7 @@ def test_the_rank_mu_of_any_statistic_is_a_lower_bound(statistic):
     # that of G_mu is Phi(mu / sqrt(2)). Between 8 settings: 4 standard errors.
     for seed in range(8):
         P, Q, direction, mu = retrained(seed)
-        found = FInfluence(method="rank", check_limit=False).fit(
+        found = FInfluence(method="rank").fit(
             STATISTICS[statistic](P, direction), STATISTICS[statistic](Q, direction)
         )
         assert abs(found.mu_) < mu + 4 * found.stderr_
@@ -49,7 +49,7 @@ def test_the_best_statistic_reaches_the_bound():
     for seed in range(8):
         P, Q, direction, mu = retrained(seed)
         for method in ("rank", "moments"):
-            found = FInfluence(method=method, check_limit=False)
+            found = FInfluence(method=method)
             found.fit(P @ direction, Q @ direction)
             assert abs(found.mu_ - mu) < 4 * found.stderr_
 
@@ -60,7 +60,7 @@ def test_the_mu_of_moments_is_no_bound_for_two_valued_statistics():
     rng = np.random.default_rng(0)
     P, Q = rng.normal(size=(2, N_MODELS)) + np.array([[0.0], [6.18]])
     P, Q = ((x > 3.09).astype(float) for x in (P, Q))
-    moments = FInfluence(check_limit=False).fit(P, Q)
-    rank = FInfluence(method="rank", check_limit=False).fit(P, Q)
+    moments = FInfluence().fit(P, Q)
+    rank = FInfluence(method="rank").fit(P, Q)
     assert moments.mu_ - 4 * moments.stderr_ > 2 * 6.18
     assert rank.mu_ - 4 * rank.stderr_ < 6.18

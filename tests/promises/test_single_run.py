@@ -46,7 +46,7 @@ def test_mu_of_one_run_can_exceed_what_any_statistic_of_the_model_shows():
     per_step = RATE * met * np.sqrt(2.0) / BATCH / NOISE
     cap = np.sqrt((per_step**2).sum())
     observations = sampler.trace.observations({"S": MEMBERS})
-    step = FInfluence(check_limit=False).fit(observations)
+    step = FInfluence().fit(observations)
     run = observations.composed()
     assert cap < 0.1
     assert abs(float(np.ravel(step.mu_)[0])) > 2 * cap

@@ -14,6 +14,7 @@ import pytest
 pytest.importorskip("torch")
 
 from fstat import FInfluence, GaussianTradeOff, TradeOffDisplay, select
+from fstat.methods import Moments
 from fstat.report import data_frame, excerpt, interval, new_figure, visible
 from fstat_torch.llama.report import write_report
 from fstat_torch.llama.report.ranking import _TOP
@@ -76,7 +77,9 @@ def study(n=120, epochs=6, seed=0):
     mu = np.where(np.arange(n) < 15, 2.0, 0.0)
     p = rng.normal(size=(epochs, n))
     q = p + mu + rng.normal(scale=0.5, size=(epochs, n))
-    influence = FInfluence(paired=True, scale=1.0, shrinkage="moderated").fit(p, q)
+    influence = FInfluence(
+        method=Moments(scale=1.0, shrinkage="moderated"), paired=True
+    ).fit(p, q)
     scores = influence.to_frame().drop(columns="pair", errors="ignore")
     scores.insert(0, "example", np.arange(n))
     scores["target"] = "spoken of badly"

@@ -14,6 +14,7 @@ from scipy.stats import norm
 
 from fstat import FInfluence, Observations, Snapshots, select
 from fstat.influence import UnestimableWarning
+from fstat.methods import Moments
 from fstat.selection import Selection
 
 from .data import Example
@@ -198,7 +199,7 @@ def _fit(observations: Observations) -> tuple[pd.DataFrame, FInfluence | None]:
         # Those that were met in the first steps only have no mu in the table.
         warnings.simplefilter("ignore", UnestimableWarning)
         # Few observations: their variance is shrunk towards that of all pairs.
-        influence = FInfluence(shrinkage="moderated").fit(observations)
+        influence = FInfluence(method=Moments(shrinkage="moderated")).fit(observations)
     return influence.to_frame(), influence
 
 

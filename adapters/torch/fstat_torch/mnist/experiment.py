@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from fstat import FInfluence, Trace, select
 from fstat.datasets import Digits, load_digits_5k
+from fstat.methods import Moments
 from fstat.selection import Selection
 
 from ..measures import cross_entropy
@@ -363,7 +364,7 @@ def _find_mislabelled(
 ) -> tuple[pd.DataFrame, Selection]:
     everyone = np.arange(len(data.y))
     fitted = {
-        (metric, target): FInfluence(shrinkage="moderated").fit(
+        (metric, target): FInfluence(method=Moments(shrinkage="moderated")).fit(
             trace.observations(everyone, target)
         )
         for metric, trace in traces.items()
@@ -467,7 +468,9 @@ def _share_false(selected: NDArray[np.bool_], data: Data) -> float:
 def _influence_on(trace: Trace, digits: NDArray[np.int64]) -> FInfluence:
     names = [f"test {k}" for k in digits if f"test {k}" in trace.targets]
     names = names or [trace.targets[-1]]
-    return FInfluence(shrinkage="moderated").fit(trace.observations(None, names))
+    return FInfluence(method=Moments(shrinkage="moderated")).fit(
+        trace.observations(None, names)
+    )
 
 
 def _measure(config: Config, model: nn.Sequential, data: Data) -> dict[str, Overhead]:

@@ -101,6 +101,6 @@ def _rests_on(counts: pd.Series, things: str) -> str:
     each = f"{low:,}" if low == high else f"{low:,} to {high:,} (median {middle:,})"
     few = (
         " So few say little of their own spread: with "
-        '<code>FInfluence(shrinkage="moderated")</code> that of all rows is shared.'
+        '<code>Moments(shrinkage="moderated")</code> that of all rows is shared.'
     )
     return f"Each interval rests on {each} observations.{few if middle < 10 else ''}"

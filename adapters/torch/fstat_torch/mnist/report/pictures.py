@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fstat import FInfluence, InfluenceDisplay, Observations, TradeOffDisplay
 from fstat.display import HARMS, HELPS, UNCLEAR, GaussianLimitDisplay
+from fstat.methods import Moments
 from fstat.report import new_figure
 
 from ..experiment import Result
@@ -287,7 +288,7 @@ def plot_tradeoff(result: Result, ax: Axes, kind: str, legend: bool = True) -> N
         zip(names, (HELPS, UNCLEAR, HARMS), strict=True)
     ):
         P, Q = observations.samples(k)
-        estimator = FInfluence(paired=True, scale=1.0, check_limit=False).fit(P, Q)
+        estimator = FInfluence(method=Moments(scale=1.0), paired=True).fit(P, Q)
         TradeOffDisplay.from_samples(
             P, Q, estimator=estimator, name=name, ax=ax, axes=kind, color=colour
         )
