@@ -7,10 +7,11 @@ import pytest
 
 matplotlib.use("Agg")
 
+# Of language models.
+LLAMA = ["docs/studies/cost_model/*", "docs/studies/poisoning/*"]
+LLAMA += ["adapters/torch/fstat_torch/llama/*"]
 # Without torch the adapter's doctests are left out; its tests skip themselves.
-collect_ignore_glob = (
-    [] if find_spec("torch") else ["adapters/torch/*", "docs/studies/poisoning/*"]
-)
+collect_ignore_glob = [] if find_spec("torch") else ["adapters/torch/*", *LLAMA]
 # Nor is a trainer's callback read without the trainer.
 collect_ignore_glob += [
     f"adapters/torch/fstat_torch/trainers/{package}.py"
@@ -18,10 +19,7 @@ collect_ignore_glob += [
     if not find_spec(package)
 ]
 if not find_spec("transformers"):
-    collect_ignore_glob += [
-        "adapters/torch/fstat_torch/llama/*",
-        "docs/studies/poisoning/*",
-    ]
+    collect_ignore_glob += LLAMA
 
 
 @pytest.fixture(autouse=True)

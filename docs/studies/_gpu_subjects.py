@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from cost_model import model_config
 from torch import Tensor, nn
 
 from fstat_torch import SingleRunSampler, Target
 from fstat_torch.llama import add_lora
-from fstat_torch.llama.cost.shapes import model_config
 from fstat_torch.measures import (
     completion_log_likelihood,
     cross_entropy,

@@ -15,10 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import LlamaConfig
-
-from fstat_torch.gradients import GradientCapture
-from fstat_torch.llama.cost import (
+from cost_model import (
     A100,
     H100,
     Accelerator,
@@ -29,7 +26,10 @@ from fstat_torch.llama.cost import (
     measure,
     model_config,
 )
-from fstat_torch.llama.cost.steps import _batch, _loss_of_each
+from cost_model.steps import batch_of, loss_of_each
+from transformers import LlamaConfig
+
+from fstat_torch.gradients import GradientCapture
 
 ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 ADAPTERS = Step(4, 1024, targets=16, target_length=128, checkpointing=True)
@@ -126,8 +126,8 @@ SIZES = {
 def clocked(config: LlamaConfig, step: Step, repeats: int = 7) -> float:
     """Return seconds of forward, backward and inner products, as they are measured."""
     model = build_model(config, step, device="cpu")
-    batch = _batch(config, step.batch_size, step.length, "cpu")
-    points = _batch(config, step.targets, step.length, "cpu")
+    batch = batch_of(config, step.batch_size, step.length, "cpu")
+    points = batch_of(config, step.targets, step.length, "cpu")
     labels, aims = batch.pop("labels"), points.pop("labels")
     compared = None
     if step.rank is None:
@@ -138,9 +138,9 @@ def clocked(config: LlamaConfig, step: Step, repeats: int = 7) -> float:
     def act() -> None:
         model.zero_grad()
         with capture.training(step.batch_size) as captured:
-            _loss_of_each(model(**batch), labels).mean().backward()
+            loss_of_each(model(**batch), labels).mean().backward()
         with torch.no_grad():
-            captured.cross(capture.of(_loss_of_each, points, aims))
+            captured.cross(capture.of(loss_of_each, points, aims))
             captured.gram()
 
     return _median(act, repeats)

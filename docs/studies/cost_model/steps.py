@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...gradients import Captured, GradientCapture, Wanted
-from ...gradients.blocks import Block
-from ...metrics import exact_code
-from ..models import add_lora, require
+from fstat_torch.gradients import Captured, GradientCapture, Wanted
+from fstat_torch.gradients.blocks import Block
+from fstat_torch.llama.models import add_lora, require
+from fstat_torch.metrics import exact_code
+
 from .meter import Meter, Phase
 
 _FUSED = "fstat_fused"
@@ -159,7 +160,7 @@ def measure(config: Any, step: Step, device: str = "meta") -> Measured:
     model = build_model(config, step, device)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer, states = _warmed_up(trained)
-    batch = _batch(config, step.batch_size, step.length, device)
+    batch = batch_of(config, step.batch_size, step.length, device)
     meter = Meter([*model.parameters(), *model.buffers(), *states])
     capture = GradientCapture(model, _compared(model, step)) if step.sampled else None
     with meter:
@@ -246,10 +247,10 @@ def _aims(
     if not step.targets:
         return None
     length = step.target_length or step.length
-    points = _batch(model.config, step.targets, length, device)
+    points = batch_of(model.config, step.targets, length, device)
     labels = points.pop("labels")
     with torch.no_grad(), meter.phase("gradients of targets"):
-        aims = capture.of(_loss_of_each, points, labels)
+        aims = capture.of(loss_of_each, points, labels)
         aims.norms_squared()
     return aims
 
@@ -282,19 +283,19 @@ def _kept(captured: Captured) -> list[Tensor]:
 def _pass(model: nn.Module, batch: dict[str, Any], meter: Meter) -> None:
     inputs = {name: x for name, x in batch.items() if name != "labels"}
     with meter.phase("forward"):
-        loss = _loss_of_each(model(**inputs), batch["labels"]).mean()
+        loss = loss_of_each(model(**inputs), batch["labels"]).mean()
     with meter.phase("backward"):
         torch.autograd.backward(loss)
 
 
-def _loss_of_each(output: Any, labels: Tensor) -> Tensor:
+def loss_of_each(output: Any, labels: Tensor) -> Tensor:
     """Return the mean cross-entropy of each example over all of its tokens."""
     logits = output.logits[:, :-1].float().transpose(1, 2)
     losses = nn.functional.cross_entropy(logits, labels[:, 1:], reduction="none")
     return losses.mean(dim=1)
 
 
-def _batch(config: Any, size: int, length: int, device: Any) -> dict[str, Any]:
+def batch_of(config: Any, size: int, length: int, device: Any) -> dict[str, Any]:
     tokens = torch.zeros(size, length, dtype=torch.long, device=device)
     # As a matrix, since a mask of padding is looked into, which shapes alone are not.
     causal = torch.ones(length, length, dtype=torch.bool, device=device).tril()

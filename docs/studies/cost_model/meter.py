@@ -71,7 +71,7 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     Examples
     --------
     >>> import torch
-    >>> from fstat_torch.llama.cost import Meter
+    >>> from cost_model import Meter
     >>> x = torch.empty(4, 5, device="meta")
     >>> with Meter([x]) as meter, meter.phase("product"):
     ...     y = x @ x.T

@@ -3,9 +3,7 @@
 On the meta device and on the CPU the same code is run, of which one counts on shapes.
 """
 
-import runpy
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,10 +14,10 @@ from torch.utils.flop_counter import FlopCounterMode
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
+import llama_cost as study
 import transformers
-
-from fstat_torch import Curvature, SingleRunSampler, Target
-from fstat_torch.llama.cost import (
+from cost import main
+from cost_model import (
     A100,
     H100,
     Accelerator,
@@ -29,14 +27,14 @@ from fstat_torch.llama.cost import (
     Step,
     build_model,
     estimate,
-    main,
     measure,
     model_config,
 )
-from fstat_torch.llama.cost.steps import _batch, _loss_of_each
+from cost_model.steps import batch_of, loss_of_each
+
+from fstat_torch import Curvature, SingleRunSampler, Target
 from fstat_torch.metrics import FormedCode, GradientStore, LandmarkRidge, exact_code
 
-STUDIES = Path(__file__).parents[3] / "docs" / "studies"
 B, T, R = 3, 24, 4
 SMALL = dict(
     hidden_size=64,
@@ -122,10 +120,10 @@ def test_backward_of_adapters_leaves_out_what_is_frozen(config):
 def test_operations_are_those_of_a_real_step(config, step, checkpointing):
     step = replace(step, checkpointing=checkpointing)
     model = build_model(config, step, device="cpu")
-    batch = _batch(config, B, T, "cpu")
+    batch = batch_of(config, B, T, "cpu")
     labels = batch.pop("labels")
     with FlopCounterMode(display=False) as counter:
-        _loss_of_each(model(**batch), labels).mean().backward()
+        loss_of_each(model(**batch), labels).mean().backward()
     phases = measure(config, step).phases
     counted = phases["forward"].flops + phases["backward"].flops
     assert counted == counter.get_total_flops()
@@ -133,7 +131,7 @@ def test_operations_are_those_of_a_real_step(config, step, checkpointing):
 
 def test_operations_of_sampling_are_those_of_the_sampler(config):
     model = build_model(config, EAGER, device="cpu")
-    batch, points = _batch(config, B, T, "cpu"), _batch(config, 2, 10, "cpu")
+    batch, points = batch_of(config, B, T, "cpu"), batch_of(config, 2, 10, "cpu")
     labels, aims = batch.pop("labels"), points.pop("labels")
     del points["use_cache"]
     targets = {
@@ -141,12 +139,12 @@ def test_operations_of_sampling_are_those_of_the_sampler(config):
         for k in range(2)
     }
     sampler = SingleRunSampler(
-        model, targets={**targets, "self": "self"}, loss=_loss_of_each
+        model, targets={**targets, "self": "self"}, loss=loss_of_each
     )
     for _ in range(2):  # the first step is checked as well
         with FlopCounterMode(display=False) as counter, sampler.step(range(B)) as step:
             step.learning_rate = 0.1
-            _loss_of_each(model(**batch), labels).mean().backward()
+            loss_of_each(model(**batch), labels).mean().backward()
     phases = measure(config, EAGER).phases
     counted = sum(phase.flops for phase in phases.values())
     assert counted == counter.get_total_flops()
@@ -159,7 +157,7 @@ def test_held_after_a_forward_pass_is_what_autograd_saves(config, step, checkpoi
     held = {}
     for device in ("meta", "cpu"):
         model = build_model(config, step, device)
-        batch = _batch(config, B, T, device)
+        batch = batch_of(config, B, T, device)
         labels = batch.pop("labels")
         known = [*model.parameters(), *model.buffers(), *batch.values(), labels]
         known = [x for x in known if isinstance(x, torch.Tensor)]
@@ -174,7 +172,7 @@ def test_held_after_a_forward_pass_is_what_autograd_saves(config, step, checkpoi
             return x
 
         with saved_tensors_hooks(keep, lambda x: x), meter:
-            loss = _loss_of_each(model(**batch), labels).mean()
+            loss = loss_of_each(model(**batch), labels).mean()
         held[device] = meter.held - before
         if not checkpointing:  # whose own hooks would be in the way
             rest = held[device] - sum(saved.values())
@@ -187,10 +185,10 @@ def test_peak_is_what_a_real_step_allocates(config, step):
     from torch.profiler import ProfilerActivity, profile
 
     model = build_model(config, step, device="cpu")
-    batch = _batch(config, B, T, "cpu")
+    batch = batch_of(config, B, T, "cpu")
     labels = batch.pop("labels")
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        _loss_of_each(model(**batch), labels).mean().backward()
+        loss_of_each(model(**batch), labels).mean().backward()
     events = profiler.profiler.kineto_results.events()
     sizes = [e.nbytes() for e in events if e.name() == "[memory]"]
     held = allocated = 0
@@ -215,20 +213,20 @@ def test_gradients_kept_of_an_example_are_those_of_the_adapters(config):
 
 def test_gradients_that_wait_for_their_update_are_counted(config):
     model = build_model(config, EAGER, device="cpu")
-    batch = _batch(config, B, T, "cpu")
+    batch = batch_of(config, B, T, "cpu")
     labels = batch.pop("labels")
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(trained, lr=0.1)
     sampler = SingleRunSampler(
         model,
-        loss=_loss_of_each,
+        loss=loss_of_each,
         metric=Curvature(n_examples=3 * B, kind="fisher"),
         optimizer=optimizer,
     )
     for k in range(3):
         index = range(k * B, (k + 1) * B)
         with sampler.step(index, accumulate=k < 2):
-            _loss_of_each(model(**batch), labels).mean().backward()
+            loss_of_each(model(**batch), labels).mean().backward()
             waiting = [rows for _, rows, *_ in sampler._kept._pending]
     bytes_ = sum(x.nbytes for rows in waiting for parts in rows.values() for x in parts)
     step = replace(EAGER, kept=True)
@@ -377,14 +375,13 @@ def test_wrong_input_gets_one_sentence(config, tmp_path):
 
 @pytest.mark.slow
 def test_a_step_of_twice_the_tokens_takes_as_much_longer_as_is_predicted():
-    study = runpy.run_path(str(STUDIES / "llama_cost.py"))
-    cpu = study["this_processor"]()
+    cpu = study.this_processor()
     said, took = [], []
     for name in ("384 wide, 6 layers, adapters", "the same, 128 tokens"):
-        config, step = study["SIZES"][name]
+        config, step = study.SIZES[name]
         phases = measure(config, step).phases
         phases.pop("update")
         said.append(sum(cpu.seconds(phase.operations) for phase in phases.values()))
-        took.append(study["clocked"](config, step))
+        took.append(study.clocked(config, step))
     # Ratios of processor times on a shared machine repeat to about 15 %.
     assert said[1] / said[0] == pytest.approx(took[1] / took[0], rel=0.15)

@@ -1,4 +1,7 @@
-"""Command line of the estimates."""
+"""What training and sampling a Llama cost, before a GPU is hired.
+
+python docs/studies/cost.py --help
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+from cost_model import A100, H100, Cost, Run, Step, estimate, model_config
 
-from ...commands import check_whole, one_sentence
-from .accelerator import A100, H100
-from .estimate import Cost, Run, estimate
-from .shapes import model_config
-from .steps import Step
+from fstat_torch.commands import check_whole, one_sentence
 
 _GPUS = {"a100": A100, "h100": H100}
 _DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
@@ -33,18 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ----------
     arguments : sequence of str, optional
         Command line; that of the process by default.
-
-    Examples
-    --------
-    >>> from fstat_torch.llama.cost import main
-    >>> main(["--model-config", "smollm2-135m", "--examples", "100"])
-    Estimate on H100 SXM 80 GB: ... GB, fits
-    ...
-    Without sampling: ... GB.
-    These are estimates from documented peaks, not measurements.
     """
     options = parser().parse_args(arguments)
-    with one_sentence("fstat_torch.llama cost"):
+    with one_sentence("cost.py"):
         check_whole(options, **_LEAST)
         cost = _estimated(options)
     print(cost)
@@ -66,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
         Its names are those of `Step` and `Run`.
     """
     found = argparse.ArgumentParser(
-        prog="python -m fstat_torch.llama cost",
+        prog="python docs/studies/cost.py",
         description="Estimate time and memory of training and sampling a Llama.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
@@ -117,3 +108,7 @@ def _estimated(options: argparse.Namespace) -> Cost:
     if options.landmarks:
         run = replace(run, landmarks=options.landmarks)
     return estimate(model_config(options.model_config), step, run)
+
+
+if __name__ == "__main__":
+    main()

@@ -292,7 +292,7 @@ def estimate(config: Any, step: Step | None = None, run: Run | None = None) -> C
     Examples
     --------
     >>> from transformers import LlamaConfig
-    >>> from fstat_torch.llama.cost import Run, Step, estimate
+    >>> from cost_model import Run, Step, estimate
     >>> config = LlamaConfig(
     ...     hidden_size=64, intermediate_size=128, num_hidden_layers=2, vocab_size=99,
     ...     num_attention_heads=4,

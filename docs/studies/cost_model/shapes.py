@@ -6,7 +6,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from ..models import require
+from fstat_torch.llama.models import require
 
 # As their makers publish them.
 _KNOWN: dict[str, dict[str, Any]] = {
@@ -64,7 +64,7 @@ def model_config(name: str | PathLike[str]) -> Any:
 
     Examples
     --------
-    >>> from fstat_torch.llama.cost import model_config
+    >>> from cost_model import model_config
     >>> model_config("llama-3.1-8b").num_hidden_layers
     32
     """

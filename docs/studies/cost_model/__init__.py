@@ -5,7 +5,6 @@ the code that trains and samples is run there and counted.
 """
 
 from .accelerator import A100, H100, Accelerator, Operation
-from .command import main
 from .estimate import Cost, Run, estimate
 from .meter import Meter, Phase
 from .shapes import model_config
@@ -24,7 +23,6 @@ __all__ = [
     "Step",
     "build_model",
     "estimate",
-    "main",
     "measure",
     "model_config",
 ]

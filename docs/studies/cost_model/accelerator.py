@@ -62,7 +62,7 @@ class Accelerator:
 
     Examples
     --------
-    >>> from fstat_torch.llama.cost import H100
+    >>> from cost_model import H100
     >>> H100.memory / 1e9
     80.0
     """
