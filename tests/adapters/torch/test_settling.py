@@ -319,6 +319,24 @@ def test_states_of_packed_sequences_take_one_run(kind, options, started):
     assert row.route.startswith("run again by its recurrence, ")
 
 
+@pytest.mark.parametrize("lengths", [[T, T, T - 1], [2, 2, 2], [3, 2, 1]])
+def test_outputs_of_packed_sequences_have_rows_of_the_examples_by_accident(lengths):
+    model = Recurrent(nn.LSTM, "output", packed=True, batch_first=True).double()
+    capture = GradientCapture(model)
+    for ends in (lengths, [3, 1, 1], [T, 2, 1]):
+        x, y = torch.randn(3, T, D).double(), torch.randn(3).double()
+        x[:, :, 0] = -1.0
+        for row, end in zip(x, ends, strict=True):
+            row[:end, 0] = 1.0
+        parameters = [*model.parameters()]
+        expected = alone(model, losses(model, x, y), 3, parameters)
+        close(capture.of(each_loss, x, y), expected)
+        model.zero_grad()
+        with capture.training(3) as batch:
+            each_loss(model(x), y).sum().backward()
+        close(batch, expected)
+
+
 class Sorted(nn.Module):
     """Packed sequences that are in their order already."""
 

@@ -11,7 +11,8 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree as pytree
 
 from .blocks import Block
@@ -255,6 +256,8 @@ class Call:
         """
         if self.lookup is not None:
             self.lookup.check()
+        if self.unit.runs_again and isinstance(self.unit.module, nn.RNNBase):
+            self._check_packed()
         if not self.is_untouched:
             raise UnsupportedModelError(
                 f"an input of {self.unit.label} was modified in place after use: "
@@ -263,6 +266,17 @@ class Call:
         for gradient in self.gradients:
             if gradient is not None:
                 self._check_rows(gradient.shape, n, first)
+
+    def _check_packed(self) -> None:
+        """Refuse packed outputs: any dimension is that of examples by accident."""
+        given = (*self.args, *self.kwargs.values())
+        packed = any(isinstance(x, PackedSequence) for x in given)
+        if packed and 0 in self.arrived()[0]:
+            raise UnsupportedModelError(
+                f"{self.unit.label} returned a packed sequence, whose rows are not "
+                "those of the examples: pad sequences, or leave its parameters out "
+                "with `parameters=`."
+            )
 
     def _check_rows(self, shape: torch.Size, n: int, first: Call) -> None:
         """Refuse an output that has no dimension of n examples where it should be."""
