@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 import torch
 from _cache import write
+from _mnist_baselines import knn_shapley, out_of_fold_confidence
 from joblib import Parallel, delayed
 from scipy.stats import t as student
 from sklearn.metrics import pairwise_distances
 
 from fstat_torch import cross_entropy
 from fstat_torch.mnist import Config, Data, Result, run
-from fstat_torch.mnist.baselines import knn_shapley, out_of_fold_confidence
 from fstat_torch.mnist.experiment import build_model, name_of_score, train
 
 PARTS = "fstat", "fstat_torch"

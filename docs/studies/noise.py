@@ -14,13 +14,13 @@ import numpy as np
 import pandas as pd
 import torch
 from _cache import DOCS, kept, write
+from _mnist_baselines import knn_shapley, out_of_fold_confidence
 from joblib import Parallel, delayed
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 from scipy.stats import t as student
 
 from fstat_torch.mnist import Config, run
-from fstat_torch.mnist.baselines import knn_shapley, out_of_fold_confidence
 from fstat_torch.mnist.experiment import name_of_score, score
 
 PARTS = "fstat", "fstat_torch"

@@ -8,10 +8,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from fstat_torch.mnist.baselines import (  # noqa: E402
+from _mnist_baselines import (  # noqa: E402
     knn_shapley,
     out_of_fold_confidence,
 )
+
 from fstat_torch.mnist.data import Config, Data  # noqa: E402
 
 

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from sklearn.metrics import pairwise_distances
 from sklearn.model_selection import StratifiedKFold
 
-from .data import Config, Data
-from .experiment import build_model, train
+from fstat_torch.mnist.data import Config, Data
+from fstat_torch.mnist.experiment import build_model, train
 
 FloatArray = NDArray[np.float64]
 
