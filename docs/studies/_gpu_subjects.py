@@ -20,7 +20,7 @@ from fstat_torch.measures import (
     predicted,
 )
 from fstat_torch.metrics import Curvature
-from fstat_torch.mnist.experiment import build_model
+from fstat_torch.mnist.training import build_model
 
 METRICS = ("plain", "curvature", "fresh")
 

@@ -9,7 +9,7 @@ from sklearn.metrics import pairwise_distances
 from sklearn.model_selection import StratifiedKFold
 
 from fstat_torch.mnist.data import Config, Data
-from fstat_torch.mnist.experiment import build_model, train
+from fstat_torch.mnist.training import build_model, train
 
 FloatArray = NDArray[np.float64]
 

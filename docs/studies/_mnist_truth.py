@@ -24,7 +24,7 @@ from _splits import SETS, Images, images_of
 from numpy.typing import NDArray
 
 from fstat.ground_truth import MultiRunInfluence
-from fstat_torch.mnist.experiment import build_model
+from fstat_torch.mnist.training import build_model
 from fstat_torch.retraining import StackedTrainer, TorchTrainer
 
 KEPT = ROOT / "results" / "mnist_truth"

@@ -26,7 +26,7 @@ from fstat.methods import Moments
 from fstat_torch import GradientCapture, SingleRunSampler, cross_entropy
 from fstat_torch.mnist import Config
 from fstat_torch.mnist.data import prepare
-from fstat_torch.mnist.experiment import build_model, train
+from fstat_torch.mnist.training import build_model, train
 
 PARTS = "fstat", "fstat_torch"
 RIVALS = DOCS / "studies" / "_rival_scores.py"  # which keep what they found

@@ -18,7 +18,8 @@ from sklearn.metrics import pairwise_distances
 
 from fstat_torch import cross_entropy
 from fstat_torch.mnist import Config, Data, Result, run
-from fstat_torch.mnist.experiment import build_model, name_of_score, train
+from fstat_torch.mnist.judging import name_of_score
+from fstat_torch.mnist.training import build_model, train
 
 PARTS = "fstat", "fstat_torch"
 SCORES = (

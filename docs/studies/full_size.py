@@ -95,7 +95,7 @@ def plain_training(result: Any) -> float:
     """Return the processor time that the same training takes alone."""
     import torch
 
-    from fstat_torch.mnist.experiment import build_model, train
+    from fstat_torch.mnist.training import build_model, train
 
     model = build_model(result.config.model)
     optimizer = torch.optim.SGD(model.parameters(), lr=result.config.learning_rate)

@@ -21,7 +21,7 @@ from scipy.stats import spearmanr
 from scipy.stats import t as student
 
 from fstat_torch.mnist import Config, run
-from fstat_torch.mnist.experiment import name_of_score, score
+from fstat_torch.mnist.judging import name_of_score, score
 
 PARTS = "fstat", "fstat_torch"
 KEPT = kept("noise", __file__, *PARTS)

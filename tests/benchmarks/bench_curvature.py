@@ -20,7 +20,7 @@ from torch import nn
 
 from fstat_torch import Curvature, SingleRunSampler
 from fstat_torch.metrics import last_layer_parameters
-from fstat_torch.mnist.experiment import build_model
+from fstat_torch.mnist.training import build_model
 from fstat_torch.overhead import measure_overhead
 
 N, BATCH, TARGETS = 4000, 64, 30

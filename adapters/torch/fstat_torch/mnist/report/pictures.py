@@ -16,7 +16,7 @@ from fstat.display import HARMS, HELPS, UNCLEAR, GaussianLimitDisplay
 from fstat.methods import Moments
 from fstat.report import new_figure
 
-from ..experiment import Result
+from ..mislabelled import Result
 
 SHOWN = 5  # training digits a side, for each test digit
 ROWS = 4  # test digits

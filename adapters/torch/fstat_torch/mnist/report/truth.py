@@ -6,7 +6,7 @@ from html import escape
 
 import pandas as pd
 
-from ..experiment import Result
+from ..mislabelled import Result
 
 _TOGGLES = """<fieldset>
 <legend>In this demonstration labels were flipped on purpose, so the truth is known: on

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,19 +12,20 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from fstat import FInfluence, Trace, select
 from fstat.datasets import Digits, load_digits_5k
 from fstat.methods import Moments
 from fstat.selection import Selection
 
+from ..commands import check_device
 from ..measures import cross_entropy
 from ..overhead import Overhead, measure_overhead
 from ..sampler import SingleRunSampler
 from .data import Config, Data, prepare
+from .judging import score, share_false
+from .training import batches, build_model, take_step, train
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -145,7 +145,7 @@ def run(
     Result
         Mislabelled digits, influences on test digits, baselines and cost.
     """
-    device = choose_device(config.device)
+    device = torch.device(check_device(config.device))
     data = prepare(config, digits or load_digits_5k(), device, test_digits, trusted)
     torch.manual_seed(config.seed)
     model = build_model(config.model).to(device)
@@ -175,7 +175,7 @@ def run(
         table=table,
         selection=selection,
         scores=score(table) if data.truth else pd.DataFrame(),
-        false_discovery_proportion=_share_false(selection.selected, data),
+        false_discovery_proportion=share_false(selection.selected, data),
         misread=misread,
         influence=_influence_on(traces[config.metrics[-1]], misread),
         predictions=predictions,
@@ -183,133 +183,6 @@ def run(
         traces=traces,
         overhead=_measure(config, model, data) if overhead else {},
     )
-
-
-def choose_device(name: str) -> torch.device:
-    """Return a device by name; ``"auto"`` is a GPU where there is one.
-
-    Parameters
-    ----------
-    name : str
-        ``"auto"`` or what torch calls the device.
-
-    Returns
-    -------
-    torch.device
-        The device.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
-
-
-def build_model(name: str) -> nn.Sequential:
-    """Build one of the models of the experiment.
-
-    Parameters
-    ----------
-    name : {"mlp", "cnn", "logistic"}
-        Which one.
-
-    Returns
-    -------
-    nn.Sequential
-        Takes images of shape (b, 1, 28, 28); its last layer is linear.
-
-    Raises
-    ------
-    ValueError
-        If there is no such model.
-    """
-    if name == "mlp":
-        return nn.Sequential(
-            nn.Flatten(), nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 10)
-        )
-    if name == "cnn":
-        return nn.Sequential(
-            nn.Conv2d(1, 8, 5, stride=2),
-            nn.ReLU(),
-            nn.Conv2d(8, 16, 3, stride=2),
-            nn.ReLU(),
-            nn.Flatten(),
-            nn.Linear(16 * 5 * 5, 10),
-        )
-    if name == "logistic":
-        return nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
-    raise ValueError(f"`model` must be 'mlp', 'cnn' or 'logistic', got {name!r}.")
-
-
-def train(
-    config: Config,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    data: Data,
-    samplers: list[SingleRunSampler] | None = None,
-    watch: Any = None,
-    progress: bool = False,
-    members: NDArray[np.int64] | None = None,
-) -> None:
-    """Train a model for the epochs of a configuration.
-
-    Parameters
-    ----------
-    config : Config
-        Settings.
-    model : nn.Module
-        Model to train.
-    optimizer : torch.optim.Optimizer
-        Its optimiser.
-    data : Data
-        Training digits.
-    samplers : list of SingleRunSampler, optional
-        Samplers that watch each step.
-    watch : callable, optional
-        Called with the numbers, logits and labels of each batch.
-    progress : bool, default=False
-        Whether to show a progress bar.
-    members : ndarray of int, optional
-        Which training digits to train on; all by default.
-    """
-    members = np.arange(len(data.y)) if members is None else members
-    model.train()
-    for epoch in tqdm(range(config.epochs), "epochs", disable=not progress):
-        for chosen in _batches(config, epoch, len(members)):
-            index = members[chosen]
-            logits = _step(model, optimizer, data, samplers or [], index)
-            if watch is not None:
-                watch(index, logits, data.y[index])
-    model.eval()
-
-
-def _step(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    data: Data,
-    samplers: list[SingleRunSampler],
-    index: NDArray[np.int64],
-) -> Tensor:
-    """Take one step on a batch, watched by samplers; return its logits."""
-    optimizer.zero_grad()
-    with ExitStack() as stack:
-        for sampler in samplers:
-            stack.enter_context(sampler.step(index))
-        logits: Tensor = model(data.x[index])
-        loss = nn.functional.cross_entropy(logits, data.y[index])
-        torch.autograd.backward(loss)
-    optimizer.step()
-    return logits
-
-
-def _batches(config: Config, epoch: int, n: int) -> list[NDArray[np.int64]]:
-    """Return the batches of an epoch.
-
-    A rest of less than half a batch joins the batch before: a step on a few examples
-    at the end of an epoch would undo much of it.
-    """
-    rng = np.random.default_rng([config.seed, epoch])
-    size = config.batch_size
-    starts = range(size, max(n - size // 2, 0) + 1, size)
-    return np.split(rng.permutation(n), list(starts))
 
 
 def _last_layer(model: nn.Sequential) -> nn.Linear:
@@ -394,77 +267,6 @@ def _find_mislabelled(
     return table, selection
 
 
-def score(table: pd.DataFrame) -> pd.DataFrame:
-    """Say how well each score ranks mislabelled digits first.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        Columns `flipped`, `trusted` and the scores.
-
-    Returns
-    -------
-    pandas.DataFrame
-        AUROC, and the share of the mislabelled digits that are found when a tenth is
-        inspected, on the digits that are not trusted.
-    """
-    judged = table[~table["trusted"]]
-    flipped = judged["flipped"].to_numpy()
-    rows = {}
-    for column in judged:
-        name, sign = name_of_score(str(column))
-        if not name:
-            continue
-        values = sign * judged[column].to_numpy()
-        values = np.where(np.isnan(values), np.nanmin(values), values)
-        inspected = np.argsort(-values)[: round(0.1 * len(values))]
-        rows[name] = {
-            "AUROC": roc_auc_score(flipped, values) if flipped.any() else np.nan,
-            "recall at 10 %": flipped[inspected].sum() / max(flipped.sum(), 1),
-        }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("score")
-
-
-_SCORES = {
-    "mu": ("mu of self-influence", 1),
-    "gradient_norm": ("gradient norm", 1),
-    "aum": ("AUM", -1),
-    "mean_loss": ("mean loss over training", 1),
-    "final_loss": ("final loss", 1),
-    "out_of_fold": ("out-of-fold confidence (cleanlab)", -1),
-    "knn_shapley": ("KNN-Shapley", -1),
-}
-
-
-def name_of_score(column: str) -> tuple[str, int]:
-    """Return what a column of the table is called, and which end is suspicious.
-
-    Parameters
-    ----------
-    column : str
-        Name of a column.
-
-    Returns
-    -------
-    name : str
-        Empty for columns that are no score.
-    sign : int
-        1 where large values are suspicious, -1 where small ones are.
-    """
-    kind, _, where = column.partition("_")[2].partition("_")
-    if column.startswith("mu_") and kind == "self":
-        return f"mu of self-influence ({where})", 1
-    if column.startswith("mu_"):
-        return f"mu of harm to validation digits ({where})", -1
-    return _SCORES.get(column, ("", 0))
-
-
-def _share_false(selected: NDArray[np.bool_], data: Data) -> float:
-    if not data.truth:
-        return np.nan
-    return float(1 - data.flipped[selected].mean()) if selected.any() else 0.0
-
-
 def _influence_on(trace: Trace, digits: NDArray[np.int64]) -> FInfluence:
     names = [f"test {k}" for k in digits if f"test {k}" in trace.targets]
     names = names or [trace.targets[-1]]
@@ -479,10 +281,10 @@ def _measure(config: Config, model: nn.Sequential, data: Data) -> dict[str, Over
     bias = _last_layer(model).bias
     alone = SingleRunSampler(model, optimizer=optimizer, parameters=[bias])
     everything = _samplers(config, model, optimizer, data)
-    index = _batches(config, 0, len(data.y))[0]
+    index = batches(config, 0, len(data.y))[0]
 
     def step(samplers: list[SingleRunSampler]) -> None:
-        _step(model, optimizer, data, samplers, index)
+        take_step(model, optimizer, data, samplers, index)
 
     kinds = {
         "self-influence at the output": [alone],
