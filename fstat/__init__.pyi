@@ -10,6 +10,7 @@ from . import (
     intervals as intervals,
     methods as methods,
     monitoring as monitoring,
+    records as records,
     selection as selection,
     tradeoff as tradeoff,
 )
@@ -35,6 +36,7 @@ from .ground_truth import (
 from .influence import FInfluence as FInfluence
 from .monitoring import ConfidenceSequence as ConfidenceSequence, Watch as Watch
 from .observations import Observations as Observations
+from .records import Snapshots as Snapshots, Trace as Trace
 from .selection import (
     fcr_intervals as fcr_intervals,
     rank_intervals as rank_intervals,
@@ -43,8 +45,6 @@ from .selection import (
     sign_errors as sign_errors,
     simultaneous_intervals as simultaneous_intervals,
 )
-from .snapshots import Snapshots as Snapshots
-from .trace import Trace as Trace
 from .tradeoff import (
     EpsilonDeltaTradeOff as EpsilonDeltaTradeOff,
     GaussianTradeOff as GaussianTradeOff,

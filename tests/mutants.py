@@ -37,7 +37,10 @@ ROOMS: dict[str, tuple[str, str]] = {
         "influence.py",
         "influence influence_intervals estimation_oracles units contract validation",
     ),
-    "observations": ("observations.py steps.py", "observations trace validation"),
+    "observations": (
+        "observations.py records/steps.py",
+        "observations trace validation",
+    ),
     "intervals": (
         "intervals monitoring/sequence.py",
         "intervals estimation_oracles noncentral_t sequence serial bootstrap "

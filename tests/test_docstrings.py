@@ -62,6 +62,7 @@ def public_objects():
         "fstat.intervals",
         "fstat.methods",
         "fstat.monitoring",
+        "fstat.records",
         "fstat.selection",
         "fstat.tradeoff",
         "fstat_torch.measures",

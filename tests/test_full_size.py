@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from fstat import FInfluence, Trace
-from fstat.shards import Shard
+from fstat.records.shards import Shard
 
 N = 500
 

@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from fstat import Trace, shard_writer
+from fstat import Trace
+from fstat.records import shard_writer
 
 B = 3
 

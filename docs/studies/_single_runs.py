@@ -24,8 +24,8 @@ FOLDS = 8
 PARTS = (
     "fstat/influence.py",
     "fstat/observations.py",
-    "fstat/steps.py",
-    "fstat/trace.py",
+    "fstat/records/steps.py",
+    "fstat/records/trace.py",
     "fstat_torch",
 )
 TABLE = *PARTS, "fstat/ground_truth"

@@ -11,8 +11,8 @@ import numpy as np
 
 from .._validation import flag, instance, nonnegative, whole_number
 from ..observations import Observations
-from ..steps import UnmetError
-from ..trace import Subsets, Trace
+from ..records.steps import UnmetError
+from ..records.trace import Subsets, Trace
 from .sequence import ConfidenceSequence
 
 if TYPE_CHECKING:

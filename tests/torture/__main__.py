@@ -19,7 +19,12 @@ import torch
 from . import damage, faults
 
 ROOT = Path(__file__).parents[2]
-PARTS = ("fstat/_files.py", "fstat/_mapped.py", "fstat/trace.py", "fstat/snapshots.py")
+PARTS = (
+    "fstat/_files.py",
+    "fstat/records/mapped.py",
+    "fstat/records/trace.py",
+    "fstat/records/snapshots.py",
+)
 DAMAGED, FLIPS = 30_000, 300
 
 

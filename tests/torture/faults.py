@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-import fstat.trace
+import fstat.records.trace
 from fstat import Trace
 from fstat._files import UnwrittenError
 from fstat_torch import PassedOverWarning, UnwrittenWarning
@@ -128,11 +128,11 @@ def at_every_call(act: Callable[[int], None]) -> Iterator[None]:
 
     for (owner, name), call in zip(places, before, strict=True):
         setattr(owner, name, watched(call))
-    together, fstat.trace._TOGETHER = fstat.trace._TOGETHER, 1
+    together, fstat.records.trace._TOGETHER = fstat.records.trace._TOGETHER, 1
     try:
         yield
     finally:
-        fstat.trace._TOGETHER = together
+        fstat.records.trace._TOGETHER = together
         for (owner, name), call in zip(places, before, strict=True):
             setattr(owner, name, call)
 

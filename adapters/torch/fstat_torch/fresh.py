@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from fstat._warnings import warn
-from fstat.snapshot_files import SnapshotFiles
+from fstat.records.snapshot_files import SnapshotFiles
 
 from .distributed import Processes
 from .passes import AlignedPass, CurvaturePass

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from fstat import Observations, Snapshots, Trace
-from fstat.steps import SELF
-from fstat.trace import Subsets
+from fstat.records.steps import SELF
+from fstat.records.trace import Subsets
 
 from .aims import Aims
 from .distributed import Processes

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fstat import Trace
 from fstat._validation import flag, option
-from fstat.steps import SELF
+from fstat.records.steps import SELF
 
 from .aims import Aims, moved
 from .aligned_steps import AlignedSteps

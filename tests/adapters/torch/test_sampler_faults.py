@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 from fstat import Trace  # noqa: E402
-from fstat.trace import DivergedWarning  # noqa: E402
+from fstat.records.trace import DivergedWarning  # noqa: E402
 from fstat_torch import (  # noqa: E402
     Curvature,
     PassedOverWarning,
@@ -212,7 +212,7 @@ def test_a_full_disk_takes_no_step_of_training_down(tmp_path, monkeypatch, backg
         sync(handle)
 
     monkeypatch.setattr(os, "fsync", full_for_a_while)
-    monkeypatch.setattr("fstat.trace._TOGETHER", 1)
+    monkeypatch.setattr("fstat.records.trace._TOGETHER", 1)
     options = {"path": tmp_path, "flush_every": 1, "background": background}
     with pytest.warns(UnwrittenWarning, match=r"No space left.*kept in memory") as told:
         model, sampler = run(**options)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fstat._files import DamagedFileError, Lock, swept, writing
-from fstat._mapped import Shape, mapped, reserved, synchronised
+from fstat.records.mapped import Shape, mapped, reserved, synchronised
 
 _NUMPY = {torch.float32: np.float32, torch.float64: np.float64}
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from fstat import Observations, Trace, Watch
 from fstat._warnings import warn
-from fstat.trace import Subsets
+from fstat.records.trace import Subsets
 
 from ..sampler import SingleRunSampler
 from ..step import Step

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ._files import DamagedFileError, Npz, write_npz
+from .._files import DamagedFileError, Npz, write_npz
 
 _NAME = re.compile(r"shard-\d{6,}\.npz")
 _SCALARS = ("n_steps", "since", "number", "run")

@@ -11,8 +11,8 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._files import Npz, npz_place, refusing, write_npz
-from ._validation import (
+from .._files import Npz, npz_place, refusing, write_npz
+from .._validation import (
     FloatArray,
     flag,
     instance,
@@ -21,8 +21,8 @@ from ._validation import (
     string,
     whole_number,
 )
-from ._warnings import warn
-from .observations import Observations
+from .._warnings import warn
+from ..observations import Observations
 from .steps import LARGEST, SELF, Members, chosen_targets, target_names
 from .trace import DivergedWarning, Subsets
 

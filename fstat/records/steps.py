@@ -14,7 +14,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from ._validation import FloatArray, IntArray, listed, plain, shown
+from .._validation import FloatArray, IntArray, listed, plain, shown
 
 SELF = "self"
 DEAD_STEPS = 3  # in a row, at the end of a run that is said to have diverged

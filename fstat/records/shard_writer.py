@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ._files import Lock, UnwrittenError, swept
+from .._files import Lock, UnwrittenError, swept
 from .shards import Leading, Part, Shard, column, shard_number, shard_paths, write_shard
 
 _ROOM = 2  # shards that may wait, in memory, for the background thread

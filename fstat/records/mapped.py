@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from ._files import refusing, regular, writing, written_whole
+from .._files import refusing, regular, writing, written_whole
 
 _WHAT = "an array of this run"
 _CHUNK = 2**24

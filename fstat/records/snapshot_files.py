@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ._files import swept, writing
+from .._files import swept, writing
 from .snapshots import Snapshots
 
 _NAME = "snapshot-{step:012d}.npz"

@@ -25,8 +25,8 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._files import refusing, regular, writing, written_whole
-from ._validation import (
+from .._files import refusing, regular, writing, written_whole
+from .._validation import (
     IntArray,
     flag,
     integers,
@@ -40,8 +40,8 @@ from ._validation import (
     string,
     whole_number,
 )
-from ._warnings import warn
-from .observations import Observations
+from .._warnings import warn
+from ..observations import Observations
 from .shard_writer import ShardWriter, is_written
 from .shards import (
     BY_STEP,
