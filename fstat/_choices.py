@@ -51,3 +51,10 @@ def chosen(
     found: C = value
     found.check()
     return found
+
+
+def choices_of(
+    estimator: object, kinds: Mapping[str, tuple[Mapping[str, type[Any]], type[Any]]]
+) -> list[Any]:
+    """Return what some parameters of an estimator stand for, checked, in order."""
+    return [chosen(getattr(estimator, name), name, *of) for name, of in kinds.items()]

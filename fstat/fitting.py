@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ._choices import chosen
+from ._choices import choices_of
 from ._validation import FloatArray, flag
 from .intervals import (
     DEPENDENCES,
@@ -55,10 +55,7 @@ class Choices:
     def of(cls, estimator: Any) -> Choices:
         """Return what the parameters of an estimator stand for, checked."""
         paired = flag(estimator.paired, "paired")
-        method, dependence, interval = (
-            chosen(getattr(estimator, name), name, *kinds)
-            for name, kinds in KINDS.items()
-        )
+        method, dependence, interval = choices_of(estimator, KINDS)
         method.check_with(dependence, interval)
         return cls(method, SamplingDesign(paired, dependence), interval)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from html import escape
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 _FARTHEST = 1e140
 _DRAWS = 499
+_ROWS_SHOWN = 10
 
 
 def _rows_share(observations: Observations) -> bool:
@@ -548,6 +550,22 @@ class FInfluence(BaseEstimator):
                 "quantity": self.quantity_,
             }
         )
+
+    def _repr_html_(self) -> str:
+        """Return the first estimates as a table, the parameters where not fitted."""
+        if not hasattr(self, "mu_"):
+            return str(super()._repr_html_())
+        table = self.to_frame().drop(columns="quantity")
+        told = f"{self.quantity_}; 95 % intervals"
+        if len(table) > _ROWS_SHOWN:
+            told += f"; the first {_ROWS_SHOWN} of {len(table)} pairs"
+        rows = table.head(_ROWS_SHOWN).to_html(
+            index=False, border=0, float_format="{:.3g}".format
+        )
+        return f"<p><code>{escape(repr(self))}</code>: {escape(told)}</p>{rows}"
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, str]:
+        return {"text/plain": repr(self), "text/html": self._repr_html_()}
 
     def _forget(self) -> None:
         for name in [name for name in vars(self) if name.endswith("_")]:

@@ -151,6 +151,29 @@ def test_repr_shows_what_was_changed():
     assert "FInfluence" in FInfluence()._repr_html_()
 
 
+def test_a_fitted_estimator_shows_its_estimates():
+    many = FInfluence(method="rank").fit(
+        *np.random.default_rng(0).normal(size=(2, 9, 12))
+    )
+    many.names_ = {"example": np.array([f"<{k}>" for k in range(12)])}
+    bundle = many._repr_mimebundle_()
+    assert bundle["text/plain"] == repr(many)
+    shown = bundle["text/html"]
+    assert f"{many.mu_[9]:.3g}</td>" in shown and "&lt;9&gt;" in shown
+    assert "&lt;10&gt;" not in shown and "first 10 of 12 pairs" in shown
+    assert "f-influence of the samples; 95 % intervals" in shown
+    one = FInfluence().fit(P[:, 0], Q[:, 0])._repr_html_()
+    assert one.count("<tr") == 2 and "pairs" not in one
+
+
+def test_choices_are_equal_by_what_they_say():
+    assert Moments(scale=[1.0, 2.0]) == Moments(scale=np.array([1.0, 2.0]))
+    assert Moments(scale=1.0) != Moments() and Serial() != Serial("ar1")
+    assert Moments() != Serial() and Moments() != "moments"
+    assert repr(Moments(shrinkage="moderated")) == "Moments(shrinkage='moderated')"
+    assert eval(repr(FInfluence(dependence=Serial("ar1")))).dependence == Serial("ar1")
+
+
 @pytest.mark.parametrize("Estimator", ESTIMATORS)
 def test_data_are_not_metadata(Estimator):
     requests = [name for name in dir(Estimator) if name.endswith("_request")]

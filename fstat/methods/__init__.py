@@ -7,6 +7,7 @@ from .goodness_of_fit import GoodnessOfFit, goodness_of_fit
 from .method import Learner, Method
 from .moment_summary import (
     MomentSummary,
+    RunningMoments,
     binormal_index,
     known_scale_index,
     moderate,
@@ -18,7 +19,6 @@ from .moment_summary import (
 from .moments import Moments, estimate_moments, fit_summary, no_difference
 from .quantile import Quantile, estimate_quantile
 from .rank import Rank, estimate_rank, shrunk_rank_error
-from .running_moments import RunningMoments
 from .supremum import (
     Supremum,
     SupremumEstimate,

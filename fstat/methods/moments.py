@@ -37,13 +37,13 @@ from .estimate import Estimate
 from .method import Learner, Method
 from .moment_summary import (
     MomentSummary,
+    RunningMoments,
     binormal_index,
     known_scale_index,
     moderate,
     pool,
     pooled_index,
 )
-from .running_moments import RunningMoments
 
 
 class Moments(Method):
