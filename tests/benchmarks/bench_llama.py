@@ -21,7 +21,7 @@ import torch
 
 from fstat_torch import SingleRunSampler
 from fstat_torch.llama.encoding import collate, encode
-from fstat_torch.llama.loader import RowLoader
+from fstat_torch.llama.reference_loader import RowLoader
 from fstat_torch.llama.targets import encode_pairs
 from fstat_torch.measures import (
     completion_log_likelihood,

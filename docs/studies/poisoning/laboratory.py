@@ -19,9 +19,9 @@ from fstat import Snapshots
 from fstat._files import Npz, refusing, write_npz, write_text
 from fstat.records.steps import SELF
 from fstat_torch.llama.encoding import collate, encode
-from fstat_torch.llama.loader import RowLoader
 from fstat_torch.llama.models import ALL_LINEAR, add_lora, load_model, tiny_llama
-from fstat_torch.llama.moments import FRESH, FRESH_METRIC, moments
+from fstat_torch.llama.reference_loader import RowLoader
+from fstat_torch.llama.snapshot_schedule import FRESH, FRESH_METRIC, moments
 from fstat_torch.llama.targets import encode_pairs, measure_targets
 from fstat_torch.measures import completion_log_likelihood, language_loss, predicted
 from fstat_torch.sampler import SingleRunSampler

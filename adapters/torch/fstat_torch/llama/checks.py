@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..commands import check_between, check_device, check_folder, check_whole
 from .data import Example, read_examples
-from .moments import FRESH
+from .snapshot_schedule import FRESH
 from .targets import Pair, read_pairs, read_prompts
 
 SETTLED = 10  # first steps, which give no observation

@@ -17,14 +17,14 @@ from ..commands import check_device, one_sentence, stopping
 from ..metrics import Curvature
 from ..targets import Target
 from .checks import Asked, check
-from .chosen import LENGTH, choose_model, compared, made_ready
 from .data import Example
 from .encoding import Row, encode
-from .moments import FRESH
+from .model_options import LENGTH, choose_model, compared, made_ready
 from .outcome import advice, moved, say, write
-from .runs import goes_on, named_as_option
+from .run_folder import goes_on, named_as_option
 from .scoring import Scores, score
 from .sharding import processes, save_model, shard
+from .snapshot_schedule import FRESH
 from .targets import Pair, complete, encode_pairs, measure_targets
 from .training import FineTuned, finetune
 

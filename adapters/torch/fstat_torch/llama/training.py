@@ -20,11 +20,11 @@ from fstat import Trace
 from ..measures import completion_log_likelihood, predicted
 from ..sampler import SingleRunSampler
 from .encoding import Row, collate
-from .loader import RowLoader
 from .models import quiet_transformers, require
-from .moments import FRESH, check_fresh, moments
-from .runs import describe, open_run
+from .reference_loader import RowLoader
+from .run_folder import describe, open_run
 from .sharding import is_sharded
+from .snapshot_schedule import FRESH, check_fresh, moments
 
 _OPTIMIZERS = {"adamw": "adamw_torch", "sgd": "sgd"}
 
@@ -216,7 +216,7 @@ def finetune(
     following: Any = None
     watching: list[Any] = []
     if targets:
-        from .watching import watch
+        from .sampling_callbacks import watch
 
         examples = RowLoader(rows, tokenizer.pad_token_id, share)
         following, watching = watch(targets, folder, at, sampling, examples)

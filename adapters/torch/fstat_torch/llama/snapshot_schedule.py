@@ -40,7 +40,7 @@ def moments(
 
     Examples
     --------
-    >>> from fstat_torch.llama.moments import moments
+    >>> from fstat_torch.llama.snapshot_schedule import moments
     >>> moments("fresh", 2, n_steps=75, epochs=3)
     [12, 25]
     """

@@ -15,8 +15,8 @@ from fstat._warnings import warn
 
 from ..metrics import Curvature
 from ..trainers.transformers import TransformersCallback
-from .loader import RowLoader
-from .moments import FRESH, FRESH_METRIC
+from .reference_loader import RowLoader
+from .snapshot_schedule import FRESH, FRESH_METRIC
 
 
 class OnlyWhenAsked(TransformersCallback):
