@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 import os
 import signal
@@ -22,12 +21,12 @@ import torch
 _MOST = {"seed": 2**32 - 1, "threads": 1024}
 
 
-def check_whole(options: argparse.Namespace, **least: int) -> None:
+def check_whole(options: object, **least: int) -> None:
     """Refuse numbers that are too small, or larger than libraries count.
 
     Parameters
     ----------
-    options : Namespace
+    options : object
         What was asked for.
     **least : int
         The least value of each option that is a whole number, by its name; None is
@@ -46,12 +45,12 @@ def check_whole(options: argparse.Namespace, **least: int) -> None:
             )
 
 
-def check_between(options: argparse.Namespace, **bounds: tuple[float, float]) -> None:
+def check_between(options: object, **bounds: tuple[float, float]) -> None:
     """Refuse numbers that are not between two others.
 
     Parameters
     ----------
-    options : Namespace
+    options : object
         What was asked for.
     **bounds : (float, float)
         By name of the option; neither of them is allowed itself.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 import os
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..commands import check_between, check_device, check_folder, check_whole
+from .config import RunConfig
 from .data import Example, read_examples
 from .snapshot_schedule import FRESH
 from .targets import Pair, read_pairs, read_prompts
@@ -19,7 +19,7 @@ SETTLED = 10  # first steps, which give no observation
 
 
 @dataclass(frozen=True)
-class Asked:
+class Inputs:
     """What was read of the files that a command names.
 
     Parameters
@@ -40,17 +40,17 @@ class Asked:
     reference: NDArray[np.bool_] | None
 
 
-def check(options: argparse.Namespace) -> Asked:
+def check(config: RunConfig) -> Inputs:
     """Refuse what cannot be, and read the files that are asked for.
 
     Parameters
     ----------
-    options : Namespace
+    config : RunConfig
         What was asked for.
 
     Returns
     -------
-    Asked
+    Inputs
         Data and targets.
 
     Raises
@@ -60,23 +60,21 @@ def check(options: argparse.Namespace) -> Asked:
     ValueError
         If an option, a file or a pair of options is not as it must be.
     """
-    _check_numbers(options)
-    _check_together(options)
-    check_device(options.device)
-    examples = read_examples(options.data, group=options.group, ignore=options.ignore)
-    _check_steps(len(examples), options)
-    reference = _reference(examples, options)
-    if options.targets is not None:
-        asked = Asked(examples, read_pairs(options.targets), [], reference)
-    else:
-        asked = Asked(examples, None, read_prompts(options.prompts), reference)
-    check_folder(options.out, "out")
-    return asked
+    _check_numbers(config)
+    _check_together(config)
+    check_device(config.device)
+    examples = read_examples(config.data, group=config.group, ignore=config.ignore)
+    _check_steps(len(examples), config)
+    reference = _reference(examples, config)
+    pairs = None if config.targets is None else read_pairs(config.targets)
+    prompts = [] if config.prompts is None else read_prompts(config.prompts)
+    check_folder(config.out, "out")
+    return Inputs(examples, pairs, prompts, reference)
 
 
-def _check_numbers(options: argparse.Namespace) -> None:
+def _check_numbers(config: RunConfig) -> None:
     check_whole(
-        options,
+        config,
         lora_r=1,
         epochs=1,
         batch_size=1,
@@ -88,70 +86,68 @@ def _check_numbers(options: argparse.Namespace) -> None:
         seed=0,
         threads=1,
     )
-    check_between(options, learning_rate=(0, math.inf), fdr=(0, 1))
+    check_between(config, learning_rate=(0, math.inf), fdr=(0, 1))
 
 
-def _check_together(options: argparse.Namespace) -> None:
+def _check_together(config: RunConfig) -> None:
     """Refuse options of which one has no use, or no meaning, with another."""
     processes = int(os.environ.get("WORLD_SIZE", "1"))
-    share = processes * options.accumulate
-    if options.batch_size % share:
+    share = processes * config.accumulate
+    if config.batch_size % share:
         raise ValueError(
             f"`--batch-size` must be a multiple of {share}, the micro-batches of "
-            f"--accumulate on each of the processes, got {options.batch_size}."
+            f"--accumulate on each of the processes, got {config.batch_size}."
         )
-    if options.fsdp and processes < 2:
+    if config.fsdp and processes < 2:
         raise ValueError(
             "`--fsdp` shards a model over the processes of torchrun: start it with two "
             "or more, got one."
         )
-    if options.fsdp and options.metric not in ("auto", "plain"):
+    if config.fsdp and config.metric not in ("auto", "plain"):
         raise ValueError(
             "`--metric` must be plain with --fsdp, for others need whole parameters on "
-            f"each process, got {options.metric}."
+            f"each process, got {config.metric}."
         )
-    if options.metric == "plain" and options.snapshots is not None:
+    if config.metric == "plain" and config.snapshots is not None:
         raise ValueError(
             "`--snapshots` is of the metrics curvature and fresh: leave it out with "
-            f"--metric plain, got {options.snapshots}."
+            f"--metric plain, got {config.snapshots}."
         )
-    if options.completed_by is not None and options.prompts is None:
+    if config.completed_by is not None and config.prompts is None:
         raise ValueError(
             "`--completed-by` is the model that completes --prompts: leave it out with "
             "--targets."
         )
-    if options.about is not None and options.group is not None:
+    if config.about is not None and config.group is not None:
         raise ValueError("`--about` is of examples, not of groups: leave one out.")
 
 
-def _check_steps(n: int, options: argparse.Namespace) -> None:
-    per_pass = -(-n // options.batch_size)
-    if options.metric == FRESH:
-        if (options.snapshots or 1) > per_pass:
+def _check_steps(n: int, config: RunConfig) -> None:
+    per_pass = -(-n // config.batch_size)
+    if config.metric == FRESH:
+        if (config.snapshots or 1) > per_pass:
             raise ValueError(
                 f"`--snapshots` must be from 1 to {per_pass}, the steps of a pass, got "
-                f"{options.snapshots}."
+                f"{config.snapshots}."
             )
         return
-    if options.epochs * per_pass <= SETTLED:
+    if config.epochs * per_pass <= SETTLED:
         raise ValueError(
             "A run must have more than ten steps, from which those after them get "
-            f"their scale, got {n} examples, {options.batch_size} a step, for "
-            f"{options.epochs} epochs: use --epochs {SETTLED // per_pass + 1}."
+            f"their scale, got {n} examples, {config.batch_size} a step, for "
+            f"{config.epochs} epochs: use --epochs {SETTLED // per_pass + 1}."
         )
 
 
-def _reference(
-    examples: list[Example], options: argparse.Namespace
-) -> NDArray[np.bool_] | None:
+def _reference(examples: list[Example], config: RunConfig) -> NDArray[np.bool_] | None:
     """Return which examples do not mention what is looked for."""
-    if options.about is None:
+    if config.about is None:
         return None
-    mention = mentions(examples, options.about)
+    mention = mentions(examples, config.about)
     if mention.all() or not mention.any():
         raise ValueError(
             "`--about` must be what some of the examples mention, got "
-            f"{options.about!r}: {mention.sum()} of {len(examples)} do."
+            f"{config.about!r}: {mention.sum()} of {len(examples)} do."
         )
     return ~mention
 

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from ..commands import check_device
+from .config import LENGTH, RunConfig
 from .data import Example
-from .models import ALL_LINEAR, add_lora, check_linear, load_model, tiny_llama
+from .models import add_lora, check_linear, load_model, tiny_llama
 from .sharding import shard
 
-LENGTH = 1024  # most tokens of an example, where that is not said
-_QUERIES_AND_VALUES = "q_proj,v_proj"
+_ADAPTED = ("q_proj", "v_proj")  # where no layers are named
 
 
 def choose_model(
-    name: str | None, examples: list[Example], options: argparse.Namespace
+    name: str | None, examples: list[Example], config: RunConfig
 ) -> tuple[Any, Any]:
     """Load a model and its tokenizer, or make them on the spot.
 
@@ -29,7 +27,7 @@ def choose_model(
         As the command line takes it.
     examples : list of Example
         What the tokenizer of a tiny model is trained on.
-    options : Namespace
+    config : RunConfig
         What was asked for.
 
     Returns
@@ -39,28 +37,28 @@ def choose_model(
     tokenizer : PreTrainedTokenizerBase
         Its tokenizer.
     """
-    device, dtype = check_device(options.device), options.dtype
+    device, dtype = check_device(config.device), config.dtype
     if dtype == "auto":
         # Adapters stay in single precision; where all is trained, so must all.
         short = device.startswith("cuda") and torch.cuda.is_bf16_supported()
-        dtype = "bfloat16" if short and not options.full else "float32"
+        dtype = "bfloat16" if short and not config.full else "float32"
     wanted = getattr(torch, dtype)
     if name == "tiny":
         texts = [message.content for e in examples for message in e.messages]
-        length = options.max_length or LENGTH
+        length = config.max_length or LENGTH
         model, tokenizer = tiny_llama(texts, hidden=64, max_length=length)
-        return model.to("cpu" if options.fsdp else device, wanted), tokenizer
-    return load_model(name, dtype=wanted, device="cpu" if options.fsdp else device)
+        return model.to("cpu" if config.fsdp else device, wanted), tokenizer
+    return load_model(name, dtype=wanted, device="cpu" if config.fsdp else device)
 
 
-def made_ready(model: Any, options: argparse.Namespace) -> Any:
+def made_ready(model: Any, config: RunConfig) -> Any:
     """Add the adapters, if they are what is trained, and shard the model, if asked.
 
     Parameters
     ----------
     model : PreTrainedModel
         What `choose_model` returned.
-    options : Namespace
+    config : RunConfig
         What was asked for.
 
     Returns
@@ -73,28 +71,20 @@ def made_ready(model: Any, options: argparse.Namespace) -> Any:
     ValueError
         If the model has no such layers.
     """
-    if not options.full:
-        layers = _layers(options.target_modules or _QUERIES_AND_VALUES)
-        model = add_lora(
-            model, options.lora_r, target_modules=layers, seed=options.seed
-        )
-    return shard(model, check_device(options.device)) if options.fsdp else model
+    if not config.full:
+        layers = _ADAPTED if config.layers is None else config.layers
+        model = add_lora(model, config.lora_r, target_modules=layers, seed=config.seed)
+    return shard(model, check_device(config.device)) if config.fsdp else model
 
 
-def _layers(names: str) -> Sequence[str]:
-    if names == "all":
-        return ALL_LINEAR
-    return [name.strip() for name in names.split(",") if name.strip()]
-
-
-def compared(model: Any, options: argparse.Namespace) -> dict[str, Any]:
+def compared(model: Any, config: RunConfig) -> dict[str, Any]:
     """Return what the sampler is told of the parameters to compare gradients in.
 
     Parameters
     ----------
     model : PreTrainedModel or PeftModel
         What `made_ready` returned.
-    options : Namespace
+    config : RunConfig
         What was asked for.
 
     Returns
@@ -107,9 +97,9 @@ def compared(model: Any, options: argparse.Namespace) -> dict[str, Any]:
     ValueError
         If the model has no such layers.
     """
-    if not options.full or options.target_modules is None:
+    layers = config.layers
+    if not config.full or layers is None:
         return {}
-    layers = _layers(options.target_modules)
     check_linear(model, layers)
     named: dict[str, nn.Module] = dict(model.named_modules())
     chosen = [m for name, m in named.items() if name.rpartition(".")[2] in layers]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,8 @@ import pandas as pd
 
 from fstat._files import write_table
 
-from .checks import SETTLED, Asked, mentions
+from .checks import SETTLED, Inputs, mentions
+from .config import RunConfig
 from .report import write_report
 from .scoring import MANY, Scores
 from .targets import Pair
@@ -55,7 +55,7 @@ def _named(pairs: Sequence[Pair]) -> list[tuple[str, Pair]]:
 
 
 def write(
-    options: argparse.Namespace,
+    config: RunConfig,
     run: FineTuned,
     scores: Scores,
     pairs: Sequence[Pair],
@@ -65,7 +65,7 @@ def write(
 
     Parameters
     ----------
-    options : Namespace
+    config : RunConfig
         What was asked for.
     run : FineTuned
         The training.
@@ -76,7 +76,7 @@ def write(
     measured : pandas.DataFrame
         What `moved` returned.
     """
-    out: Path = options.out
+    out: Path = config.out
     ranked = scores.table.sort_values("mu", ascending=False)
     write_table(out / "scores.csv", ranked)
     write_table(out / "by_target.csv", scores.by_target)
@@ -87,9 +87,9 @@ def write(
     rows = _rows(scores)
     write_report(
         out / "index.html",
-        rows.rename(columns={"group": "subset"}) if options.group else rows,
+        rows.rename(columns={"group": "subset"}) if config.group else rows,
         title="Which examples moved the model",
-        setup=_setup(options, run),
+        setup=_setup(config, run),
         targets=asked,
         selection=scores.selections,
         sections={"What training did to the targets": measured},
@@ -107,16 +107,16 @@ def _rows(scores: Scores) -> pd.DataFrame:
     return pd.concat([table, each.sort_values("target", kind="stable")])
 
 
-def _setup(options: argparse.Namespace, run: FineTuned) -> dict[str, object]:
+def _setup(config: RunConfig, run: FineTuned) -> dict[str, object]:
     trained = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
     return {
-        "model": options.model or "SmolLM2-135M-Instruct",
-        "data": options.data,
-        "targets": options.targets or options.prompts,
+        "model": config.model or "SmolLM2-135M-Instruct",
+        "data": config.data,
+        "targets": config.targets or config.prompts,
         "parameters trained": f"{trained:,}",
         "steps": len(run.losses),
         **{
-            name.replace("_", " "): getattr(options, name)
+            name.replace("_", " "): getattr(config, name)
             for name in ("epochs", "batch_size", "learning_rate", "seed")
         },
         "training loss, first and last step": f"{run.losses[0]:.3f}, "
@@ -125,21 +125,17 @@ def _setup(options: argparse.Namespace, run: FineTuned) -> dict[str, object]:
     }
 
 
-def advice(
-    options: argparse.Namespace, scores: Scores, asked: Asked, words: Sequence[str]
-) -> list[str]:
+def advice(config: RunConfig, scores: Scores, inputs: Inputs) -> list[str]:
     """Return commands that select at an error rate, where nothing could be selected.
 
     Parameters
     ----------
-    options : Namespace
+    config : RunConfig
         What was asked for.
     scores : Scores
         What came of it.
-    asked : Asked
+    inputs : Inputs
         Data and targets.
-    words : sequence of str
-        The command line.
 
     Returns
     -------
@@ -149,31 +145,31 @@ def advice(
     if scores.selection is not None:
         return []
     found = []
-    about = None if options.group else _worth_a_look(asked)
+    about = None if config.group else _worth_a_look(inputs)
     if about is not None:
         found.append(
             f"Among the examples that mention {about!r}, of the same training:\n"
-            + _command(words, "--about", about)
+            + _command(config.words, "--about", about)
         )
     if scores.table["mu"].notna().sum() < MANY:
-        per_pass = -(-len(asked.examples) // options.batch_size)
+        per_pass = -(-len(inputs.examples) // config.batch_size)
         # So many that each example is met twice after the first steps.
-        epochs = max(options.epochs, 2 + -(-SETTLED // per_pass))
-        out = options.out.with_name(f"{options.out.name}-plain")
+        epochs = max(config.epochs, 2 + -(-SETTLED // per_pass))
+        out = config.out.with_name(f"{config.out.name}-plain")
         more = ("--metric", "plain", "--epochs", str(epochs), "--out", str(out))
         found.append(
             "By inner products at the steps, which are tested; it trains anew:\n"
-            + _command(_without(words, "--snapshots"), *more)
+            + _command(_without(config.words, "--snapshots"), *more)
         )
     return found
 
 
-def _worth_a_look(asked: Asked) -> str | None:
+def _worth_a_look(inputs: Inputs) -> str | None:
     """Return a word of the targets that some examples mention, and most do not."""
-    pairs = asked.pairs or []
-    texts = [*asked.prompts, *(f"{pair.prompt} {pair.completion}" for pair in pairs)]
+    pairs = inputs.pairs or []
+    texts = [*inputs.prompts, *(f"{pair.prompt} {pair.completion}" for pair in pairs)]
     words = dict.fromkeys(re.findall(r"\w{4,}", " ".join(texts)))
-    shares = {word: mentions(asked.examples, word).mean() for word in words}
+    shares = {word: mentions(inputs.examples, word).mean() for word in words}
     fitting = {word: share for word, share in shares.items() if 0 < share <= 0.3}
     # The rarest are those that the targets are about.
     return min(fitting, key=fitting.__getitem__, default=None)
@@ -192,7 +188,7 @@ def _without(words: Sequence[str], option: str) -> list[str]:
 
 
 def say(
-    options: argparse.Namespace,
+    config: RunConfig,
     scores: Scores,
     measured: pd.DataFrame,
     ways: Sequence[str],
@@ -201,7 +197,7 @@ def say(
 
     Parameters
     ----------
-    options : Namespace
+    config : RunConfig
         What was asked for.
     scores : Scores
         What came of it.
@@ -210,7 +206,7 @@ def say(
     ways : sequence of str
         What `advice` returned.
     """
-    things = "examples" if options.group is None else "groups"
+    things = config.things
     print("\nWhat training did to the targets:\n")
     print(measured[:_TARGETS].round(2).reset_index().to_string(index=False))
     known = scores.table.dropna(subset="mu").sort_values("mu", ascending=False)
@@ -221,10 +217,10 @@ def say(
         print(f"\n{left} {things} were met in the first ten steps only: no mu.")
     if scores.table["quantity"].str.contains("snapshot").any():
         print("\nIntervals are over snapshots, which depend on each other: too narrow.")
-    print(f"\n{_selected(options, scores, things)}")
+    print(f"\n{_selected(config, scores)}")
     for way in ways:
         print(f"\n{way}")
-    print(f"\nPictures and tables: {options.out / 'index.html'}")
+    print(f"\nPictures and tables: {config.out / 'index.html'}")
 
 
 def _strongest(known: pd.DataFrame) -> pd.DataFrame:
@@ -237,8 +233,9 @@ def _strongest(known: pd.DataFrame) -> pd.DataFrame:
     return short.round(3)
 
 
-def _selected(options: argparse.Namespace, scores: Scores, things: str) -> str:
+def _selected(config: RunConfig, scores: Scores) -> str:
     """Say how many are selected, for the mean and for each target."""
+    things = config.things
     if not scores.selections:
         return f"No {things} are selected: too little is known for an error rate."
     counts = [
@@ -249,5 +246,5 @@ def _selected(options: argparse.Namespace, scores: Scores, things: str) -> str:
         counts = [str(scores.selection.n_selected)] if scores.selection else counts
     return (
         f"{things.capitalize()} selected at a false discovery rate of "
-        f"{options.fdr:g}: {', '.join(counts)}."
+        f"{config.fdr:g}: {', '.join(counts)}."
     )
