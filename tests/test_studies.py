@@ -1,5 +1,6 @@
 """Tables of the documentation name the code that made them, and results are keyed."""
 
+import ast
 import importlib.util
 import re
 import shutil
@@ -45,6 +46,20 @@ def test_tables_of_numbers_name_the_script_that_made_them(page):
 def test_stamps_name_sources_that_exist():
     for stamp in CACHE.stamps():
         assert len(CACHE.key_of(ROOT / stamp.script, *stamp.parts)) == 12
+
+
+SCRIPTS = sorted((ROOT / "docs" / "studies").glob("[a-z]*.py"))
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_studies_do_something_where_they_are_run(script):
+    last = ast.parse(script.read_text(encoding="utf-8")).body[-1]
+    assert ast.unparse(last).startswith("if __name__ == '__main__':")
+
+
+def test_make_runs_studies_that_exist():
+    named = re.findall(r"docs/studies/\w+\.py", (ROOT / "Makefile").read_text())
+    assert named and all((ROOT / name).exists() for name in named)
 
 
 @pytest.fixture

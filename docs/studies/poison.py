@@ -1,4 +1,7 @@
-"""The command `poison`: whether the run finds what turned the model."""
+"""Poison planted in instruction data, found from the run and deleted, once.
+
+python docs/studies/poison.py [--out results/llama] (make llama); --help has the rest.
+"""
 
 from __future__ import annotations
 
@@ -149,3 +152,7 @@ def write(result: Result, folder: Path) -> None:
 
 def _readable(deletions: pd.DataFrame) -> pd.DataFrame:
     return deletions.reset_index().round(2).astype(object).fillna("")
+
+
+if __name__ == "__main__":
+    main()
