@@ -751,6 +751,15 @@ def test_shards_hold_so_many_steps_however_they_came(tmp_path):
         assert Trace.load(tmp_path / name).n_steps == 40
 
 
+@pytest.mark.parametrize("flush_every", [1, 3])
+def test_steps_that_are_put_off_are_written_when_a_shard_is_due(tmp_path, flush_every):
+    trace = Trace(["z"], path=tmp_path, flush_every=flush_every)
+    for step in range(6, 16):
+        trace.put_off(step, columns_of_alignments)
+        assert trace.n_written == (step - 5) // flush_every * flush_every
+    trace.close()
+
+
 def test_a_trace_in_memory_is_rewound_amid_steps_that_were_taken_in_together():
     trace = Trace(["z"])
     for step in range(6, 40):

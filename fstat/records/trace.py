@@ -436,7 +436,7 @@ class Trace:
             self._columns_of = form
         self._put_off.append(row)
         late = time.monotonic() - self._taken_in_at >= _TOGETHER_SECONDS
-        if len(self._put_off) >= _TOGETHER or late:
+        if len(self._put_off) >= min(_TOGETHER, self._room) or late:
             self._take_in()
 
     def _take_in(self) -> None:
