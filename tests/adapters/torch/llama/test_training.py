@@ -42,7 +42,7 @@ from fstat_torch.llama.sharding import processes, save_model, shard  # noqa: E40
 from fstat_torch.metrics import Snapshots  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 EXAMPLES = [Example.of(f"{n} and 1?", f"That is {n + 1}.") for n in range(40)]
 PAIRS = [
     Pair("50 and 1?", "That is 51."),
