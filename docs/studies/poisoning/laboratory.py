@@ -21,7 +21,7 @@ from fstat.records.steps import SELF
 from fstat_torch.llama.encoding import collate, encode
 from fstat_torch.llama.models import ALL_LINEAR, add_lora, load_model, tiny_llama
 from fstat_torch.llama.reference_loader import RowLoader
-from fstat_torch.llama.snapshot_schedule import FRESH, FRESH_METRIC, moments
+from fstat_torch.llama.snapshot_schedule import FRESH, FRESH_METRIC, snapshot_steps
 from fstat_torch.llama.targets import encode_pairs, measure_targets
 from fstat_torch.measures import completion_log_likelihood, language_loss, predicted
 from fstat_torch.sampler import SingleRunSampler
@@ -259,7 +259,7 @@ class Laboratory:
         optimizer, schedule = _optimizer(model, config, len(batches))
         watch, at = None, []
         if watched:
-            at = moments(
+            at = snapshot_steps(
                 FRESH, config.snapshots, n_steps=len(batches), epochs=config.epochs
             )
             loader = RowLoader(rows, tokenizer.pad_token_id, _AT_ONCE)

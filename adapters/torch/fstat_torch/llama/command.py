@@ -18,7 +18,7 @@ from ..targets import Target
 from .checks import Inputs, check
 from .config import LENGTH, RunConfig, parse
 from .encoding import Row, encode
-from .model_options import choose_model, compared, made_ready
+from .model_options import choose_model, compared_parameters, prepare_model
 from .outcome import advice, moved, say, write
 from .run_folder import goes_on, named_as_option
 from .scoring import Scores, score
@@ -69,7 +69,7 @@ def _run(config: RunConfig, inputs: Inputs) -> None:
         max_length=length,
         truncate="answer" if config.truncate else None,
     )
-    model = made_ready(model, config)
+    model = prepare_model(model, config)
     pairs = inputs.pairs or _completed(config, model, tokenizer, inputs)
     targets = encode_pairs(pairs, tokenizer, max_length=length)
     before = measure_targets(model, targets)
@@ -132,7 +132,7 @@ def _finetune(
         snapshots=config.snapshots,
         refresh=config.refresh,
         metric=_metric(config, model, len(rows)),
-        **compared(model, config),
+        parameters=compared_parameters(model, config),
     )
 
 

@@ -51,7 +51,7 @@ def choose_model(
     return load_model(name, dtype=wanted, device="cpu" if config.fsdp else device)
 
 
-def made_ready(model: Any, config: RunConfig) -> Any:
+def prepare_model(model: Any, config: RunConfig) -> Any:
     """Add the adapters, if they are what is trained, and shard the model, if asked.
 
     Parameters
@@ -77,20 +77,20 @@ def made_ready(model: Any, config: RunConfig) -> Any:
     return shard(model, check_device(config.device)) if config.fsdp else model
 
 
-def compared(model: Any, config: RunConfig) -> dict[str, Any]:
-    """Return what the sampler is told of the parameters to compare gradients in.
+def compared_parameters(model: Any, config: RunConfig) -> list[nn.Parameter] | None:
+    """Return the parameters in which gradients are compared.
 
     Parameters
     ----------
     model : PreTrainedModel or PeftModel
-        What `made_ready` returned.
+        What `prepare_model` returned.
     config : RunConfig
         What was asked for.
 
     Returns
     -------
-    dict
-        Nothing, for all that are trained; or `parameters`.
+    list of Parameter or None
+        None for all that are trained.
 
     Raises
     ------
@@ -99,8 +99,8 @@ def compared(model: Any, config: RunConfig) -> dict[str, Any]:
     """
     layers = config.layers
     if not config.full or layers is None:
-        return {}
+        return None
     check_linear(model, layers)
     named: dict[str, nn.Module] = dict(model.named_modules())
     chosen = [m for name, m in named.items() if name.rpartition(".")[2] in layers]
-    return {"parameters": [p for m in chosen for p in m.parameters()]}
+    return [p for m in chosen for p in m.parameters()]

@@ -33,16 +33,16 @@ class SnapshotsAt(TrainerCallback):
     ----------
     following : TransformersCallback
         Has the sampler.
-    moments : sequence of int
+    at : sequence of int
         Numbers of steps made.
     """
 
-    def __init__(self, following: TransformersCallback, moments: Sequence[int]) -> None:
-        self._following, self._moments = following, moments
+    def __init__(self, following: TransformersCallback, at: Sequence[int]) -> None:
+        self._following, self._at = following, at
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Take a snapshot, before a checkpoint of this step is saved."""
-        if state.global_step not in self._moments:
+        if state.global_step not in self._at:
             return
         try:
             self._following.sampler.snapshot()
@@ -68,7 +68,7 @@ def watch(
     folder : Path or None
         Where the trace, snapshots and kept gradients go.
     at : sequence of int
-        Steps made before each snapshot, as `moments` says.
+        Steps made before each snapshot, as `snapshot_steps` says.
     sampling : mapping
         Arguments of `SingleRunSampler`; or ``metric="fresh"``.
     examples : RowLoader

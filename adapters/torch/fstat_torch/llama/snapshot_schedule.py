@@ -12,7 +12,7 @@ from ..metrics import Curvature
 FRESH, FRESH_METRIC = "fresh", "second-moment-cosine"
 
 
-def moments(
+def snapshot_steps(
     metric: Any, snapshots: int | None, *, n_steps: int, epochs: int
 ) -> list[int]:
     """Return after how many steps snapshots are taken.
@@ -40,8 +40,8 @@ def moments(
 
     Examples
     --------
-    >>> from fstat_torch.llama.snapshot_schedule import moments
-    >>> moments("fresh", 2, n_steps=75, epochs=3)
+    >>> from fstat_torch.llama.snapshot_schedule import snapshot_steps
+    >>> snapshot_steps("fresh", 2, n_steps=75, epochs=3)
     [12, 25]
     """
     first = n_steps // epochs

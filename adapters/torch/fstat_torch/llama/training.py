@@ -24,7 +24,7 @@ from .models import quiet_transformers, require
 from .reference_loader import RowLoader
 from .run_folder import describe, open_run
 from .sharding import is_sharded
-from .snapshot_schedule import FRESH, check_fresh, moments
+from .snapshot_schedule import FRESH, check_fresh, snapshot_steps
 
 _OPTIMIZERS = {"adamw": "adamw_torch", "sgd": "sgd"}
 
@@ -190,7 +190,7 @@ def finetune(
     folder = None if output_dir is None else Path(output_dir)
     n_steps = epochs * -(-len(rows) // batch_size)
     metric = sampling.get("metric")
-    at = moments(metric, snapshots, n_steps=n_steps, epochs=epochs)
+    at = snapshot_steps(metric, snapshots, n_steps=n_steps, epochs=epochs)
     every = int(sampling.get("every", 1)) * int(sampling.get("refresh", 1))
     arguments = _arguments(
         model,
