@@ -7,7 +7,7 @@ export OMP_NUM_THREADS = 1
 export OPENBLAS_NUM_THREADS = 1
 export MKL_NUM_THREADS = 1
 
-.PHONY: help torture demo llama llama-study gpu gpu-rehearsal test lint format slow fuzz zoo bench validity mutants studies stale figures clean
+.PHONY: help torture demo llama llama-study gpu gpu-rehearsal test lint format slow compat fuzz zoo bench validity mutants studies stale figures clean
 
 help:
 	@echo "make demo      find the mislabelled digits of MNIST from one training run"
@@ -18,6 +18,7 @@ help:
 	@echo "make test      run the tests (minutes)"
 	@echo "make lint      ruff, formatting, types, docstrings"
 	@echo "make slow      longer simulations of what the fast tests claim"
+	@echo "make compat    the core on Python 3.11 to 3.13, oldest and newest dependencies"
 	@echo "make fuzz      100,000 odd calls of every public entry (an hour; resumes)"
 	@echo "make mutants   try a sample of mutants of the core (hours; resumes)"
 	@echo "make torture   damage files, kill, interrupt, fill disks: docs/faults.md (10 minutes)"
@@ -55,6 +56,9 @@ test: $(VENV)/.installed
 
 slow: $(VENV)/.installed
 	$(BIN)/python -m pytest -q -n 2 -m slow
+
+compat: $(VENV)/.installed
+	$(BIN)/python tests/compat.py
 
 fuzz: $(VENV)/.installed
 	PYTHONPATH=tests $(BIN)/python -m promises.fuzz --calls 100000 --page docs/fuzzing.md
@@ -119,4 +123,4 @@ figures: $(VENV)/.installed
 	$(BIN)/python docs/studies/readme_figures.py
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .compat build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -200,6 +200,21 @@ def test_the_least_loss_of_a_subsampled_step_is_that_of_not_being_seen():
     )
 
 
+@pytest.mark.parametrize("make", [E, L, lambda e: E(e, 0.1)], ids=["E", "L", "delta"])
+def test_atoms_of_subsampled_steps_are_met_up_to_rounding(make):
+    rng = np.random.default_rng(3)
+    for _ in range(60):
+        step, p = make(10 ** rng.uniform(-3, 1.5)), rng.uniform() ** 4
+        f = step.subsample(p)
+        least, most = f._loss_range()
+        below = np.nextafter(step._loss_range()[1], -np.inf)
+        mass = step.likelihood_ratio_test(below).alpha
+        assert f.likelihood_ratio_test(most).alpha == 0
+        assert_allclose(f.likelihood_ratio_test(most, strict=False).alpha, mass)
+        assert f.likelihood_ratio_test(least, strict=False).alpha == 1
+        assert f.likelihood_ratio_test(least).alpha < 1
+
+
 @pytest.mark.parametrize("f", [L(1.0), E(1.0), E(0.7, 0.1), BENT], ids=range(4))
 def test_tests_at_atoms_of_a_symmetrized_curve(f):
     """At the largest and least finite loss, strict tests stop before the atom."""

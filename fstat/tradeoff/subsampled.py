@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 from numpy.typing import NDArray
 
 from .._validation import FloatArray, share
+from ._atoms import AtomicTradeOff
 from .base import ErrorRates, TradeOff, operations
 from .gaussian import GaussianTradeOff
+
+_ROUNDING = 4.0  # units in the last place, of a loss
 
 
 class SubsampledTradeOff(TradeOff):
@@ -80,7 +85,27 @@ class SubsampledTradeOff(TradeOff):
             ratio = np.expm1(t) / self.p
             near = np.log1p(np.maximum(ratio, -1.0))
             far = t - np.log(self.p) + np.log1p((self.p - 1.0) * np.exp(-t))
-        return ratio < -1.0, np.where(t > 30.0, far, near)
+        surely, of_base = ratio < -1.0, np.where(t > 30.0, far, near)
+        # An atom is met by thresholds that differ by rounding.
+        atoms, losses = self._atoms
+        k = np.minimum(np.searchsorted(losses, t), losses.size - 1)
+        for j in (k, np.maximum(k - 1, 0)) if losses.size else ():
+            with np.errstate(invalid="ignore"):
+                met = np.abs(t - losses[j]) <= _ROUNDING * np.spacing(np.abs(losses[j]))
+            surely, of_base = surely & ~met, np.where(met, atoms[j], of_base)
+        return surely, of_base
+
+    @cached_property
+    def _atoms(self) -> tuple[FloatArray, FloatArray]:
+        """Losses that L may take with some probability, and what becomes of them."""
+        if self._shape():
+            return np.empty(0), np.empty(0)
+        known = [-np.inf, *self.base._loss_range()]
+        if isinstance(self.base, AtomicTradeOff):
+            known.extend(self.base._loss)
+        atoms = np.unique(known)
+        atoms = atoms[atoms < np.inf]
+        return atoms, self._loss(atoms)
 
     def _thresholds(
         self, alpha: FloatArray, specificity: FloatArray
