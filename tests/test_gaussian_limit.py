@@ -121,6 +121,8 @@ def test_edgeworth_is_closer_than_the_limit():
         (lambda: gaussian_limit([], []), "`fs` must be one trade-off function or more"),
         (lambda: gaussian_limit(LaplaceTradeOff(1.0), 0), "`counts` must be"),
         (lambda: gaussian_limit(LaplaceTradeOff(1.0), 9).f(1.5), "`alpha` must lie"),
+        (lambda: gaussian_limit(LaplaceTradeOff(1.0), 9).upper(2), "`alpha` must lie"),
+        (lambda: gaussian_limit(LaplaceTradeOff(1.0), 9).lower(2), "`alpha` must lie"),
     ],
 )
 def test_bad_input_gets_a_sentence(call, message):

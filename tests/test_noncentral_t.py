@@ -136,3 +136,8 @@ def test_what_is_unknown_stays_unknown():
     df = np.array([3.0, np.nan, 0.0, 3.0])
     assert np.isnan(log_noncentral_t(t, df, 1.0)).all()
     assert np.isnan(noncentrality(t, df, 0.025)).all()
+
+
+def test_a_side_that_is_none_is_named():
+    with pytest.raises(ValueError, match="`upper` must be True or False"):
+        log_noncentral_t(1.0, 2.0, 3.0, upper="yes")
