@@ -89,16 +89,16 @@ def main(arguments: list[str] | None = None) -> None:
         inputs = check(options)
         torch.set_num_threads(options.threads)
         command = shlex.join(["python", "-m", "fstat_torch.mnist", *words])
-        result = _run(options, inputs, command)
-    _say(result, options.out)
+        result = _run(inputs, command)
+    _say(result, inputs.out)
 
 
-def _run(options: argparse.Namespace, inputs: Inputs, command: str) -> Result:
+def _run(inputs: Inputs, command: str) -> Result:
     with ExitStack() as stack:
-        traces_to = getattr(options, "traces", None)
+        traces_to = inputs.traces
         if traces_to is None and inputs.digits is not None:
             # Too large for memory with many targets; gone once the page is written.
-            folder = TemporaryDirectory(dir=options.out, prefix="traces-")
+            folder = TemporaryDirectory(dir=inputs.out, prefix="traces-")
             traces_to = Path(stack.enter_context(folder))
         result = run(
             inputs.config,
@@ -108,7 +108,7 @@ def _run(options: argparse.Namespace, inputs: Inputs, command: str) -> Result:
             traces_to=traces_to,
             overhead=True,
         )
-        write(result, options.out, command)
+        write(result, inputs.out, command)
         return result
 
 

@@ -33,12 +33,18 @@ class Inputs:
         None for the embedded ones.
     trusted : ndarray of int or None
         Digits that were checked; None where labels are known to be right.
+    out : Path
+        Folder for results.
+    traces : Path or None
+        Folder to keep what the run records in; None where it is not kept.
     """
 
     config: Config
     digits: Digits | None
     test_digits: Digits | None
     trusted: NDArray[np.int64] | None
+    out: Path
+    traces: Path | None
 
 
 def check(options: argparse.Namespace) -> Inputs:
@@ -78,7 +84,8 @@ def check(options: argparse.Namespace) -> Inputs:
     trusted = None
     if "trusted" in options or _nothing_known(options):
         trusted = _trusted(options, config, digits)
-    return Inputs(config, digits, test_digits, trusted)
+    traces = getattr(options, "traces", None)
+    return Inputs(config, digits, test_digits, trusted, options.out, traces)
 
 
 def _nothing_known(options: argparse.Namespace) -> bool:
