@@ -15,6 +15,7 @@ import functools
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -106,7 +107,9 @@ def made() -> dict[str, Any]:
         "\nset_mutant_under_test('mutant_generation')"
         "\ncopy_src_dir(); copy_also_copy_files(); create_mutants(1)"
     )
-    MUTANTS.mkdir(exist_ok=True)
+    # Copies of an older tree would stay.
+    shutil.rmtree(MUTANTS, ignore_errors=True)
+    MUTANTS.mkdir()
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
     files = sorted((MUTANTS / "fstat").rglob("*.meta"))
     return {
