@@ -66,7 +66,7 @@ class Bootstrap(Interval):
     >>> drawn = FInfluence(interval=Bootstrap(999, random_state=0)).fit(P, Q)
     >>> low, high = drawn.confidence_interval()
     >>> print(f"{low:.1f} to {high:.1f}")
-    0.6 to 1.1
+    0.5 to 1.1
     """
 
     def __init__(

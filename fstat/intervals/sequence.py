@@ -65,7 +65,7 @@ class Sequence(Interval):
     >>> watched = FInfluence(interval=Sequence(optimal_at=100)).fit(P, Q)
     >>> low, high = watched.confidence_interval()
     >>> print(f"{low:.2f} to {high:.2f}")
-    0.43 to 1.29
+    0.36 to 1.24
     """
 
     def __init__(self, optimal_at: int = 200) -> None:

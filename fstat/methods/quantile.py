@@ -48,7 +48,7 @@ class Quantile(Method):
     >>> P, Q = make_observations(0.8, n=500, random_state=0)
     >>> P[0], Q[0] = 1e6, -1e6
     >>> round(FInfluence(method="quantile").fit(P, Q).mu_, 2)
-    0.77
+    0.76
     """
 
     def estimate(self, P: FloatArray, Q: FloatArray) -> Estimate:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torture.interrupting import Interrupting
 
-from fstat import trace
+from fstat.records import trace
 from fstat_torch import (
     SingleRunSampler,
     aligned_steps,
