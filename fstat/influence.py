@@ -460,8 +460,10 @@ class FInfluence(BaseEstimator):
         ValueError
             If the method is `"supremum"`, which has none, or as `fit` does.
         """
-        p, q = samples(P, Q, self.paired, self.__dict__.get("_columns"))
-        choices = Choices.of(self).of_pairs(p.shape[1:], columns_of(P))
+        fitted = self.__dict__.get("_columns")
+        columns = columns_of(P) if fitted is None else fitted
+        p, q = samples(P, Q, self.paired, columns)
+        choices = Choices.of(self).of_pairs(p.shape[1:], columns)
         part = choices.part(p, q)
         method = choices.method.in_units(part.pairs, part.samples.exponent)
         estimate = method.estimate(part.samples.P, part.samples.Q)

@@ -4,6 +4,7 @@ from dataclasses import fields
 from fractions import Fraction
 
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
@@ -248,6 +249,17 @@ def test_influence_values_take_what_fit_takes():
     with pytest.raises(ValueError, match="`P` and `Q`") as asked:
         FInfluence(paired=True).influence_values([1.0, 2.0, 4.0], [3.0, 4.0])
     assert str(asked.value) == str(fitted.value)
+
+
+def test_influence_values_are_in_the_order_of_the_fit():
+    arrays = make_observations([0.3, 1.0], 20, random_state=0)
+    P, Q = (pd.DataFrame(x, columns=["a", "b"]) for x in arrays)
+    scale = pd.Series([0.5, 2.0], index=["a", "b"])
+    influence = FInfluence(method=Moments(scale=scale)).fit(P, Q)
+    expected = FInfluence(method=Moments(scale=[0.5, 2.0])).influence_values(*arrays)
+    for order in (["a", "b"], ["b", "a"]):
+        found = influence.influence_values(P[order], Q[order])
+        assert_allclose(found, expected, rtol=1e-14)
 
 
 def test_influence_values_take_any_number_as_a_scale():
