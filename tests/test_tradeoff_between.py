@@ -236,6 +236,7 @@ def test_new_classes_of_scipy():
     P, Q = stats.Normal(mu=0.0, sigma=2.0), stats.Normal(mu=3.0, sigma=2.0)
     assert tradeoff_between(P, Q) == tradeoff_between(P, stats.norm(3, 2))
     assert tradeoff_between(P, Q) == GaussianTradeOff(1.5)
+    assert tradeoff_between(stats.Normal(), stats.norm(1.5)) == GaussianTradeOff(1.5)
     U = stats.Uniform(a=1.0, b=3.0)
     assert tradeoff_between(U, stats.uniform(1, 2))(0.3) == pytest.approx(0.7)
     with pytest.raises(ValueError, match="of its new classes, of which Normal and Uni"):

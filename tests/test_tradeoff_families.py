@@ -309,6 +309,7 @@ def test_convexified_is_the_lower_hull():
         ([0, 1], [1.2, 0], r"must lie in \[0, 1\]"),
         ([0, 0.5, 1], [1, 0], "of one equal length"),
         ([0, 1], ["a", 0], "`beta` must be numeric"),
+        (["a", 1], [1, 0], "`alpha` must be numeric"),
     ],
 )
 def test_no_trade_off_function(alpha, beta, message):
