@@ -165,7 +165,11 @@ def test_zvalues_of_an_estimator_are_normal_scores_of_its_pvalues():
     z = chosen.null_fit.scores
     assert_allclose(2 * norm.sf(np.abs(z)), influence.pvalue_, rtol=1e-9)
     assert_array_equal(np.sign(z), np.sign(influence.mu_))
-    assert_allclose(chosen.pvalues, chosen.null_fit.pvalue(z))
+    null = chosen.null_fit
+    assert_allclose(chosen.pvalues, null.pvalue(z))
+    standard = (z - null.mean) / null.sd
+    assert_allclose(null.pvalue(z), 2 * norm.sf(np.abs(standard)))
+    assert_allclose(null.pvalue(z, "greater"), norm.sf(standard))
     assert chosen.null == "empirical" and chosen.least_selected == 1
 
 
