@@ -9,15 +9,15 @@ _OURS = ("fstat.", "fstat_torch.", "torch.", "contextlib.")
 _LOOPS = ("transformers.", "accelerate.", "trl.", "lightning.", "pytorch_lightning.")
 
 
-def warn(message: str, kind: type[Warning] = UserWarning) -> None:
+def warn(message: str | Warning, kind: type[Warning] = UserWarning) -> None:
     """Warn at the user's own line, whichever way led from there.
 
     Parameters
     ----------
-    message : str
-        What is said.
+    message : str or Warning
+        What is said, or the warning itself.
     kind : type of Warning, default=UserWarning
-        Its class.
+        Its class, of words.
     """
     level, frame = 1, sys._getframe()
     while frame.f_back is not None:

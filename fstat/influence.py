@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from html import escape
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from ._choices import Choice, chosen
 from ._samples import columns_of, index_of, pair_names, samples
 from ._validation import FloatArray, confidence, no_infinity, number, option, shown
+from ._warnings import warn
 from .empirical import levy_distance
 from .fitting import KINDS, Choices, conclude
 from .intervals import (
@@ -618,12 +618,11 @@ class FInfluence(BaseEstimator):
         several = len(np.unique(observations.run)) > 1
         grouped = choices.design.dependence.grouped
         if several and not grouped and _rows_share(observations):
-            warnings.warn(
+            warn(
                 "The observations are of several runs, whose rows belong together: "
                 f"dependence={self.dependence!r} takes them for one series or for "
                 "independent and errors come out too small; use "
                 "dependence='clustered'.",
-                stacklevel=3,
             )
         parts = choices.parts(observations)
         self._publish(*choices.learn(parts, self._n_pairs))
@@ -650,11 +649,10 @@ class FInfluence(BaseEstimator):
                     raise ValueError(f"`P` and `Q` must each hold {need}, got fewer.")
                 raise ValueError(f"`P` and `Q` must have {need}.")
             if unmet.any():
-                warnings.warn(
+                warn(
                     f"{int(unmet.sum())} of {unmet.size} pairs got NaN: `P` and `Q` of "
                     f"a pair need {need}.",
                     UnestimableWarning,
-                    stacklevel=3,
                 )
 
     def _levy(

@@ -35,7 +35,7 @@ ALIKE = ROOT / "tests" / "mutants_alike.json"
 # The files of each room, and the tests that are to notice a change of them.
 ROOMS: dict[str, tuple[str, str]] = {
     "influence": (
-        "influence.py",
+        "influence.py fitting.py",
         "influence influence_intervals estimation_oracles units contract validation",
     ),
     "observations": (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cached_property
@@ -10,6 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from .._validation import FloatArray, integers, number
+from .._warnings import warn
 from ..tradeoff import ErrorRates, TradeOff
 from ..tradeoff.base import several
 from ._bent import BentInversion, are_ordinary, is_seldom
@@ -202,11 +202,10 @@ class ComposedTradeOff(TradeOff):
                 if found is None or apart < found[2]:
                     found = *loose, apart
         if found[2] > self.tolerance:
-            warnings.warn(
+            warn(
                 f"the curves enclose the composition to {found[2]:.2g}, not to the "
                 f"`tolerance` {self.tolerance:.2g}: they are valid bounds.",
                 ToleranceWarning,
-                stacklevel=4,
             )
         return found
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,6 +13,7 @@ from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
 from .._validation import FloatArray, confidence, no_infinity, numeric, option, shown
+from .._warnings import warn
 from ..intervals import ConfidenceInterval
 from ..observations import Observations
 from ._runs import Runs, full_mu
@@ -238,13 +238,12 @@ class CalibratedInfluence(BaseEstimator):
         room = high - low
         outside = int(((x < low - room) | (x > high + room)).sum())
         if outside:
-            warnings.warn(
+            warn(
                 f"{outside} of {x.size} estimates lie far outside of those learnt "
                 f"from, {low:.3g} to {high:.3g}: what is predicted there extends the "
                 "fitted curve, and its intervals promise nothing. Learn from subsets "
                 "like these.",
                 ExtrapolationWarning,
-                stacklevel=3,
             )
 
     def _leave_out(self, x: FloatArray, y: FloatArray) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._samples import index_of, pair_names
 from .._validation import number, numeric, option
+from .._warnings import warn
 from ..influence import FInfluence
 from .decision import Asked, Pairs
 from .empirical_null import empirical
@@ -218,7 +218,7 @@ def select(
     pairs = _pairs(scores)
     found = _NULLS[asked.null](pairs, asked, reference, strata)
     for doubt in found.doubts:
-        warnings.warn(doubt, stacklevel=2)
+        warn(doubt)
     return replace(found.selection, notes=tuple(map(str, found.doubts)))
 
 

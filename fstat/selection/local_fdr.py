@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from math import pi, sqrt
@@ -15,6 +14,7 @@ from scipy.stats import kstest, norm
 from sklearn.linear_model import PoissonRegressor
 
 from .._validation import FloatArray, numeric, option
+from .._warnings import warn
 from .doubts import EmpiricalNullWarning
 
 LEAST_PAIRS = 500
@@ -285,7 +285,7 @@ def estimate_local_fdr(scores: ArrayLike, *, method: str = "likelihood") -> Loca
     )
     complaints = result.complaints()
     if complaints:
-        warnings.warn(EmpiricalNullWarning.of(complaints), stacklevel=2)
+        warn(EmpiricalNullWarning.of(complaints))
     return result
 
 

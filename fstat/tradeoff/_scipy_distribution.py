@@ -12,7 +12,6 @@ from ._immutable import shown
 
 # Of distributions on scales farther apart, losses and their squares overflow.
 _FARTHEST_SCALES = 1e100
-_FAR_QUANTILES = (1e-300, 0.25, 0.5, 0.75)
 
 
 def one_distribution(D: Any, name: str) -> Any:

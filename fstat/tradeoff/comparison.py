@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 
 import numpy as np
 from scipy.special import expit, logit, ndtri
 
 from .._validation import FloatArray, nonnegative, share
+from .._warnings import warn
 from ._rates import Comparison, ErrorRates
 from .base import TradeOff, one_curve, operations
 from .gaussian import GaussianTradeOff
@@ -55,7 +55,7 @@ def tightest_mu(f: TradeOff, alpha_min: float, beta_min: float | None) -> float:
     ]
     if np.inf in limits:
         at_alpha = alpha_min == 0 and limits[0] == np.inf
-        warnings.warn(_unbounded(f, at_alpha), UserWarning, stacklevel=4)
+        warn(_unbounded(f, at_alpha))
         return np.inf
 
     def fall(x: FloatArray) -> FloatArray:

@@ -88,12 +88,13 @@ class SubsampledTradeOff(TradeOff):
         surely, of_base = ratio < -1.0, np.where(t > 30.0, far, near)
         # An atom is met by thresholds that differ by rounding.
         atoms, losses = self._atoms
-        k = np.minimum(np.searchsorted(losses, t), losses.size - 1)
-        for j in (k, np.maximum(k - 1, 0)) if losses.size else ():
-            with np.errstate(invalid="ignore"):
-                met = np.abs(t - losses[j]) <= _ROUNDING * np.spacing(np.abs(losses[j]))
-            surely, of_base = surely & ~met, np.where(met, atoms[j], of_base)
-        return surely, of_base
+        if not atoms.size:
+            return surely, of_base
+        nearest = np.searchsorted((losses[1:] + losses[:-1]) / 2, t)
+        with np.errstate(invalid="ignore"):
+            apart = np.abs(t - losses[nearest])
+            met = apart <= _ROUNDING * np.spacing(np.abs(losses[nearest]))
+        return surely & ~met, np.where(met, atoms[nearest], of_base)
 
     @cached_property
     def _atoms(self) -> tuple[FloatArray, FloatArray]:

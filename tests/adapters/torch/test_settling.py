@@ -280,11 +280,8 @@ def test_recurrent_layers_are_run_again_once_where_they_can_be(layer, way):
     assert row.route.startswith(f"run again {way}, ")
 
 
-@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
-@pytest.mark.parametrize("uses", ["output", "state", "both"])
-@pytest.mark.parametrize("first", [False, True])
-def test_whatever_of_a_recurrent_layer_is_used_it_is_run_once(kind, uses, first):
-    model = Recurrent(kind, uses, batch_first=first).double()
+def exact_by_recurrence(model):
+    """Check gradients of a recurrent layer, of which one run serves all examples."""
     x, y = torch.randn(B, T, D).double(), torch.randn(B).double()
     parameters = [*model.rnn.parameters()]
     expected = alone(model, losses(model, x, y), B, parameters)
@@ -296,6 +293,14 @@ def test_whatever_of_a_recurrent_layer_is_used_it_is_run_once(kind, uses, first)
         close(batch, expected)
     (row,) = capture.table()
     assert row.route.startswith("run again by its recurrence, ")
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+@pytest.mark.parametrize("uses", ["output", "state", "both"])
+@pytest.mark.parametrize("first", [False, True])
+def test_whatever_of_a_recurrent_layer_is_used_it_is_run_once(kind, uses, first):
+    model = Recurrent(kind, uses, batch_first=first).double()
+    exact_by_recurrence(model)
 
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
@@ -306,17 +311,7 @@ def test_whatever_of_a_recurrent_layer_is_used_it_is_run_once(kind, uses, first)
 def test_states_of_packed_sequences_take_one_run(kind, options, started):
     options = options | {"batch_first": True}
     model = Recurrent(kind, "state", packed=True, started=started, **options).double()
-    x, y = torch.randn(B, T, D).double(), torch.randn(B).double()
-    parameters = [*model.rnn.parameters()]
-    expected = alone(model, losses(model, x, y), B, parameters)
-    capture = GradientCapture(model, parameters)
-    for _ in range(2):  # the first pass decides how, and the second relies on it
-        model.zero_grad()
-        with capture.training(B) as batch:
-            each_loss(model(x), y).sum().backward()
-        close(batch, expected)
-    (row,) = capture.table()
-    assert row.route.startswith("run again by its recurrence, ")
+    exact_by_recurrence(model)
 
 
 @pytest.mark.parametrize("lengths", [[T, T, T - 1], [2, 2, 2], [3, 2, 1]])

@@ -29,11 +29,6 @@ def row_weights(n: int, like: Tensor) -> Tensor:
     return torch.exp2(-(3 * (golden % 1)).floor()).to(like)
 
 
-def rows_times(x: Tensor, weights: Tensor) -> Tensor:
-    """Multiply the rows of a tensor, one number each."""
-    return x * weights.view(-1, *[1] * (x.ndim - 1))
-
-
 Versions = Sequence[tuple[Tensor, int]]
 
 

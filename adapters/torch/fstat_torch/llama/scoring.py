@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from fstat import FInfluence, Observations, Snapshots, select
+from fstat._warnings import warn
 from fstat.influence import UnestimableWarning
 from fstat.methods import Moments
 from fstat.selection import Selection
@@ -301,7 +302,7 @@ def _select(
             return select(mu, fdr=fdr, null="empirical", alternative=alternative)
         except ValueError as error:
             # The training that the scores are from must not be lost by it.
-            warnings.warn(f"Nothing is selected. {error}", stacklevel=3)
+            warn(f"Nothing is selected. {error}")
             return None
     if influence is None:
         return None
