@@ -14,7 +14,7 @@ from fstat._warnings import warn
 from .aligned_steps import AlignedSteps
 from .faults import Faults
 from .gradients import GradientCapture
-from .gradients.isolation import WithoutGraph, clear_up
+from .gradients.side_effects import WithoutGraph, clear_up
 from .metrics import KeptGradients
 from .optimisers import UpdateCounter
 from .reporting import RepeatedExampleWarning

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_map_only
 
 from .distributed import Processes
 from .gradients import Captured, GradientCapture
-from .gradients.isolation import Whole
+from .gradients.side_effects import Whole
 from .metrics.residual import arriving
 from .step import numbers
 

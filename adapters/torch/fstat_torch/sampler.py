@@ -23,7 +23,7 @@ from .distributed import unwrapped
 from .faults import Faults
 from .fresh import FreshGradients
 from .gradients import GradientCapture, PlanTable
-from .gradients.isolation import clear_up
+from .gradients.side_effects import clear_up
 from .loop import Loop
 from .measures import cross_entropy
 from .metrics import Curvature, KeptGradients

@@ -4,12 +4,12 @@
 `UnsupportedModelError` says why a model's gradients cannot be split by example.
 """
 
-from .arriving import Wanted
 from .capture import GradientCapture, TrainingPass
-from .captured import Captured
+from .eager import Wanted
+from .layer_registry import register_layer_rule
+from .per_example import Captured
 from .plan import NoBackwardError, UnsupportedModelError
-from .registered import register_layer_rule
-from .table import LayerRoute, PlanTable
+from .plan_table import LayerRoute, PlanTable
 
 __all__ = [
     "Captured",

@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .blocks import Block, Dense, outer_products
-from .call import Call
-from .isolation import paused, undisturbed
+from .layer_call import Call
 from .plan import UnsupportedModelError
 from .precision import precise, same_precision
+from .side_effects import paused, undisturbed
 
 _SIGNATURE = signature(nn.MultiheadAttention.forward)
 _INPUTS = {"q": "query", "k": "key", "v": "value"}

@@ -11,20 +11,20 @@ from torch import Tensor, nn
 
 from fstat._validation import flag
 
-from .arriving import Wanted
-from .call import Call
-from .captured import Captured
 from .coupling import COUPLED
+from .eager import Wanted
 from .evaluation import Evaluation
-from .isolation import Modes
+from .layer_call import Call
 from .layout import rows_of
+from .per_example import Captured
 from .plan import UnsupportedModelError, build_plan
+from .plan_table import PlanTable
 from .precision import full_precision
 from .recording import Recording
-from .repetition import Repetition, can_be_checked
+from .repeated_pass import Repetition, can_be_checked
+from .routes import BATCH_NORM_UNKNOWN, settle
 from .rules import blocks_of_calls
-from .settling import BATCH_NORM_UNKNOWN, settle
-from .table import PlanTable
+from .side_effects import Modes
 
 
 class GradientCapture:

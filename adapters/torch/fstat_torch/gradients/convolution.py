@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.modules.conv import _ConvNd
 
-from .call import Call
+from .layer_call import Call
 from .plan import UnsupportedModelError
 from .precision import precise, same_precision
 

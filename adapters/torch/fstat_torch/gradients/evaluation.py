@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .call import row_weights
-from .isolation import Whole, evaluating, for_autograd, undisturbed
+from .layer_call import row_weights
 from .layout import rows_of
 from .plan import Plan, UnsupportedModelError
 from .precision import all_finite
 from .recording import Recording
-from .repetition import Truth, gradients
+from .repeated_pass import Truth, gradients
+from .side_effects import Whole, evaluating, for_autograd, undisturbed
 
 Loss = Callable[[Any, Any], Tensor]
 

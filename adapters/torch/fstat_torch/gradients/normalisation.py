@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .call import Call
+from .layer_call import Call
+from .layer_types import rms_normalised
 from .plan import uses_batch_statistics
 from .precision import same_precision
-from .recognise import rms_normalised
 
 
 def scale_gradients(call: Call) -> dict[str, Tensor]:

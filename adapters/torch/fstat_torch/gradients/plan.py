@@ -15,8 +15,8 @@ from torch.nn.parameter import UninitializedParameter
 
 from fstat._warnings import warn
 
+from .layer_types import rule_of
 from .layout import FIRST, SECOND
-from .recognise import rule_of
 
 _TRAINING = attrgetter("training")
 # Ways to run a module again: by vmap, example by example, and as it was called.

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from .blocks import Block, OuterProducts, total
-from .captured import Captured
-from .lookups import Lookups
-from .tied import Tied
+from .embedding import Lookups
+from .per_example import Captured
+from .tied_weights import Tied
 
 # Entries that are put in bins at once; torch takes some 30 bytes for each.
 _SLICE = 2**20

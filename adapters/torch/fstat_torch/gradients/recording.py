@@ -16,14 +16,13 @@ from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import _StopRecomputationError
 
 from .accumulation import accumulates, gradient_end
-from .arriving import Wanted
-from .call import Call
+from .eager import Wanted
 from .hooks import ForwardHook, on_gradient
-from .isolation import Listening, Whole, version
+from .layer_call import Call
 from .layout import FIRST
 from .plan import NoBackwardError, Plan, Unit, UnsupportedModelError
 from .precision import autocast_of
-from .saved import (
+from .saved_tensors import (
     arguments_of,
     autograd_keeps_tensors,
     in_backward_pass,
@@ -31,7 +30,8 @@ from .saved import (
     layer_input,
     save_for_backward,
 )
-from .shared import SharedLookups
+from .shared_lookups import SharedLookups
+from .side_effects import Listening, Whole, version
 
 
 class Recording:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from .blocks import sum_outer_products
-from .call import Call
+from .layer_call import Call
 from .layout import FIRST, SECOND
 from .plan import UnsupportedModelError
 from .precision import same_precision

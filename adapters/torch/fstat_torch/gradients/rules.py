@@ -9,17 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .again import differentiate_again
 from .attention import attention_blocks
 from .blocks import Block, Dense, outer_products
-from .call import Call
 from .convolution import conv_factors
-from .lookups import Lookups
+from .embedding import Lookups
+from .layer_call import Call
+from .layer_registry import registered_rule
 from .normalisation import scale_gradients
 from .plan import Unit, UnsupportedModelError
 from .precision import precise, same_precision
-from .registered import registered_rule
-from .tied import tie
+from .rerun import differentiate_again
+from .tied_weights import tie
 
 
 def blocks_of_calls(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..gradients.blocks import Block
-from ..gradients.recognise import rule_of
+from ..gradients.layer_types import rule_of
 from .kernel import Code, FormedCode, Layer, OuterCode, Parts, exact_code, formed
 
 # A side of a matrix with more than so many numbers keeps its own axes.

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..gradients.isolation import evaluating, undisturbed
+from ..gradients.side_effects import evaluating, undisturbed
 from ..measures import language_loss, token_loss
 from ..targets import Measure, Target
 

@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from .call import row_weights
-from .captured import DISAGREES, Captured
+from .layer_call import row_weights
 from .layout import LAYOUTS, SECOND, fits, layout_of
+from .per_example import DISAGREES, Captured
 from .plan import ONE_BY_ONE, VECTORISED, Plan, Unit, UnsupportedModelError
 from .precision import full_precision
 from .recording import Recording
-from .repetition import Again
+from .repeated_pass import Again
 
 Gradients = dict[str, Tensor]
 

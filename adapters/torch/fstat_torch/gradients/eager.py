@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .blocks import Block, Taken
-from .call import Call, row_weights
-from .captured import Captured
+from .layer_call import Call, row_weights
+from .per_example import Captured
 from .precision import full_precision
 from .rules import block_of_layer
-from .tied import inner_products
+from .tied_weights import inner_products
 
 _MUCH = 2**22  # bytes of a layer; below, it is faster to keep them
 

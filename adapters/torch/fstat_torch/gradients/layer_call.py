@@ -16,11 +16,11 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree as pytree
 
 from .blocks import Block
-from .isolation import Whole, version
 from .layout import FIRST, SECOND, examples_first, layout_of
 from .plan import Unit, UnsupportedModelError
 from .precision import alike, same_autocast
-from .shared import SharedLookup
+from .shared_lookups import SharedLookup
+from .side_effects import Whole, version
 
 
 def row_weights(n: int, like: Tensor) -> Tensor:

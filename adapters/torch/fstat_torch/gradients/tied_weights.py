@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from .blocks import Block, Dense, OuterProducts, total
-from .lookups import Lookups
+from .embedding import Lookups
 
 
 class Tied:

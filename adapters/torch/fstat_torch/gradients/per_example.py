@@ -10,7 +10,7 @@ from torch import Tensor
 from .blocks import Block, Dense, Taken
 from .plan import Plan, UnsupportedModelError
 from .precision import all_finite, full_precision
-from .tied import inner_products
+from .tied_weights import inner_products
 
 _RTOL = {torch.float64: 1e-6, torch.float32: 1e-3}
 _RTOL_HALF = 5e-2

@@ -16,15 +16,15 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from .accumulation import accumulates, gradient_end
-from .call import row_weights
 from .coupling import BeforeBackward, couples
-from .exchange import mixes
-from .external import external
-from .isolation import Whole, paused, version
+from .layer_call import row_weights
 from .layout import FIRST, SECOND, examples_first, layout_of
+from .nested_outputs import external
 from .plan import Plan
 from .precision import alike, all_finite, autocast_of, same_autocast
 from .recording import Recording
+from .row_independence import mixes
+from .side_effects import Whole, paused, version
 
 Gradients = dict[str, Tensor]
 # Sums over the examples, plain and weighed by `row_weights`, or nothing.

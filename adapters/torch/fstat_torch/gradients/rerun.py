@@ -19,11 +19,9 @@ from torch.func import functional_call, vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 
-from .call import Call
-from .exchange import Rows, depends, mixes
-from .external import external
-from .isolation import paused, undisturbed
+from .layer_call import Call
 from .layout import FIRST, fits, layout_of, one_example, only_example
+from .nested_outputs import external
 from .plan import (
     AS_A_BATCH,
     ONE_BY_ONE,
@@ -32,6 +30,8 @@ from .plan import (
     UnsupportedModelError,
 )
 from .recurrent import recurrent_gradients
+from .row_independence import Rows, depends, mixes
+from .side_effects import paused, undisturbed
 
 Gradients = dict[str, Tensor]
 Found = tuple[list[Tensor], Gradients]

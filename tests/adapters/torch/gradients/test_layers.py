@@ -9,7 +9,7 @@ from torch import nn  # noqa: E402
 
 from fstat_torch.gradients import GradientCapture, UnsupportedModelError  # noqa: E402
 from fstat_torch.gradients import blocks as blocks_module  # noqa: E402
-from fstat_torch.gradients import lookups as lookups_module  # noqa: E402
+from fstat_torch.gradients import embedding as embedding_module  # noqa: E402
 
 B = 4
 
@@ -261,7 +261,7 @@ def test_half_precision_normalisations_agree_with_the_backward_pass(make):
 @pytest.mark.parametrize("budget", [1, 2**23])
 def test_embeddings(options, length, gather, budget, monkeypatch):
     # By gathering the rows in common, and by multiplying them; in slices and at once.
-    monkeypatch.setattr(lookups_module, "_GATHER", gather)
+    monkeypatch.setattr(embedding_module, "_GATHER", gather)
     monkeypatch.setattr(blocks_module, "_BUDGET", budget)
     model = nn.Sequential(nn.Embedding(7, 4, **options), nn.Tanh()).double()
     check(model, tokens(*length), rules=["embedding"], target_x=tokens(*length, high=3))

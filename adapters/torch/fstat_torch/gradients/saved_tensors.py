@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from .bags import rows_and_weights
-from .isolation import Whole
+from .embedding_bag import rows_and_weights
 from .plan import Unit
+from .side_effects import Whole
 
 _hooks: Callable[[bool], Any] = getattr(
     torch._C._autograd, "_top_saved_tensors_default_hooks", lambda _: None
