@@ -65,7 +65,7 @@ def public_objects():
         "fstat.records",
         "fstat.selection",
         "fstat.tradeoff",
-        "fstat_torch.measures",
+        "fstat_torch.targets",
         "fstat_torch.llama",
         "fstat_torch.mnist",
         "fstat_torch.retraining",

@@ -40,7 +40,7 @@ def key_of(script: str | Path | None, *parts: str) -> str:
         but for this one, and packages there as a whole.
     *parts : str
         Packages, folders or modules, such as ``"fstat"``, ``"fstat_torch/retraining"``
-        or ``"fstat_torch/measures.py"``.
+        or ``"fstat_torch/targets/measures.py"``.
     """
     digest = hashlib.sha256()
     own = [] if script is None else _study(Path(script).resolve())

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from fstat_torch import SingleRunSampler, Target
 from fstat_torch.llama import add_lora
-from fstat_torch.measures import (
+from fstat_torch.metrics import Curvature
+from fstat_torch.mnist.training import build_model
+from fstat_torch.targets import (
     completion_log_likelihood,
     cross_entropy,
     language_loss,
     predicted,
 )
-from fstat_torch.metrics import Curvature
-from fstat_torch.mnist.training import build_model
 
 METRICS = ("plain", "curvature", "fresh")
 

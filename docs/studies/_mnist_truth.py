@@ -29,7 +29,7 @@ from fstat_torch.retraining import StackedTrainer, TorchTrainer
 
 KEPT = ROOT / "results" / "mnist_truth"
 # What training depends on beside the trainer itself, which `retrain` knows.
-TRAINING = "fstat_torch/retraining", "fstat_torch/measures.py"
+TRAINING = "fstat_torch/retraining", "fstat_torch/targets/measures.py"
 EPOCHS, BATCH, RATE = 5, 64, 0.1
 THRESHOLD = 0.6  # from which size of mu a pair is strong
 Subsets = dict[str, NDArray[np.int64]]

@@ -123,10 +123,10 @@ def cosine(model: str, name: str, seed: int) -> Score:
     start = time.process_time()
     capture = GradientCapture(trained)
     everyone = capture.of(cross_entropy, problem.data.x, problem.data.y)
-    aims = capture.of(cross_entropy, *problem.targets)
-    found = everyone.cross(aims).numpy()
+    goals = capture.of(cross_entropy, *problem.targets)
+    found = everyone.cross(goals).numpy()
     found = found / np.sqrt(everyone.norms_squared().numpy())[:, None]
-    found /= np.sqrt(aims.norms_squared().numpy())
+    found /= np.sqrt(goals.norms_squared().numpy())
     seconds = time.process_time() - start
     return Score(_sums(found, problem.subsets), None, seconds)
 

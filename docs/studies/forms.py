@@ -26,7 +26,7 @@ from scipy.special import logsumexp
 
 from fstat.ground_truth import Agreement, agreement
 from fstat_torch import GradientCapture
-from fstat_torch.measures import log_odds
+from fstat_torch.targets import log_odds
 
 PAGE = "forms.md"
 DAMPING = 3.0
@@ -134,8 +134,8 @@ def moment(
     capture = GradientCapture(model)
     layer = next(m for m in model.modules() if isinstance(m, torch.nn.Linear))
     first = GradientCapture(model, layer.parameters())
-    examples, aims = (capture.of(log_odds, *points) for points in ((x, y), targets))
-    part, part_aims = (first.of(log_odds, *points) for points in ((x, y), targets))
+    examples, goals = (capture.of(log_odds, *points) for points in ((x, y), targets))
+    part, part_goals = (first.of(log_odds, *points) for points in ((x, y), targets))
     with torch.no_grad():
         residual = torch.sigmoid(-log_odds(model(x), y)).clamp(min=1e-6)
         logits = model(targets[0])
@@ -148,10 +148,10 @@ def moment(
     return Moment(
         weight * examples.cross(examples).numpy() * weight.T,
         weight * part.cross(part).numpy() * weight.T,
-        weight * examples.cross(aims).numpy(),
-        weight * part.cross(part_aims).numpy(),
+        weight * examples.cross(goals).numpy(),
+        weight * part.cross(part_goals).numpy(),
         root,
-        aims.norms_squared().numpy(),
+        goals.norms_squared().numpy(),
         logits.double().numpy(),
         np.stack(each),
     )

@@ -23,7 +23,7 @@ from fstat_torch import SingleRunSampler
 from fstat_torch.llama.encoding import collate, encode
 from fstat_torch.llama.reference_loader import RowLoader
 from fstat_torch.llama.targets import encode_pairs
-from fstat_torch.measures import (
+from fstat_torch.targets import (
     completion_log_likelihood,
     language_loss,
     predicted,

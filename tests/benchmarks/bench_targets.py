@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from fstat_torch import SingleRunSampler, Target
-from fstat_torch.measures import completion_log_likelihood, language_loss, log_odds
+from fstat_torch.targets import completion_log_likelihood, language_loss, log_odds
 
 BATCH, LENGTH, STEPS, NUMBERS = 64, 32, 5, 512
 ROWS = [

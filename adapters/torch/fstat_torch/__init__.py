@@ -17,11 +17,11 @@ from .gradients import (  # noqa: E402
     UnsupportedModelError,
     register_layer_rule,
 )
-from .measures import cross_entropy  # noqa: E402
 from .metrics import Curvature  # noqa: E402
 from .reporting import PassedOverWarning, UnwrittenWarning  # noqa: E402
 from .sampler import SingleRunSampler  # noqa: E402
-from .targets import Target  # noqa: E402
+from .targets.measures import cross_entropy  # noqa: E402
+from .targets.target import Target  # noqa: E402
 
 if TYPE_CHECKING:
     from .trainers.lightning import LightningCallback as LightningCallback

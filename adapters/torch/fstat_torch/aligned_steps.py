@@ -10,14 +10,14 @@ import torch
 
 from fstat import Trace
 
-from .aims import Aims
 from .clipping import Clipping
-from .comparison import Comparison
 from .distributed import Processes
 from .faults import Faults
 from .gradients import Captured, Wanted
 from .optimisers import learning_rate
+from .similarity.comparison import Comparison
 from .step import Step
+from .targets.gradients import TargetGradients
 from .update import MicroBatch, Taken, Update, columns_of
 
 
@@ -28,7 +28,7 @@ class AlignedSteps:
     ----------
     trace : Trace
         Where the rows go.
-    aims : Aims
+    targets : TargetGradients
         The targets' gradients.
     comparison : Comparison
         The metric of the alignments.
@@ -53,7 +53,7 @@ class AlignedSteps:
     def __init__(
         self,
         trace: Trace,
-        aims: Aims,
+        targets: TargetGradients,
         comparison: Comparison,
         *,
         itself: bool,
@@ -65,7 +65,7 @@ class AlignedSteps:
         processes: Processes | None,
         faults: Faults,
     ) -> None:
-        self._trace, self._aims, self._comparison = trace, aims, comparison
+        self._trace, self._targets, self._comparison = trace, targets, comparison
         self._itself, self.records, self._every = itself, records, every
         self._mean, self._optimizer, self._scaled = mean, optimizer, scaled
         self._processes, self._faults = processes, faults
@@ -92,12 +92,14 @@ class AlignedSteps:
             return None
         # Examples of several micro-batches, or processes, have yet to meet.
         meet = self._several or step.accumulate or self._processes is not None
-        if (self._itself and meet) or not self._aims.lasting:
+        if (self._itself and meet) or not self._targets.lasting:
             return None
         if self._update is None:
-            self._aims.take(number // self._every)
+            self._targets.take(number // self._every)
         norms = self._comparison.over_norms
-        return Wanted(self._aims.gradients, gram=self._itself, norms=norms, sums=sums)
+        return Wanted(
+            self._targets.gradients, gram=self._itself, norms=norms, sums=sums
+        )
 
     def add(
         self,
@@ -127,13 +129,13 @@ class AlignedSteps:
             mean = self._mean and step.denominator is None
             self._update = Update(mean and not compare.over_norms, self._processes)
             if self.records and not taken:
-                self._aims.take(number // self._every)
+                self._targets.take(number // self._every)
         self._several |= step.accumulate
         self._update.add(
             MicroBatch(
                 examples,
                 compare.factor(batch, step.scale),
-                self._aims.align(batch) if self.records else None,
+                self._targets.align(batch) if self.records else None,
                 compare.own(batch) if self._itself and self.records else None,
                 step.extra,
                 step.denominator is None,
@@ -159,7 +161,7 @@ class AlignedSteps:
         update, self._update = self._update, None
         if not self.records:
             return
-        self._aims.pass_on()
+        self._targets.pass_on()
         rate = step.learning_rate
         rate = learning_rate(self._optimizer) if rate is None else float(rate)
         taken, found = update.take(), None
@@ -172,7 +174,7 @@ class AlignedSteps:
             self._clipping.note(step.loss_scale if self._scaled else 1.0)
         # It is appended when the step counts, which no interrupt is to part.
         self._waiting = _Row(
-            number, rate, self._aims.norms, taken if found is None else found, clip
+            number, rate, self._targets.norms, taken if found is None else found, clip
         )
 
     def settle(self) -> None:
@@ -210,7 +212,7 @@ class AlignedSteps:
     def go_to(self, step: int) -> None:
         """Go on at an update step: what the trace holds of later ones is superseded."""
         self._update = self._waiting = None
-        self._aims.forget()
+        self._targets.forget()
         self._trace.rewind(step)
         self._trace.n_steps = step
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .comparison import COMPARISONS
 from .metrics import Curvature
+from .similarity.comparison import COMPARISONS
 
 
 def check_choices(

@@ -34,7 +34,7 @@ def learning_rate(optimizer: torch.optim.Optimizer | None) -> float:
     """Return the largest learning rate; not a number without an optimiser.
 
     Where groups of parameters have several, gradients are weighed by them over the
-    largest: see `metrics.group_rates`.
+    largest: see `similarity.group_rates`.
     """
     if optimizer is None:
         return float("nan")

@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from fstat import Snapshots
 
-from .aims import Aims, moved
-from .comparison import Comparison
 from .distributed import Processes
 from .gradients import Captured, GradientCapture
 from .gradients.precision import precise
 from .metrics import Curvature, KeptGradients
-from .points import Points
 from .reference import Reference
+from .similarity.comparison import Comparison
+from .targets.batches import Points
+from .targets.gradients import TargetGradients, moved
 
 Scores = tuple[NDArray[Any], NDArray[Any]]
 _ANEW = "of gradients taken anew"
@@ -32,21 +32,25 @@ class AlignedPass:
         Names of the targets.
     comparison : Comparison
         How.
-    aims : Aims
+    targets : TargetGradients
         The targets.
     itself : bool
         Whether examples are their own targets, too.
     """
 
     def __init__(
-        self, names: list[str], comparison: Comparison, aims: Aims, itself: bool
+        self,
+        names: list[str],
+        comparison: Comparison,
+        targets: TargetGradients,
+        itself: bool,
     ) -> None:
         if itself and comparison.over_norms:
             raise ValueError(
                 "`targets` must not hold 'self' where `reference` is compared over "
                 "norms, which makes it 1 for all: use 'plain' or 'second-moment'."
             )
-        self._comparison, self._aims, self._itself = comparison, aims, itself
+        self._comparison, self._targets, self._itself = comparison, targets, itself
         self._names = names
 
     def none(self) -> Snapshots:
@@ -66,20 +70,20 @@ class AlignedPass:
             raise RuntimeError(
                 "`snapshot` in the optimiser's second moment needs a step of it before."
             )
-        self._aims.forget()
-        self._aims.take(step)
+        self._targets.forget()
+        self._targets.take(step)
         index, rows = [np.empty(0, np.int64)], []
         for batch in reference.batches():
             index.append(batch.index)
             rows.append(self._rows(batch.captured))
-        self._aims.forget()
-        width = self._aims.n_targets + self._itself
+        self._targets.forget()
+        width = self._targets.n_targets + self._itself
         found = np.concatenate(rows) if rows else np.empty((0, width), np.float32)
         return np.concatenate(index), found
 
     def _rows(self, captured: Captured) -> NDArray[Any]:
         factor = self._comparison.factor(captured, 1.0)
-        aligned, columns = self._aims.align(captured), []
+        aligned, columns = self._targets.align(captured), []
         if aligned is not None:
             columns.append((aligned.mT * factor).mT)
         if self._itself:

@@ -14,12 +14,12 @@ from fstat import Observations, Snapshots, Trace
 from fstat.records.steps import SELF
 from fstat.records.trace import Subsets
 
-from .aims import Aims
 from .distributed import Processes
 from .fresh import FreshGradients
 from .loop import Loop
 from .metrics import KeptGradients
 from .optimisers import aligned
+from .targets.gradients import TargetGradients
 
 
 class Recorded:
@@ -34,7 +34,7 @@ class Recorded:
     optimizer: torch.optim.Optimizer | None
     _trace: Trace
     _loop: Loop
-    _aims: Aims
+    _targets: TargetGradients
     _metric: str
     _kept: KeptGradients | None
     _fresh: FreshGradients | None
@@ -65,7 +65,7 @@ class Recorded:
         mu of a step is smaller by the square root of what remains.
         """
         names = [name for name in self.trace.targets if name != SELF]
-        return dict(zip(names, self._aims.noise().tolist(), strict=True))
+        return dict(zip(names, self._targets.noise().tolist(), strict=True))
 
     @property
     def records(self) -> bool:

@@ -15,26 +15,26 @@ from fstat import Trace
 from fstat._validation import flag, option
 from fstat.records.steps import SELF
 
-from .aims import Aims, moved
 from .aligned_steps import AlignedSteps
 from .arguments import check_choices, compared, refuse_idle
-from .comparison import Comparison
 from .distributed import unwrapped
 from .faults import Faults
 from .fresh import FreshGradients
 from .gradients import GradientCapture, PlanTable
 from .gradients.side_effects import clear_up
 from .loop import Loop
-from .measures import cross_entropy
 from .metrics import Curvature, KeptGradients
 from .metrics.kept import DegenerateMetricError
 from .optimisers import innermost
 from .passes import AlignedPass, CurvaturePass
-from .points import Points
 from .recorded import Recorded
 from .reference import Reference
+from .similarity.comparison import Comparison
 from .step import Step
-from .targets import Targets, read_targets
+from .targets.batches import Points
+from .targets.gradients import TargetGradients, moved
+from .targets.measures import cross_entropy
+from .targets.target import Targets, read_targets
 from .verification import Verification, refuse_whole_modules
 
 Loss = Callable[[Any, Any], Tensor]
@@ -266,7 +266,7 @@ class SingleRunSampler(Recorded):
             self._processes,
             of_steps=reference is None,
         )
-        self._aims = Aims(
+        self._targets = TargetGradients(
             self._points,
             self._capture,
             int(refresh),
@@ -279,7 +279,7 @@ class SingleRunSampler(Recorded):
         if reference is not None:
             score: AlignedPass | CurvaturePass
             if curved is None:
-                score = AlignedPass(names, self._comparison, self._aims, self._self)
+                score = AlignedPass(names, self._comparison, self._targets, self._self)
             else:
                 score = CurvaturePass(
                     curved,
@@ -318,7 +318,7 @@ class SingleRunSampler(Recorded):
             self._trace,
             AlignedSteps(
                 self._trace,
-                self._aims,
+                self._targets,
                 self._comparison,
                 itself=self._self,
                 records=reference is None if curved is None else curved.trace,

@@ -23,9 +23,13 @@ from fstat_torch.llama.models import ALL_LINEAR, add_lora, load_model, tiny_llam
 from fstat_torch.llama.reference_loader import RowLoader
 from fstat_torch.llama.snapshot_schedule import FRESH, FRESH_METRIC, snapshot_steps
 from fstat_torch.llama.targets import encode_pairs, measure_targets
-from fstat_torch.measures import completion_log_likelihood, language_loss, predicted
 from fstat_torch.sampler import SingleRunSampler
 from fstat_torch.targets import Target
+from fstat_torch.targets.measures import (
+    completion_log_likelihood,
+    language_loss,
+    predicted,
+)
 
 from .data import Poisoned, Recipe, make_poisoned
 

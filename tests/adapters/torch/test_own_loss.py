@@ -6,7 +6,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from fstat_torch import Target  # noqa: E402
-from fstat_torch.measures import language_loss, token_loss  # noqa: E402
+from fstat_torch.targets import language_loss, token_loss  # noqa: E402
 from fstat_torch.trainers.own_loss import own_loss  # noqa: E402
 
 SMALL = {"vocab_size": 30, "hidden_size": 16, "intermediate_size": 20}

@@ -17,12 +17,12 @@ from fstat_torch import (  # noqa: E402
     Target,
     cross_entropy,
 )
-from fstat_torch.measures import completion_log_likelihood  # noqa: E402
 from fstat_torch.metrics import (  # noqa: E402
     Snapshots,
     adapter_parameters,
     last_layer_parameters,
 )
+from fstat_torch.targets import completion_log_likelihood  # noqa: E402
 
 N, B, V = 24, 6, 11
 METRICS = ["plain", "cosine", "second-moment", "second-moment-cosine"]

@@ -148,7 +148,7 @@ def with_fully_shard(folder):
     """A language model of which nothing is whole on any process."""
     from torch.distributed.fsdp import fully_shard
 
-    from fstat_torch.measures import language_loss
+    from fstat_torch.targets import language_loss
 
     torch.distributed.init_process_group("gloo")
     rank, data, final = torch.distributed.get_rank(), Data(), []
@@ -184,7 +184,7 @@ def with_fully_shard(folder):
 def plain_loop(kind, batches):
     data = Data()
     if kind in ("transformers", "fully_shard"):
-        from fstat_torch.measures import language_loss as each
+        from fstat_torch.targets import language_loss as each
 
         model = language_model()
     else:

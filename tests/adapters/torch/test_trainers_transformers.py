@@ -24,7 +24,7 @@ from fstat_torch import (  # noqa: E402
     TransformersCallback,
     Watch,
 )
-from fstat_torch.measures import language_loss  # noqa: E402
+from fstat_torch.targets import language_loss  # noqa: E402
 
 # Of peft and transformers about one another, and of their use of torch.
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")

@@ -14,7 +14,7 @@ from fstat import Trace
 
 from ..commands import check_device, one_sentence, stopping
 from ..metrics import Curvature
-from ..targets import Target
+from ..targets.target import Target
 from .checks import Inputs, check
 from .config import LENGTH, RunConfig, parse
 from .encoding import Row, encode

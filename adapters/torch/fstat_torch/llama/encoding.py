@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..measures import IGNORED
+from ..targets.measures import IGNORED
 from .data import Example, Message, as_messages
 
 PLAIN_TEMPLATE = (

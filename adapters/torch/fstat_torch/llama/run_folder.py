@@ -19,7 +19,7 @@ from fstat._files import refusing, regular, write_text
 
 from ..distributed import whole
 from ..metrics import Curvature
-from ..targets import Target
+from ..targets.target import Target
 from .encoding import Row
 from .sharding import is_sharded
 

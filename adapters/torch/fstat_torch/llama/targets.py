@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from ..lines import read_json_lines, read_text, short
-from ..measures import completion_log_likelihood
-from ..targets import Target
+from ..targets.measures import completion_log_likelihood
+from ..targets.target import Target
 from .data import Example, Message
 from .encoding import collate, encode, write_prompt
 from .fields import optional_text, refuse_unread, text_of

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from fstat import Trace
 
-from ..measures import completion_log_likelihood, predicted
 from ..sampler import SingleRunSampler
+from ..targets.measures import completion_log_likelihood, predicted
 from .encoding import Row, collate
 from .models import quiet_transformers, require
 from .reference_loader import RowLoader

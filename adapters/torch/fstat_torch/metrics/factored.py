@@ -93,17 +93,17 @@ class FactoredRidge:
         # Those of equal eigenvalues are not unique: processes must share them.
         return self._holders.once(lambda: torch.linalg.eigh(whole).eigenvectors, whole)
 
-    def targets(self, aims: Rows, average: Tensor | None = None) -> Tensor:
+    def targets(self, targets: Rows, average: Tensor | None = None) -> Tensor:
         """Return scores for targets, as `ExactRidge.targets` does."""
-        m = len(next(iter(aims.values()))[-1])
+        m = len(next(iter(targets.values()))[-1])
         share = torch.eye(m) if average is None else average
         size = max(inverse.numel() for inverse in self._inverse.values())
         columns = torch.split(share.mT, max(1, _FORMED // size))
-        return torch.cat([self._of(aims, some) for some in columns], dim=1)
+        return torch.cat([self._of(targets, some) for some in columns], dim=1)
 
-    def _of(self, aims: Rows, shares: Tensor) -> Tensor:
+    def _of(self, targets: Rows, shares: Tensor) -> Tensor:
         """Return scores for targets that points have these shares in, (n, m)."""
-        goals = {name: self._goals(name, aims[name], shares) for name in aims}
+        goals = {name: self._goals(name, targets[name], shares) for name in targets}
         width = sum(len(goal) * min(goal.shape[1:]) for goal in goals.values())
         scores = []
         for rows, _ in self._slices(width):

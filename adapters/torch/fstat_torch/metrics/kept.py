@@ -21,7 +21,7 @@ from fstat._warnings import warn
 from ..distributed import Processes
 from ..gradients import Captured, GradientCapture
 from ..gradients.precision import full_precision
-from ..points import Points, gathered
+from ..targets.batches import Points, gathered
 from .building import Ridge, build, empty_store
 from .curvature import Curvature
 from .holders import Holders
@@ -283,8 +283,8 @@ class KeptGradients:
     ) -> Tensor:
         aligned = []
         for points in batches:
-            aims = self._store.encode(points.gradients(capture, first))
-            aligned.append(metric.targets(aims, points.average))
+            targets = self._store.encode(points.gradients(capture, first))
+            aligned.append(metric.targets(targets, points.average))
         columns = [gathered(aligned, batches)] if aligned else []
         columns = [scores * scale.to(scores)[:, None] for scores in columns]
         if itself:

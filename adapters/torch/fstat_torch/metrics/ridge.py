@@ -66,12 +66,12 @@ class ExactRidge:
         kernel.diagonal().add_(self.ridge)
         self._factor = holders.cholesky(kernel)
 
-    def targets(self, aims: Rows, average: Tensor | None = None) -> Tensor:
+    def targets(self, targets: Rows, average: Tensor | None = None) -> Tensor:
         """Return scores for targets.
 
         Parameters
         ----------
-        aims : Rows
+        targets : Rows
             Encoded gradients of m points.
         average : Tensor of shape (m, n_targets), optional
             How points make up targets; each is one by default.
@@ -82,7 +82,7 @@ class ExactRidge:
             Positive where a step on the example serves the target.
         """
         weight = self._weight[:, None]
-        aligned = averaged(self._store.inner(self._rows, aims), average)
+        aligned = averaged(self._store.inner(self._rows, targets), average)
         return torch.cholesky_solve(aligned * weight, self._factor) / weight
 
     def itself(self) -> Tensor:
@@ -168,14 +168,14 @@ class LandmarkRidge:
         gram.diagonal().add_(self.ridge)
         self._metric = self._holders.cholesky(gram)
 
-    def targets(self, aims: Rows, average: Tensor | None = None) -> Tensor:
+    def targets(self, targets: Rows, average: Tensor | None = None) -> Tensor:
         """Return scores for targets, as `ExactRidge.targets` does."""
-        products = averaged(self._store.inner(self._chosen, aims), average)
+        products = averaged(self._store.inner(self._chosen, targets), average)
         goal = self._whiten(products.mT * self._own)
         turned = self._turned(goal.mT)
         scores = torch.cat(
             [
-                averaged(self._store.inner(rows, aims), average) / self.ridge
+                averaged(self._store.inner(rows, targets), average) / self.ridge
                 + (features @ turned) / self._weight[at][:, None]
                 for rows, at, features in self._featured()
             ]

@@ -20,9 +20,9 @@ from fstat.methods import Moments
 from fstat.selection import Selection
 
 from ..commands import check_device
-from ..measures import cross_entropy
 from ..overhead import Overhead, measure_overhead
 from ..sampler import SingleRunSampler
+from ..targets.measures import cross_entropy
 from .data import Config, Data, prepare
 from .judging import score, share_false
 from .training import batches, build_model, take_step, train

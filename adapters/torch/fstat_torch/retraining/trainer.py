@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from fstat._validation import option
 
-from ..measures import cross_entropy, log_odds
 from ..reporting import RepeatedExampleWarning
 from ..sampler import SingleRunSampler
-from ..targets import Target
+from ..targets.measures import cross_entropy, log_odds
+from ..targets.target import Target
 
 Array = NDArray[Any]
 After = Callable[[int, nn.Module], object]
@@ -46,7 +46,7 @@ class TorchTrainer:
     measure : callable, default=log_odds
         ``measure(output, y)`` returns one statistic for each target, shape
         ``(n_targets,)``, larger where it is better served; see
-        `fstat_torch.measures`.
+        `fstat_torch.targets`.
     loss : callable, default=cross_entropy
         ``loss(output, y)`` returns the loss of each example, shape ``(b,)``. Their
         mean is trained on.

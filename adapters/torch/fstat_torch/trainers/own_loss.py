@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ..gradients.side_effects import evaluating, undisturbed
-from ..measures import language_loss, token_loss
-from ..targets import Measure, Target
+from ..targets.measures import language_loss, token_loss
+from ..targets.target import Measure, Target
 
 _RTOL = 1e-3
 

@@ -33,8 +33,8 @@ class TransformersCallback(Followed, TrainerCallback):
         The column of the examples' numbers.
     loss : callable, optional
         Loss of the target points, see `SingleRunSampler`. By default the model's own,
-        where that is the cross-entropy of the next token (`measures.language_loss`), of
-        a label in place (`measures.token_loss`) or of a class.
+        where that is the cross-entropy of the next token (`targets.language_loss`), of
+        a label in place (`targets.token_loss`) or of a class.
     watch : Watch, optional
         Subsets to look at after each step, and to stop training by.
     **options

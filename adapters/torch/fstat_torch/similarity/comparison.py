@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .distributed import Processes
-from .gradients import Captured, GradientCapture
-from .metrics.diagonal import Diagonal
-from .metrics.group_rates import GroupRates
-from .metrics.second_moment import SecondMoment
+from ..distributed import Processes
+from ..gradients import Captured, GradientCapture
+from .diagonal import Diagonal
+from .group_rates import GroupRates
+from .second_moment import SecondMoment
 
 COMPARISONS = ("plain", "cosine", "second-moment", "second-moment-cosine")
 

@@ -8,13 +8,13 @@ from torch import Tensor
 
 from fstat._warnings import warn
 
-from .comparison import Comparison
-from .gradients import Captured, GradientCapture
-from .points import Points, gathered
-from .projected import Projected
+from ..gradients import Captured, GradientCapture
+from ..similarity.comparison import Comparison
+from .batches import Points, gathered
+from .sketches import SketchedGradients
 
 
-class Aims:
+class TargetGradients:
     """Takes the targets' gradients now and then, and aligns batches with them.
 
     Parameters
@@ -52,7 +52,7 @@ class Aims:
         self._batches = [part for points in batches for part in points.split(size)]
         self._capture, self._refresh, self._size = capture, refresh, size
         self._taken: list[tuple[Points, Captured]] = []
-        self._projected = None if projection is None else Projected(projection)
+        self._sketched = None if projection is None else SketchedGradients(projection)
         self.norms: np.ndarray | None = None
 
     def take(self, recorded: int) -> None:
@@ -68,8 +68,8 @@ class Aims:
         first = self.norms is None
         self._batches = moved(self._batches, self._capture)
         self.forget()
-        if self._projected is not None:
-            self._projected.draw(recorded)
+        if self._sketched is not None:
+            self._sketched.draw(recorded)
         each, diagonal = [], self._comparison.diagonal
         for part in self._batches:
             points, here = self._gradients(part, first)
@@ -77,12 +77,13 @@ class Aims:
                 points, here = points.together(here)
                 each.append(points.norms(here))
             else:
-                points, here, norms = diagonal.turned(points, here)
+                here, norms = diagonal.turned(here, points.combine)
+                points = points.one_a_target()
                 each.append(norms)
-            if self._projected is None:
+            if self._sketched is None:
                 self._taken.append((points, here))
             else:
-                self._projected.keep(points, here, each[-1])
+                self._sketched.keep(points, here, each[-1])
         norms = gathered(each, self._batches)
         self.norms = norms.masked_fill(norms.isinf(), torch.nan).cpu().numpy()
         if first:
@@ -112,7 +113,7 @@ class Aims:
 
     @property
     def _has(self) -> bool:
-        kept = self._taken if self._projected is None else self._projected.kept
+        kept = self._taken if self._sketched is None else self._sketched.kept
         return bool(kept)
 
     def align(self, batch: Captured) -> Tensor | None:
@@ -125,8 +126,8 @@ class Aims:
         """
         if not self._batches:
             return None
-        if self._projected is not None:
-            aligned = self._projected.align(batch)
+        if self._sketched is not None:
+            aligned = self._sketched.align(batch)
         else:
             aligned = [points.combine(batch.cross(g)) for points, g in self._taken]
         return gathered(aligned, self._batches)
@@ -146,7 +147,7 @@ class Aims:
         if not self._batches:
             return True
         plain = self._comparison.diagonal is None
-        return self._projected is None and plain and self._refresh > 1
+        return self._sketched is None and plain and self._refresh > 1
 
     @property
     def gradients(self) -> list[Captured]:
@@ -162,9 +163,9 @@ class Aims:
             Shares of the variance within batches, from 0 to 1; NaN before there is
             any.
         """
-        if self._projected is None:
+        if self._sketched is None:
             return np.zeros(self.n_targets)
-        found = self._projected.noise()
+        found = self._sketched.noise()
         if not found:
             return np.full(self.n_targets, np.nan)
         return gathered(found, self._batches).cpu().numpy()
@@ -177,8 +178,8 @@ class Aims:
     def forget(self) -> None:
         """Let go of the gradients."""
         self._taken = []
-        if self._projected is not None:
-            self._projected.kept = []
+        if self._sketched is not None:
+            self._sketched.kept = []
 
 
 def moved(batches: list[Points], capture: GradientCapture) -> list[Points]:

@@ -17,9 +17,9 @@ from torch.utils._pytree import (
     tree_unflatten,
 )
 
-from .gradients import Captured, GradientCapture
+from ..gradients import Captured, GradientCapture
 from .measures import completion_log_likelihood, language_loss, predicting
-from .targets import Inputs, Measure, Target
+from .target import Inputs, Measure, Target
 
 _LOGITS = "logits_to_keep"
 
@@ -232,8 +232,11 @@ class Points:
         """
         if self.owner is None or not here.is_formed:
             return self, here
-        whole = replace(self, weights=None, owner=None)
-        return whole, here.mixed(lambda rows: self.combine(rows.mT).mT)
+        return self.one_a_target(), here.mixed(lambda rows: self.combine(rows.mT).mT)
+
+    def one_a_target(self) -> Points:
+        """Return the targets as if each were one point."""
+        return replace(self, weights=None, owner=None)
 
     def norms(self, here: Captured) -> Tensor:
         """Return the norm of each target's gradient, ``(n_targets,)``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import replace
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -11,7 +11,6 @@ from torch import Tensor
 from ..gradients import Captured
 from ..gradients.blocks import Block, Dense, OuterProducts, total
 from ..gradients.precision import precise
-from ..points import Points
 
 
 class Diagonal(ABC):
@@ -21,20 +20,21 @@ class Diagonal(ABC):
     def diagonals(self) -> dict[str, Tensor]:
         """Return D at this moment, flat, by parameter."""
 
-    def turned(self, points: Points, here: Captured) -> tuple[Points, Captured, Tensor]:
+    def turned(
+        self, here: Captured, combine: Callable[[Tensor], Tensor]
+    ) -> tuple[Captured, Tensor]:
         """Return the gradients of targets times D, formed, and their norms in D.
 
         Parameters
         ----------
-        points : Points
-            Points of the targets.
         here : Captured
-            Their gradients.
+            Gradients of the targets' points.
+        combine : callable
+            Sums columns, (b, n_points), over the points of each target,
+            (b, n_targets).
 
         Returns
         -------
-        points : Points
-            The targets as if each were one point.
         captured : Captured
             One row a target.
         norms : Tensor of shape (n_targets,)
@@ -46,13 +46,12 @@ class Diagonal(ABC):
         for unit, block in here.blocks.items():
             found = {}
             for name, gradients in block.materialised().items():
-                goals = points.combine(gradients.mT).mT
+                goals = combine(gradients.mT).mT
                 found[name] = goals * diagonals[name].to(goals)
                 squares.append((goals * found[name]).sum(1))
             blocks[unit] = Dense(found)
         n = len(squares[0])
-        whole = replace(points, weights=None, owner=None)
-        return whole, _captured(here, n, blocks), torch.stack(squares).sum(0).sqrt()
+        return _captured(here, n, blocks), torch.stack(squares).sum(0).sqrt()
 
     def norms(self, batch: Captured) -> Tensor:
         """Return the norms of examples' gradients in D, (n,)."""

@@ -36,7 +36,7 @@ class Target:
         What the output is measured against.
     measure : callable, optional
         ``measure(output, y)`` returns one number for each point, shape ``(m,)``; by
-        default the sampler's loss. See `fstat_torch.measures` for ready ones.
+        default the sampler's loss. See `fstat_torch.targets` for ready ones.
     higher_is_better : bool, default=False
         Whether the target is better served when the measure is higher; a loss is
         lower.
@@ -61,7 +61,7 @@ class Target:
     >>> import torch
     >>> from torch import nn
     >>> from fstat_torch import SingleRunSampler, Target
-    >>> from fstat_torch.measures import log_likelihood, log_odds
+    >>> from fstat_torch.targets import log_likelihood, log_odds
     >>> _ = torch.manual_seed(0)
     >>> x, y = torch.randn(200, 5), torch.randint(3, (200,))
     >>> twice = x[:1].expand(2, 5), torch.tensor([0, 1])

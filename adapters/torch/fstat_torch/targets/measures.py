@@ -38,7 +38,7 @@ def log_likelihood(output: Any, y: Tensor) -> Tensor:
     Examples
     --------
     >>> import torch
-    >>> from fstat_torch.measures import log_likelihood
+    >>> from fstat_torch.targets import log_likelihood
     >>> log_likelihood(torch.zeros(1, 4), torch.tensor([2])).exp()
     tensor([0.2500])
     """
@@ -72,7 +72,7 @@ def log_odds(output: Any, y: Tensor) -> Tensor:
     Examples
     --------
     >>> import torch
-    >>> from fstat_torch.measures import log_odds
+    >>> from fstat_torch.targets import log_odds
     >>> log_odds(torch.tensor([[5.0, 2.0]]), torch.tensor([0]))
     tensor([3.])
     """
@@ -107,7 +107,7 @@ def completion_log_likelihood(output: Any, labels: Tensor) -> Tensor:
     Examples
     --------
     >>> import torch
-    >>> from fstat_torch.measures import completion_log_likelihood
+    >>> from fstat_torch.targets import completion_log_likelihood
     >>> labels = torch.tensor([[-100, -100, 3, 1]])
     >>> completion_log_likelihood(torch.zeros(1, 4, 10), labels).exp()
     tensor([0.0100])

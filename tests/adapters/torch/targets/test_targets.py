@@ -14,10 +14,10 @@ from fstat_torch import (  # noqa: E402
     GradientCapture,
     SingleRunSampler,
     Target,
-    measures,
 )
 from fstat_torch.gradients.projection import Projection  # noqa: E402
-from fstat_torch.points import Points  # noqa: E402
+from fstat_torch.targets import measures  # noqa: E402
+from fstat_torch.targets.batches import Points  # noqa: E402
 
 N, B = 30, 8
 
@@ -421,7 +421,7 @@ def test_of_points_that_make_up_a_target_the_sum_is_kept_where_it_is_smaller():
     sampler = sampled_sequences(model, x, y)
     with sampler.step(range(B)):
         of_sequences(model(x[:B]), y[:B]).mean().backward()
-    assert [g.n for g in sampler._aims.gradients] == [2]
+    assert [g.n for g in sampler._targets.gradients] == [2]
     expected, norms = expected_alignment(
         model,
         lambda: (of_sequences(model(x[[k]]), y[[k]]).sum() for k in range(B)),
@@ -445,7 +445,7 @@ def test_a_sum_of_points_that_overflows_costs_its_own_target_only():
         with sampler.step(range(B)):
             of_sequences(model(x[:B]), y[:B]).mean().backward()
         if step == 0:
-            sampler._aims._batches[0].x[0, 0] = float("inf")
+            sampler._targets._batches[0].x[0, 0] = float("inf")
     found = sampler.trace.columns()["alignment"].reshape(3, B, 2)
     assert np.isnan(found[2, :, 0]).all()
     np.testing.assert_array_equal(found[0, :, 1], found[2, :, 1])

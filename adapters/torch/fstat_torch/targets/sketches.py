@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .gradients import Captured
-from .gradients.projection import Projection
-from .points import Points
+from ..gradients import Captured
+from ..gradients.projection import Projection
+from .batches import Points
 
 
-class Projected:
+class SketchedGradients:
     """Keeps a few numbers of each target's gradient, and reckons what they add.
 
     Parameters
