@@ -12,8 +12,8 @@ from cost_model import model_config
 from torch import Tensor, nn
 
 from fstat_torch import SingleRunSampler, Target
+from fstat_torch.curvature import Curvature
 from fstat_torch.llama import add_lora
-from fstat_torch.metrics import Curvature
 from fstat_torch.mnist.training import build_model
 from fstat_torch.targets import (
     completion_log_likelihood,

@@ -17,8 +17,8 @@ from _run_noise import in_the_middle
 from _single_runs import PARTS
 from _splits import N_TARGETS
 
+from fstat import Snapshots
 from fstat_torch import Curvature, GradientCapture, cross_entropy
-from fstat_torch.metrics import Snapshots
 
 KEPT = kept("rivals", __file__, *PARTS)
 DEFAULT = "fstat, curvature"

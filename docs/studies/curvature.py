@@ -42,7 +42,7 @@ from fstat.ground_truth import (
     MultiRunInfluence,
     agreement,
 )
-from fstat_torch.metrics import last_layer_parameters
+from fstat_torch.curvature import last_layer_parameters
 
 PAGE = "curvature.md"
 RESAMPLES = 99

@@ -350,7 +350,7 @@ def uniform(seed: int) -> Array:
     def drawn(squares: Array, m: int, rng: np.random.Generator) -> torch.Tensor:
         return torch.from_numpy(np.sort(rng.choice(len(squares), m, replace=False)))
 
-    with mock.patch("fstat_torch.metrics.building.drawn", drawn):
+    with mock.patch("fstat_torch.curvature.construction.drawn", drawn):
         return curvature_scores.func("mlp", "tuning", seed)[""].mu
 
 

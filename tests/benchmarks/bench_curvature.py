@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from fstat_torch import Curvature, SingleRunSampler
-from fstat_torch.metrics import last_layer_parameters
+from fstat_torch.curvature import last_layer_parameters
 from fstat_torch.mnist.training import build_model
 from fstat_torch.overhead import measure_overhead
 

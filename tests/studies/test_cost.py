@@ -33,7 +33,7 @@ from cost_model import (
 from cost_model.steps import batch_of, loss_of_each
 
 from fstat_torch import Curvature, SingleRunSampler, Target
-from fstat_torch.metrics import FormedCode, GradientStore, LandmarkRidge, exact_code
+from fstat_torch.curvature import FormedCode, GradientStore, LandmarkRidge, exact_code
 
 B, T, R = 3, 24, 4
 SMALL = dict(

@@ -12,12 +12,12 @@ if _torch is None or _torch.origin is None:
 
 from fstat import Watch  # noqa: E402
 
+from .curvature import Curvature  # noqa: E402
 from .gradients import (  # noqa: E402
     GradientCapture,
     UnsupportedModelError,
     register_layer_rule,
 )
-from .metrics import Curvature  # noqa: E402
 from .reporting import PassedOverWarning, UnwrittenWarning  # noqa: E402
 from .sampler import SingleRunSampler  # noqa: E402
 from .targets.measures import cross_entropy  # noqa: E402

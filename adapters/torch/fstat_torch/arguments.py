@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .metrics import Curvature
+from .curvature import Curvature
 from .similarity.comparison import COMPARISONS
 
 

@@ -12,10 +12,10 @@ from fstat import Trace
 from fstat._warnings import warn
 
 from .aligned_steps import AlignedSteps
+from .curvature import KeptGradients
 from .faults import Faults
 from .gradients import GradientCapture
 from .gradients.side_effects import WithoutGraph, clear_up
-from .metrics import KeptGradients
 from .optimisers import UpdateCounter
 from .reporting import RepeatedExampleWarning
 from .step import Step, numbers

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from fstat import Snapshots
 
+from .curvature import Curvature, KeptGradients
 from .distributed import Processes
 from .gradients import Captured, GradientCapture
 from .gradients.precision import precise
-from .metrics import Curvature, KeptGradients
 from .reference import Reference
 from .similarity.comparison import Comparison
 from .targets.batches import Points

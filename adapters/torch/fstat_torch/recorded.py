@@ -14,10 +14,10 @@ from fstat import Observations, Snapshots, Trace
 from fstat.records.steps import SELF
 from fstat.records.trace import Subsets
 
+from .curvature import KeptGradients
 from .distributed import Processes
 from .fresh import FreshGradients
 from .loop import Loop
-from .metrics import KeptGradients
 from .optimisers import aligned
 from .targets.gradients import TargetGradients
 
@@ -135,7 +135,7 @@ class Recorded:
             Whether to standardise.
         **options
             Further ones of `fstat.Trace.observations` (`window`), or of
-            `metrics.Snapshots.observations` (`discard`) where there are such.
+            `fstat.Snapshots.observations` (`discard`) where there are such.
 
         Returns
         -------

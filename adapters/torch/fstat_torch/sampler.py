@@ -17,14 +17,14 @@ from fstat.records.steps import SELF
 
 from .aligned_steps import AlignedSteps
 from .arguments import check_choices, compared, refuse_idle
+from .curvature import Curvature, KeptGradients
+from .curvature.recorder import DegenerateMetricError
 from .distributed import unwrapped
 from .faults import Faults
 from .fresh import FreshGradients
 from .gradients import GradientCapture, PlanTable
 from .gradients.side_effects import clear_up
 from .loop import Loop
-from .metrics import Curvature, KeptGradients
-from .metrics.kept import DegenerateMetricError
 from .optimisers import innermost
 from .passes import AlignedPass, CurvaturePass
 from .recorded import Recorded

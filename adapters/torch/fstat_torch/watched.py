@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
+from .curvature import KeptGradients
 from .gradients import Captured, GradientCapture, TrainingPass, Wanted
-from .metrics import KeptGradients
 from .verification import Verification
 
 

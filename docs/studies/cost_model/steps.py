@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fstat_torch.curvature import exact_code
 from fstat_torch.gradients import Captured, GradientCapture, Wanted
 from fstat_torch.gradients.blocks import Block
 from fstat_torch.llama.models import add_lora, require
-from fstat_torch.metrics import exact_code
 
 from .meter import Meter, Phase
 

@@ -17,13 +17,12 @@ import numpy as np  # noqa: E402
 import torch.distributed as dist  # noqa: E402
 from torch import nn  # noqa: E402
 
-from fstat import Trace  # noqa: E402
+from fstat import Snapshots, Trace  # noqa: E402
 from fstat_torch import (  # noqa: E402
     PassedOverWarning,
     SingleRunSampler,
     UnsupportedModelError,
 )
-from fstat_torch.metrics import Snapshots  # noqa: E402
 
 N, STEPS = 60, 14
 ROOT = Path(__file__).parents[3]

@@ -10,15 +10,14 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 from torch.utils.data import DataLoader, TensorDataset  # noqa: E402
 
-from fstat import FInfluence  # noqa: E402
+from fstat import FInfluence, Snapshots  # noqa: E402
 from fstat_torch import (  # noqa: E402
     Curvature,
     SingleRunSampler,
     Target,
     cross_entropy,
 )
-from fstat_torch.metrics import (  # noqa: E402
-    Snapshots,
+from fstat_torch.curvature import (  # noqa: E402
     adapter_parameters,
     last_layer_parameters,
 )

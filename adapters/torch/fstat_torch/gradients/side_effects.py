@@ -76,7 +76,7 @@ def paused() -> Iterator[None]:
 
 
 _OF_BLOCKS = tuple(
-    f"fstat_torch.{part}" for part in ("gradients.", "metrics.", "verification")
+    f"fstat_torch.{part}" for part in ("gradients.", "curvature.", "verification")
 )
 
 

@@ -13,7 +13,7 @@ import torch
 from fstat import Trace
 
 from ..commands import check_device, one_sentence, stopping
-from ..metrics import Curvature
+from ..curvature import Curvature
 from ..targets.target import Target
 from .checks import Inputs, check
 from .config import LENGTH, RunConfig, parse

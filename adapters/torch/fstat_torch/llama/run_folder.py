@@ -17,8 +17,8 @@ import torch
 
 from fstat._files import refusing, regular, write_text
 
+from ..curvature import Curvature
 from ..distributed import whole
-from ..metrics import Curvature
 from ..targets.target import Target
 from .encoding import Row
 from .sharding import is_sharded

@@ -13,7 +13,7 @@ from transformers import (  # type: ignore[import-not-found, unused-ignore]
 
 from fstat._warnings import warn
 
-from ..metrics import Curvature
+from ..curvature import Curvature
 from ..trainers.transformers import TransformersCallback
 from .reference_loader import RowLoader
 from .snapshot_schedule import FRESH, FRESH_METRIC

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..metrics import Curvature
+from ..curvature import Curvature
 
 FRESH, FRESH_METRIC = "fresh", "second-moment-cosine"
 

@@ -228,7 +228,7 @@ class TorchTrainer:
             Those of `SingleRunSampler`. Unless they say otherwise, it is asked about
             `measure` at each of the trainer's targets, and knows the optimiser.
             `parameters` may be a function of the model, such as
-            `metrics.last_layer_parameters`.
+            `curvature.last_layer_parameters`.
 
         Returns
         -------

@@ -15,7 +15,7 @@ for package in ("transformers", "peft", "accelerate"):
 
 from safetensors.torch import load_file  # noqa: E402
 
-from fstat import Trace  # noqa: E402
+from fstat import Snapshots, Trace  # noqa: E402
 from fstat_torch.llama import (  # noqa: E402
     Example,
     load_model,
@@ -25,7 +25,6 @@ from fstat_torch.llama import (  # noqa: E402
     tiny_llama,
 )
 from fstat_torch.llama.__main__ import main  # noqa: E402
-from fstat_torch.metrics import Snapshots  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::FutureWarning", "ignore::fstat.selection.SelectionWarning"

@@ -21,7 +21,11 @@ import peft  # noqa: E402
 from torch.distributed.tensor import DTensor  # noqa: E402
 from transformers import TrainerCallback  # noqa: E402
 
-from fstat import FInfluence, Trace  # noqa: E402
+from fstat import (  # noqa: E402
+    FInfluence,
+    Snapshots,
+    Trace,
+)
 from fstat_torch import Curvature  # noqa: E402
 from fstat_torch.llama import (  # noqa: E402
     Example,
@@ -39,7 +43,6 @@ from fstat_torch.llama import (  # noqa: E402
     tiny_llama,
 )
 from fstat_torch.llama.sharding import processes, save_model, shard  # noqa: E402
-from fstat_torch.metrics import Snapshots  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 ROOT = Path(__file__).parents[4]

@@ -1,4 +1,4 @@
-"""Metrics in which gradients are compared, built from the run's own batches.
+"""A metric in which gradients are compared, built from the run's own batches.
 
 A ridge-damped curvature metric compares gradients by ``g_z' (H + lambda I)^-1 g_i``.
 The store keeps each example's gradient from its last pass, factored where that is
@@ -6,17 +6,15 @@ exact and sketched where it has to be; kernels of these gradients stand for the 
 which is never formed.
 """
 
-from fstat import Snapshots
-
-from .curvature import Curvature
-from .factored import FactoredRidge
-from .holders import Holders
-from .kept import KeptGradients
-from .kernel import Code, FormedCode, OuterCode, exact_code
+from .ekfac import FactoredRidge
+from .encodings import Code, FormedCode, OuterCode, exact_code
 from .kronecker import MatrixCode, matrix_code
 from .last_layer import adapter_parameters, last_layer_parameters
-from .projected import SketchCode, sketch_code, sketch_matrix
+from .metric import Curvature
+from .processes import Holders
+from .recorder import KeptGradients
 from .ridge import ExactRidge, LandmarkRidge
+from .sketches import SketchCode, sketch_code, sketch_matrix
 from .store import GradientStore
 
 __all__ = [
@@ -32,7 +30,6 @@ __all__ = [
     "MatrixCode",
     "OuterCode",
     "SketchCode",
-    "Snapshots",
     "adapter_parameters",
     "exact_code",
     "last_layer_parameters",

@@ -13,7 +13,7 @@ from fstat_torch import (  # noqa: E402
     Target,
     cross_entropy,
 )
-from fstat_torch.metrics import last_layer_parameters  # noqa: E402
+from fstat_torch.curvature import last_layer_parameters  # noqa: E402
 
 N, B, STEPS = 24, 6, 4
 

@@ -12,9 +12,9 @@ from torch import Tensor
 from ..gradients import Captured
 from ..gradients.blocks import Block
 from ..gradients.precision import precise
-from .describing import describe, described, told
-from .kernel import Code, Parts
-from .slots import InMemory, OnDisk, Slots
+from .description import describe, described, told
+from .encodings import Code, Parts
+from .row_storage import InMemory, OnDisk, Slots
 
 Rows = dict[str, Parts]
 

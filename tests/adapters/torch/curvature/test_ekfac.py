@@ -15,7 +15,7 @@ from fstat_torch import (  # noqa: E402
     SingleRunSampler,
     cross_entropy,
 )
-from fstat_torch.metrics import (  # noqa: E402
+from fstat_torch.curvature import (  # noqa: E402
     ExactRidge,
     FactoredRidge,
     GradientStore,
@@ -207,10 +207,10 @@ def stored(model, x, y, choose):
 @pytest.mark.parametrize("longest", [4096, 4])
 @pytest.mark.parametrize("name", NAMES)
 def test_scores_are_those_of_explicit_kronecker_products(name, longest, monkeypatch):
-    monkeypatch.setattr("fstat_torch.metrics.kronecker.LONGEST", longest)
+    monkeypatch.setattr("fstat_torch.curvature.kronecker.LONGEST", longest)
     # Several slices of examples, and of targets.
-    monkeypatch.setattr("fstat_torch.metrics.ridge._SLICE", 50)
-    monkeypatch.setattr("fstat_torch.metrics.factored._FORMED", 80)
+    monkeypatch.setattr("fstat_torch.curvature.ridge._SLICE", 50)
+    monkeypatch.setattr("fstat_torch.curvature.ekfac._FORMED", 80)
     model, x, y = scene(name)
     store, capture = stored(model, x, y, matrix_code(model))
     weight = torch.linspace(0.5, 3.0, N).double()
@@ -375,7 +375,7 @@ def test_what_was_done_for_each_layer_can_be_seen(monkeypatch):
     assert kept_as("sequence")["layers.0"] == (
         "formed, 4 x 5; eigenbases of outputs and inputs"
     )
-    monkeypatch.setattr("fstat_torch.metrics.describing.LONGEST", 5)
+    monkeypatch.setattr("fstat_torch.curvature.description.LONGEST", 5)
     assert kept_as("norm")["1"] == "formed, 1 x 10; diagonal"
     assert kept_as("norm")["0"] == "factors of 5 x 7; eigenbases of outputs"
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from .holders import Holders
-from .kernel import Parts
+from .encodings import Parts
 from .kronecker import Bases, MatrixForm, Moments, OuterForm, form_of
+from .processes import Holders
 from .ridge import pieces
 from .store import GradientStore, Rows
 

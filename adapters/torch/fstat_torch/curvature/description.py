@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from .kernel import Code, FormedCode, Layer, OuterCode, Parts
+from .encodings import Code, FormedCode, Layer, OuterCode, Parts
 from .kronecker import LONGEST, MatrixCode
-from .projected import SketchCode
+from .sketches import SketchCode
 
 _KINDS: dict[str, type] = {
     "outer": OuterCode,

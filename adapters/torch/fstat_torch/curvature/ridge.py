@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from .holders import Holders
+from .processes import Holders
 from .store import GradientStore, Rows
 
 # Entries of a slice of a kernel: 64 MiB in float32.

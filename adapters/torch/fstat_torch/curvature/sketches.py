@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..gradients.blocks import Block
-from .kernel import Code, Layer, Parts, formed
+from .encodings import Code, Layer, Parts, formed
 
 # Entries of the matrix that sketches what has no factors: 1 GiB in float32.
 _LARGEST = 2**28
@@ -97,7 +97,7 @@ def sketch_matrix(rows: int, size: int, generator: torch.Generator) -> Tensor:
     Examples
     --------
     >>> import torch
-    >>> from fstat_torch.metrics import sketch_matrix
+    >>> from fstat_torch.curvature import sketch_matrix
     >>> S = sketch_matrix(2, 8, torch.Generator().manual_seed(0))
     >>> torch.allclose(S @ S.T, 4 * torch.eye(2, dtype=S.dtype))
     True

@@ -26,7 +26,7 @@ def last_layer_parameters(model: nn.Module) -> list[nn.Parameter]:
     Examples
     --------
     >>> from torch import nn
-    >>> from fstat_torch.metrics import last_layer_parameters
+    >>> from fstat_torch.curvature import last_layer_parameters
     >>> model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
     >>> [tuple(p.shape) for p in last_layer_parameters(model)]
     [(2, 4), (2,)]

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..gradients.blocks import Block
-from .curvature import Curvature
-from .factored import FactoredRidge
-from .holders import Holders
-from .kernel import Code, exact_code
+from .ekfac import FactoredRidge
+from .encodings import Code, exact_code
 from .kronecker import matrix_code
-from .projected import sketch_code
+from .metric import Curvature
+from .processes import Holders
 from .ridge import ExactRidge, LandmarkRidge, squared_norms
+from .sketches import sketch_code
 from .store import GradientStore
 
 Ridge = ExactRidge | LandmarkRidge | FactoredRidge

@@ -24,7 +24,7 @@ from fstat_torch import (  # noqa: E402
     PassedOverWarning,
     SingleRunSampler,
 )
-from fstat_torch.metrics import Holders  # noqa: E402
+from fstat_torch.curvature import Holders  # noqa: E402
 
 N, B, STEPS, EPOCH = 40, 10, 12, 4
 # Examples of a batch that each process sees; with equal ones a loader would do.

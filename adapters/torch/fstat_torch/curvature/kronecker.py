@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..gradients.blocks import Block
 from ..gradients.layer_types import rule_of
-from .kernel import Code, FormedCode, Layer, OuterCode, Parts, exact_code, formed
+from .encodings import Code, FormedCode, Layer, OuterCode, Parts, exact_code, formed
 
 # A side of a matrix with more than so many numbers keeps its own axes.
 LONGEST = 4096

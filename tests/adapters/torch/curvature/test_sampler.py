@@ -10,9 +10,13 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
-from fstat import FInfluence, Observations  # noqa: E402
+from fstat import (  # noqa: E402
+    FInfluence,
+    Observations,
+    Snapshots,
+)
 from fstat_torch import Curvature, SingleRunSampler, cross_entropy  # noqa: E402
-from fstat_torch.metrics import Snapshots, last_layer_parameters  # noqa: E402
+from fstat_torch.curvature import last_layer_parameters  # noqa: E402
 
 N = 40
 

@@ -22,9 +22,9 @@ from ..distributed import Processes
 from ..gradients import Captured, GradientCapture
 from ..gradients.precision import full_precision
 from ..targets.batches import Points, gathered
-from .building import Ridge, build, empty_store
-from .curvature import Curvature
-from .holders import Holders
+from .construction import Ridge, build, empty_store
+from .metric import Curvature
+from .processes import Holders
 from .residual import residuals, watching_outputs
 from .store import Rows
 

@@ -15,7 +15,7 @@ from fstat_torch import (  # noqa: E402
     UnsupportedModelError,
     cross_entropy,
 )
-from fstat_torch.metrics import (  # noqa: E402
+from fstat_torch.curvature import (  # noqa: E402
     ExactRidge,
     FormedCode,
     GradientStore,
@@ -28,8 +28,8 @@ from fstat_torch.metrics import (  # noqa: E402
     sketch_code,
     sketch_matrix,
 )
-from fstat_torch.metrics.building import drawn  # noqa: E402
-from fstat_torch.metrics.ridge import squared_norms  # noqa: E402
+from fstat_torch.curvature.construction import drawn  # noqa: E402
+from fstat_torch.curvature.ridge import squared_norms  # noqa: E402
 
 N = 12
 
@@ -353,7 +353,7 @@ def test_a_sketch_holds_no_more_than_it_was_told():
 
 
 def test_a_sketch_of_too_many_parameters_is_refused(monkeypatch):
-    monkeypatch.setattr("fstat_torch.metrics.projected._LARGEST", 100)
+    monkeypatch.setattr("fstat_torch.curvature.sketches._LARGEST", 100)
     model = nn.Sequential(nn.Linear(6, 20), nn.LayerNorm(20), nn.Linear(20, 3))
     with pytest.raises(ValueError, match="parameters="):
         stored(model, torch.randn(N, 6), torch.arange(N) % 3, sketch_code(30, 0))
@@ -391,9 +391,9 @@ def test_landmarks_give_the_metric_on_their_span(monkeypatch, kept):
     model, x, y, g = scene("mlp")
     store, capture = stored(model, x, y)
     weight = torch.linspace(0.5, 3.0, N).double()
-    monkeypatch.setattr("fstat_torch.metrics.ridge._SLICE", 20)
+    monkeypatch.setattr("fstat_torch.curvature.ridge._SLICE", 20)
     if not kept:
-        monkeypatch.setattr("fstat_torch.metrics.ridge._KEPT", 0)
+        monkeypatch.setattr("fstat_torch.curvature.ridge._KEPT", 0)
     landmarks = torch.tensor([1, 4, 5, 9])
     phi, ridge, _ = metric_of(g, weight, 0.7)
     span = torch.linalg.qr(phi[landmarks].T).Q
@@ -427,7 +427,7 @@ def test_examples_without_gradients_fill_up_the_landmarks(squares):
 
 
 def test_squared_norms_are_of_weighted_gradients(monkeypatch):
-    monkeypatch.setattr("fstat_torch.metrics.ridge._SLICE", 4)
+    monkeypatch.setattr("fstat_torch.curvature.ridge._SLICE", 4)
     model, x, y, g = scene("mlp")
     store, _ = stored(model, x, y)
     weight = torch.linspace(0.5, 3.0, 7).double()
@@ -456,7 +456,7 @@ def test_the_kernel_matrix_is_formed_in_slices(monkeypatch):
     weight = torch.linspace(0.5, 3.0, N).double()
     whole = ExactRidge(store, torch.arange(N), weight, 1.0).targets(aims)
     for limit, value in (("_SLICE", 5 * N), ("_ROWS", 3 * store.row_bytes)):
-        monkeypatch.setattr(f"fstat_torch.metrics.ridge.{limit}", value)
+        monkeypatch.setattr(f"fstat_torch.curvature.ridge.{limit}", value)
         sliced = ExactRidge(store, torch.arange(N), weight, 1.0).targets(aims)
         torch.testing.assert_close(sliced, whole)
 
