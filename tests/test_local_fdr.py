@@ -316,6 +316,14 @@ def test_normal_nulls_raise_no_doubt():
     assert sum(map(bool, doubts)) == 0
 
 
+@pytest.mark.parametrize("sd", [1.0, 1e-3])
+def test_as_many_nulls_in_the_tails_as_a_normal_null_has(sd):
+    n = 20_000
+    found = estimate_local_fdr(np.random.default_rng(7).normal(0.2, sd, size=n))
+    # Three standard deviations of a count over its expectation, as for `complaints`.
+    assert_allclose(found.tails, 1, atol=30 / np.sqrt(n))
+
+
 def test_yekutieli_is_that_of_statsmodels():
     P, Q = make_observations(np.where(np.arange(300) < 60, 1.2, 0), 20, random_state=0)
     influence = FInfluence().fit(P, Q)

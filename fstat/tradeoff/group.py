@@ -76,7 +76,7 @@ class GroupTradeOff(LevelTradeOff):
         total = np.zeros_like(power)
         for _ in range(self.k):
             low, high = self.base._thresholds(power, beta)
-            total = total + np.where(beta <= 0, -np.inf, (low + high) / 2)
+            total = total + (low + high) / 2
             test = self.base._test_of_level(power, beta)
             power, beta = test.power, test.beta
         return total, total
