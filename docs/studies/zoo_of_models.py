@@ -32,9 +32,9 @@ GROUPS: dict[str, tuple[str, dict[str, Any], Any]] = {
     "Adapters of PEFT, on a Llama": ("adapters", adapters.KINDS, adapters.adapted),
 }
 LOOPS = "Losses, loops and optimisers"
-LIBRARY = ("fstat_torch/gradients", "fstat_torch/curvature")
-LIBRARY += tuple(
-    f"fstat_torch/{part}.py" for part in ("sampler", "loop", "aligned_steps", "update")
+LIBRARY = tuple(
+    f"fstat_torch/{room}"
+    for room in ("gradients", "similarity", "sampling", "curvature")
 )
 WAYS = ("in training", "with a reference")
 

@@ -18,8 +18,8 @@ from .gradients import (  # noqa: E402
     UnsupportedModelError,
     register_layer_rule,
 )
-from .reporting import PassedOverWarning, UnwrittenWarning  # noqa: E402
-from .sampler import SingleRunSampler  # noqa: E402
+from .sampling.sampler import SingleRunSampler  # noqa: E402
+from .sampling.warnings import PassedOverWarning, UnwrittenWarning  # noqa: E402
 from .targets.measures import cross_entropy  # noqa: E402
 from .targets.target import Target  # noqa: E402
 

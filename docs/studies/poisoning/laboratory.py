@@ -18,12 +18,12 @@ from tqdm.auto import tqdm
 from fstat import Snapshots
 from fstat._files import Npz, refusing, write_npz, write_text
 from fstat.records.steps import SELF
+from fstat_torch import SingleRunSampler
 from fstat_torch.llama.encoding import collate, encode
 from fstat_torch.llama.models import ALL_LINEAR, add_lora, load_model, tiny_llama
 from fstat_torch.llama.reference_loader import RowLoader
 from fstat_torch.llama.snapshot_schedule import FRESH, FRESH_METRIC, snapshot_steps
 from fstat_torch.llama.targets import encode_pairs, measure_targets
-from fstat_torch.sampler import SingleRunSampler
 from fstat_torch.targets import Target
 from fstat_torch.targets.measures import (
     completion_log_likelihood,

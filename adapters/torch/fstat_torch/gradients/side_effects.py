@@ -76,7 +76,8 @@ def paused() -> Iterator[None]:
 
 
 _OF_BLOCKS = tuple(
-    f"fstat_torch.{part}" for part in ("gradients.", "curvature.", "verification")
+    f"fstat_torch.{part}"
+    for part in ("gradients.", "curvature.", "sampling.verification")
 )
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fstat import Trace
 
-from ..sampler import SingleRunSampler
+from ..sampling.sampler import SingleRunSampler
 from ..targets.measures import completion_log_likelihood, predicted
 from .encoding import Row, collate
 from .models import quiet_transformers, require

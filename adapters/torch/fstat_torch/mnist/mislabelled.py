@@ -21,7 +21,7 @@ from fstat.selection import Selection
 
 from ..commands import check_device
 from ..overhead import Overhead, measure_overhead
-from ..sampler import SingleRunSampler
+from ..sampling.sampler import SingleRunSampler
 from ..targets.measures import cross_entropy
 from .data import Config, Data, prepare
 from .judging import score, share_false

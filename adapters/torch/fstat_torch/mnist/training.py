@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ..sampler import SingleRunSampler
+from ..sampling.sampler import SingleRunSampler
 from .data import Config, Data
 
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from fstat._validation import option
 
-from ..reporting import RepeatedExampleWarning
-from ..sampler import SingleRunSampler
+from ..sampling.sampler import SingleRunSampler
+from ..sampling.warnings import RepeatedExampleWarning
 from ..targets.measures import cross_entropy, log_odds
 from ..targets.target import Target
 

@@ -13,8 +13,8 @@ from fstat import Observations, Trace, Watch
 from fstat._warnings import warn
 from fstat.records.trace import Subsets
 
-from ..sampler import SingleRunSampler
-from ..step import Step
+from ..sampling.sampler import SingleRunSampler
+from ..sampling.step import Step
 
 
 class _Abandoned(Exception):

@@ -516,7 +516,7 @@ def test_what_a_sampler_says_of_its_metric(tmp_path):
 def test_sharded_parameters_are_refused(monkeypatch):
     model = mlp()
     shared = model, SimpleNamespace(size=2, rank=0, sharded=True)
-    monkeypatch.setattr("fstat_torch.sampler.unwrapped", lambda *_: shared)
+    monkeypatch.setattr("fstat_torch.sampling.sampler.unwrapped", lambda *_: shared)
     with pytest.raises(ValueError, match="needs whole parameters on each process"):
         SingleRunSampler(model, metric=Curvature(N))
 

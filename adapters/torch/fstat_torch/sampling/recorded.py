@@ -14,12 +14,12 @@ from fstat import Observations, Snapshots, Trace
 from fstat.records.steps import SELF
 from fstat.records.trace import Subsets
 
-from .curvature import KeptGradients
-from .distributed import Processes
-from .fresh import FreshGradients
+from ..curvature import KeptGradients
+from ..distributed import Processes
+from ..optimisers import aligned
+from ..targets.gradients import TargetGradients
 from .loop import Loop
-from .optimisers import aligned
-from .targets.gradients import TargetGradients
+from .reference_snapshots import FreshGradients
 
 
 class Recorded:

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from fstat._warnings import warn
 from fstat.records.snapshot_files import SnapshotFiles
 
-from .distributed import Processes
-from .passes import AlignedPass, CurvaturePass
+from ..distributed import Processes
 from .reference import Reference
+from .reference_scores import AlignedPass, CurvaturePass
 
 
 class FreshGradients:

@@ -11,16 +11,16 @@ import torch
 from fstat import Trace
 from fstat._warnings import warn
 
+from ..curvature import KeptGradients
+from ..gradients import GradientCapture
+from ..gradients.side_effects import WithoutGraph, clear_up
 from .aligned_steps import AlignedSteps
-from .curvature import KeptGradients
+from .block_capture import BlockCapture
 from .faults import Faults
-from .gradients import GradientCapture
-from .gradients.side_effects import WithoutGraph, clear_up
-from .optimisers import UpdateCounter
-from .reporting import RepeatedExampleWarning
 from .step import Step, numbers
+from .update_counter import UpdateCounter
 from .verification import Verification
-from .watched import Watched
+from .warnings import RepeatedExampleWarning
 
 
 class Loop:
@@ -108,7 +108,7 @@ class Loop:
         """
         self._check_free()
         number = self._begin()
-        watch = Watched(self._capture, self._verification, self._kept)
+        watch = BlockCapture(self._capture, self._verification, self._kept)
         due = number % self._every == 0 and self.watches and not self._faults.detached
         modes = self._capture._modes()
         try:
@@ -170,7 +170,7 @@ class Loop:
     def _attempt(self, *args: Any, together: bool = False) -> bool:
         return self._faults.attempt(*args, abandon=self._abandon, together=together)
 
-    def _open(self, watch: Watched, number: int, index: Any, step: Step) -> None:
+    def _open(self, watch: BlockCapture, number: int, index: Any, step: Step) -> None:
         """Begin to capture what passes in the block."""
         examples, wanted = numbers(index), None
         if not self._repeats and len(set(examples)) < len(examples):
@@ -182,7 +182,7 @@ class Loop:
             wanted = self._aligned.wanted(number, step, not self._verification.done)
         watch.open(examples, wanted)
 
-    def _left(self, watch: Watched, number: int, step: Step, due: bool) -> bool:
+    def _left(self, watch: BlockCapture, number: int, step: Step, due: bool) -> bool:
         """Take what passed in the block; return whether it ends an update."""
         made, idle, faults = not step.accumulate, False, self._faults
         with WithoutGraph():
@@ -194,7 +194,7 @@ class Loop:
             self._counter.no_update()
         return made and not idle
 
-    def _take(self, watch: Watched, number: int, step: Step) -> None:
+    def _take(self, watch: BlockCapture, number: int, step: Step) -> None:
         """End the capture, and take what is needed of a micro-batch."""
         watch.end()
         step.check()

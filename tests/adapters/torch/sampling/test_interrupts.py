@@ -8,30 +8,36 @@ import torch
 from torch import nn
 from torture.interrupting import Interrupting
 
+import fstat_torch
 from fstat.records import trace
-from fstat_torch import (
-    SingleRunSampler,
+from fstat_torch import SingleRunSampler
+from fstat_torch.sampling import (
     aligned_steps,
+    block_capture,
     clipping,
     faults,
     loop,
     recorded,
     sampler,
     update,
-    watched,
 )
 
 STEPS, BATCH, AT = 4, 4, 1
 TARGETS = torch.randn(3, 6, generator=torch.Generator().manual_seed(1)), torch.arange(3)
 
 
-PACKAGE = str(Path(sampler.__file__).parent)
+PACKAGE = str(Path(fstat_torch.__file__).parent)
 # Where hooks come on and off.
 HOOKING = (
     *("ForwardHook.__init__", "ForwardHook.remove", "Recording.start"),
     *("Recording.stop", "Repetition.watching", "TrainingPass.__enter__"),
     *("TrainingPass.__exit__", "Verification.begin", "Verification.began"),
-    *("Verification._listen", "Verification.end", "Watched._leave", "Watched.open"),
+    *(
+        "Verification._listen",
+        "Verification.end",
+        "BlockCapture._leave",
+        "BlockCapture.open",
+    ),
 )
 
 
@@ -79,7 +85,8 @@ class Run:
 
 
 SAMPLER = {
-    part.__file__ for part in (sampler, recorded, loop, faults, aligned_steps, watched)
+    part.__file__
+    for part in (sampler, recorded, loop, faults, aligned_steps, block_capture)
 }
 ROWS = {part.__file__ for part in (clipping, update, trace)}
 

@@ -7,12 +7,12 @@ from typing import Any
 
 from torch import Tensor
 
-from .curvature import KeptGradients
-from .gradients import Captured, GradientCapture, TrainingPass, Wanted
+from ..curvature import KeptGradients
+from ..gradients import Captured, GradientCapture, TrainingPass, Wanted
 from .verification import Verification
 
 
-class Watched:
+class BlockCapture:
     """Captures the passes of one micro-batch, from `open` on until `end`.
 
     Parameters

@@ -19,7 +19,7 @@ from torch import nn  # noqa: E402
 from fstat import Trace  # noqa: E402
 from fstat_torch import SingleRunSampler  # noqa: E402
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 N, B, LENGTH = 48, 8, 6
 
 

@@ -25,7 +25,7 @@ from fstat_torch import (  # noqa: E402
 )
 
 N, STEPS = 60, 14
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 SHARES = {"even": [6, 6], "ragged": [7, 5]}
 
 

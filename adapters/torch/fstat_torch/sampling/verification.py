@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .distributed import Processes
-from .gradients import Captured, GradientCapture, UnsupportedModelError, Wanted
-from .gradients.accumulation import accumulates, gradient_end
+from ..distributed import Processes
+from ..gradients import Captured, GradientCapture, UnsupportedModelError, Wanted
+from ..gradients.accumulation import accumulates, gradient_end
 
 _EVERY = 100  # recorded steps between two comparisons, on average
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from fstat._validation import is_finite
 from fstat._warnings import warn
 
-from .distributed import Processes, whole
-from .gradients import Captured
+from ..distributed import Processes, whole
+from ..gradients import Captured
 
 _OF_SELF = ("norm_squared", "gram_sum", "gram_squares")
 

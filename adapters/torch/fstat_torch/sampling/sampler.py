@@ -15,26 +15,26 @@ from fstat import Trace
 from fstat._validation import flag, option
 from fstat.records.steps import SELF
 
+from ..curvature import Curvature, KeptGradients
+from ..curvature.recorder import DegenerateMetricError
+from ..distributed import unwrapped
+from ..gradients import GradientCapture, PlanTable
+from ..gradients.side_effects import clear_up
+from ..optimisers import innermost
+from ..similarity.comparison import Comparison
+from ..targets.batches import Points
+from ..targets.gradients import TargetGradients, moved
+from ..targets.measures import cross_entropy
+from ..targets.target import Targets, read_targets
 from .aligned_steps import AlignedSteps
 from .arguments import check_choices, compared, refuse_idle
-from .curvature import Curvature, KeptGradients
-from .curvature.recorder import DegenerateMetricError
-from .distributed import unwrapped
 from .faults import Faults
-from .fresh import FreshGradients
-from .gradients import GradientCapture, PlanTable
-from .gradients.side_effects import clear_up
 from .loop import Loop
-from .optimisers import innermost
-from .passes import AlignedPass, CurvaturePass
 from .recorded import Recorded
 from .reference import Reference
-from .similarity.comparison import Comparison
+from .reference_scores import AlignedPass, CurvaturePass
+from .reference_snapshots import FreshGradients
 from .step import Step
-from .targets.batches import Points
-from .targets.gradients import TargetGradients, moved
-from .targets.measures import cross_entropy
-from .targets.target import Targets, read_targets
 from .verification import Verification, refuse_whole_modules
 
 Loss = Callable[[Any, Any], Tensor]

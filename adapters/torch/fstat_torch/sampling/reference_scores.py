@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from fstat import Snapshots
 
-from .curvature import Curvature, KeptGradients
-from .distributed import Processes
-from .gradients import Captured, GradientCapture
-from .gradients.precision import precise
+from ..curvature import Curvature, KeptGradients
+from ..distributed import Processes
+from ..gradients import Captured, GradientCapture
+from ..gradients.precision import precise
+from ..similarity.comparison import Comparison
+from ..targets.batches import Points
+from ..targets.gradients import TargetGradients, moved
 from .reference import Reference
-from .similarity.comparison import Comparison
-from .targets.batches import Points
-from .targets.gradients import TargetGradients, moved
 
 Scores = tuple[NDArray[Any], NDArray[Any]]
 _ANEW = "of gradients taken anew"

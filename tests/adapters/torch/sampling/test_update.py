@@ -8,7 +8,7 @@ from torch import nn  # noqa: E402
 
 from fstat import Trace  # noqa: E402
 from fstat_torch import SingleRunSampler  # noqa: E402
-from fstat_torch.update import MicroBatch, Update  # noqa: E402
+from fstat_torch.sampling.update import MicroBatch, Update  # noqa: E402
 
 N, B, STEPS = 48, 12, range(6)
 

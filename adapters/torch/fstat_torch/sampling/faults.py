@@ -8,10 +8,10 @@ from fstat import Trace
 from fstat._files import UnwrittenError
 from fstat._warnings import warn
 
-from .distributed import Processes, SharedError
-from .gradients import NoBackwardError
-from .reporting import PassedOverWarning, UnwrittenWarning
+from ..distributed import Processes, SharedError
+from ..gradients import NoBackwardError
 from .verification import DisagreementError, Verification
+from .warnings import PassedOverWarning, UnwrittenWarning
 
 _UNVERIFIED = (
     "Recorded since gradients were last compared, and dropped when they differed."

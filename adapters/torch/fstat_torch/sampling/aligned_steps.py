@@ -10,14 +10,14 @@ import torch
 
 from fstat import Trace
 
+from ..distributed import Processes
+from ..gradients import Captured, Wanted
+from ..optimisers import learning_rate
+from ..similarity.comparison import Comparison
+from ..targets.gradients import TargetGradients
 from .clipping import Clipping
-from .distributed import Processes
 from .faults import Faults
-from .gradients import Captured, Wanted
-from .optimisers import learning_rate
-from .similarity.comparison import Comparison
 from .step import Step
-from .targets.gradients import TargetGradients
 from .update import MicroBatch, Taken, Update, columns_of
 
 

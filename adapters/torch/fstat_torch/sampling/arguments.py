@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .curvature import Curvature
-from .similarity.comparison import COMPARISONS
+from ..curvature import Curvature
+from ..similarity.comparison import COMPARISONS
 
 
 def check_choices(
