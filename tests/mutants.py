@@ -36,42 +36,25 @@ ALIKE = ROOT / "tests" / "mutants_alike.json"
 ROOMS: dict[str, tuple[str, str]] = {
     "influence": (
         "influence.py fitting.py",
-        "influence influence_intervals estimation_oracles units contract validation",
+        "influence test_contract.py test_validation.py",
     ),
     "observations": (
         "observations.py records/steps.py",
-        "observations trace validation",
+        "test_observations.py records test_validation.py",
     ),
     "intervals": (
         "intervals monitoring/sequence.py",
-        "intervals estimation_oracles noncentral_t sequence serial bootstrap "
-        "influence_intervals units validation",
+        "intervals monitoring influence test_validation.py",
     ),
-    "methods": (
-        "methods",
-        "methods_estimates methods_ordinal methods_supremum central_sums "
-        "methods_goodness_of_fit estimation_oracles influence units",
-    ),
-    "selection": (
-        "selection",
-        "selection selection_signs selection_shortlist selection_strata simultaneous "
-        "ranking local_fdr promises/test_selection",
-    ),
-    "ground_truth": ("ground_truth", "calibration agreement ground_truth"),
-    "empirical": (
-        "empirical",
-        "empirical empirical_tradeoff empirical_contract empirical_envelopes "
-        "empirical_validity",
-    ),
-    "tradeoff": (
-        "tradeoff",
-        "tradeoff tradeoff_families tradeoff_algebra tradeoff_contract tradeoff_json "
-        "tradeoff_comparison tradeoff_between",
-    ),
+    "methods": ("methods", "methods influence"),
+    "selection": ("selection", "selection promises/test_selection.py"),
+    "ground_truth": ("ground_truth", "ground_truth"),
+    "empirical": ("empirical", "empirical"),
+    "tradeoff": ("tradeoff", "tradeoff"),
     "composition": (
         "composition",
-        "composition composition_domain composition_oracle gaussian_limit "
-        "promises/test_composition_atoms promises/test_composition_large_mu",
+        "composition promises/test_composition_atoms.py "
+        "promises/test_composition_large_mu.py",
     ),
 }
 HEAD = """# Mutation testing
@@ -88,12 +71,13 @@ with a dash were not tried since their code changed.
 """
 # Processes of their own do not know which mutant is tried.
 LEFT_OUT = (
-    "test_ground_truth.py::test_a_killed_study_goes_on",
-    "test_ground_truth.py::test_a_dead_worker_is_a_sentence",
-    "test_ground_truth.py::test_fingerprints_are_the_same_in_every_process",
+    "records/test_trace_files.py",
+    "ground_truth/test_retraining.py::test_a_killed_study_goes_on",
+    "ground_truth/test_retraining.py::test_a_dead_worker_is_a_sentence",
+    "ground_truth/test_retraining.py::test_fingerprints_are_the_same_in_every_process",
     # The call of a mutant comes between the caller and the library.
-    "test_influence.py::test_warnings_point_at_the_caller",
-    "test_trace.py::test_nothing_observed_is_said_with_its_causes",
+    "influence/test_influence.py::test_warnings_point_at_the_caller",
+    "records/test_trace.py::test_nothing_observed_is_said_with_its_causes",
 )
 # Of pytest: it ran and something failed, or could not be collected.
 NOTICED = (1, 2, 3)
@@ -188,10 +172,7 @@ class _Wordless(ast.NodeTransformer):
 
 def command(room: str, reached: list[str] | None = None) -> list[str]:
     """Return the arguments of pytest for the tests of a room, or some of them."""
-    tests = reached or [
-        f"tests/{name}.py" if "/" in name else f"tests/test_{name}.py"
-        for name in ROOMS[room][1].split()
-    ]
+    tests = reached or [f"tests/{name}" for name in ROOMS[room][1].split()]
     left_out = [f"--deselect=tests/{name}" for name in LEFT_OUT]
     plain = ["-q", "-x", "--no-header", "-m", "not slow", "-p", "no:cacheprovider"]
     return [*plain, *left_out, *tests]

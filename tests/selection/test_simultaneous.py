@@ -22,7 +22,7 @@ from fstat.selection.simultaneous import upper_quantile
 # What is warned of has tests of its own.
 pytestmark = pytest.mark.filterwarnings("ignore::fstat.selection.SelectionWarning")
 properties = settings(derandomize=True, deadline=None, max_examples=30)
-PAGE = Path(__file__).parents[1] / "docs" / "many-pairs.md"
+PAGE = Path(__file__).parents[2] / "docs" / "many-pairs.md"
 
 
 def errors(rng, n, k, kind, rho=0.9):

@@ -23,9 +23,7 @@ from fstat.tradeoff import (
 
 REFERENCE = {
     case["id"]: case
-    for case in json.loads(
-        (Path(__file__).parent / "reference_tradeoff.json").read_text()
-    )
+    for case in json.loads((Path(__file__).parent / "reference.json").read_text())
 }
 properties = settings(derandomize=True, deadline=None, max_examples=25)
 TINY = [1e-300, 1e-100, 1e-30, 1e-17, 1e-10]

@@ -9,7 +9,7 @@ from numpydoc.validate import validate
 
 from fstat import tradeoff
 
-PAGE = Path(__file__).parents[1] / "docs" / "tradeoff-functions.md"
+PAGE = Path(__file__).parents[2] / "docs" / "tradeoff-functions.md"
 # As for the other docstrings: not owed by each method.
 OPTIONAL = {"ES01", "SA01", "EX01", "RT02", "GL01", "YD01"}
 
