@@ -11,6 +11,7 @@ from . import (
     methods as methods,
     monitoring as monitoring,
     records as records,
+    report as report,
     selection as selection,
     tradeoff as tradeoff,
 )

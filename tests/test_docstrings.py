@@ -63,6 +63,7 @@ def public_objects():
         "fstat.methods",
         "fstat.monitoring",
         "fstat.records",
+        "fstat.report",
         "fstat.selection",
         "fstat.tradeoff",
         "fstat_torch.targets",

@@ -130,7 +130,7 @@ print(fstat.FInfluence().fit([0.0, 1.0, 2.0], [2.0, 3.5, 4.0]).mu_ > 0)
         "fstat.tradeoff.gaussian",
         "fstat.composition",
         "fstat.empirical.bands",
-        "fstat.report.pieces",
+        "fstat.report.figures",
     ],
 )
 def test_operations_work_whatever_is_imported_first(first):

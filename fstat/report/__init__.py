@@ -1,22 +1,26 @@
-"""What the pages share that tell a person what was found: pieces, pictures, style.
+"""A page that tells what a run found: one HTML file to send, keep and print.
 
-A page is one file that loads nothing: it can be sent, kept and printed.
+`write_report` writes it for results of any origin. What else is here makes sections of
+one's own.
 """
 
-from .inline import inline_svg, new_figure
-from .pieces import bar, data_frame, interval, meaning_of_mu, reach, style, tiles
+from .content import Html, new_figure
+from .figures import gaussian_limits, tradeoff_curves
+from .ranking import rankings
+from .report import write_report
 from .visible import excerpt, visible
 
 __all__ = [
-    "bar",
-    "data_frame",
+    "Html",
     "excerpt",
-    "inline_svg",
-    "interval",
-    "meaning_of_mu",
+    "gaussian_limits",
     "new_figure",
-    "reach",
-    "style",
-    "tiles",
+    "rankings",
+    "tradeoff_curves",
     "visible",
+    "write_report",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

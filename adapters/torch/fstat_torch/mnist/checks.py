@@ -15,7 +15,7 @@ from fstat.datasets import Digits, fetch_digits, load_digits
 
 from ..commands import check_between, check_device, check_folder, check_whole
 from .data import Config, read_trusted
-from .report.unchecked import draw_unchecked
+from .report import draw_unchecked
 
 MOST_TRUSTED = 1000  # who would check more by hand?
 _OWN = ("embedded", "openml")  # names of data whose labels are known to be right

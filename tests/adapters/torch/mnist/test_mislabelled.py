@@ -94,9 +94,7 @@ def test_the_command_writes_a_page_with_pictures_and_tables(tmp_path, capsys):
     main([*sizes.split(), "--out", str(tmp_path)])
     assert "selected as mislabelled" in capsys.readouterr().out
     page = (tmp_path / "index.html").read_text()
-    for name in ("mislabelled", "influence", "intervals", "tradeoff"):
-        assert f'href="{name}.png"' in page
-        assert (tmp_path / f"{name}.png").stat().st_size > 10_000
+    assert page.count("<svg") > 6 and page.count("<img") > 50
     csv = pd.read_csv(tmp_path / "examples.csv")
     parquet = pd.read_parquet(tmp_path / "examples.parquet")
     pd.testing.assert_frame_equal(csv, parquet, check_dtype=False)
