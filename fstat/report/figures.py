@@ -127,7 +127,8 @@ def _curve(
 ) -> tuple[TradeOffDisplay, str]:
     sign = -1.0 if row["mu"] < 0 else 1.0
     ends = sign * row[["low", "high"]].to_numpy(dtype=float)
-    near, far = (GaussianTradeOff(np.clip(end, 0.0, 1e3)) for end in np.sort(ends))
+    known = not np.isnan(ends).any()
+    near, far = np.clip(np.sort(ends), 0.0, 1e3) if known else (0.0, 0.0)
     empirical: dict[str, Any] = {}
     if observations is not None:
         P, Q = (sign * x[~np.isnan(x)] for x in observations.samples(pair))
@@ -136,7 +137,7 @@ def _curve(
         tradeoff=GaussianTradeOff(abs(row["mu"])),
         name=name.replace("$", r"\$"),
         sign=sign,
-        band=None if np.isnan(ends).any() else (far, near),
+        band=(GaussianTradeOff(far), GaussianTradeOff(near)) if known else None,
         **empirical,
     )
     colour = HELPS if row["low"] > 0 else HARMS if row["high"] < 0 else UNCLEAR

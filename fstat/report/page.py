@@ -47,7 +47,7 @@ def page(
         HTML that loads nothing.
     """
     bodies = {
-        visible(heading): content(what, heading)
+        visible(str(heading)): content(what, str(heading))
         for heading, what in sections.items()
         if what is not None
     }

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .._validation import shown
 from ..selection import Selection
 from .content import Html, content
 from .rows import ALL, Rows, Selections, name_of, read
@@ -83,8 +84,11 @@ def ranked(
 ) -> Html:
     """Return the lists of `rankings`."""
     ends = rows.table[["mu", "low", "high"]].to_numpy(dtype=float)
+    if show is not None and not callable(show):
+        raise TypeError(f"`show` must be a function of a name, got {shown(show)}.")
     finite = 1.02 * ends[np.isfinite(ends)]
-    scale = min(finite.min(), 0.0), max(finite.max(), 0.0)
+    start, end = min(finite.min(), 0.0), max(finite.max(), 0.0)
+    scale = start, end if end > start else 1.0
     parts: list[str] = []
     n_targets = rows.table["target"].nunique()
     for target, mine in rows.table.groupby("target", sort=False):
@@ -215,5 +219,6 @@ def interval(row: Mapping[str, Any]) -> str:
 
 
 def _number(value: float) -> str:
-    text = "?" if np.isnan(value) else f"{value:+.2f}"
+    text = f"{value:+.2f}" if abs(value) < 1e4 or np.isinf(value) else f"{value:+.3g}"
+    text = "?" if np.isnan(value) else text
     return text.replace("-", "\N{MINUS SIGN}").replace("inf", "\N{INFINITY}")

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from .._files import write_text
-from .._validation import path_of, string
+from .._validation import instance, path_of, string
 from ..observations import Observations
 from ..selection import Selection
 from ..tradeoff import GaussianTradeOff
@@ -83,6 +83,8 @@ def write_report(
         If `results` are of no known kind or lack a column, no row has a mu,
         `selection` or `observations` are of other rows, or something to be shown is of
         no known kind.
+    TypeError
+        If `selection`, `observations`, a mapping or `show` is no such object.
 
     See Also
     --------
@@ -108,6 +110,9 @@ def write_report(
     >>> "the text of example 2" in page.read_text(encoding="utf-8")
     True
     """
+    for name, given in (("targets", targets), ("setup", setup), ("sections", sections)):
+        if given is not None:
+            instance(given, name, Mapping)
     rows = read(results, observations, selection, confidence_level)
     what = {storable(name): target for name, target in (targets or {}).items()}
     parts: dict[str, Any] = {

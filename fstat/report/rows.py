@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from .._validation import shown
+from .._validation import instance, no_infinity, numeric, shown
 from ..influence import FInfluence
 from ..observations import Observations
 from ..records import Snapshots, Trace
@@ -86,6 +86,8 @@ def read(
     ValueError
         If `results` are of no known kind, a column is missing, there is no row with a
         mu, or `selection` or `observations` are of another number of rows.
+    TypeError
+        If `selection` or `observations` are no such objects.
     """
     if isinstance(results, Trace | Snapshots):
         results = results.observations()
@@ -105,6 +107,10 @@ def read(
         chosen = {storable(name): found for name, found in selection.items()}
     else:
         chosen = {} if selection is None else {ALL: selection}
+    for found in chosen.values():
+        instance(found, "selection", Selection)
+    if observations is not None:
+        instance(observations, "observations", Observations)
     rows = _checked(results, chosen)
     if observations is not None and observations.n_pairs != len(rows):
         raise ValueError(
@@ -124,7 +130,12 @@ def _checked(results: pd.DataFrame, chosen: Selections) -> pd.DataFrame:
             f"`results` must have columns 'mu', 'low' and 'high', got none named "
             f"{' or '.join(map(repr, missing))}."
         )
+    if not results.columns.is_unique:
+        raise ValueError("`results` must have one column of each name, got several.")
     table = results.reset_index(drop=True)
+    for name in {"mu", "low", "high", "qvalue", "n_Q"} & set(table):
+        table[name] = numeric(table[name], f"results[{name!r}]")
+    no_infinity(table["mu"].to_numpy(), "results['mu']")
     if not table["mu"].notna().any():
         raise ValueError("`results` must have a row with a mu, got none.")
     if "target" not in table:
@@ -144,7 +155,7 @@ def _checked(results: pd.DataFrame, chosen: Selections) -> pd.DataFrame:
         table.loc[rows, "selected"] = found.selected
     if not chosen and "qvalue" in table and table["qvalue"].isna().all():
         table = table.drop(columns="qvalue")  # nothing was tested
-    table["selected"] = table["selected"].astype(bool)
+    table["selected"] = table["selected"].eq(True)  # unknown is not selected
     table["rank"] = table.groupby("target")["mu"].rank(ascending=False, method="first")
     return table
 

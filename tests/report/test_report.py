@@ -396,16 +396,23 @@ def test_what_cannot_be_shown_is_refused_in_one_sentence(page_of, influence, sho
         (lambda s: s[:5], {"selection": True}, "`selection` must be of the 5 rows"),
         (lambda s: s[:5], {"observations": True}, "`observations` must be of the 5"),
         (lambda s: s["mu"].to_numpy(), {}, "`results` must be a Trace, Snapshots"),
+        (lambda s: s.assign(mu="a"), {}, r"`results\['mu'\]` must be numeric"),
+        (lambda s: s.assign(mu=np.inf), {}, r"`results\['mu'\]` must be finite"),
+        (lambda s: pd.concat([s, s], axis=1), {}, "one column of each name"),
         (lambda s: s, {"title": 3}, "`title` must be"),
+        (lambda s: s, {"show": 3}, "`show` must be a function"),
+        (lambda s: s, {"setup": 3}, "`setup` must be a Mapping"),
+        (lambda s: s, {"selection": {"spoken of badly": 3}}, "`selection` must be a S"),
+        (lambda s: s, {"observations": 3}, "`observations` must be a"),
     ],
 )
 def test_wrong_results_get_one_sentence(
     tmp_path, influence, selection, observations, change, options, message
 ):
     known = {"selection": selection, "observations": observations}
-    options = {name: known.get(name, value) for name, value in options.items()}
+    options = {k: known[k] if value is True else value for k, value in options.items()}
     table = influence.to_frame()
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         write_report(tmp_path / "new" / "page.html", change(table), **options)
     assert not (tmp_path / "new").exists()
 
@@ -419,6 +426,36 @@ def test_numbers_of_a_column_share_a_format():
     table = pd.DataFrame({"name": ["a", "b"], "x": [0.5, np.nan], "n": [1200, 3]})
     cells = re.findall(r"<td[^>]*>([^<]*)", content(table))
     assert cells == ["0.500", "1,200", "nan", "3"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"mu": 0.0, "low": 0.0, "high": 0.0},
+        {"mu": -1.0, "low": -2.0, "high": -0.5},
+        {"low": np.nan, "high": np.nan},
+        {"mu": [1e9, -1e-9, np.nan]},
+        {"selected": [True, None, False], "qvalue": [0.01, np.nan, 0.5]},
+        {"example": [0.0, np.nan, 7.0], "target": [None, "a", "a"]},
+    ],
+)
+def test_odd_tables_have_pages(page_of, change):
+    table = pd.DataFrame(
+        {"mu": [1.0, -1, 0.5], "low": [0.0, -2, 0], "high": [2.0, 0, 1]}
+    )
+    page = page_of(table.assign(**change))
+    assert len(page.cards) == table.assign(**change)["mu"].notna().sum()
+    marked = [card for card in page.cards if ", selected" in plain(card)]
+    assert len(marked) == ("selected" in change)
+
+
+@pytest.mark.parametrize("n_observations", [2, 3, 30])
+def test_one_pair_of_few_observations_has_a_page(page_of, n_observations):
+    p, noise = np.random.default_rng(0).normal(size=(2, n_observations))
+    page = page_of(Observations(np.zeros(n_observations, int), p=p, q=p + 1 + noise))
+    few = n_observations < 3
+    assert ("Not drawn: " in page.said("Is it Gaussian?")) == few
+    assert ("too few to tell" in page.said("Is it Gaussian?")) == (n_observations < 20)
 
 
 def test_rankings_show_as_many_as_asked(influence):
