@@ -125,7 +125,7 @@ def write_report(
         ),
     }
     if rows.observations is not None:
-        parts["Is it Gaussian?"] = [
+        parts["Checks"] = [
             checks(rows, rows.observations),
             gaussian_limits(rows.observations, telling(rows)),
         ]
@@ -171,8 +171,8 @@ def _numbers(rows: Rows, n_asked: int) -> dict[str, str]:
 
 def _lead(rows: Rows) -> Html:
     lead = (
-        f"How training went says of each of these {rows.many} whether training on it "
-        "helps or harms the target, and how strongly."
+        f"For each of these {rows.many}: whether training on it helps or harms the "
+        "target, and how strongly."
     )
     name, found = _first(rows)
     if found is not None:

@@ -153,7 +153,7 @@ def test_promises_are_those_of_the_selection(selection, page):
 def test_curves_of_the_samples_and_checks_are_drawn(page):
     labels = [drawing["aria-label"] for drawing in page.all("svg")]
     assert len(labels) == 1 + 2 + 2 * 3
-    said = page.said("Is it Gaussian?")
+    said = page.said("Checks")
     assert said.count("Variances look") == 3
     assert "Goodness of fit, of the 120 examples" in said
     # The series has an autocorrelation of 0.6: a factor of 2, less what 24 steps hide.
@@ -218,7 +218,7 @@ def test_what_a_run_left_becomes_a_page(page_of, left):
     best = table["mu"].idxmax()
     assert plain(page.cards[0]).startswith(f" 1 no. {table['example'][best]} ")
     assert numbers(table.loc[best]) in plain(page.cards[0])
-    assert "Is it Gaussian?" in page.sections
+    assert "Checks" in page.sections
 
 
 def test_observations_give_the_page_of_their_estimates(
@@ -228,7 +228,7 @@ def test_observations_give_the_page_of_their_estimates(
     given = page_of(influence, observations=observations)
     assert ours.source == given.source
     without = page_of(influence)
-    assert "Is it Gaussian?" not in without.sections
+    assert "Checks" not in without.sections
     assert "thin: the samples" in ours.text and "thin" not in without.said(
         "Trade-off curves"
     )
@@ -454,8 +454,8 @@ def test_one_pair_of_few_observations_has_a_page(page_of, n_observations):
     p, noise = np.random.default_rng(0).normal(size=(2, n_observations))
     page = page_of(Observations(np.zeros(n_observations, int), p=p, q=p + 1 + noise))
     few = n_observations < 3
-    assert ("Not drawn: " in page.said("Is it Gaussian?")) == few
-    assert ("too few to tell" in page.said("Is it Gaussian?")) == (n_observations < 20)
+    assert ("Not drawn: " in page.said("Checks")) == few
+    assert ("too few to tell" in page.said("Checks")) == (n_observations < 20)
 
 
 def test_rankings_show_as_many_as_asked(influence):
@@ -491,3 +491,24 @@ def test_mu_is_in_sight_on_a_phone(page, page_of, influence, width, picture, tmp
     told = re.search(r'<pre id="told">(.*?)</pre>', shown)[1].split()
     inside, needed, mu, rows = map(float, told)
     assert rows >= 40 and needed <= inside <= width and mu <= inside
+
+
+def test_what_is_drawn_stays_within_its_frame(
+    page_of, observations, selection, monkeypatch
+):
+    drawn = []
+    monkeypatch.setattr(
+        "fstat.report.content.inline_svg",
+        lambda figure, alt: drawn.append(figure) or "",
+    )
+    page_of(selection, observations=observations)
+    assert len(drawn) == 1 + 2 + 2 * 3
+    for figure in drawn:
+        figure.draw_without_rendering()
+        box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+        assert min(box.x0, box.y0) > -0.01
+        assert box.x1 < width + 0.01 and box.y1 < height + 0.01
+        for ax in figure.axes:
+            legend = ax.get_legend().get_window_extent()
+            frame = ax.get_window_extent()
+            assert frame.x0 <= legend.x0 and legend.x1 <= frame.x1
