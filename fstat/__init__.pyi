@@ -37,7 +37,7 @@ from .ground_truth import (
 from .influence import FInfluence as FInfluence
 from .monitoring import ConfidenceSequence as ConfidenceSequence, Watch as Watch
 from .observations import Observations as Observations
-from .records import Snapshots as Snapshots, Trace as Trace
+from .records import Snapshots as Snapshots, Storage as Storage, Trace as Trace
 from .selection import (
     fcr_intervals as fcr_intervals,
     rank_intervals as rank_intervals,

@@ -67,7 +67,7 @@ def kept_trace(folder):
 
     model, x = torch.nn.Linear(3, 2), torch.randn(120, 3)
     targets = {"self": "self", "a": (x[:1], torch.tensor([1]))}
-    with SingleRunSampler(model, targets=targets, path=folder) as sampler:
+    with SingleRunSampler(model, targets=targets, storage=folder) as sampler:
         for index in torch.arange(120).split(4) * 2:
             with sampler.step(index):
                 loss = torch.nn.functional.cross_entropy(model(x[index]), index % 2)

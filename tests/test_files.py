@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from fstat import FInfluence, Observations, Trace
+from fstat import FInfluence, Observations, Storage, Trace
 from fstat._files import DamagedFileError, Npz, write_npz, written_whole
 
 RNG = np.random.default_rng(0)
@@ -128,7 +128,7 @@ def test_observations_are_saved_whole_and_verified(tmp_path):
 
 
 def recorded(folder):
-    trace = Trace(["z", "y"], path=folder, flush_every=10)
+    trace = Trace(["z", "y"], storage=Storage(folder, flush_every=10))
     rng = np.random.default_rng(0)
     for step in range(40):
         index = rng.permutation(20)[:6]
@@ -217,10 +217,10 @@ def test_any_bit_of_a_description_counts(tmp_path):
 def test_a_folder_has_one_writer(tmp_path):
     trace = recorded(tmp_path)
     with pytest.raises(BlockingIOError, match="is being written to by another run"):
-        Trace(["z", "y"], path=tmp_path, resume=True)
+        Trace(["z", "y"], storage=Storage(tmp_path, resume=True))
     assert Trace.load(tmp_path).n_recorded == 40
     trace.close()
-    Trace(["z", "y"], path=tmp_path, resume=True).close()
+    Trace(["z", "y"], storage=Storage(tmp_path, resume=True)).close()
 
 
 @pytest.mark.parametrize("background", [False, True])
@@ -231,11 +231,14 @@ def test_a_run_whose_folder_was_removed_does_not_write_into_the_next_one(
         trace.append(k, [k], alignment=[[float(k)]], target_norm=[1.0])
 
     folder = tmp_path / "run"
-    old = Trace(["z"], path=folder, flush_every=1, background=background)
+    old = Trace(
+        ["z"],
+        storage=Storage(folder, flush_every=1, background=background),
+    )
     append(old, 0)
     old.flush()
     shutil.rmtree(folder)
-    new = Trace(["z"], path=folder, flush_every=1)
+    new = Trace(["z"], storage=Storage(folder, flush_every=1))
     append(new, 7)
     with pytest.raises(OSError, match="removed, and another run is in its place"):
         append(old, 1)
@@ -250,7 +253,10 @@ def test_a_run_whose_folder_was_removed_does_not_write_into_the_next_one(
 
 @pytest.mark.parametrize("background", [False, True])
 def test_nothing_is_lost_when_a_write_fails_once(tmp_path, monkeypatch, background):
-    trace = Trace(["z"], path=tmp_path, flush_every=5, background=background)
+    trace = Trace(
+        ["z"],
+        storage=Storage(tmp_path, flush_every=5, background=background),
+    )
     calls, sync = itertools.count(), os.fsync
 
     def full_once(handle):
@@ -291,7 +297,7 @@ import shutil
 from fstat import Trace
 traces = []
 for name in "abc":
-    trace = Trace(["z"], path={str(tmp_path)!r} + "/" + name)
+    trace = Trace(["z"], storage={str(tmp_path)!r} + "/" + name)
     trace.append(0, [1], alignment=[[1.0]], target_norm=[1.0])
     traces.append(trace)
 shutil.rmtree({str(tmp_path)!r} + "/b")

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from fstat import FInfluence, Trace
+from fstat import FInfluence, Storage, Trace
 from fstat.records.shards import Shard
 
 N = 500
 
 
-def record(n_targets=6, steps=120, b=32, dtype="f4", first=0, **options):
+def record(n_targets=6, steps=120, b=32, dtype="f4", first=0, part=None, **options):
     """A run with targets and 'self', whose last batches may not be flushed yet."""
     rng = np.random.default_rng(0)
     names = [f"z{k}" for k in range(n_targets)]
@@ -31,6 +31,8 @@ def record(n_targets=6, steps=120, b=32, dtype="f4", first=0, **options):
             learning_rate=0.1,
             loss=rng.uniform(size=size).astype(dtype),
         )
+        if part is not None and (step + 1) % part == 0:
+            trace.flush()
     return trace
 
 
@@ -58,9 +60,9 @@ def assert_same_observations(one, other):
 def on_disk(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("traces") / "run"
     if request.param == "saved":
-        record(flush_every=50).save(folder)
+        record(part=50).save(folder)
         return Trace.load(folder)
-    trace = record(path=folder, flush_every=16)
+    trace = record(storage=Storage(folder, flush_every=16))
     if request.param == "writing":
         return trace
     trace.flush()
@@ -113,7 +115,7 @@ def test_observations_of_one_target_take_the_memory_of_one_target(tmp_path):
     for n_targets in (5, 200):
         steps, b = 300, 32
         folder = tmp_path / str(n_targets)
-        record(n_targets, steps, b, path=folder, flush_every=50).flush()
+        record(n_targets, steps, b, storage=Storage(folder, flush_every=50)).flush()
         trace = Trace.load(folder)
         visits = trace.columns(["index"])["index"].size
         trace.observations([1], "z1")  # imports, caches
@@ -132,7 +134,7 @@ def test_recording_to_a_folder_holds_one_shard(tmp_path):
 
     def recorded(steps):
         folder = tmp_path / str(steps)
-        return record(n_targets, steps, path=folder, flush_every=shard)
+        return record(n_targets, steps, storage=Storage(folder, flush_every=shard))
 
     recorded(shard)  # imports, caches
     short, long = (peak(lambda n=n: recorded(n * shard))[0] for n in (2, 12))
@@ -142,7 +144,7 @@ def test_recording_to_a_folder_holds_one_shard(tmp_path):
 
 
 def test_of_a_matrix_in_a_file_only_what_is_asked_for_is_read(tmp_path):
-    record(path=tmp_path / "run", flush_every=200).flush()
+    record(storage=Storage(tmp_path / "run", flush_every=200)).flush()
     file = tmp_path / "run" / "shard-000000.npz"
     before = Trace.load(tmp_path / "run").observations(range(N), "z3")
     # Damage the columns of all other targets: the answer does not notice.
@@ -179,7 +181,7 @@ def test_a_shard_is_a_mapping_of_columns(tmp_path):
 
 def test_a_trace_is_found_from_elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    trace = record(path="run", flush_every=16)
+    trace = record(storage=Storage("run", flush_every=16))
     expected = trace.observations(targets="z1")
     loaded = Trace.load("run")
     monkeypatch.chdir("/")
@@ -201,7 +203,7 @@ def test_large_numbers_of_examples_are_kept():
 
 
 def test_a_loaded_trace_goes_on(tmp_path):
-    record(path=tmp_path / "run").flush()
+    record(storage=tmp_path / "run").flush()
     trace = Trace.load(tmp_path / "run")
     one = {
         "alignment": np.ones((1, 6)), "target_norm": np.ones(6),

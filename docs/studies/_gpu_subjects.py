@@ -11,11 +11,11 @@ import torch
 from cost_model import model_config
 from torch import Tensor, nn
 
-from fstat_torch import SingleRunSampler, Target
+from fstat_torch import SingleRunSampler, Target, Targets
 from fstat_torch.curvature import Curvature
 from fstat_torch.llama import add_lora
 from fstat_torch.mnist.training import build_model
-from fstat_torch.targets import (
+from fstat_torch.targets.measures import (
     completion_log_likelihood,
     cross_entropy,
     language_loss,
@@ -107,7 +107,7 @@ class Subject:
 
     def sampler(self, metric: str = "plain", **options: Any) -> SingleRunSampler:
         """Return a sampler in a metric of `METRICS`."""
-        options |= {"targets": self.targets, "refresh": self.refresh}
+        options["targets"] = Targets(self.targets, refresh=self.refresh)
         options |= {"optimizer": self.optimizer, "on_error": "raise"}
         if metric == "curvature":
             options["metric"] = Curvature(len(self.y), kind="fisher", trace=True)

@@ -147,7 +147,7 @@ def bytes_per_visit(_: str) -> dict[str, float]:
 
     with TemporaryDirectory() as folder:
         path = Path(folder) / "trace"
-        trace = Trace([f"z{k}" for k in range(n_targets)], path=path)
+        trace = Trace([f"z{k}" for k in range(n_targets)], storage=path)
         for step in range(steps):
             alignment = rng.normal(size=(b, n_targets)).astype("f4")
             index = rng.permutation(n)[:b]

@@ -32,8 +32,9 @@ class SnapshotFiles:
         self._folder = folder
         if not resume and self._found():
             raise FileExistsError(
-                f"`path` must not hold snapshots already, got {str(folder)!r}; go on "
-                "with them with resume=True, or choose another folder."
+                f"`storage` must not hold snapshots already, got {str(folder)!r}: go "
+                "on with them with Storage(path, resume=True), or choose another "
+                "folder."
             )
 
     def _found(self) -> list[tuple[int, Path]]:

@@ -33,7 +33,6 @@ from .._validation import (
     is_finite,
     listed,
     no_infinity,
-    number,
     numeric,
     path_of,
     shown,
@@ -65,6 +64,7 @@ from .steps import (
     target_names,
     telling_steps,
 )
+from .storage import Storage, storage_of
 
 SCHEMA = 3
 # Steps that are put off are taken in so many at once, and at least every so often.
@@ -97,19 +97,10 @@ class Trace:
     ----------
     targets : sequence of str
         Names of the targets. ``"self"`` means that each example is its own target.
-    path : path-like, optional
+    storage : path-like or Storage, optional
         Folder to write shards to as training goes on; kept in memory by default.
         What was written is no longer held in memory: of the alignments, only those
         with the targets that are asked for are read back, one target at a time.
-    resume : bool, default=False
-        Whether to go on with the trace that the folder `path` holds, if it holds one.
-    flush_every : int, default=500
-        A shard is written after so many recorded steps.
-    flush_seconds : float, default=60.0
-        One is written, too, at the first step so many seconds after the last one.
-    background : bool, default=False
-        Whether to write shards in a thread, so that training does not wait for it.
-        An error in writing is raised by the `append` or `flush` that comes next.
     metric : str, default="plain"
         In what metric the alignments are that will be appended; what is formed of them
         says so.
@@ -130,10 +121,11 @@ class Trace:
         If there is no target, names are not unique, or the trace to go on with has
         others.
     FileExistsError
-        If the folder `path` already holds a trace, without `resume`.
+        If the folder already holds a trace, and is not to be resumed.
 
     See Also
     --------
+    Storage : A folder, and how it is written to.
     Observations : What `observations` forms.
 
     Notes
@@ -163,11 +155,7 @@ class Trace:
         self,
         targets: Sequence[str],
         *,
-        path: str | PathLike[str] | None = None,
-        resume: bool = False,
-        flush_every: int = 500,
-        flush_seconds: float = 60.0,
-        background: bool = False,
+        storage: str | PathLike[str] | Storage | None = None,
         metric: str = "plain",
     ) -> None:
         self.metric = string(metric, "metric")
@@ -175,10 +163,10 @@ class Trace:
         self._run = uuid4().hex
         self.n_steps = 0
         self.passed_over: dict[str, int] = {}
-        self.path = None if path is None else path_of(path).absolute()
-        resume, background = flag(resume, "resume"), flag(background, "background")
-        self._flush_every = whole_number(flush_every, "flush_every", 1)
-        self._flush_seconds = number(flush_seconds, "flush_seconds", "(0, inf]")
+        storage = storage_of(storage)
+        self.path = None if storage is None else Path(storage.path)
+        often = Storage if storage is None else storage  # in memory as by default
+        self._flush_every, self._flush_seconds = often.flush_every, often.flush_seconds
         self._flushed_at = time.monotonic()
         self._parts: list[Part] = []
         self._buffer: list[_Buffered] = []
@@ -192,17 +180,17 @@ class Trace:
         self._due = self._flush_every
         self._writer: ShardWriter | None = None
         self._process = os.getpid()
-        if self.path is not None:
-            self._open(self.path, resume, background)
+        if storage is not None:
+            self._open(Path(storage.path), storage.resume, storage.background)
 
     def _open(self, folder: Path, resume: bool, background: bool) -> None:
         if not (folder / "trace.json").exists():
             _write_meta(folder, self)
         elif not resume:
             raise FileExistsError(
-                f"`path` must not hold a trace already, got {str(folder)!r}; load it "
-                "with Trace.load, go on with it with resume=True, or choose another "
-                "folder."
+                f"`storage` must not hold a trace already, got {str(folder)!r}: load "
+                "it with Trace.load, go on with it with Storage(path, resume=True), "
+                "or choose another folder."
             )
         else:
             targets, metric, self._run = _read_meta(folder)
@@ -640,7 +628,7 @@ class Trace:
         Parameters
         ----------
         path : path-like
-            Folder that `save`, or a run with ``path=``, wrote.
+            Folder that `save`, or a run with `storage`, wrote.
 
         Returns
         -------

@@ -23,7 +23,7 @@ from statistics import median
 import torch
 from torch import nn
 
-from fstat_torch import SingleRunSampler
+from fstat_torch import SingleRunSampler, Targets
 from fstat_torch.overhead import measure_overhead
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "docs" / "studies"))
@@ -157,9 +157,10 @@ class Run:
         self.sampler = None
         if watched is not None:
             options = dict(watched)
-            points = options.pop("points", 0)
+            points, refresh = options.pop("points", 0), options.pop("refresh", 1)
             if points:
-                options["targets"] = self.x[:points], self.y[:points]
+                asked = self.x[:points], self.y[:points]
+                options["targets"] = Targets(asked, refresh=refresh)
             self.sampler = SingleRunSampler(
                 self.model, optimizer=self.optimizer, loss=self.each, **options
             )

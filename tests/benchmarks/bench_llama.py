@@ -19,11 +19,11 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from fstat_torch import SingleRunSampler
+from fstat_torch import SingleRunSampler, Targets
 from fstat_torch.llama.encoding import collate, encode
 from fstat_torch.llama.reference_loader import RowLoader
 from fstat_torch.llama.targets import encode_pairs
-from fstat_torch.targets import (
+from fstat_torch.targets.measures import (
     completion_log_likelihood,
     language_loss,
     predicted,
@@ -60,7 +60,7 @@ def measure(batch_size: int, refresh: int) -> None:
     asked = encode_pairs(lab.data.asked, tokenizer, max_length=256)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-3)
-    sampler = SingleRunSampler(model, targets=asked, refresh=refresh)
+    sampler = SingleRunSampler(model, targets=Targets(asked, refresh=refresh))
     rng = np.random.default_rng(0)
     model.train()
     spent = np.empty((refresh + 1, 2))

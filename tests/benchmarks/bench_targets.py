@@ -12,13 +12,14 @@ import subprocess
 import sys
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
 import torch
 from torch import nn
 
-from fstat_torch import SingleRunSampler, Target
+from fstat_torch import SingleRunSampler, Target, Targets
 from fstat_torch.targets import completion_log_likelihood, language_loss, log_odds
 
 BATCH, LENGTH, STEPS, NUMBERS = 64, 32, 5, 512
@@ -77,10 +78,12 @@ def row(name, kind, n):
         if kind == "mean"
         else Target.each(x, y, **options)
     )
-    more = {"target_batch": n} if "at once" in kind else {}
-    if "projected" in kind:
-        more["projection"] = NUMBERS
-    sampler = SingleRunSampler(model, targets=targets, **more)
+    asked = Targets(
+        targets,
+        batch=n if "at once" in kind else 64,
+        projection=NUMBERS if "projected" in kind else None,
+    )
+    sampler = SingleRunSampler(model, targets=asked)
     clock = []
 
     def step(watched):
@@ -102,7 +105,8 @@ def row(name, kind, n):
 
     memory, took = timed(sampler)
     del sampler
-    _, later = timed(SingleRunSampler(model, targets=targets, refresh=10**6, **more))
+    seldom = replace(asked, refresh=10**6)
+    _, later = timed(SingleRunSampler(model, targets=seldom))
     print(f"{memory:.0f} {took:.0f} {later:.1f}")
 
 

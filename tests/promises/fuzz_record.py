@@ -40,14 +40,7 @@ def Trace(a: Arguments) -> Any:
     named = [["x"], ["x", "y"], ["self"], ["self", "x"]][a.rng.integers(4)]
     trace = fstat.Trace(
         a("option", named),
-        **a.options(
-            0.2,
-            flush_every="few",
-            flush_seconds="positive",
-            background="flag",
-            metric="name",
-            resume="flag",
-        ),
+        **a.options(0.2, metric="name"),
     )
     for step in range(int(a.rng.integers(0, 14))):
         trace.append(a("option", step), **_columns(a, int(a.rng.integers(1, 6)), named))
@@ -105,7 +98,18 @@ def Trace__extend(a: Arguments) -> Any:
 @entry
 def Trace__path(a: Arguments) -> Any:
     with _folder() as folder:
-        with fstat.Trace(["x"], path=a("option", folder / "new", folder)) as trace:
+        storage = fstat.Storage(
+            a("option", folder / "new", folder),
+            **a.options(
+                0.2,
+                flush_every="few",
+                flush_seconds="positive",
+                background="flag",
+                resume="flag",
+            ),
+        )
+        given = a("option", storage, storage.path)
+        with fstat.Trace(["x"], storage=given) as trace:
             trace.append(0, [0, 1], alignment=[[0.0], [1.0]], target_norm=[1.0])
             trace.save(a("option", folder / "copy", folder / "new"))
         return fstat.Trace.load(a("option", folder / "copy", folder / "new", folder))

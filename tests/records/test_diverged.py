@@ -50,7 +50,7 @@ def test_a_diverged_run_is_called_that_and_judged_by_the_steps_before(targets):
 
 def test_a_loaded_run_is_called_that_too(tmp_path):
     with pytest.warns(DivergedWarning):
-        record(Trace(["z"], path=tmp_path), 40, dead=range(25, 40)).close()
+        record(Trace(["z"], storage=tmp_path), 40, dead=range(25, 40)).close()
     with pytest.warns(DivergedWarning, match="from step 25 on"):
         assert Trace.load(tmp_path).observations().n_steps == 25
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from fstat import FInfluence, Observations, Trace
+from fstat import FInfluence, Observations, Storage, Trace
 from fstat._files import seal
 
 N, TARGETS = 23, ["z0", "z1"]
@@ -594,7 +594,9 @@ def test_saved_and_loaded(tmp_path):
 
 
 def test_shards_written_along_the_way(tmp_path):
-    trace = record(np.random.default_rng(0), path=tmp_path / "run", flush_every=7)
+    trace = record(
+        np.random.default_rng(0), storage=Storage(tmp_path / "run", flush_every=7)
+    )
     assert len(list((tmp_path / "run").glob("shard-*.npz"))) == 40 // 7
     # A reader sees complete shards only, up to the last flush.
     assert Trace.load(tmp_path / "run").n_recorded == 35
@@ -606,13 +608,13 @@ def test_shards_written_along_the_way(tmp_path):
     in_memory = record(np.random.default_rng(0))
     assert_same_trace(trace, in_memory)
     with pytest.raises(FileExistsError, match="must not hold a trace already"):
-        Trace(TARGETS, path=tmp_path / "run")
+        Trace(TARGETS, storage=tmp_path / "run")
 
 
 def test_asking_in_between_loses_nothing(tmp_path):
     expected = record(np.random.default_rng(0))
-    for options in ({}, {"path": tmp_path / "run", "flush_every": 4}):
-        trace = Trace(TARGETS, **options)
+    for storage in (None, Storage(tmp_path / "run", flush_every=4)):
+        trace = Trace(TARGETS, storage=storage)
         for step in steps_of(expected):
             columns = {k: step[k] for k in ("alignment", "target_norm")}
             trace.append(
@@ -692,7 +694,7 @@ def test_steps_that_are_put_off_are_there_whenever_one_asks(tmp_path):
         names = rows[0].keys() - {"step"}
         return found | {k: np.concatenate([row[k] for row in rows]) for k in names}
 
-    at_once, later = Trace(["self"]), Trace(["self"], path=tmp_path / "trace")
+    at_once, later = Trace(["self"]), Trace(["self"], storage=tmp_path / "trace")
     for step in range(40):
         at_once.append(**row(step))
         later.put_off(step, columns)
@@ -737,11 +739,11 @@ def test_of_steps_that_are_put_off_only_the_one_that_fails_is_lost():
 
 
 def test_shards_hold_so_many_steps_however_they_came(tmp_path):
-    trace = Trace(["z"], path=tmp_path / "put off", flush_every=7)
+    trace = Trace(["z"], storage=Storage(tmp_path / "put off", flush_every=7))
     for step in range(6, 40):
         trace.put_off(step, columns_of_alignments)
     trace.close()
-    other = Trace(["z"], path=tmp_path / "extended", flush_every=7)
+    other = Trace(["z"], storage=Storage(tmp_path / "extended", flush_every=7))
     other.extend(trace.columns())
     other.close()
     for name in ("put off", "extended"):
@@ -753,7 +755,7 @@ def test_shards_hold_so_many_steps_however_they_came(tmp_path):
 
 @pytest.mark.parametrize("flush_every", [1, 3])
 def test_steps_that_are_put_off_are_written_when_a_shard_is_due(tmp_path, flush_every):
-    trace = Trace(["z"], path=tmp_path, flush_every=flush_every)
+    trace = Trace(["z"], storage=Storage(tmp_path, flush_every=flush_every))
     for step in range(6, 16):
         trace.put_off(step, columns_of_alignments)
         assert trace.n_written == (step - 5) // flush_every * flush_every

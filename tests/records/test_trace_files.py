@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,8 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from fstat import Trace
+from fstat import Storage, Trace
 from fstat.records import shard_writer
+from fstat.records.storage import storage_of
 
 B = 3
 
@@ -50,10 +52,10 @@ def recorded(trace):
 
 @pytest.mark.parametrize("background", [False, True])
 def test_resumed_steps_supersede_and_are_not_doubled(tmp_path, background):
-    options = {"path": tmp_path, "flush_every": 4, "background": background}
-    with Trace(["z"], **options) as first:
+    storage = Storage(tmp_path, flush_every=4, background=background)
+    with Trace(["z"], storage=storage) as first:
         append(first, range(10))
-    again = Trace(["z"], resume=True, **options)
+    again = Trace(["z"], storage=replace(storage, resume=True))
     assert recorded(again) == dict.fromkeys(range(10), 0)
     again.rewind(6)
     assert recorded(again) == dict.fromkeys(range(6), 0) and again.n_steps == 6
@@ -81,7 +83,10 @@ def test_any_history_of_runs_reads_as_its_last_timeline(tmp_path_factory, runs, 
     folder = tmp_path_factory.mktemp("runs")
     expected = {}
     for number, (start, steps, stride) in enumerate(runs):
-        trace = Trace(["z"], path=folder, resume=True, flush_every=every)
+        trace = Trace(
+            ["z"],
+            storage=Storage(folder, resume=True, flush_every=every),
+        )
         assert recorded(trace) == expected
         start = min(start, trace.n_steps)
         trace.rewind(start)
@@ -95,17 +100,17 @@ def test_any_history_of_runs_reads_as_its_last_timeline(tmp_path_factory, runs, 
 
 
 def test_what_cannot_be_resumed_is_refused(tmp_path):
-    Trace(["z"], path=tmp_path / "run").close()
+    Trace(["z"], storage=tmp_path / "run").close()
     with pytest.raises(FileExistsError, match="resume=True"):
-        Trace(["z"], path=tmp_path / "run")
+        Trace(["z"], storage=tmp_path / "run")
     with pytest.raises(ValueError, match=r"trace to resume, \['z'\] and 'plain'"):
-        Trace(["y"], path=tmp_path / "run", resume=True)
+        Trace(["y"], storage=Storage(tmp_path / "run", resume=True))
     with pytest.raises(
         ValueError, match="`step` must be a whole number of at least 0, got -1"
     ):
         Trace(["z"]).rewind(-1)
     # A folder without a trace is where one begins.
-    with Trace(["z"], path=tmp_path / "other", resume=True) as trace:
+    with Trace(["z"], storage=Storage(tmp_path / "other", resume=True)) as trace:
         append(trace, range(2))
     assert Trace.load(tmp_path / "other").n_recorded == 2
 
@@ -142,7 +147,7 @@ def test_extended_by_the_columns_of_another():
 
 
 def test_the_end_of_a_block_flushes_also_by_an_exception(tmp_path):
-    with pytest.raises(KeyError), Trace(["z"], path=tmp_path) as trace:
+    with pytest.raises(KeyError), Trace(["z"], storage=tmp_path) as trace:
         append(trace, range(3))
         raise KeyError
     assert Trace.load(tmp_path).n_recorded == 3
@@ -152,8 +157,9 @@ def test_the_end_of_a_block_flushes_also_by_an_exception(tmp_path):
 @pytest.mark.parametrize("end", ["", "raise SystemExit(3)", "del trace; print('on')"])
 def test_the_end_of_the_process_flushes(tmp_path, background, end):
     code = (
-        "from fstat import Trace\n"
-        f"trace = Trace(['z'], path={str(tmp_path)!r}, background={background})\n"
+        "from fstat import Storage, Trace\n"
+        f"storage = Storage({str(tmp_path)!r}, background={background})\n"
+        "trace = Trace(['z'], storage=storage)\n"
         "trace.append(0, [1], alignment=[[1.0]], target_norm=[1.0])\n" + end
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -162,7 +168,7 @@ def test_the_end_of_the_process_flushes(tmp_path, background, end):
 
 
 def test_a_trace_that_goes_away_flushes(tmp_path):
-    trace = Trace(["z"], path=tmp_path)
+    trace = Trace(["z"], storage=tmp_path)
     append(trace, range(3))
     del trace
     gc.collect()
@@ -174,7 +180,7 @@ def test_a_forked_process_writes_nothing(tmp_path):
     code = f"""
 import os, sys
 from fstat import Trace
-trace = Trace(["z"], path={str(tmp_path)!r})
+trace = Trace(["z"], storage={str(tmp_path)!r})
 trace.append(0, [1], alignment=[[1.0]], target_norm=[1.0])
 if os.fork() == 0:
     del trace
@@ -192,7 +198,7 @@ print(sorted(os.listdir({str(tmp_path)!r})))
 def test_a_shard_is_written_after_some_seconds(tmp_path, monkeypatch):
     clock = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    with Trace(["z"], path=tmp_path, flush_seconds=30) as trace:
+    with Trace(["z"], storage=Storage(tmp_path, flush_seconds=30)) as trace:
         append(trace, range(2))
         clock[0] += 29
         append(trace, [2])
@@ -209,14 +215,35 @@ def test_a_shard_is_written_after_some_seconds(tmp_path, monkeypatch):
     [
         ({"flush_every": 0}, "`flush_every` must be a whole number of at least 1"),
         ({"flush_seconds": 0}, r"`flush_seconds` must lie in \(0, inf\]"),
-        ({"metric": 3}, "`metric` must be a string"),
         ({"resume": "no"}, "`resume` must be True or False"),
         ({"path": 3}, "`path` must be the path of a file"),
+    ],
+)
+def test_bad_options_of_a_storage(options, message):
+    with pytest.raises(ValueError, match=message):
+        Storage(**{"path": "run", **options})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"metric": 3}, "`metric` must be a string"),
+        ({"storage": 3}, "`storage` must be the path of a file"),
+        ({"storage": ""}, "`storage` must be the path of a file"),
     ],
 )
 def test_bad_options_of_a_trace(options, message):
     with pytest.raises(ValueError, match=message):
         Trace(["z"], **options)
+
+
+def test_a_storage_is_what_was_given_whatever_its_types(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    storage = Storage("run", flush_every=np.int64(3), flush_seconds=np.float32(0.5))
+    assert storage == Storage(tmp_path / "run", flush_every=3, flush_seconds=0.5)
+    assert storage_of(storage) is storage and storage_of(None) is None
+    assert storage_of("run") == Storage("run") != storage
+    assert hash(storage_of("run")) == hash(Storage("run"))
 
 
 def test_one_name_is_one_target():
@@ -244,7 +271,10 @@ def gate(monkeypatch):
 
 
 def test_training_goes_on_while_shards_wait_and_no_further_than_two(tmp_path, gate):
-    with Trace(["z"], path=tmp_path, flush_every=2, background=True) as trace:
+    with Trace(
+        ["z"],
+        storage=Storage(tmp_path, flush_every=2, background=True),
+    ) as trace:
         append(trace, range(5))  # two shards wait
         assert recorded(trace) == dict.fromkeys(range(5), 0)
         assert Trace.load(tmp_path).n_recorded == 0
@@ -270,7 +300,7 @@ def test_a_failure_is_told_and_nothing_is_lost(tmp_path, monkeypatch, background
         return write(*args)
 
     monkeypatch.setattr(shard_writer, "write_shard", broken)
-    trace = Trace(["z"], path=tmp_path, background=background)
+    trace = Trace(["z"], storage=Storage(tmp_path, background=background))
     append(trace, range(3))
     for _ in range(2):
         with pytest.raises(OSError) as caught:
@@ -290,7 +320,10 @@ def test_a_failure_is_told_and_nothing_is_lost(tmp_path, monkeypatch, background
 
 @pytest.mark.parametrize("background", [False, True])
 def test_a_copy_writes_to_no_folder(tmp_path, background):
-    trace = Trace(["z"], path=tmp_path, flush_every=2, background=background)
+    trace = Trace(
+        ["z"],
+        storage=Storage(tmp_path, flush_every=2, background=background),
+    )
     append(trace, range(3))
     for other in (copy.deepcopy(trace), pickle.loads(pickle.dumps(trace))):
         append(other, [3])
@@ -308,7 +341,7 @@ def test_a_subset_is_asked_without_loading_the_whole(tmp_path):
     targets, steps, b = [f"z{k}" for k in range(200)], 600, 64
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(b, 200)).astype(np.float32)
-    with Trace(targets, path=tmp_path, flush_every=100) as trace:
+    with Trace(targets, storage=Storage(tmp_path, flush_every=100)) as trace:
         for step in range(steps):
             trace.append(
                 step, rng.integers(0, 5000, b), alignment=rows, target_norm=np.ones(200)
@@ -329,8 +362,8 @@ def test_a_subset_is_asked_without_loading_the_whole(tmp_path):
 @pytest.mark.parametrize("on_disk", [False, True])
 @pytest.mark.parametrize("steps", [1, 5, 12, 40, 99])
 def test_the_last_steps_are_a_trace_of_their_own(tmp_path, on_disk, steps):
-    options = {"path": tmp_path, "flush_every": 6} if on_disk else {}
-    trace = Trace(["z"], **options)
+    storage = Storage(tmp_path, flush_every=6) if on_disk else None
+    trace = Trace(["z"], storage=storage)
     append(trace, range(40))
     last = trace.last(steps)
     assert recorded(last) == dict.fromkeys(range(max(0, 40 - steps), 40), 0)

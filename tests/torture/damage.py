@@ -19,6 +19,7 @@ from fstat import (
     Observations,
     PiecewiseLinearTradeOff,
     Snapshots,
+    Storage,
     Trace,
 )
 from fstat.datasets import load_idx
@@ -43,7 +44,7 @@ class Kind(NamedTuple):
 
 def trace_of(folder: Path) -> Kind:
     rng = np.random.default_rng(0)
-    with Trace(["z", "y"], path=folder, flush_every=15) as trace:
+    with Trace(["z", "y"], storage=Storage(folder, flush_every=15)) as trace:
         for step in range(STEPS):
             index = rng.permutation(N)[:B]
             aligned = rng.normal(size=(B, 2))

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fstat_torch import Curvature, SingleRunSampler
+from fstat_torch import Curvature, SingleRunSampler, Storage
 
 # The user's own, which is not made to fail.
 _REPLACE = os.replace
@@ -116,44 +116,43 @@ class Run:
         return of_modules + of_parameters
 
 
-def traced(folder: Path, **options: Any) -> Run:
+def traced(folder: Path, flush_every: int = 2) -> Run:
     """Return a run whose steps are recorded in a folder."""
 
     def make(run: Run) -> SingleRunSampler:
         x, y = run.x, run.y
         targets = {"z": (x[:2], y[:2]), "self": "self"}
-        given = {"path": folder, "resume": True, "flush_every": 2, **options}
+        storage = Storage(folder, resume=True, flush_every=flush_every)
         return SingleRunSampler(
-            run.model, targets=targets, optimizer=run.optimizer, **given
+            run.model, targets=targets, optimizer=run.optimizer, storage=storage
         )
 
     return Run(make)
 
 
-def curved(folder: Path, **options: Any) -> Run:
-    """Return a run whose gradients are kept in a folder."""
+def curved(folder: Path, flush_every: int = 2) -> Run:
+    """Return a run whose gradients are kept in a folder, and written as they come."""
 
     def make(run: Run) -> SingleRunSampler:
         metric = Curvature(N, landmarks=None, path=folder)
         targets = {"z": (run.x[:2], run.y[:2])}
         return SingleRunSampler(
-            run.model, targets=targets, optimizer=run.optimizer, metric=metric,
-            **options,
+            run.model, targets=targets, optimizer=run.optimizer, metric=metric
         )  # fmt: skip
 
     return Run(make)
 
 
-def referred(folder: Path, **options: Any) -> Run:
+def referred(folder: Path, flush_every: int = 2) -> Run:
     """Return a run of which snapshots are taken anew, into a folder."""
 
     def make(run: Run) -> SingleRunSampler:
         reference = [(torch.arange(N), run.x, run.y)]
         targets = {"z": (run.x[:2], run.y[:2])}
-        given = {"path": folder, "resume": True, **options}
+        storage = Storage(folder, resume=True, flush_every=flush_every)
         return SingleRunSampler(
             run.model, targets=targets, optimizer=run.optimizer, metric="cosine",
-            reference=reference, **given,
+            reference=reference, storage=storage,
         )  # fmt: skip
 
     return Run(make)

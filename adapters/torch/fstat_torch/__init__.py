@@ -10,7 +10,7 @@ if _torch is None or _torch.origin is None:
         "fstat_torch needs PyTorch: pip install 'fstat[torch]'.", name="torch"
     )
 
-from fstat import Watch  # noqa: E402
+from fstat import Storage, Watch  # noqa: E402
 
 from .curvature import Curvature  # noqa: E402
 from .gradients import (  # noqa: E402
@@ -20,8 +20,8 @@ from .gradients import (  # noqa: E402
 )
 from .sampling.sampler import SingleRunSampler  # noqa: E402
 from .sampling.warnings import PassedOverWarning, UnwrittenWarning  # noqa: E402
+from .targets import Target, Targets  # noqa: E402
 from .targets.measures import cross_entropy  # noqa: E402
-from .targets.target import Target  # noqa: E402
 
 if TYPE_CHECKING:
     from .trainers.lightning import LightningCallback as LightningCallback
@@ -34,7 +34,9 @@ __all__ = [
     "GradientCapture",
     "PassedOverWarning",
     "SingleRunSampler",
+    "Storage",
     "Target",
+    "Targets",
     "UnsupportedModelError",
     "UnwrittenWarning",
     "Watch",

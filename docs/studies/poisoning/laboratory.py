@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from fstat import Snapshots
 from fstat._files import Npz, refusing, write_npz, write_text
 from fstat.records.steps import SELF
-from fstat_torch import SingleRunSampler
+from fstat_torch import SingleRunSampler, Targets
 from fstat_torch.llama.encoding import collate, encode
 from fstat_torch.llama.models import ALL_LINEAR, add_lora, load_model, tiny_llama
 from fstat_torch.llama.reference_loader import RowLoader
@@ -346,9 +346,8 @@ class _Watch:
         self.asked = asked
         self.sampler = SingleRunSampler(
             model,
-            targets={**asked, SELF: SELF},
+            targets=Targets({**asked, SELF: SELF}, refresh=config.refresh),
             optimizer=optimizer,
-            refresh=config.refresh,
         )
         self.fresh = SingleRunSampler(
             model,

@@ -14,7 +14,7 @@ from fstat import Trace
 
 from ..commands import check_device, one_sentence, stopping
 from ..curvature import Curvature
-from ..targets.target import Target
+from ..targets import Target, Targets
 from .checks import Inputs, check
 from .config import LENGTH, RunConfig, parse
 from .encoding import Row, encode
@@ -120,7 +120,7 @@ def _finetune(
         model,
         rows,
         tokenizer=tokenizer,
-        targets=targets,
+        targets=Targets(targets, refresh=config.refresh),
         epochs=config.epochs,
         batch_size=config.batch_size,
         accumulate=config.accumulate,
@@ -130,7 +130,6 @@ def _finetune(
         output_dir=config.run_folder,
         checkpoint_every=config.checkpoint_every,
         snapshots=config.snapshots,
-        refresh=config.refresh,
         metric=_metric(config, model, len(rows)),
         parameters=compared_parameters(model, config),
     )

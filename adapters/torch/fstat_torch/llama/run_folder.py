@@ -19,7 +19,7 @@ from fstat._files import refusing, regular, write_text
 
 from ..curvature import Curvature
 from ..distributed import whole
-from ..targets.target import Target
+from ..targets import Target, Targets
 from .encoding import Row
 from .sharding import is_sharded
 
@@ -27,6 +27,7 @@ _OF_A_RUN = (
     "num_train_epochs", "gradient_accumulation_steps", "learning_rate", "warmup_steps",
     "optim", "max_grad_norm", "bf16", "seed",
 )  # fmt: skip
+_OF_TARGETS = ("refresh", "projection")
 _SAYING = (int, float, str, Curvature)
 
 
@@ -99,7 +100,7 @@ def goes_on(folder: Path) -> str:
 def describe(
     model: Any,
     rows: Sequence[Row],
-    targets: Mapping[str, Any] | None,
+    targets: Targets | None,
     arguments: Any,
     batch_size: int,
     sampling: Mapping[str, Any],
@@ -112,7 +113,7 @@ def describe(
         Before training.
     rows : sequence of dict
         Training examples.
-    targets : mapping of str to Target, optional
+    targets : Targets, optional
         What influence is asked on.
     arguments : TrainingArguments
         Of the trainer.
@@ -126,19 +127,25 @@ def describe(
     dict
         Numbers and strings.
     """
+    given: Mapping[str, Any] = {}
+    taken: dict[str, str] = {}
+    if targets is not None:
+        given = targets.asked if isinstance(targets.asked, Mapping) else {}
+        taken = {name: str(getattr(targets, name)) for name in _OF_TARGETS}
     asked = {
         name: [target.y.tolist(), str(target.weights)]
-        for name, target in (targets or {}).items()
+        for name, target in given.items()
         if isinstance(target, Target)
     }
     return {
         "model": _digest(model),
         "data": _hash([[row["input_ids"], row["labels"]] for row in rows]),
-        "targets": _hash([list(targets or {}), asked]),
+        "targets": _hash([list(given), asked]),
         "batch_size": batch_size,
         **{name: getattr(arguments, name) for name in _OF_A_RUN},
         "sharded": is_sharded(model),
         "compared": sum(p.numel() for p in sampling.get("parameters") or ()),
+        **taken,
         **{k: str(v) for k, v in sampling.items() if isinstance(v, _SAYING)},
     }
 

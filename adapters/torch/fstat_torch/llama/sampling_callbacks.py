@@ -14,6 +14,7 @@ from transformers import (  # type: ignore[import-not-found, unused-ignore]
 from fstat._warnings import warn
 
 from ..curvature import Curvature
+from ..targets import Targets
 from ..trainers.transformers import TransformersCallback
 from .reference_loader import RowLoader
 from .snapshot_schedule import FRESH, FRESH_METRIC
@@ -53,7 +54,7 @@ class SnapshotsAt(TrainerCallback):
 
 
 def watch(
-    targets: Mapping[str, Any],
+    targets: Targets,
     folder: Path | None,
     at: Sequence[int],
     sampling: Mapping[str, Any],
@@ -63,7 +64,7 @@ def watch(
 
     Parameters
     ----------
-    targets : mapping of str to Target
+    targets : Targets
         What influence is asked on.
     folder : Path or None
         Where the trace, snapshots and kept gradients go.
@@ -93,5 +94,5 @@ def watch(
         # The losses of examples go with the trace.
         options["metric"] = replace(metric, trace=True, path=path)
     trace = None if folder is None else folder / "trace"
-    following = kind(targets=dict(targets), path=trace, **options)
+    following = kind(targets=targets, storage=trace, **options)
     return following, [*([SnapshotsAt(following, at)] if at else []), following]

@@ -19,6 +19,7 @@ from fstat import Trace
 
 from ..sampling.sampler import SingleRunSampler
 from ..targets.measures import completion_log_likelihood, predicted
+from ..targets.targets import Targets, targets_of
 from .encoding import Row, collate
 from .models import quiet_transformers, require
 from .reference_loader import RowLoader
@@ -65,7 +66,7 @@ def finetune(
     rows: Sequence[Row],
     *,
     tokenizer: Any,
-    targets: Mapping[str, Any] | None = None,
+    targets: Mapping[str, Any] | Targets | None = None,
     epochs: int = 2,
     batch_size: int = 8,
     accumulate: int = 1,
@@ -98,7 +99,7 @@ def finetune(
         What `encode` returned.
     tokenizer : PreTrainedTokenizerBase
         Says what to pad with.
-    targets : mapping of str to Target, optional
+    targets : mapping of str to Target, or Targets, optional
         What influence is asked on, as `SingleRunSampler` takes it; no sampler watches
         without.
     epochs : int, default=2
@@ -137,7 +138,7 @@ def finetune(
     progress : bool, default=True
         Whether to show a progress bar.
     **sampling
-        Arguments of `SingleRunSampler`, such as `every`, `refresh` and `metric`. With
+        Arguments of `SingleRunSampler`, such as `every` and `metric`. With
         ``metric="fresh"``, which is of this function alone, steps are not watched;
         instead, at each snapshot, the gradients of all examples are taken anew, of the
         mean loss over an answer's tokens, and compared with those of the targets by
@@ -185,13 +186,14 @@ def finetune(
     """
     transformers = quiet_transformers()
     require("accelerate")
-    _check(rows, optimizer, targets, sampling)
+    asked = targets_of(targets) if targets else None
+    _check(rows, optimizer, asked, sampling)
     share = _share(batch_size, accumulate)
     folder = None if output_dir is None else Path(output_dir)
     n_steps = epochs * -(-len(rows) // batch_size)
     metric = sampling.get("metric")
     at = snapshot_steps(metric, snapshots, n_steps=n_steps, epochs=epochs)
-    every = int(sampling.get("every", 1)) * int(sampling.get("refresh", 1))
+    every = int(sampling.get("every", 1)) * (1 if asked is None else asked.refresh)
     arguments = _arguments(
         model,
         folder,
@@ -211,21 +213,21 @@ def finetune(
     checkpoint = None
     if folder is not None:
         known = {**sampling, "snapshots": str(at)} if at else sampling
-        settings = describe(model, rows, targets, arguments, batch_size, known)
+        settings = describe(model, rows, asked, arguments, batch_size, known)
         checkpoint = open_run(folder, settings)
     following: Any = None
     watching: list[Any] = []
-    if targets:
+    if asked is not None:
         from .sampling_callbacks import watch
 
         examples = RowLoader(rows, tokenizer.pad_token_id, share)
-        following, watching = watch(targets, folder, at, sampling, examples)
+        following, watching = watch(asked, folder, at, sampling, examples)
     trainer = _trainer(model)(
         model=model,
         args=arguments,
         train_dataset=list(rows),
         data_collator=partial(
-            _batch, pad_token_id=tokenizer.pad_token_id, numbered=bool(targets)
+            _batch, pad_token_id=tokenizer.pad_token_id, numbered=asked is not None
         ),
         compute_loss_func=partial(_loss, following),
     )
@@ -269,7 +271,7 @@ def _train(trainer: Any, following: Any, checkpoint: str | None) -> FineTuned:
 def _check(
     rows: Sequence[Row],
     optimizer: str,
-    targets: Mapping[str, Any] | None,
+    targets: Targets | None,
     sampling: Mapping[str, Any],
 ) -> None:
     if optimizer not in _OPTIMIZERS:
@@ -283,7 +285,7 @@ def _check(
             "`rows` must be what `encode` returns, one example a row and not several "
             f"packed into one, got {other}."
         )
-    if sampling and not targets:
+    if sampling and targets is None:
         raise ValueError(
             f"`targets` must be given where {', '.join(sorted(sampling))} is, got none."
         )

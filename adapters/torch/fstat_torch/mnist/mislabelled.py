@@ -222,7 +222,7 @@ def _samplers(
             targets=everywhere | digits if name == config.metrics[-1] else everywhere,
             optimizer=optimizer,
             parameters=parameters[name],
-            path=None if traces_to is None else traces_to / name.replace(" ", "-"),
+            storage=None if traces_to is None else traces_to / name.replace(" ", "-"),
         )
         for name in config.metrics
     ]

@@ -6,30 +6,6 @@ from ..curvature import Curvature
 from ..similarity.comparison import COMPARISONS
 
 
-def check_choices(
-    reduction: str, every: int, refresh: int, target_batch: int, projection: int | None
-) -> None:
-    """Refuse what is no choice or no count.
-
-    Raises
-    ------
-    ValueError
-        If something is not.
-    """
-    if reduction not in ("mean", "sum"):
-        raise ValueError(f"`reduction` must be 'mean' or 'sum', got {reduction!r}.")
-    for name, value in (
-        ("every", every),
-        ("refresh", refresh),
-        ("target_batch", target_batch),
-        ("projection", 1 if projection is None else projection),
-    ):
-        if int(value) != value or value < 1:
-            raise ValueError(
-                f"`{name}` must be an integer of at least 1, got {value!r}."
-            )
-
-
 def compared(metric: str | Curvature) -> str:
     """Return how alignments of steps are formed.
 
@@ -50,7 +26,7 @@ def refuse_idle(
     metric: str,
     curved: Curvature | None,
     projection: int | None,
-    path: object,
+    storage: object,
     sharded: bool,
 ) -> None:
     """Refuse what the metric has no use for.
@@ -63,7 +39,7 @@ def refuse_idle(
         The metric of snapshots, if it is one.
     projection : int or None
         How much is kept of targets' gradients.
-    path : path-like or None
+    storage : Storage or None
         Where a trace would go, and nothing else.
     sharded : bool
         Whether several processes train the model, and share its parameters.
@@ -79,9 +55,9 @@ def refuse_idle(
             "ones: use 'plain', or train with DistributedDataParallel."
         )
     traced = curved is None or curved.trace
-    if path is not None and not traced:
+    if storage is not None and not traced:
         raise ValueError(
-            "`path` is where the trace goes, and `metric` records none: use "
+            "`storage` is where the trace goes, and `metric` records none: use "
             "Curvature(..., trace=True), or Curvature(..., path=...) for the kept "
             "gradients."
         )

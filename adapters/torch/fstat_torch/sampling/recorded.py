@@ -250,7 +250,7 @@ class Recorded:
             raise ValueError(
                 f"`state` must be of the trace at hand, which has {before} recorded "
                 f"steps before step {state['step']}, not {state['n_recorded']}: give "
-                "the sampler the `path` of that run, and resume=True."
+                "the sampler the folder of that run, as Storage(path, resume=True)."
             )
 
     def start_at(self, step: int) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fstat._warnings import warn
 from fstat.records.snapshot_files import SnapshotFiles
+from fstat.records.storage import Storage
 
 from ..distributed import Processes
 from .reference import Reference
@@ -27,10 +28,9 @@ class FreshGradients:
         The examples.
     score : AlignedPass or CurvaturePass
         Scores them at a moment.
-    folder : Path, optional
-        Where snapshots are written to; by default they are part of `state_dict`.
-    resume : bool, default=False
-        Whether to go on with those that are there.
+    storage : Storage, optional
+        Where snapshots are written to, in a folder of their own; by default they are
+        part of `state_dict`.
     processes : Processes or None
         Who shares the batches. All of them have all scores, and the first one writes.
 
@@ -44,20 +44,20 @@ class FreshGradients:
         self,
         reference: Reference,
         score: AlignedPass | CurvaturePass,
-        folder: Path | None = None,
-        resume: bool = False,
+        storage: Storage | None = None,
         processes: Processes | None = None,
     ) -> None:
         self.snapshots = score.none()
         self._reference, self._score, self._processes = reference, score, processes
-        self._shared = folder is not None
+        self._shared = storage is not None
         writes = processes is None or processes.rank == 0
         self._files = None
-        if folder is not None and writes:
-            self._files = SnapshotFiles(folder, resume)
+        if storage is not None and writes:
+            folder = Path(storage.path) / "snapshots"
+            self._files = SnapshotFiles(folder, storage.resume)
         self._unwritten: list[int] = []  # steps of those that are in no file yet
         self._made: list[int] = []  # steps of those that were not gone on from
-        if self._shared and resume:
+        if storage is not None and storage.resume:
             found = None if self._files is None else self._files.read()
             if processes is not None:
                 found = processes.share(found)[0]
@@ -201,11 +201,11 @@ _NOT_FINITE = (
     "No example has a finite gradient at step {step}: there is no snapshot of it."
 )
 _GONE = (
-    "Snapshots at the steps {gone}, which the checkpoint knows, are not in `path`: put "
-    "back their files, or go on without them."
+    "Snapshots at the steps {gone}, which the checkpoint knows, are not in `storage`: "
+    "put back their files, or go on without them."
 )
 _LOST = (
     "Snapshots before step {step}, where the run goes on, are not known. To keep them "
-    "over a restart, give the sampler a `path`, or load_state_dict what state_dict "
+    "over a restart, give the sampler a `storage`, or load_state_dict what state_dict "
     "returned."
 )

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fstat import Trace
-from fstat._validation import flag, option
+from fstat._validation import flag, option, whole_number
 from fstat.records.steps import SELF
+from fstat.records.storage import Storage, storage_of
 
 from ..curvature import Curvature, KeptGradients
 from ..curvature.recorder import DegenerateMetricError
@@ -25,9 +25,9 @@ from ..similarity.comparison import Comparison
 from ..targets.batches import Points
 from ..targets.gradients import TargetGradients, moved
 from ..targets.measures import cross_entropy
-from ..targets.target import Targets, read_targets
+from ..targets.targets import Asked, Targets, targets_of
 from .aligned_steps import AlignedSteps
-from .arguments import check_choices, compared, refuse_idle
+from .arguments import compared, refuse_idle
 from .faults import Faults
 from .loop import Loop
 from .recorded import Recorded
@@ -53,12 +53,13 @@ class SingleRunSampler(Recorded):
     model : nn.Module
         The model in training; also wrapped in `DistributedDataParallel`, or sharded by
         `fully_shard`. Rank 0 then holds the trace of the whole batch.
-    targets : "self", pair (x, y), or mapping, default="self"
+    targets : "self", pair (x, y), mapping or Targets, default="self"
         What influence is asked on. ``"self"``: each example on itself. A pair of
         tensors: each row a target of its own, named ``"0"``, ``"1"``, ... A mapping
         of names to ``"self"`` (under the name ``"self"``), pairs or `Target`: each is
         one target, a pair the average of its points. The x of a pair is what the
-        model is called with, as in `Target`.
+        model is called with, as in `Target`. `Targets` also says how often their
+        gradients are taken, and how much is kept of them.
     loss : callable, default=cross_entropy
         ``loss(output, y)`` returns one loss for each target point, shape ``(m,)``.
         It is what targets measure that have no measure of their own; they are better
@@ -68,17 +69,6 @@ class SingleRunSampler(Recorded):
         compositions.
     every : int, default=1
         Record every so many steps.
-    refresh : int, default=1
-        Take the targets' gradients anew every so many recorded steps. In between,
-        alignments are with gradients of the targets at earlier parameters.
-    target_batch : int, default=64
-        Target points that go through the model at once. With fewer, that pass takes
-        less memory; what is recorded is the same, to rounding.
-    projection : int, optional
-        How many numbers to keep of each target's gradient, by a random projection that
-        is drawn anew at each refresh; by default all of it, factored where that is
-        less. Alignments are then unbiased rather than exact: `projection_noise` says
-        how much of their spread is added.
     reduction : {"mean", "sum"}, default="mean"
         How the *training* loss sums up its batch. Where it divides by something else
         than the number of examples, say so by the `denominator` of each step.
@@ -87,19 +77,11 @@ class SingleRunSampler(Recorded):
     parameters : iterable of nn.Parameter, optional
         Parameters in which gradients are compared; by default all that require one.
         Those of the last layer alone, or only its bias, cost almost nothing.
-    path : path-like, optional
+    storage : path-like or Storage, optional
         Folder to write the trace to as training goes on, and snapshots of a
-        `reference`; kept in memory by default.
-    resume : bool, default=False
-        Whether to go on with the trace that the folder `path` holds, if it holds one.
-        Give `load_state_dict` what was saved with the model; without it the run starts
-        over, and so does the trace.
-    flush_every : int, default=500
-        A shard of the trace is written after so many recorded steps.
-    flush_seconds : float, default=60.0
-        One is written, too, at the first step so many seconds after the last one.
-    background : bool, default=False
-        Whether shards are written in a thread.
+        `reference`; kept in memory by default. Where a record is resumed, give
+        `load_state_dict` what was saved with the model; without it the run starts over,
+        and so does the trace.
     metric : str or Curvature, default="plain"
         In what gradients are compared. Four are of each step, and are recorded in
         `trace`. ``"plain"``: by their inner products. ``"cosine"``: by these over the
@@ -216,38 +198,31 @@ class SingleRunSampler(Recorded):
         self,
         model: nn.Module,
         *,
-        targets: Targets = SELF,
+        targets: Asked | Targets = SELF,
         loss: Loss = cross_entropy,
         optimizer: torch.optim.Optimizer | None = None,
         every: int = 1,
-        refresh: int = 1,
-        target_batch: int = 64,
-        projection: int | None = None,
         reduction: str = "mean",
         scaler: torch.amp.GradScaler | None = None,
         parameters: Iterable[nn.Parameter] | None = None,
-        path: str | PathLike[str] | None = None,
-        resume: bool = False,
-        flush_every: int = 500,
-        flush_seconds: float = 60.0,
-        background: bool = False,
+        storage: str | PathLike[str] | Storage | None = None,
         metric: str | Curvature = "plain",
         reference: Iterable[Any] | None = None,
         distributed: bool | None = None,
         on_error: str = "warn",
         coupled: bool = False,
     ) -> None:
-        check_choices(reduction, every, refresh, target_batch, projection)
+        option(reduction, "reduction", ("mean", "sum"))
         option(on_error, "on_error", ("warn", "detach", "raise"))
         option(distributed, "distributed", (None, True, False))
-        resume, background = flag(resume, "resume"), flag(background, "background")
+        asked, storage = targets_of(targets), storage_of(storage)
         self.model, self._processes = unwrapped(model, distributed)
         self.optimizer = innermost(optimizer)
-        self.every = int(every)
+        self.every = whole_number(every, "every", 1)
         self.reduction = reduction
         self.scaler = scaler
         self._capture = GradientCapture(self.model, parameters, coupled)
-        given, self._self = read_targets(targets, loss)
+        given, self._self = asked.read(loss)
         self._points, names = Points.of(given), list(given)
         names = [*names, SELF] if self._self else names
         self._metric = compared(metric)
@@ -255,8 +230,8 @@ class SingleRunSampler(Recorded):
         refuse_idle(
             self._metric,
             curved,
-            projection,
-            None if reference is not None else path,
+            asked.projection,
+            None if reference is not None else storage,
             self._processes is not None and self._processes.sharded,
         )
         self._comparison = Comparison(
@@ -269,9 +244,7 @@ class SingleRunSampler(Recorded):
         self._targets = TargetGradients(
             self._points,
             self._capture,
-            int(refresh),
-            int(target_batch),
-            projection,
+            asked,
             self._comparison,
         )
         self._kept: KeptGradients | None = None
@@ -292,19 +265,14 @@ class SingleRunSampler(Recorded):
             self._fresh = FreshGradients(
                 Reference(reference, loss, self._capture, self._processes),
                 score,
-                None if path is None else Path(path) / "snapshots",
-                resume,
+                storage,
                 self._processes,
             )
         elif curved is not None:
             self._kept = KeptGradients(curved, names, self.model, self._processes)
         self._trace = Trace(
             names,
-            path=path if self.is_writer else None,
-            resume=resume,
-            flush_every=flush_every,
-            flush_seconds=flush_seconds,
-            background=background,
+            storage=storage if self.is_writer else None,
             metric=self._metric,
         )
         self._verification = Verification(self.model, self._processes)

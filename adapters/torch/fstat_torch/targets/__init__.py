@@ -16,9 +16,11 @@ from .measures import (
     token_loss,
 )
 from .target import Target
+from .targets import Targets
 
 __all__ = [
     "Target",
+    "Targets",
     "completion_log_likelihood",
     "cross_entropy",
     "language_loss",

@@ -12,6 +12,7 @@ from ..gradients import Captured, GradientCapture
 from ..similarity.comparison import Comparison
 from .batches import Points, gathered
 from .sketches import SketchedGradients
+from .targets import Targets
 
 
 class TargetGradients:
@@ -23,13 +24,10 @@ class TargetGradients:
         Points of the targets.
     capture : GradientCapture
         Of the model.
-    refresh : int
-        Gradients are taken anew every so many recorded steps.
-    size : int
-        Points that go through the model at once. Gradients of a target of more are
-        summed, and those of other points kept as they are captured.
-    projection : int or None
-        How many numbers are kept of each target's gradient, if not all of it.
+    asked : Targets
+        How often gradients are taken anew, how many points go through the model at
+        once, and how much is kept. Gradients of a target of more points are summed,
+        and those of other points kept as they are captured.
     comparison : Comparison
         The metric in which batches are aligned.
 
@@ -43,16 +41,18 @@ class TargetGradients:
         self,
         batches: list[Points],
         capture: GradientCapture,
-        refresh: int,
-        size: int,
-        projection: int | None,
+        asked: Targets,
         comparison: Comparison,
     ) -> None:
         self._comparison = comparison
-        self._batches = [part for points in batches for part in points.split(size)]
-        self._capture, self._refresh, self._size = capture, refresh, size
+        self._batches = [
+            part for points in batches for part in points.split(asked.batch)
+        ]
+        self._capture, self._refresh, self._size = capture, asked.refresh, asked.batch
         self._taken: list[tuple[Points, Captured]] = []
-        self._sketched = None if projection is None else SketchedGradients(projection)
+        self._sketched = None
+        if asked.projection is not None:
+            self._sketched = SketchedGradients(asked.projection)
         self.norms: np.ndarray | None = None
 
     def take(self, recorded: int) -> None:

@@ -137,60 +137,13 @@ class Target:
         }
 
 
-Targets = str | tuple[Any, Any] | Mapping[str, "str | tuple[Any, Any] | Target"]
-
-
-def read_targets(targets: Targets, loss: Measure) -> tuple[dict[str, Target], bool]:
-    """Return targets by name, with nothing left open, and whether examples are theirs.
-
-    Parameters
-    ----------
-    targets : "self", pair (x, y), or mapping
-        As `SingleRunSampler` takes them.
-    loss : callable
-        What is measured where a target does not say.
-
-    Returns
-    -------
-    dict of str to Target
-        With tensors, a measure and weights; where higher was better, the weights
-        have changed their sign.
-    bool
-        Whether examples are their own targets.
-
-    Raises
-    ------
-    ValueError
-        If they are none of these, or empty.
-    """
-    if isinstance(targets, str) and targets == SELF:
-        return {}, True
-    if isinstance(targets, tuple | list) and len(targets) == 2:
-        targets = Target.each(*targets)
-    if not isinstance(targets, Mapping):
-        got = repr(targets) if isinstance(targets, str) else type(targets).__name__
-        raise ValueError(
-            f"`targets` must be 'self', a pair (x, y) or a mapping, got {got}."
-        )
-    if not targets:
-        raise ValueError("`targets` must hold at least one target, got none.")
-    found = {
-        str(name): _settled(str(name), target, loss)
-        for name, target in targets.items()
-        if not (isinstance(target, str) and target == name == SELF)
-    }
-    if len(found) + (SELF in targets) < len(targets):
-        raise ValueError(f"`targets` must have unique names, got {list(targets)}.")
-    return found, SELF in targets
-
-
-def _settled(name: str, target: Any, loss: Measure) -> Target:
+def settled(name: str, target: Any, loss: Measure) -> Target:
     """Return a target of tensors, in full, of which lower is better."""
     if isinstance(target, tuple) and len(target) == 2:
         target = Target(*target)
     if not isinstance(target, Target) or name == SELF:
         raise ValueError(
-            "`targets` must map names to pairs (x, y) or Targets, or 'self' to "
+            "`targets` must map names to pairs (x, y) or Target(...), or 'self' to "
             f"'self', got {type(target).__name__} for {name!r}."
         )
     x, y = _tensors(target.x), torch.as_tensor(target.y)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 
 from fstat import Observations, Trace, Watch
 from fstat._warnings import warn
+from fstat.records.storage import storage_of
 from fstat.records.trace import Subsets
 
 from ..sampling.sampler import SingleRunSampler
@@ -80,8 +82,9 @@ class Following:
         """
         self.abandon()
         options = {**self._options, **more}
-        if at > 0 and options.get("path") is not None:
-            options = {"resume": True, **options}
+        storage = storage_of(options.get("storage"))
+        if at > 0 and storage is not None:
+            options["storage"] = replace(storage, resume=True)
         distributed = None if _says_itself(model) else processes > 1
         self._sampler = SingleRunSampler(
             model,
@@ -105,7 +108,7 @@ class Following:
             warn(
                 f"Of the {expected} steps before step {at} that would have been "
                 f"recorded, the trace holds {sampler.trace.n_recorded}. To keep them "
-                "over a restart, give the callback a `path`."
+                "over a restart, give the callback a `storage`."
             )
 
     def enter(self, index: Any, **known: Any) -> None:

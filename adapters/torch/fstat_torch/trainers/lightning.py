@@ -29,7 +29,7 @@ class LightningCallback(Followed, Callback):
         Subsets to look at after each batch, and to stop training by.
     **options
         Arguments of `SingleRunSampler`, such as `targets`, `loss`, `every`,
-        `parameters` and `path`. Targets go through the module's own ``forward``. The
+        `parameters` and `storage`. Targets go through the module's own ``forward``. The
         model, optimiser, scaler and processes are the trainer's.
 
     Attributes

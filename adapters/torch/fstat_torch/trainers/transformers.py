@@ -39,7 +39,7 @@ class TransformersCallback(Followed, TrainerCallback):
         Subsets to look at after each step, and to stop training by.
     **options
         Other arguments of `SingleRunSampler`, such as `targets`, `every`, `parameters`
-        and `path`. The model, optimiser, scaler and processes are the trainer's.
+        and `storage`. The model, optimiser, scaler and processes are the trainer's.
 
     Attributes
     ----------
@@ -67,8 +67,8 @@ class TransformersCallback(Followed, TrainerCallback):
     by the norm leaves; with several processes as it is, since the trainer clips before
     it calls back.
 
-    Where the trainer resumes from a checkpoint, a trace with a `path` is resumed at
-    the checkpoint's step, and so is a metric with one.
+    Where the trainer resumes from a checkpoint, a trace with a `storage` is resumed
+    at the checkpoint's step, and so is a metric with a `path`.
 
     With ``metric=Curvature(...)`` a snapshot is taken at the end of each epoch but the
     first; after the first where it is the only one. With a `reference` one is taken at

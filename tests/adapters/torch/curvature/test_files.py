@@ -9,7 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
-from fstat import Snapshots  # noqa: E402
+from fstat import Snapshots, Storage  # noqa: E402
 from fstat._files import DamagedFileError  # noqa: E402
 from fstat_torch import Curvature, SingleRunSampler  # noqa: E402
 
@@ -180,12 +180,10 @@ def test_a_folder_of_gradients_has_one_writer(tmp_path):
 # Snapshots of a reference
 
 
-def watching(folder, **options):
+def watching(folder, resume=False):
     x, y = data()
-    reference = [(torch.arange(N), x, y)]
-    return sampler_of(
-        None, reference=reference, metric="cosine", path=folder, **options
-    )
+    reference, storage = [(torch.arange(N), x, y)], Storage(folder, resume=resume)
+    return sampler_of(None, reference=reference, metric="cosine", storage=storage)
 
 
 def moments(folder, at=(1, 2, 3)):

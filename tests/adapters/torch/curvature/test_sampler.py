@@ -506,7 +506,7 @@ def test_what_a_sampler_says_of_its_metric(tmp_path):
     ):
         SingleRunSampler(mlp(), metric="fisher")
     with pytest.raises(ValueError, match="trace=True"):
-        SingleRunSampler(mlp(), metric=Curvature(N), path=tmp_path)
+        SingleRunSampler(mlp(), metric=Curvature(N), storage=tmp_path)
     plain = SingleRunSampler(mlp())
     for ask in (plain.snapshot, lambda: plain.snapshots):
         with pytest.raises(RuntimeError, match=r"needs metric=Curvature\(\.\.\.\)"):

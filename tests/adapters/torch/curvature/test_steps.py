@@ -7,7 +7,7 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
-from fstat import Trace  # noqa: E402
+from fstat import Storage, Trace  # noqa: E402
 from fstat_torch import (  # noqa: E402
     SingleRunSampler,
     Target,
@@ -222,7 +222,7 @@ def test_an_example_without_a_gradient_has_cosine_zero():
 
 @pytest.mark.parametrize("metric", OTHERS)
 def test_observations_and_files_say_the_metric(metric, tmp_path):
-    sampler, _ = trained("mlp", metric, ADAM["adam"], path=tmp_path / "trace")
+    sampler, _ = trained("mlp", metric, ADAM["adam"], storage=tmp_path / "trace")
     sampler.close()
     observations = sampler.observations([[0, 1]], "one", standardize=False)
     assert metric in observations.quantity
@@ -231,7 +231,7 @@ def test_observations_and_files_say_the_metric(metric, tmp_path):
     assert found.quantity == observations.quantity
     assert again.last(2).metric == metric
     with pytest.raises(ValueError, match="`targets` and `metric` must be those"):
-        Trace(again.targets, path=tmp_path / "trace", resume=True)
+        Trace(again.targets, storage=Storage(tmp_path / "trace", resume=True))
 
 
 def test_what_a_second_moment_needs():

@@ -12,7 +12,7 @@ from torch import nn  # noqa: E402
 from torch.multiprocessing.reductions import StorageWeakRef  # noqa: E402
 from torch.utils.checkpoint import checkpoint  # noqa: E402
 
-from fstat_torch import SingleRunSampler  # noqa: E402
+from fstat_torch import SingleRunSampler, Targets  # noqa: E402
 from fstat_torch.gradients import GradientCapture, Wanted, eager  # noqa: E402
 
 B, N, CLASSES = 5, 30, 4
@@ -47,15 +47,15 @@ def of_each(output, y):
     return F.cross_entropy(output.float(), y, reduction="none")
 
 
-def run(make=Mixed, precision=None, accumulate=1, **options):
+def run(make=Mixed, precision=None, accumulate=1, refresh=3, **options):
     """Trace and parameters of a short run."""
     torch.manual_seed(0)
     x, y = torch.randint(11, (N, 3)), torch.randint(CLASSES, (N,))
     model = make()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    aims = {"self": "self", "one": (x[:1], y[:1]), "some": (x[1:4], y[1:4])}
-    options = {"targets": aims, "refresh": 3, "optimizer": optimizer} | options
-    sampler = SingleRunSampler(model, **options)
+    asked = {"self": "self", "one": (x[:1], y[:1]), "some": (x[1:4], y[1:4])}
+    targets = Targets(options.pop("targets", asked), refresh=refresh)
+    sampler = SingleRunSampler(model, targets=targets, optimizer=optimizer, **options)
     for _ in range(2):
         for index in torch.randperm(N).split(B * accumulate):
             optimizer.zero_grad()

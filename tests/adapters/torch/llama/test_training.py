@@ -26,7 +26,7 @@ from fstat import (  # noqa: E402
     Snapshots,
     Trace,
 )
-from fstat_torch import Curvature  # noqa: E402
+from fstat_torch import Curvature, Targets  # noqa: E402
 from fstat_torch.llama import (  # noqa: E402
     Example,
     Pair,
@@ -59,10 +59,12 @@ def built(lora=False):
     return (add_lora(model, r=2) if lora else model), tokenizer
 
 
-def tuned(model, tokenizer, folder=None, **options):
+def tuned(model, tokenizer, folder=None, refresh=1, **options):
     rows = encode(EXAMPLES, tokenizer, max_length=64)
     options = {"learning_rate": 0.01, "progress": False} | options
     targets = encode_pairs(PAIRS, tokenizer, max_length=64)
+    if refresh > 1:
+        targets = Targets(targets, refresh=refresh)
     return finetune(
         model, rows, tokenizer=tokenizer, targets=targets, output_dir=folder, **options
     )

@@ -17,7 +17,7 @@ import numpy as np  # noqa: E402
 import torch.distributed as dist  # noqa: E402
 from torch import nn  # noqa: E402
 
-from fstat import Snapshots, Trace  # noqa: E402
+from fstat import Snapshots, Storage, Trace  # noqa: E402
 from fstat_torch import (  # noqa: E402
     PassedOverWarning,
     SingleRunSampler,
@@ -95,14 +95,14 @@ def reference():
 def snapshots(model, folder):
     """Take snapshots of a reference, the batches of which are shared."""
     sampler = SingleRunSampler(
-        model, targets=targets(), reference=reference(), path=folder / "anew"
+        model, targets=targets(), reference=reference(), storage=folder / "anew"
     )
     sampler.snapshot(step=STEPS)
     assert sampler.snapshots.steps == [STEPS]
     sampler.close()
     again = SingleRunSampler(
-        model, targets=targets(), reference=reference(), path=folder / "anew",
-        resume=True,
+        model, targets=targets(), reference=reference(),
+        storage=Storage(folder / "anew", resume=True),
     )  # fmt: skip
     assert np.array_equal(again.snapshots.scores, sampler.snapshots.scores)
 
@@ -176,7 +176,7 @@ def main(kind, share, folder):
     train(plain, SHARES[share], rank, micro, clip=1.0)
     sampler = train(
         sampled, SHARES[share], rank, micro, clip=1.0,
-        targets=targets(), path=folder / "trace",
+        targets=targets(), storage=folder / "trace",
     )  # fmt: skip
     sampler.close()
     assert sampler.trace.n_steps == STEPS

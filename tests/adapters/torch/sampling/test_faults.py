@@ -13,7 +13,7 @@ import pytest
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
-from fstat import Trace  # noqa: E402
+from fstat import Storage, Trace  # noqa: E402
 from fstat.records.trace import DivergedWarning  # noqa: E402
 from fstat_torch import (  # noqa: E402
     Curvature,
@@ -213,9 +213,9 @@ def test_a_full_disk_takes_no_step_of_training_down(tmp_path, monkeypatch, backg
 
     monkeypatch.setattr(os, "fsync", full_for_a_while)
     monkeypatch.setattr("fstat.records.trace._TOGETHER", 1)
-    options = {"path": tmp_path, "flush_every": 1, "background": background}
+    storage = Storage(tmp_path, flush_every=1, background=background)
     with pytest.warns(UnwrittenWarning, match=r"No space left.*kept in memory") as told:
-        model, sampler = run(**options)
+        model, sampler = run(storage=storage)
     assert len(told) == 1
     sampler.close()
     assert same(model, run(sampled=False)[0])
@@ -227,7 +227,9 @@ def test_a_full_disk_ends_training_where_that_is_asked_for(tmp_path, monkeypatch
     def full(handle):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    model, optimizer, sampler = made(path=tmp_path, flush_every=1, on_error="raise")
+    model, optimizer, sampler = made(
+        storage=Storage(tmp_path, flush_every=1), on_error="raise"
+    )
     monkeypatch.setattr(os, "fsync", full)
     with sampler.step(torch.arange(B)):
         loss_of(model, torch.arange(B)).backward()

@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch")
 import numpy as np  # noqa: E402
 from torch import nn  # noqa: E402
 
-from fstat import Trace  # noqa: E402
+from fstat import Storage, Trace  # noqa: E402
 from fstat_torch import SingleRunSampler  # noqa: E402
 
 STEPS, CHECKPOINT, N, B = 150, 8, 64, 8
@@ -36,10 +36,7 @@ def train(folder, report=None):
         model,
         targets={"self": "self", "z": (x[:2], y[:2])},
         optimizer=optimizer,
-        path=folder / "trace",
-        resume=True,
-        flush_every=3,
-        background=True,
+        storage=Storage(folder / "trace", resume=True, flush_every=3, background=True),
     )
     saved, start = folder / "checkpoint.pt", 0
     if saved.exists():

@@ -11,6 +11,7 @@ from fstat import FInfluence  # noqa: E402
 from fstat_torch import (  # noqa: E402
     PassedOverWarning,
     SingleRunSampler,
+    Targets,
     UnsupportedModelError,
 )
 
@@ -463,7 +464,10 @@ def test_targets_may_be_refreshed_now_and_then():
         model = mlp()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         sampler = SingleRunSampler(
-            model, targets=(x[:4], y[:4]), optimizer=optimizer, refresh=refresh, every=2
+            model,
+            targets=Targets((x[:4], y[:4]), refresh=refresh),
+            optimizer=optimizer,
+            every=2,
         )
         norms = []
         for t in range(12):
@@ -481,8 +485,10 @@ def test_targets_may_be_refreshed_now_and_then():
         columns.append(found["alignment"].reshape(6, 10, 4))
     same = np.isclose(*columns).all((1, 2))
     assert same.tolist() == [True, False, False, True, False, False]
-    with pytest.raises(ValueError, match="`refresh` must be an integer of at least 1"):
-        SingleRunSampler(mlp(), refresh=0)
+    with pytest.raises(
+        ValueError, match="`refresh` must be a whole number of at least 1"
+    ):
+        SingleRunSampler(mlp(), targets=Targets(refresh=0))
 
 
 # Batch statistics.

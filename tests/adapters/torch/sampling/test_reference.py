@@ -10,11 +10,12 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 from torch.utils.data import DataLoader, TensorDataset  # noqa: E402
 
-from fstat import FInfluence, Snapshots  # noqa: E402
+from fstat import FInfluence, Snapshots, Storage  # noqa: E402
 from fstat_torch import (  # noqa: E402
     Curvature,
     SingleRunSampler,
     Target,
+    Targets,
     cross_entropy,
 )
 from fstat_torch.curvature import (  # noqa: E402
@@ -179,12 +180,13 @@ def test_scores_of_a_llama_with_adapters(metric):
     ]
     sampler = SingleRunSampler(
         model,
-        targets={"z": Target({k: v[:3] for k, v in inputs.items()}, labels[:3])},
+        targets=Targets(
+            {"z": Target({k: v[:3] for k, v in inputs.items()}, labels[:3])}, batch=2
+        ),
         loss=likelihood_loss,
         optimizer=optimizer,
         metric=metric,
         reference=batches,
-        target_batch=2,
     )
     for _ in range(2):
         optimizer.zero_grad()
@@ -423,8 +425,8 @@ def test_saved_snapshots_say_their_metric(tmp_path):
 def test_a_run_that_goes_on_has_the_snapshots_of_the_uninterrupted_one(
     metric, on_disk, tmp_path
 ):
-    where = {"path": tmp_path / "run"} if on_disk else {}
-    sampler = several(metric, times=2, **where)
+    storage = tmp_path / "run" if on_disk else None
+    sampler = several(metric, times=2, storage=storage)
     model, optimizer = sampler.model, sampler.optimizer
     saved = model.state_dict(), optimizer.state_dict(), sampler.state_dict()
     saved = torch.load(_through(saved, tmp_path), weights_only=True)
@@ -436,7 +438,7 @@ def test_a_run_that_goes_on_has_the_snapshots_of_the_uninterrupted_one(
     optimizer = adam(model)
     again = SingleRunSampler(
         model, targets=targets(), optimizer=optimizer, metric=metric,
-        reference=loader(), **where, **({"resume": True} if on_disk else {}),
+        reference=loader(), storage=storage and Storage(storage, resume=True),
     )  # fmt: skip
     model.load_state_dict(saved[0])
     optimizer.load_state_dict(saved[1])
@@ -458,11 +460,11 @@ def _through(state, folder):
 
 
 def test_a_checkpoint_of_before_a_snapshot_takes_it_again(tmp_path):
-    sampler = several(times=1, path=tmp_path / "run")
+    sampler = several(times=1, storage=tmp_path / "run")
     sampler.close()
     again = SingleRunSampler(
         sampler.model, targets=targets(), metric="cosine", reference=loader(),
-        path=tmp_path / "run", resume=True, optimizer=sampler.optimizer,
+        storage=Storage(tmp_path / "run", resume=True), optimizer=sampler.optimizer,
     )  # fmt: skip
     again.start_at(3)
     assert again.snapshots.steps == [3]
@@ -471,18 +473,18 @@ def test_a_checkpoint_of_before_a_snapshot_takes_it_again(tmp_path):
 
 
 def test_lost_and_superseded_snapshots_are_told(tmp_path):
-    sampler = several(path=tmp_path / "run")
+    sampler = several(storage=tmp_path / "run")
     with pytest.raises(FileExistsError):
-        several(path=tmp_path / "run")
+        several(storage=tmp_path / "run")
     sampler.close()
-    options = {"path": tmp_path / "run", "resume": True}
+    storage = Storage(tmp_path / "run", resume=True)
     with pytest.warns(UserWarning, match="step 3 supersedes those of later steps"):
-        again = several(times=1, **options)
+        again = several(times=1, storage=storage)
     assert again.snapshots.steps == [3]
     assert len(list((tmp_path / "run" / "snapshots").iterdir())) == 1
     again.close()
     with pytest.raises(ValueError, match="must be of targets"):
-        scored("plain", **options)
+        scored("plain", storage=storage)
     with pytest.warns(UserWarning, match="before step 7, where the run goes on, are"):
         several().start_at(7)
 
@@ -548,7 +550,7 @@ def test_what_a_reference_cannot_be_is_said_at_once():
         with pytest.raises(ValueError, match="must not hold 'self' where"):
             scored(metric, targets="self")
     with pytest.raises(ValueError, match="`projection` keeps less"):
-        scored("second-moment-cosine", projection=4)
+        scored("second-moment-cosine", targets=Targets(targets(), projection=4))
 
 
 def test_what_a_snapshot_needs():
@@ -571,7 +573,7 @@ def test_what_a_snapshot_needs():
 
 def test_projected_targets_are_unbiased():
     exact = scored().snapshots.scores[0]
-    sampler = scored(projection=2000)
+    sampler = scored(targets=Targets(targets(), projection=2000))
     found = sampler.snapshots.scores[0]
     # A sketch adds about (|g|^2 |z|^2 + (g'z)^2) / size to the variance.
     g = each(sampler.model, *data())

@@ -6,7 +6,7 @@ import pytest
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
-from fstat import FInfluence, Trace  # noqa: E402
+from fstat import FInfluence, Storage, Trace  # noqa: E402
 from fstat_torch import (  # noqa: E402
     Curvature,
     SingleRunSampler,
@@ -225,7 +225,7 @@ def test_zeroing_gradients_inside_the_block_is_fine():
 
 
 def test_the_trace_is_written_as_training_goes_and_can_be_read(tmp_path):
-    *_, trace = train(mlp, "sgd", all_targets(), path=tmp_path / "run")
+    *_, trace = train(mlp, "sgd", all_targets(), storage=tmp_path / "run")
     trace.flush()
     again = Trace.load(tmp_path / "run")
     assert (again.n_steps, again.n_recorded) == (15, 15)
@@ -305,8 +305,8 @@ def test_what_cannot_be_split_by_example_is_refused_not_approximated():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"reduction": "none"}, "`reduction` must be 'mean' or 'sum'"),
-        ({"every": 0}, "`every` must be an integer of at least 1"),
+        ({"reduction": "none"}, "`reduction` must be one of 'mean', 'sum'"),
+        ({"every": 0}, "`every` must be a whole number of at least 1"),
         ({"targets": "other"}, "`targets` must be 'self', a pair"),
         ({"targets": (1, 2, 3)}, "`targets` must be 'self', a pair"),
         ({"targets": {}}, "at least one target"),
@@ -324,9 +324,11 @@ def test_bad_arguments_get_one_clear_sentence(options, message):
 @pytest.mark.parametrize("odd", ["no", 1, 0.0, np.array([True]), torch.tensor(True)])
 def test_flags_are_truth_values(odd):
     model, x = nn.Linear(6, 3), torch.zeros(1, 6)
-    for name in ("resume", "background", "coupled"):
+    for name in ("resume", "background"):
         with pytest.raises(ValueError, match=f"`{name}` must be True or False"):
-            SingleRunSampler(model, **{name: odd})
+            Storage("folder", **{name: odd})
+    with pytest.raises(ValueError, match="`coupled` must be True or False"):
+        SingleRunSampler(model, coupled=odd)
     with pytest.raises(ValueError, match="`distributed` must be one of None, True"):
         SingleRunSampler(model, distributed=odd)
     with pytest.raises(ValueError, match="`trace` must be True or False"):

@@ -6,7 +6,7 @@ import pytest
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
-from fstat import Trace  # noqa: E402
+from fstat import Storage, Trace  # noqa: E402
 from fstat_torch import SingleRunSampler  # noqa: E402
 from fstat_torch.sampling.update import MicroBatch, Update  # noqa: E402
 
@@ -84,11 +84,13 @@ def test_gradients_may_be_clipped_inside_the_block():
 
 @pytest.mark.parametrize("on_disk", [True, False])
 def test_a_run_goes_on_from_its_checkpoint(tmp_path, on_disk):
-    def options(folder):
-        return {"path": tmp_path / folder, "flush_every": 2} if on_disk else {}
+    def storage(folder, resume=False):
+        if not on_disk:
+            return None
+        return Storage(tmp_path / folder, flush_every=2, resume=resume)
 
-    whole, expected = train([B], range(9), **options("whole"))
-    first = parts(**options("run"))
+    whole, expected = train([B], range(9), storage=storage("whole"))
+    first = parts(storage=storage("run"))
     train([B], range(5), first)
     _, _, model, optimizer, sampler = first
     saved = {"model": model, "optimizer": optimizer, "sampler": sampler}
@@ -96,7 +98,7 @@ def test_a_run_goes_on_from_its_checkpoint(tmp_path, on_disk):
     train([B], range(5, 8), first)  # steps that are lost with the process
     sampler.close()
 
-    again = parts(seed=0, **options("run"), **({"resume": True} if on_disk else {}))
+    again = parts(seed=0, storage=storage("run", resume=True))
     state = torch.load(tmp_path / "saved.pt", weights_only=True)
     for name, what in zip(saved, again[2:], strict=True):
         what.load_state_dict(state[name])
@@ -111,10 +113,9 @@ def test_a_run_goes_on_from_its_checkpoint(tmp_path, on_disk):
 
 
 def test_a_run_that_starts_over_says_so_and_supersedes(tmp_path):
-    options = {"path": tmp_path}
-    with train([B], range(5), **options)[0]:
+    with train([B], range(5), storage=tmp_path)[0]:
         pass
-    made = parts(resume=True, **options)
+    made = parts(storage=Storage(tmp_path, resume=True))
     with pytest.warns(UserWarning, match="starts at step 0, so that 5 steps") as caught:
         train([B], range(2), made)
     assert len(caught) == 1 and caught[0].filename == __file__
@@ -123,9 +124,9 @@ def test_a_run_that_starts_over_says_so_and_supersedes(tmp_path):
 
 
 def test_checkpoints_that_do_not_fit_are_refused(tmp_path):
-    sampler, _ = train([B], range(3), path=tmp_path / "run")
+    sampler, _ = train([B], range(3), storage=tmp_path / "run")
     state = sampler.state_dict()
-    _, _, model, _, other = parts(path=tmp_path / "other")
+    _, _, model, _, other = parts(storage=tmp_path / "other")
     with pytest.raises(ValueError, match="has 0 recorded steps before step 3, not 3"):
         other.load_state_dict(state)
     with pytest.raises(ValueError, match="with targets"):
@@ -134,7 +135,7 @@ def test_checkpoints_that_do_not_fit_are_refused(tmp_path):
 
 
 def test_a_closed_sampler_lets_go_of_the_optimiser(tmp_path):
-    *_, optimizer, sampler = parts(path=tmp_path)
+    *_, optimizer, sampler = parts(storage=tmp_path)
     with sampler:
         assert len(optimizer._optimizer_step_post_hooks) == 1
     assert not optimizer._optimizer_step_post_hooks

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("torch")
-from fstat import Trace
+from fstat import Storage, Trace
 from fstat.monitoring import ConfidenceSequence
 from fstat_torch import Watch
 
@@ -39,9 +39,9 @@ class Scalars:
 @pytest.mark.parametrize("on_disk", [False, True])
 def test_looks_add_up_to_the_whole(on_disk, tmp_path):
     """What looks took in piece by piece is what the whole trace holds."""
-    options = {"path": tmp_path, "flush_every": 7} if on_disk else {}
+    storage = Storage(tmp_path, flush_every=7) if on_disk else None
     watch = Watch(SUBSETS, every=13)
-    trace = record(Trace(["z", "w"], **options), 13 * 15, watch)
+    trace = record(Trace(["z", "w"], storage=storage), 13 * 15, watch)
     observations = trace.observations(SUBSETS)
     whole = np.full((2, trace.n_steps, observations.n_pairs), np.nan)
     at = observations.step, observations.pair

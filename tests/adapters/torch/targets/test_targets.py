@@ -14,6 +14,7 @@ from fstat_torch import (  # noqa: E402
     GradientCapture,
     SingleRunSampler,
     Target,
+    Targets,
 )
 from fstat_torch.gradients.projection import Projection  # noqa: E402
 from fstat_torch.targets import measures  # noqa: E402
@@ -204,7 +205,7 @@ def test_refreshed_targets_are_those_of_the_last_refresh():
     goal = Target(x[20:22], y[20:22], measure=measures.log_odds, higher_is_better=True)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
     sampler = SingleRunSampler(
-        model, targets={"margin": goal}, optimizer=optimizer, refresh=3
+        model, targets=Targets({"margin": goal}, refresh=3), optimizer=optimizer
     )
     expected, kept = [], None
     for step in range(5):
@@ -277,7 +278,9 @@ def test_what_is_recorded_does_not_depend_on_how_many_points_go_at_once(family):
     }
 
     def columns(size):
-        sampler = SingleRunSampler(model, targets=targets, target_batch=size, loss=loss)
+        sampler = SingleRunSampler(
+            model, targets=Targets(targets, batch=size), loss=loss
+        )
         with sampler.step(range(B)):
             loss(model(x[:B]), y[:B]).mean().backward()
         return sampler.trace.columns()
@@ -334,8 +337,8 @@ def test_the_noise_of_a_projection_is_reported():
         "one": (x[10:11], y[10:11]),
         "two": (x[12:14], y[12:14]),
     }
-    options = {"targets": targets, "projection": 32, "target_batch": 4}
-    sampler = SingleRunSampler(model, **options)
+    asked = Targets(targets, projection=32, batch=4)
+    sampler = SingleRunSampler(model, targets=asked)
     assert np.isnan(list(sampler.projection_noise.values())).all()
     draws = 100
     for _ in range(draws):
@@ -370,7 +373,8 @@ def sampler_without_projection(model):
 def test_a_projection_is_kept_until_the_next_refresh():
     model, (x, y) = mlp(), data()
     sampler = SingleRunSampler(
-        model, targets={"z": (x[10:13], y[10:13])}, projection=8, refresh=2
+        model,
+        targets=Targets({"z": (x[10:13], y[10:13])}, refresh=2, projection=8),
     )
     for _ in range(4):
         with sampler.step(range(B)):
@@ -383,9 +387,11 @@ def test_a_projection_is_kept_until_the_next_refresh():
 
 def test_a_projection_is_of_alignments_that_are_recorded():
     with pytest.raises(ValueError, match="`projection` is of the alignments"):
-        SingleRunSampler(mlp(), metric=Curvature(n_examples=N), projection=8)
-    with pytest.raises(ValueError, match="`projection` must be an integer"):
-        SingleRunSampler(mlp(), projection=0)
+        SingleRunSampler(
+            mlp(), metric=Curvature(n_examples=N), targets=Targets(projection=8)
+        )
+    with pytest.raises(ValueError, match="`projection` must be a whole number"):
+        SingleRunSampler(mlp(), targets=Targets(projection=0))
 
 
 def sick(output, y):
@@ -413,7 +419,7 @@ def sampled_sequences(model, x, y):
         "two": Target(x[20:22], y[20:22], weights=WEIGHTS[0], **said),
         "three": Target(x[22:25], y[22:25], weights=WEIGHTS[1], **said),
     }
-    return SingleRunSampler(model, targets=targets, refresh=2)
+    return SingleRunSampler(model, targets=Targets(targets, refresh=2))
 
 
 def test_of_points_that_make_up_a_target_the_sum_is_kept_where_it_is_smaller():

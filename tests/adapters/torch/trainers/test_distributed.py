@@ -77,7 +77,7 @@ def with_transformers(folder):
         train_dataset=Data(),
     )  # fmt: skip
     path = folder / "trace"
-    trainer.add_callback(TransformersCallback(targets=targets(), path=path))
+    trainer.add_callback(TransformersCallback(targets=targets(), storage=path))
     trainer.train()
 
 
@@ -112,7 +112,7 @@ def with_lightning(folder):
             return torch.optim.SGD(self.parameters(), lr=0.05)
 
     callback = LightningCallback(
-        index="index", targets=targets(), loss=small_loss, path=folder / "trace"
+        index="index", targets=targets(), loss=small_loss, storage=folder / "trace"
     )
     loader = torch.utils.data.DataLoader(Data(), batch_size=4, shuffle=True)
     trainer = lightning.Trainer(
@@ -133,7 +133,7 @@ def with_accelerate(folder):
     model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
     with SingleRunSampler(
         model, targets=targets(), loss=small_loss, optimizer=optimizer,
-        path=folder / "trace",
+        storage=folder / "trace",
     ) as sampler:  # fmt: skip
         for batch in loader:
             optimizer.zero_grad()
@@ -161,7 +161,7 @@ def with_fully_shard(folder):
         if sampled:
             sampler = SingleRunSampler(
                 model, targets=targets(), loss=language_loss, optimizer=optimizer,
-                path=folder / "trace",
+                storage=folder / "trace",
             )  # fmt: skip
         for batch in torch.arange(5 * B).split(B):
             index = batch.split(B // 2)[rank]

@@ -107,7 +107,7 @@ def test_the_callback_records_what_the_plain_loop_records(
     options = {"size": B // accumulation, "accumulate_grad_batches": accumulation}
     plain = fit(tmp_path, **options)
     callback = LightningCallback(
-        index=index, targets=targets(), path=tmp_path / "trace"
+        index=index, targets=targets(), storage=tmp_path / "trace"
     )
     module = fit(tmp_path, callback, **options)
     pairs = zip(plain.parameters(), module.parameters(), strict=True)
@@ -198,8 +198,8 @@ def test_a_checkpoint_takes_the_kept_gradients_along(every, on_disk, tmp_path):
 @pytest.mark.parametrize("on_disk", [True, False])
 def test_a_checkpoint_takes_the_trace_along(on_disk, tmp_path):
     def callbacks(name):
-        where = {"path": tmp_path / name} if on_disk else {}
-        return LightningCallback(index=0, targets=targets(), **where)
+        storage = tmp_path / name if on_disk else None
+        return LightningCallback(index=0, targets=targets(), storage=storage)
 
     def saving(name):
         return lightning.callbacks.ModelCheckpoint(
@@ -236,7 +236,7 @@ def test_an_exception_flushes_and_leaves_no_hook(tmp_path):
                 raise KeyError("mine")
             return loss
 
-    callback = LightningCallback(index=0, targets=targets(), path=tmp_path / "trace")
+    callback = LightningCallback(index=0, targets=targets(), storage=tmp_path / "trace")
     module = Failing()
     with pytest.raises(KeyError, match="mine"):
         fit(tmp_path, callback, module=module)

@@ -152,7 +152,7 @@ def test_the_callback_records_what_the_plain_loop_records(lora, accumulation, tm
         per_device_train_batch_size=8 // accumulation,
     )  # fmt: skip
     plain.train()
-    callback = TransformersCallback(targets=targets(), path=tmp_path / "trace")
+    callback = TransformersCallback(targets=targets(), storage=tmp_path / "trace")
     trainer = trainer_of(
         build(lora), tmp_path, callback, gradient_accumulation_steps=accumulation,
         per_device_train_batch_size=8 // accumulation,
@@ -195,8 +195,8 @@ def test_clipping_schedules_evaluation_and_checkpointing(tmp_path):
 @pytest.mark.parametrize("on_disk", [True, False])
 def test_a_trainer_that_resumes_takes_the_trace_along(on_disk, tmp_path):
     def run(name, **options):
-        where = {"path": tmp_path / name} if on_disk else {}
-        callback = TransformersCallback(targets=targets(), **where)
+        storage = tmp_path / name if on_disk else None
+        callback = TransformersCallback(targets=targets(), storage=storage)
         trainer = trainer_of(
             build(), tmp_path / name, callback, save_strategy="steps", save_steps=3,
             **options,
@@ -416,7 +416,7 @@ def test_a_reference_needs_no_numbers_in_the_batches(metric, tmp_path):
 def test_snapshots_of_a_reference_go_on_with_the_trainer(tmp_path):
     def run(name, **resume):
         callback = TransformersCallback(
-            targets=targets(), reference=Reference(), path=tmp_path / name
+            targets=targets(), reference=Reference(), storage=tmp_path / name
         )
         trainer = trainer_of(
             build(True), tmp_path / name, callback, max_steps=18, save_strategy="steps",
