@@ -55,6 +55,8 @@ def how_sure(rows: Rows, confidence_level: float) -> Html:
         )
     said += [_NULLS[null] for null in dict.fromkeys(f.null for f in chosen.values())]
     said += [_least(found) for found in chosen.values() if found.n_references]
+    notes = [note for found in chosen.values() for note in found.notes]
+    said += [f"Doubt: {visible(note)}" for note in dict.fromkeys(notes)]
     if not chosen and "qvalue" not in table:
         said.append(
             "Nothing was selected at an error rate: the first of many are large also "
@@ -85,7 +87,8 @@ def _selected(rows: Rows, name: str) -> str:
         )
     return (
         f"<b>{found.n_selected:,} of {found.n_tested:,}</b> tested {what} are "
-        f"selected{of} at a <b>false discovery rate of {found.fdr:g}</b>.{expected}"
+        f"selected{of} at a <b>false discovery rate of {found.fdr:g}</b>.{expected} In "
+        f"full: <code>{visible(repr(found))}</code>."
     )
 
 

@@ -115,19 +115,22 @@ def write_report(
             instance(given, name, Mapping)
     rows = read(results, observations, selection, confidence_level)
     what = {storable(name): target for name, target in (targets or {}).items()}
+    pairs = telling(rows)
+    of = rows.table["target"][next(iter(pairs.values()))]
     parts: dict[str, Any] = {
         "What was asked": _asked(rows, what),
-        "What was found": _found(rows, show, what),
+        "What was found": _found(rows, show),
         "How sure": how_sure(rows, confidence_level),
         "How to read mu": _meaning(rows),
-        "Trade-off curves": tradeoff_curves(
-            rows.table, telling(rows), rows.observations
-        ),
+        "Trade-off curves": [
+            f"Of the target {of}: {', '.join(pairs)}." if of else [],
+            tradeoff_curves(rows.table, pairs, rows.observations),
+        ],
     }
     if rows.observations is not None:
         parts["Checks"] = [
             checks(rows, rows.observations),
-            gaussian_limits(rows.observations, telling(rows)),
+            gaussian_limits(rows.observations, pairs),
         ]
     parts |= dict(sections or {})
     if setup:
@@ -136,7 +139,7 @@ def write_report(
         string(title, "title"),
         parts,
         lead=_lead(rows) if lead is None else lead,
-        numbers=_numbers(rows, len(what)),
+        numbers=_numbers(rows),
     )
     file = path_of(path)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -147,12 +150,12 @@ def _first(rows: Rows) -> tuple[str, Selection | None]:
     return next(iter(rows.selections.items()), (ALL, None))
 
 
-def _numbers(rows: Rows, n_asked: int) -> dict[str, str]:
+def _numbers(rows: Rows) -> dict[str, str]:
     known = rows.known
-    n_targets = n_asked or known["target"].nunique()
+    n_targets = known["target"].nunique()
     numbers = {
         f"{rows.many} scored": f"{known.groupby('target').size().max():,}",
-        f"target{'s' * (n_targets > 1)} asked about": f"{n_targets:,}",
+        f"target{'s' * (n_targets > 1)} listed": f"{n_targets:,}",
     }
     if "n_Q" in known:
         numbers["observations with them"] = f"{known['n_Q'].sum():,.0f}"
@@ -201,33 +204,31 @@ def _asked(rows: Rows, targets: Mapping[str, Any]) -> Html:
     told = dict.fromkeys(others, "") | dict(targets)
     if "self" in others:
         told["self"] = "Each example on itself: how far the model has to memorise it."
-    elif targets and others:
-        told |= dict.fromkeys(others, "Of the targets above, together.")
     for name, target in sorted(told.items(), key=lambda pair: pair[0] in others):
         body = content(target, f"target {name}")
         asked += f'<div class="asked"><h3>{visible(name)}</h3>{body}</div>'
     return Html(asked)
 
 
-def _found(rows: Rows, show: Show | None, targets: Mapping[str, Any]) -> Html:
-    table = rows.table
-    apart = table[~table["target"].isin(list(targets))]
-    pooled = apart if targets and len(apart) else table  # means over targets, if any
-    several = pooled["target"].nunique()
-    of = f"{rows.many}, for all {several} targets" if several > 1 else rows.many
+def _found(rows: Rows, show: Show | None) -> Html:
+    first, found = _first(rows)
+    n_targets = rows.table["target"].nunique()
+    of = f"for the target {first}" if first != ALL else f"for all {n_targets} targets"
+    of = f"{rows.many} {of}" if n_targets > 1 else rows.many
     q = ""
-    if "qvalue" in table:
+    if "qvalue" in rows.table:
         q = (
             " The q-value is the least false discovery rate at which a row would be "
             "selected."
         )
-    mark = "0"
-    references = pd.concat([table["mu"][:0], *map(rows.references, rows.selections)])
+    mark, references = "0", rows.known["mu"][:0]
+    if found is not None:
+        references = rows.references(first)
     if len(references):
         mark = "the largest mu of the references"
     return Html(
-        f"{distribution(pooled, references, of)}<p>Bars show mu with its interval on "
-        f"one scale; the line marks {mark}.{q}</p>{ranked(rows, show, {})}"
+        f"{distribution(rows.of(first), references, of)}<p>Bars show mu with its "
+        f"interval on one scale; the line marks {mark}.{q}</p>{ranked(rows, show, {})}"
     )
 
 

@@ -119,7 +119,7 @@ def test_what_was_asked_is_told(page, selection):
     assert "spoken of badly Is it good?" in said
     # Pairs, targets, observations and what was selected, in large.
     tiles = plain(page.text.partition("What was asked")[0])
-    for told in ("examples scored120", "target asked about1", "with them2,880"):
+    for told in ("examples scored120", "target listed1", "with them2,880"):
         assert told in tiles
     n = selection.n_selected
     assert f"{n} are selected at a false discovery rate of 0.1" in tiles
@@ -146,6 +146,7 @@ def test_promises_are_those_of_the_selection(selection, page):
     assert f"{selection.expected_true_discoveries:.0f} true discoveries" in said
     assert "false discovery rate of 0.1" in said
     assert "judged against a mu of 0" in said
+    assert repr(selection) in said  # its side and conditions
     assert f"rests on {STEPS} observations" in said
     assert "interval of 95 % is for one row" in said
 
@@ -153,6 +154,10 @@ def test_promises_are_those_of_the_selection(selection, page):
 def test_curves_of_the_samples_and_checks_are_drawn(page):
     labels = [drawing["aria-label"] for drawing in page.all("svg")]
     assert len(labels) == 1 + 2 + 2 * 3
+    assert (
+        "Of the target spoken of badly: the highest, rank 1, the lowest, rank 120, "
+        in (page.said("Trade-off curves"))
+    )
     said = page.said("Checks")
     assert said.count("Variances look") == 3
     assert "Goodness of fit, of the 120 examples" in said
@@ -281,6 +286,7 @@ def test_selections_of_targets_are_their_own(page_of, influence, selection):
     assert sum(", selected" in card for card in map(plain, page.cards)) == (
         selection.n_selected + other.n_selected
     )
+    assert "Mu of all examples for the target a." in page.said("What was found")
 
 
 def test_groups_without_estimates_are_told(page_of):
@@ -380,6 +386,11 @@ def test_figures_have_their_own_ids(page_of, influence):
 def test_the_same_results_give_the_same_page(page_of, selection):
     pages = [page_of(selection) for _ in range(2)]
     assert pages[0].source == pages[1].source
+
+
+def test_doubts_of_the_selection_are_told(page_of, selection):
+    page = page_of(replace(selection, notes=("Most are <selected>.",)))
+    assert "Doubt: Most are <selected>." in page.said("How sure")
 
 
 @pytest.mark.parametrize("show", [3.0, b"GIF89a", np.zeros(3), np.zeros((2, 2), "U1")])

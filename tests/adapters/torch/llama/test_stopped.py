@@ -194,7 +194,7 @@ def test_each_target_has_scores_of_its_own(words, tmp_path, capsys):
         for name in (mean, *names):
             assert name in text
     page = (out / "index.html").read_text()
-    assert page.count("<h3>Target: ") == 3 and "targets asked about" in page
+    assert page.count("<h3>Target: ") == 3 and "targets listed" in page
     assert "of each target by itself, not of all lists together" in page
 
 
