@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
-from collections.abc import Iterable
 from io import BytesIO, StringIO
 from typing import Any
 
@@ -69,7 +68,7 @@ def content(what: Any, alt: str = "", *, fold: bool = False) -> str:
         Text, a DataFrame, a Figure, a picture (an array of shape (height, width) or
         (height, width, channels), whole numbers to 255 or floats from 0 to 1, or the
         bytes of a PNG, JPEG or SVG file), an object with a method ``__html__``, or
-        several of these in a sequence.
+        several of these in a list.
     alt : str, default=""
         What a reader who does not see a picture should know.
     fold : bool, default=False
@@ -99,11 +98,12 @@ def content(what: Any, alt: str = "", *, fold: bool = False) -> str:
         hasattr(what, name) for name in ("__array__", "__array_interface__")
     ):
         return picture(what, alt)
-    if isinstance(what, Iterable):
+    if isinstance(what, list | tuple):
         return "".join(content(part, alt, fold=fold) for part in what)
     raise ValueError(
-        "What a page shows must be text, a DataFrame, a Figure, a picture, an object "
-        f"with `__html__` or a sequence of these, got {shown(what)}."
+        "What a page shows (`show`, `targets`, `sections`, `lead`) must be text, a "
+        "DataFrame, a Figure, a picture, an object with `__html__` or a list of "
+        f"these, got {shown(what)}."
     )
 
 
@@ -164,8 +164,8 @@ def picture(what: Any, alt: str, kind: str = "") -> str:
             said = visible(alt) or "picture"
             return f'<img class="{kind}" {size}alt="{said}" src="{data}">'
     raise ValueError(
-        "A picture in bytes must be a PNG, JPEG or SVG file, got one that begins with "
-        f"{what[:8]!r}."
+        "A picture (`show`, `targets`, `sections`) in bytes must be a PNG, JPEG or SVG "
+        f"file, got one that begins with {what[:8]!r}."
     )
 
 
@@ -178,8 +178,8 @@ def _image(array: NDArray[Any]) -> Image.Image:
     right = values.ndim == 2 or (values.ndim == 3 and values.shape[-1] in (3, 4))
     if not right or not values.size or values.dtype.kind not in "buif":
         raise ValueError(
-            "A picture must be an array of shape (height, width) or (height, width, 3 "
-            f"or 4), got shape {shape} of {array.dtype}."
+            "A picture (`show`, `targets`, `sections`) must be an array of shape "
+            f"(height, width) or (height, width, 3 or 4), got {shape} of {array.dtype}."
         )
     if values.dtype.kind in "bf":
         values = 255 * np.clip(np.nan_to_num(values.astype(float)), 0, 1)

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .._validation import shown
+from .._validation import confidence, shown, whole_number
 from ..selection import Selection
 from .content import Html, content
-from .rows import ALL, Rows, Selections, name_of, read
+from .rows import ALL, Rows, Selections, by_name, name_of, read
 from .visible import visible
 
 TOP, _BOTTOM = 32, 8  # rows of a target that are seen in any case
@@ -71,8 +71,9 @@ def rankings(
     >>> "no. 1" in rankings(FInfluence().fit(P, Q), top=1, bottom=1)
     True
     """
-    rows = read(results, None, selection, confidence_level)
-    return ranked(rows, show, targets or {}, top, bottom)
+    top, bottom = whole_number(top, "top", 0), whole_number(bottom, "bottom", 0)
+    rows = read(results, None, selection, confidence(confidence_level))
+    return ranked(rows, show, by_name(targets, "targets"), top, bottom)
 
 
 def ranked(

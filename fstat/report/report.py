@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from .._files import write_text
-from .._validation import instance, path_of, string
+from .._validation import confidence, path_of, string
 from ..observations import Observations
 from ..selection import Selection
 from ..tradeoff import GaussianTradeOff
@@ -19,7 +19,7 @@ from .content import Html, content, data_frame
 from .figures import checks, distribution, gaussian_limits, tradeoff_curves
 from .page import page
 from .ranking import Show, ranked
-from .rows import ALL, Rows, Selections, read, storable, telling
+from .rows import ALL, Rows, Selections, by_name, read, telling
 from .visible import visible
 
 
@@ -65,7 +65,7 @@ def write_report(
     show : callable, optional
         Returns what an example is, given its name (the value of `example`, `subset` or
         `pair`): text, a picture (an array, or the bytes of a PNG, JPEG or SVG file), a
-        matplotlib Figure, a DataFrame, `Html`, or a sequence of these. Text is
+        matplotlib Figure, a DataFrame, `Html`, or a list of these. Text is
         escaped.
     targets : mapping of str to object, optional
         What each target is, of the same kinds.
@@ -110,17 +110,15 @@ def write_report(
     >>> "the text of example 2" in page.read_text(encoding="utf-8")
     True
     """
-    for name, given in (("targets", targets), ("setup", setup), ("sections", sections)):
-        if given is not None:
-            instance(given, name, Mapping)
-    rows = read(results, observations, selection, confidence_level)
-    what = {storable(name): target for name, target in (targets or {}).items()}
+    level = confidence(confidence_level)
+    rows = read(results, observations, selection, level)
+    settings = by_name(setup, "setup")
     pairs = telling(rows)
     of = rows.table["target"][next(iter(pairs.values()))]
     parts: dict[str, Any] = {
-        "What was asked": _asked(rows, what),
+        "What was asked": _asked(rows, by_name(targets, "targets")),
         "What was found": _found(rows, show),
-        "How sure": how_sure(rows, confidence_level),
+        "How sure": how_sure(rows, level),
         "How to read mu": _meaning(rows),
         "Trade-off curves": [
             f"Of the target {of}: {', '.join(pairs)}." if of else [],
@@ -132,9 +130,9 @@ def write_report(
             checks(rows, rows.observations),
             gaussian_limits(rows.observations, pairs),
         ]
-    parts |= dict(sections or {})
-    if setup:
-        parts.setdefault("The run", _setup(setup))
+    parts |= by_name(sections, "sections")
+    if settings:
+        parts.setdefault("The run", _setup(settings))
     text = page(
         string(title, "title"),
         parts,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from .._validation import instance, no_infinity, numeric, shown
@@ -155,7 +156,11 @@ def _checked(results: pd.DataFrame, chosen: Selections) -> pd.DataFrame:
         table.loc[rows, "selected"] = found.selected
     if not chosen and "qvalue" in table and table["qvalue"].isna().all():
         table = table.drop(columns="qvalue")  # nothing was tested
-    table["selected"] = table["selected"].eq(True)  # unknown is not selected
+    # What is unknown is not selected.
+    table["selected"] = [
+        isinstance(value, bool | np.bool_ | int) and bool(value)
+        for value in table["selected"]
+    ]
     table["rank"] = table.groupby("target")["mu"].rank(ascending=False, method="first")
     return table
 
@@ -171,6 +176,14 @@ def telling(rows: Rows) -> dict[str, int]:
         chosen.setdefault(sizes.idxmin(), "the weakest selected")
     rank = rows.table["rank"]
     return {f"{name}, rank {rank[k]:.0f}": k for k, name in chosen.items()}
+
+
+def by_name(given: object, name: str) -> dict[str, Any]:
+    """Return a mapping of names to what is shown, empty for None."""
+    if given is None:
+        return {}
+    instance(given, name, Mapping)
+    return {storable(key): value for key, value in given.items()}  # type: ignore[attr-defined]
 
 
 def name_of(value: object) -> str:

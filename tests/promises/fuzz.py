@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
-from promises import fuzz_bricks, fuzz_record  # noqa: F401, they add entries
+from promises import fuzz_bricks, fuzz_record, fuzz_report  # noqa: F401, add entries
 from promises.fuzz_entries import ENTRIES, Arguments
 
 import fstat
@@ -46,6 +46,7 @@ COSTLY = (
     "TradeOffDisplay.plot",
     "compose",
     "gaussian_limit",
+    "report.write_report",
     "tradeoff_between",
 )
 
