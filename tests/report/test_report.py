@@ -3,6 +3,7 @@
 import html
 import re
 import subprocess
+import warnings
 from dataclasses import replace
 from shutil import which
 
@@ -16,8 +17,10 @@ from fstat.methods import Moments
 from fstat.report import (
     Html,
     excerpt,
+    gaussian_limits,
     new_figure,
     rankings,
+    tradeoff_curves,
     visible,
     write_report,
 )
@@ -310,6 +313,18 @@ def test_groups_without_estimates_are_told(page_of):
     assert "groups scored" in page.text
 
 
+@pytest.mark.parametrize("hostile", HOSTILE[:7], ids=range(7))
+def test_names_of_curves_are_no_formulas(hostile, observations):
+    ends = pd.DataFrame({"mu": [1.0], "low": [0.5], "high": [1.5]})
+    hostile = hostile.replace("\ud800", "")  # which no font draws
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")
+        drawn = tradeoff_curves(ends, {hostile: 0}, observations)
+    assert drawn.count("<svg") == 2
+    page = Page(gaussian_limits(observations, {hostile: 0}))
+    assert not page.open and not page.all("script") + page.all("img")
+
+
 @pytest.mark.parametrize("hostile", HOSTILE, ids=range(len(HOSTILE)))
 def test_hostile_text_is_seen_and_not_obeyed(page_of, hostile):
     table = pd.DataFrame({"mu": [1.0, -1.0], "low": [0.5, -2.0], "high": [2.0, 0.0]})
@@ -317,12 +332,15 @@ def test_hostile_text_is_seen_and_not_obeyed(page_of, hostile):
         table[name] = pd.Series([hostile] * 2, dtype=object)
     column = hostile.replace("\ud800", "")  # which pandas takes in no column's name
     image = np.zeros((2, 2))
+    noise = np.random.default_rng(0).normal(size=(9, 2))
+    two = select(FInfluence().fit(noise, noise[::-1] + np.array([9, -9])))
     page = page_of(
         table,
         title=hostile,
         lead=hostile,
         show=lambda name: [hostile, image, Html(visible(name))],
         targets={hostile: [hostile, image]},
+        selection={hostile: two, "b": replace(two, selected=two.selected[:0])},
         setup={hostile: hostile},
         sections={hostile: [pd.DataFrame({column: [1.5], "b": [column]}), image]},
     )
