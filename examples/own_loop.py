@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from fstat import FInfluence, select
 from fstat.methods import Moments
+from fstat.report import write_report
 from fstat_torch import SingleRunSampler
 
 torch.manual_seed(0)
@@ -33,10 +34,17 @@ for _ in range(10):
             nn.functional.cross_entropy(model(inputs), classes).backward()
         optimizer.step()
 
-influence = FInfluence(method=Moments(shrinkage="moderated")).fit(
-    sampler.trace.observations()
-)
+observations = sampler.trace.observations()
+influence = FInfluence(method=Moments(shrinkage="moderated")).fit(observations)
 table = influence.to_frame().sort_values("mu")
 print("Most harmful to the test digits as a whole:")
 print(table.head(5).drop(columns="quantity").round(3).to_string(index=False))
-print(select(influence, fdr=0.1, alternative="less", stronger_than=0.5))
+selection = select(influence, fdr=0.1, alternative="less", stronger_than=0.5)
+print(selection)
+write_report(
+    "results/own_loop.html",
+    selection,
+    title="Which digits harm the test digits",
+    observations=observations,
+    show=lambda k: [1 - images[k].reshape(8, 8) / 16, f"labelled {labels[k]}"],
+)

@@ -5,6 +5,20 @@ from html.parser import HTMLParser
 from itertools import pairwise
 
 VOID = {"meta", "img", "input", "br", "path", "use", "rect", "image"}
+# Texts that would be obeyed where they are not escaped.
+HOSTILE = [
+    "<script>alert(1)</script><img src=x onerror=alert(2)>",
+    "</style></details></table></section></li></ol><h1>mine</h1>",
+    "\u202egnp.exe \x00\x1b[31m\x85 \ud800 end",
+    "&lt;b&gt; &amp; \"quoted\" 'single' `back`",
+    "$title ${scores} $$ %s {0} \\N{X} $\\frac$",
+    "שלום עולם (with English) 123",
+    "one\r\ntwo\rthree\u2028four",
+    "x" * 50_000,
+    "a" + "\u0301" * 400 + "b",
+    '"><svg onload=alert(1)>fstat-figure-',
+    "",
+]
 LOADING = {"script", "link", "iframe", "object", "embed", "base", "form"}
 
 

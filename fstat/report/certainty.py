@@ -53,7 +53,7 @@ def how_sure(rows: Rows, confidence_level: float) -> Html:
             f"study. A single study may exceed it.{by_itself} It does not promise that "
             "all that should be selected are."
         )
-    said += [_NULLS[null] for null in dict.fromkeys(f.null for f in chosen.values())]
+    said += dict.fromkeys(map(_null, chosen.values()))
     said += [_least(found) for found in chosen.values() if found.n_references]
     notes = [note for found in chosen.values() for note in found.notes]
     said += [f"Doubt: {visible(note)}" for note in dict.fromkeys(notes)]
@@ -90,6 +90,15 @@ def _selected(rows: Rows, name: str) -> str:
         f"selected{of} at a <b>false discovery rate of {found.fdr:g}</b>.{expected} In "
         f"full: <code>{visible(repr(found))}</code>."
     )
+
+
+def _null(found: Selection) -> str:
+    if found.threshold:
+        return (
+            f"A row is judged against an abs(mu) of {found.threshold:.3g}: weaker "
+            "influence counts as none."
+        )
+    return _NULLS[found.null]
 
 
 def _least(found: Selection) -> str:

@@ -109,7 +109,8 @@ def tradeoff_curves(
         ax = figure.add_subplot()
         for (display, colour), dashes in zip(drawn, cycle(_DASHES), strict=False):
             display.plot(ax=ax, axes=kind, color=colour, linestyle=dashes)
-        ax.legend(loc="upper right", frameon=False, fontsize=8)
+        lines = [drawn[0][0].diagonal_, *(display.line_ for display, _ in drawn)]
+        ax.legend(handles=lines, loc="upper right", frameon=False, fontsize=8)
         alt = f"Trade-off curves on {kind} axes; mu is in the legend"
         panels.append(content(figure, alt))
     thin = "" if observations is None else " thin: the samples themselves."
@@ -117,7 +118,7 @@ def tradeoff_curves(
         '<p>A test that says "it was trained on" is wrong in two ways; a curve is the '
         "least type II error at each type I error. The further below the dotted "
         "diagonal, the larger the influence. Thick: the Gaussian curve that mu stands "
-        f"for, with those of its interval;{thin} On probit axes (right) a Gaussian "
+        f"for; shaded: those of its interval;{thin} On probit axes (right) a Gaussian "
         f'curve is a straight line.</p><div class="panels">{"".join(panels)}</div>'
     )
 

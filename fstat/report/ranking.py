@@ -43,7 +43,8 @@ def rankings(
     targets : mapping of str to object, optional
         What each target is.
     top, bottom : int
-        How many are shown of either end at once; more that are selected, up to 400,
+        How many are shown of the end with more that are selected (of the largest mu,
+        where there are as many) and of the other; more that are selected, up to 400,
         are folded.
     confidence_level : float, default=0.95
         Level of the intervals.
@@ -84,10 +85,10 @@ def ranked(
     bottom: int = _BOTTOM,
 ) -> Html:
     """Return the lists of `rankings`."""
-    ends = rows.table[["mu", "low", "high"]].to_numpy(dtype=float)
+    values = rows.table[["mu", "low", "high"]].to_numpy(dtype=float)
     if show is not None and not callable(show):
         raise TypeError(f"`show` must be a function of a name, got {shown(show)}.")
-    finite = 1.02 * ends[np.isfinite(ends)]
+    finite = 1.02 * values[np.isfinite(values)]
     start, end = min(finite.min(), 0.0), max(finite.max(), 0.0)
     scale = start, end if end > start else 1.0
     parts: list[str] = []
@@ -98,8 +99,16 @@ def ranked(
         list_of = _Lister(show, scale, _mark(rows, name))
         up, down = ordered[ordered["mu"] > 0], ordered[ordered["mu"] <= 0][::-1]
         of = "themselves" if name == "self" else "the target"
-        text = list_of(up, top, f"Help {of} most, largest mu first")
-        text += list_of(down, bottom, f"Harm {of} most, lowest mu first")
+        ends = [
+            (up, f"Help {of} most, largest mu first"),
+            (down, f"Harm {of} most, lowest mu first"),
+        ]
+        if down["selected"].sum() > up["selected"].sum():
+            ends.reverse()  # what was looked for comes first
+        text = "".join(
+            list_of(end, least, caption)
+            for (end, caption), least in zip(ends, (top, bottom), strict=True)
+        )
         unknown = len(mine) - len(ordered)
         if unknown:
             text += (

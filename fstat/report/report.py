@@ -156,7 +156,7 @@ def _numbers(rows: Rows) -> dict[str, str]:
         f"target{'s' * (n_targets > 1)} listed": f"{n_targets:,}",
     }
     if "n_Q" in known:
-        numbers["observations with them"] = f"{known['n_Q'].sum():,.0f}"
+        numbers["observations"] = f"{known['n_Q'].sum():,.0f}"
     largest = known.loc[known["mu"].abs().idxmax(), "mu"]
     numbers["strongest mu"] = f"{largest:+.2f}".replace("-", "\N{MINUS SIGN}")
     if "qvalue" in rows.table:

@@ -170,10 +170,10 @@ def telling(rows: Rows) -> dict[str, int]:
     known = rows.known
     target = known.loc[known["mu"].abs().idxmax(), "target"]
     known = known[known["target"] == target].sort_values("rank")
-    chosen = {known.index[0]: "the highest", known.index[-1]: "the lowest"}
+    chosen = {known.index[0]: "highest", known.index[-1]: "lowest"}
     sizes = known["mu"].abs()[known["selected"]]
     if len(sizes):
-        chosen.setdefault(sizes.idxmin(), "the weakest selected")
+        chosen.setdefault(sizes.idxmin(), "weakest selected")
     rank = rows.table["rank"]
     return {f"{name}, rank {rank[k]:.0f}": k for k, name in chosen.items()}
 

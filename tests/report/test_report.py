@@ -10,13 +10,12 @@ from shutil import which
 import numpy as np
 import pandas as pd
 import pytest
-from html_pages import Page, check_page, plain
+from html_pages import HOSTILE, Page, check_page, plain
 
 from fstat import FInfluence, Observations, Snapshots, Trace, select
 from fstat.methods import Moments
 from fstat.report import (
     Html,
-    excerpt,
     gaussian_limits,
     new_figure,
     rankings,
@@ -24,22 +23,8 @@ from fstat.report import (
     visible,
     write_report,
 )
-from fstat.report.content import content
 from fstat.report.ranking import TOP
 
-HOSTILE = [
-    "<script>alert(1)</script><img src=x onerror=alert(2)>",
-    "</style></details></table></section></li></ol><h1>mine</h1>",
-    "\u202egnp.exe \x00\x1b[31m\x85 \ud800 end",
-    "&lt;b&gt; &amp; \"quoted\" 'single' `back`",
-    "$title ${scores} $$ %s {0} \\N{X} $\\frac$",
-    "שלום עולם (with English) 123",
-    "one\r\ntwo\rthree\u2028four",
-    "x" * 50_000,
-    "a" + "\u0301" * 400 + "b",
-    '"><svg onload=alert(1)>fstat-figure-',
-    "",
-]
 N, STEPS, HELPFUL = 120, 24, 15
 
 
@@ -122,7 +107,7 @@ def test_what_was_asked_is_told(page, selection):
     assert "spoken of badly Is it good?" in said
     # Pairs, targets, observations and what was selected, in large.
     tiles = plain(page.text.partition("What was asked")[0])
-    for told in ("examples scored120", "target listed1", "with them2,880"):
+    for told in ("examples scored120", "target listed1", "observations2,880"):
         assert told in tiles
     n = selection.n_selected
     assert f"{n} are selected at a false discovery rate of 0.1" in tiles
@@ -158,7 +143,7 @@ def test_curves_of_the_samples_and_checks_are_drawn(page):
     labels = [drawing["aria-label"] for drawing in page.all("svg")]
     assert len(labels) == 1 + 2 + 2 * 3
     assert (
-        "Of the target spoken of badly: the highest, rank 1, the lowest, rank 120, "
+        "Of the target spoken of badly: highest, rank 1, lowest, rank 120, weakest "
         in (page.said("Trade-off curves"))
     )
     said = page.said("Checks")
@@ -261,6 +246,19 @@ def test_references_are_marked_and_told(page_of):
     assert f"at least {selection.least_selected} of 200" in page.said("How sure")
 
 
+def test_what_was_looked_for_comes_first(page_of, observations):
+    swapped = FInfluence(paired=True).fit(
+        *(x.reshape(N, STEPS).T for x in (observations.q, observations.p))
+    )
+    found = select(swapped, fdr=0.01, alternative="less", stronger_than=0.5)
+    page = page_of(found)
+    said = page.said("What was found")
+    assert said.index("Harm the target most") < said.index("Help the target most")
+    cards = [plain(card) for card in page.cards]
+    assert all(", selected" in card for card in cards[: min(TOP, found.n_selected)])
+    assert f"against an abs(mu) of {found.threshold:.3g}" in page.said("How sure")
+
+
 def test_what_is_selected_is_all_there_however_long_the_list(page_of, influence):
     table = influence.to_frame().assign(selected=True, qvalue=0.01)
     assert len(page_of(table).cards) == N
@@ -353,46 +351,6 @@ def test_hostile_text_is_seen_and_not_obeyed(page_of, hostile):
     assert len(page.source) < 1_500_000
 
 
-def test_spelled_out_and_shortened_texts():
-    assert visible("a\u202eb\x00\ud800") == "a[U+202E]b[U+0000][U+D800]"
-    assert visible("one\r\ntwo\tthree") == "one\ntwo\tthree"
-    assert visible("a" + "\u0301" * 9) == "a" + "\u0301" * 4
-    assert visible("\N{WOMAN}\u200d\N{ROCKET}") == "\N{WOMAN}\u200d\N{ROCKET}"
-    assert excerpt("word " * 9, 11) == "word word…"
-    assert excerpt("short\n text", 20) == "short text"
-    assert excerpt("x" * 10**6, 10) == "x" * 10 + "…"
-
-
-def decoded(element):
-    from base64 import b64decode
-    from io import BytesIO
-
-    from PIL import Image
-
-    data = b64decode(re.search(r"base64,([^\"]*)", element)[1])
-    return np.asarray(Image.open(BytesIO(data)))
-
-
-def test_pictures_are_those_of_the_arrays():
-    grey = np.linspace(0, 1, 12).reshape(3, 4)
-    assert (decoded(content(grey, "a")) == np.rint(255 * grey)).all()
-    colour = np.arange(27, dtype=np.uint8).reshape(3, 3, 3)
-    assert (decoded(content(colour, "a")) == colour).all()
-    assert (
-        decoded(content(np.moveaxis(colour[:, :, :1], -1, 0))) == colour[..., 0]
-    ).all()
-    high = np.zeros((4, 5, 3))  # channels last, unless they cannot be
-    assert decoded(content(high)).shape == (4, 5, 3)
-    assert decoded(content(np.zeros((3, 8, 9)))).shape == (8, 9, 3)
-    assert max(decoded(content(np.zeros((1000, 10)))).shape) == 224
-    assert 'width="56" height="56"' in content(np.zeros((28, 28)))
-    svg = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
-    assert content(svg, "a").startswith('<img class="" alt="a" src="data:image/svg+xml')
-    page = Page(content([grey, "text", None, ("more",)], 'a "b" <c>'))
-    assert page.all("img")[0]["alt"] == 'a "b" <c>'
-    assert page.text == "textmore"
-
-
 def test_figures_have_their_own_ids(page_of, influence):
     figure = new_figure(2, 2)
     figure.add_subplot().plot([0, 1])
@@ -449,12 +407,6 @@ def test_wrong_results_get_one_sentence(
 def test_a_selection_of_scores_alone_has_no_intervals(tmp_path, selection):
     with pytest.raises(ValueError, match=r"`results` must be a Trace.* got Selection"):
         write_report(tmp_path / "page.html", replace(selection, influence=None))
-
-
-def test_numbers_of_a_column_share_a_format():
-    table = pd.DataFrame({"name": ["a", "b"], "x": [0.5, np.nan], "n": [1200, 3]})
-    cells = re.findall(r"<td[^>]*>([^<]*)", content(table))
-    assert cells == ["0.500", "1,200", "nan", "3"]
 
 
 @pytest.mark.parametrize(

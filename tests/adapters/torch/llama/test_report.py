@@ -8,18 +8,11 @@ import pytest
 
 pytest.importorskip("torch")
 
-from html_pages import Page, check_page, plain
+from html_pages import HOSTILE, Page, check_page, plain
 
 from fstat import FInfluence, select
 from fstat.methods import Moments
 from fstat_torch.llama.report import write_report
-
-HOSTILE = [
-    "</summary></details></li></ol><script>alert(1)</script>",
-    "\u202egnp.exe \x00\x1b[31m\x85 \ud800 end",
-    "x" * 50_000,
-    "",
-]
 
 
 @pytest.fixture(scope="module")
