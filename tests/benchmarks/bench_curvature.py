@@ -76,7 +76,7 @@ def measure(name: str, options: dict[str, Any], seed: int) -> dict[str, float]:
     return {
         "step": cost.ratio,
         "snapshot": seconds / (cost.plain * len(batches)),
-        "MiB": sampler._kept._store.nbytes / 2**20,
+        "MiB": sampler._recorders[0]._store.nbytes / 2**20,
     }
 
 

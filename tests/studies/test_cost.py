@@ -227,7 +227,7 @@ def test_gradients_that_wait_for_their_update_are_counted(config):
         index = range(k * B, (k + 1) * B)
         with sampler.step(index, accumulate=k < 2):
             loss_of_each(model(**batch), labels).mean().backward()
-            waiting = [rows for _, rows, *_ in sampler._kept._pending]
+            waiting = [rows for _, rows, *_ in sampler._recorders[0]._pending]
     bytes_ = sum(x.nbytes for rows in waiting for parts in rows.values() for x in parts)
     step = replace(EAGER, kept=True)
     cost = estimate(config, step, Run(examples=3 * B, accumulate=3))

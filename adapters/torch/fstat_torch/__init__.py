@@ -18,6 +18,7 @@ from .gradients import (  # noqa: E402
     UnsupportedModelError,
     register_layer_rule,
 )
+from .sampling.metrics import Plain, SecondMoment  # noqa: E402
 from .sampling.sampler import SingleRunSampler  # noqa: E402
 from .sampling.warnings import PassedOverWarning, UnwrittenWarning  # noqa: E402
 from .targets import Target, Targets  # noqa: E402
@@ -33,6 +34,8 @@ __all__ = [
     "Curvature",
     "GradientCapture",
     "PassedOverWarning",
+    "Plain",
+    "SecondMoment",
     "SingleRunSampler",
     "Storage",
     "Target",

@@ -14,7 +14,7 @@ from ..gradients.blocks import Block
 from .ekfac import FactoredRidge
 from .encodings import Code, exact_code
 from .kronecker import matrix_code
-from .metric import Curvature
+from .options import Options
 from .processes import Holders
 from .ridge import ExactRidge, LandmarkRidge, squared_norms
 from .sketches import sketch_code
@@ -24,7 +24,7 @@ Ridge = ExactRidge | LandmarkRidge | FactoredRidge
 
 
 def empty_store(
-    metric: Curvature, model: nn.Module, folder: Path | None
+    metric: Options, model: nn.Module, folder: Path | None
 ) -> GradientStore:
     """Return a store of gradients of a model, as they are to be kept."""
     choose: Callable[[str, Block], Code] = exact_code
@@ -36,7 +36,7 @@ def empty_store(
 
 
 def build(
-    metric: Curvature,
+    metric: Options,
     store: GradientStore,
     index: Tensor,
     weight: Tensor,
@@ -47,7 +47,7 @@ def build(
 
     Parameters
     ----------
-    metric : Curvature
+    metric : Options
         What is asked for.
     store : GradientStore
         The gradients.

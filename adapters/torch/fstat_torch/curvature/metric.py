@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import KW_ONLY, dataclass
-from os import PathLike
+from dataclasses import dataclass
 
-import numpy as np
-
-from fstat._validation import flag
-
-_DAMPING = {
-    "full": {"residual": 3.0, "gauss-newton": 3.0, "fisher": 1.0},
-    "ekfac": {"residual": 0.1, "gauss-newton": 0.1, "fisher": 0.1},
-}
-# Which power of the size of the loss's gradient at the outputs divides gradients in H.
-_POWER = {"residual": 0.5, "gauss-newton": 1.0, "fisher": 0.0}
+from ..sampling.aligned_steps import AlignedSteps
+from ..sampling.metrics import Plain
+from ..sampling.recorder import Recorder
+from ..sampling.reference_snapshots import ReferenceSnapshots
+from ..sampling.run import Run
+from .options import Options
+from .recorder import KeptGradients
+from .reference_scores import CurvatureScores
 
 
 @dataclass(frozen=True)
-class Curvature:
+class Curvature(Options):
     r"""A ridge-damped curvature metric, to be given to `SingleRunSampler`.
 
     Each example's gradient is kept as it was when last in a batch. At a snapshot they
@@ -124,50 +120,54 @@ class Curvature:
     (4,)
     """
 
-    n_examples: int
-    _: KW_ONLY
-    kind: str = "residual"
-    structure: str = "full"
-    damping: float | None = None
-    landmarks: int | None = 300
-    projection: int | None = None
-    trace: bool = False
-    path: str | PathLike[str] | None = None
-    random_state: int = 0
-
     @property
-    def power(self) -> float:
-        """Which power of r divides the losses' gradients in H."""
-        return _POWER[self.kind]
+    def alignment(self) -> str:
+        """In what alignments of steps are recorded, as the trace says."""
+        return "plain"
 
-    def __post_init__(self) -> None:
-        self._check_choice("structure", _DAMPING)
-        self._check_choice("kind", _DAMPING[self.structure])
-        if self.structure == "ekfac" and self.projection is not None:
-            raise ValueError(
-                "`projection` must be None with structure='ekfac', which needs the "
-                f"gradients of layers as they are, got {self.projection!r}."
-            )
-        flag(self.trace, "trace")
-        least = {"n_examples": 1, "landmarks": 1, "projection": 1, "random_state": 0}
-        for name, low in least.items():
-            count = getattr(self, name)
-            if count is None and name in ("landmarks", "projection"):
-                continue
-            if not isinstance(count, int | np.integer) or count < low:
-                raise ValueError(
-                    f"`{name}` must be an integer of at least {low}, got {count!r}."
-                )
-        if self.damping is None:
-            damping = _DAMPING[self.structure][self.kind]
-            object.__setattr__(self, "damping", damping)
-        if not 0 < self.damping < float("inf"):  # type: ignore[operator]
-            raise ValueError(
-                f"`damping` must be positive and finite, got {self.damping!r}."
-            )
+    def recorders(self, run: Run) -> list[Recorder]:
+        """Return who records a run in this metric.
 
-    def _check_choice(self, name: str, choices: Collection[str]) -> None:
-        given = getattr(self, name)
-        if given not in choices:
-            shown = " or ".join(map(repr, choices))
-            raise ValueError(f"`{name}` must be {shown}, got {given!r}.")
+        Parameters
+        ----------
+        run : Run
+            The run.
+
+        Returns
+        -------
+        list of Recorder
+            Who keeps gradients, or takes those of a reference; and the trace, if that
+            is asked for.
+
+        Raises
+        ------
+        ValueError
+            If parameters are sharded, or there is no use for something.
+        """
+        self._refuse_idle(run)
+        recorders: list[Recorder] = []
+        if run.reference is None:
+            recorders.append(KeptGradients(self, run))
+        else:
+            recorders.append(ReferenceSnapshots(run, CurvatureScores(self, run)))
+        if self.trace:
+            recorders.append(AlignedSteps(run, Plain().comparison(run)))
+        return recorders
+
+    def _refuse_idle(self, run: Run) -> None:
+        if run.is_sharded:
+            raise ValueError(
+                "`metric` Curvature needs whole parameters on each process, got "
+                "sharded ones: use 'plain', or train with DistributedDataParallel."
+            )
+        if run.storage is not None and run.reference is None and not self.trace:
+            raise ValueError(
+                "`storage` is where the trace goes, and `metric` records none: use "
+                "Curvature(..., trace=True), or Curvature(..., path=...) for the kept "
+                "gradients."
+            )
+        if run.asked.projection is not None and not self.trace:
+            raise ValueError(
+                "`projection` is of the alignments in a trace, and `metric` records "
+                "none: use Curvature(..., projection=...), or leave it out."
+            )

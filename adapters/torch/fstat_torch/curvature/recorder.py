@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from fstat import Snapshots
 from fstat._files import Npz, refusing, write_npz, writing
 from fstat._warnings import warn
 
-from ..distributed import Processes
-from ..gradients import Captured, GradientCapture
+from ..gradients import Captured
 from ..gradients.precision import full_precision
-from ..targets.batches import Points, gathered
+from ..sampling.block_capture import BlockCapture
+from ..sampling.recorder import DegenerateMetricError, Recorder
+from ..sampling.run import Run
+from ..sampling.step import Step
+from ..targets.batches import gathered
+from ..targets.gradients import moved
 from .construction import Ridge, build, empty_store
-from .metric import Curvature
+from .options import Options
 from .processes import Holders
-from .residual import residuals, watching_outputs
+from .residual import residuals
 from .store import Rows
 
 # The last one, and the one before it while the user's own checkpoint is written.
@@ -40,24 +43,16 @@ _DEGENERATE = (
 )
 
 
-class DegenerateMetricError(RuntimeError):
-    """The gradients of this moment make up no metric."""
-
-
-class KeptGradients:
+class KeptGradients(Recorder):
     """Each example's gradient from its last step, and scores in the metric they make.
 
     Parameters
     ----------
-    metric : Curvature
+    metric : Options
         What is asked for.
-    targets : list of str
-        Names of the targets.
-    model : nn.Module
-        The model in training.
-    processes : Processes, optional
-        Who else trains it, each on its share of the batch. Each keeps the gradients
-        of the examples that it sees, and all must take snapshots together.
+    run : Run
+        What is recorded. Where several processes share the batch, each keeps the
+        gradients of the examples that it sees, and all must take snapshots together.
 
     Attributes
     ----------
@@ -65,19 +60,18 @@ class KeptGradients:
         Scores so far, of all examples on all processes.
     """
 
-    def __init__(
-        self,
-        metric: Curvature,
-        targets: list[str],
-        model: nn.Module,
-        processes: Processes | None = None,
-    ) -> None:
-        self._metric, self._model, self._targets = metric, model, targets
-        self._processes = processes
-        self._store = empty_store(metric, model, None)
+    name = "kept"
+    snapshots: Snapshots
+
+    def __init__(self, metric: Options, run: Run) -> None:
+        self._metric, self._targets, self._itself = metric, run.names, run.itself
+        self._capture, self._points = run.capture, run.points
+        self._model, self._processes = run.capture.model, run.processes
+        self.of_outputs = metric.power > 0
+        self._store = empty_store(metric, self._model, None)
         self._folder = None if metric.path is None else Path(metric.path)
-        if self._folder is not None and processes is not None:
-            self._folder /= f"process-{processes.rank}"
+        if self._folder is not None and run.processes is not None:
+            self._folder /= f"process-{run.processes.rank}"
         self.forget()
 
     def forget(self) -> None:
@@ -121,21 +115,25 @@ class KeptGradients:
                 f"metric says, got {min(examples)} to {max(examples)}."
             )
 
-    def watching(self) -> AbstractContextManager[list[Tensor]]:
-        """Collect what arrives at the model's output, where the metric needs it."""
-        if self._metric.power:
-            return watching_outputs(self._model)
-        return nullcontext([])
+    def wants(
+        self, number: int, examples: list[int], step: Step, alone: bool, sums: bool
+    ) -> None:
+        """Refuse numbers that no example has; all of the gradients is wanted."""
+        self.check(examples)
+
+    def add(self, number: int, step: Step, block: BlockCapture) -> None:
+        """Keep the gradients of a micro-batch until its update is whole."""
+        self.keep(block.examples, block.batch, step.scale, block.arrived)
 
     @torch.no_grad()
-    def add(
+    def keep(
         self,
         examples: Sequence[int],
         batch: Captured,
         scale: float,
         arrived: list[Tensor],
     ) -> None:
-        """Keep the gradients of a micro-batch.
+        """Keep some gradients until `seal`.
 
         Parameters
         ----------
@@ -146,7 +144,7 @@ class KeptGradients:
         scale : float
             What these are to be multiplied with, but for what the whole update is.
         arrived : list of Tensor
-            What `watching` collected.
+            What arrived at the model's output, where that is needed.
         """
         if not self._met.max() >= 0 and not self._pending:
             self._warn_of_starting_over()
@@ -158,13 +156,17 @@ class KeptGradients:
         sizes = size[kept] if self._metric.power else None
         self._pending.append((index[kept], rows, scale, sizes))
 
-    def finish(self, step: int, own: float) -> None:
-        """Say that an update is whole.
+    def finish(self, number: int, step: Step, own: Callable[[], float]) -> None:
+        """Put the gradients of an update in the place of those from before."""
+        self.seal(number, own())
+
+    def seal(self, step: int, own: float) -> None:
+        """Put what was kept in the place of what was there before.
 
         Parameters
         ----------
         step : int
-            Its number.
+            Number of the update.
         own : float
             What the gradients of its examples are to be multiplied with, too.
         """
@@ -186,21 +188,13 @@ class KeptGradients:
         self._pending = []
 
     @torch.no_grad()
-    def snapshot(
-        self, step: int, capture: GradientCapture, batches: list[Points], itself: bool
-    ) -> None:
+    def snapshot(self, step: int) -> None:
         """Build the metric and score all examples that were met, at this moment.
 
         Parameters
         ----------
         step : int
             Update steps made.
-        capture : GradientCapture
-            Of the model.
-        batches : list of Points
-            Points of the targets.
-        itself : bool
-            Whether examples are their own targets, too.
 
         Raises
         ------
@@ -213,22 +207,15 @@ class KeptGradients:
                 "`snapshot` needs a step that was recorded since the last one."
             )
         first = not len(self.snapshots)
-        self.snapshots.append(step, self.scores(step, capture, batches, itself, first))
+        self.snapshots.append(step, self.scores(step, first))
 
-    def scores(
-        self,
-        step: int,
-        capture: GradientCapture,
-        batches: list[Points],
-        itself: bool,
-        first: bool,
-    ) -> NDArray[Any]:
+    def scores(self, step: int, first: bool) -> NDArray[Any]:
         """Score all examples that were met, as `snapshot` does.
 
         Parameters
         ----------
-        step, capture, batches, itself
-            As `snapshot` takes them.
+        step : int
+            Update steps made.
         first : bool
             Whether to refuse targets that are not finite.
 
@@ -248,7 +235,7 @@ class KeptGradients:
         with full_precision(next(self._model.parameters())):
             try:
                 metric, scale = self._built(holders, index, step)
-                found = self._scores(metric, scale, capture, batches, itself, first)
+                found = self._scores(metric, scale, first)
             except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
                 raise DegenerateMetricError(_DEGENERATE) from error
         if not bool(found.isfinite().any()):
@@ -272,22 +259,15 @@ class KeptGradients:
             weight = size.clamp(min=least) ** -self._metric.power * scale
         return build(self._metric, self._store, index, weight, step, holders), scale
 
-    def _scores(
-        self,
-        metric: Ridge,
-        scale: Tensor,
-        capture: GradientCapture,
-        batches: list[Points],
-        itself: bool,
-        first: bool,
-    ) -> Tensor:
+    def _scores(self, metric: Ridge, scale: Tensor, first: bool) -> Tensor:
         aligned = []
-        for points in batches:
-            targets = self._store.encode(points.gradients(capture, first))
+        self._points = moved(self._points, self._capture)
+        for points in self._points:
+            targets = self._store.encode(points.gradients(self._capture, first))
             aligned.append(metric.targets(targets, points.average))
-        columns = [gathered(aligned, batches)] if aligned else []
+        columns = [gathered(aligned, self._points)] if aligned else []
         columns = [scores * scale.to(scores)[:, None] for scores in columns]
-        if itself:
+        if self._itself:
             own = metric.itself()
             columns.append((own * scale.to(own) ** 2)[:, None])
         return torch.cat(columns, dim=1)

@@ -94,6 +94,11 @@ class GradientCapture:
         self._seen_by_targets: set[str] = set()
         self._seen: set[str] | None = set()  # None if nothing can tell
 
+    @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """The parameters that gradients are taken in, by name."""
+        return self._plan.parameters
+
     def plan(self) -> list[tuple[str, str, int]]:
         """Which module is handled by which rule.
 

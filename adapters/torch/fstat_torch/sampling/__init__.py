@@ -5,12 +5,21 @@ block to its end, `aligned_steps` makes the rows of the trace, `reference_snapsh
 scores of a reference, and `faults` says what happens where something goes wrong.
 """
 
+from .metrics import Metric, Plain, SecondMoment, StepMetric
+from .recorder import Recorder
+from .run import Run
 from .sampler import SingleRunSampler
 from .warnings import PassedOverWarning, RepeatedExampleWarning, UnwrittenWarning
 
 __all__ = [
+    "Metric",
     "PassedOverWarning",
+    "Plain",
+    "Recorder",
     "RepeatedExampleWarning",
+    "Run",
+    "SecondMoment",
     "SingleRunSampler",
+    "StepMetric",
     "UnwrittenWarning",
 ]

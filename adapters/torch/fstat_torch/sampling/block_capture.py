@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ..curvature import KeptGradients
 from ..gradients import Captured, GradientCapture, TrainingPass, Wanted
+from ..gradients.outputs import watching_outputs
 from .verification import Verification
 
 
@@ -21,8 +21,8 @@ class BlockCapture:
         Of the model.
     verification : Verification
         Who compares what is captured.
-    kept : KeptGradients or None
-        Who keeps gradients, and what arrives at the model's output.
+    of_outputs : bool
+        Whether to collect what arrives at the model's output.
 
     Attributes
     ----------
@@ -49,9 +49,10 @@ class BlockCapture:
         self,
         capture: GradientCapture,
         verification: Verification,
-        kept: KeptGradients | None,
+        of_outputs: bool,
     ) -> None:
-        self._capture, self._verification, self._kept = capture, verification, kept
+        self._capture, self._verification = capture, verification
+        self._of_outputs = of_outputs
         self.arrived: list[Tensor] = []
 
     def open(self, examples: list[int], wanted: Wanted | None) -> None:
@@ -63,8 +64,8 @@ class BlockCapture:
         try:
             self.batch = training.__enter__()
             self._verification.begin(wanted)
-            if self._kept is not None:
-                self._arriving = self._kept.watching()
+            if self._of_outputs:
+                self._arriving = watching_outputs(self._capture.model)
                 self.arrived = self._arriving.__enter__()
         except BaseException as error:
             self.close(error)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,13 +11,13 @@ import torch
 from fstat import Trace
 from fstat._warnings import warn
 
-from ..curvature import KeptGradients
 from ..gradients import GradientCapture
 from ..gradients.side_effects import WithoutGraph, clear_up
-from .aligned_steps import AlignedSteps
 from .block_capture import BlockCapture
 from .faults import Faults
+from .recorder import Recorder
 from .step import Step, numbers
+from .update import UpdateSize
 from .update_counter import UpdateCounter
 from .verification import Verification
 from .warnings import RepeatedExampleWarning
@@ -36,18 +36,16 @@ class Loop:
         What happens where a step cannot be recorded.
     trace : Trace
         The record of the run.
-    aligned : AlignedSteps
-        Who aligns batches with the targets.
-    kept : KeptGradients or None
-        Who keeps the gradients of the examples.
+    recorders : sequence of Recorder
+        Who records the run.
+    size : UpdateSize
+        Counts the examples of an update.
     every : int
         Every so many steps one is recorded.
     optimizer : torch.optim.Optimizer or None
         Whose steps are the updates.
     scaler : torch.amp.GradScaler or None
         Who may leave out a step.
-    unannounced : bool
-        Whether steps of the optimiser count that no block announced.
 
     Attributes
     ----------
@@ -63,16 +61,18 @@ class Loop:
         verification: Verification,
         faults: Faults,
         trace: Trace,
-        aligned: AlignedSteps,
-        kept: KeptGradients | None,
+        recorders: Sequence[Recorder],
+        size: UpdateSize,
         every: int,
         optimizer: torch.optim.Optimizer | None,
         scaler: torch.amp.GradScaler | None,
-        unannounced: bool,
     ) -> None:
         self._capture, self._verification, self._faults = capture, verification, faults
-        self._trace, self._aligned, self._kept = trace, aligned, kept
-        self._every, self._unannounced = every, unannounced
+        self._trace, self._size, self._every = trace, size, every
+        self._recorders = [each for each in recorders if each.of_steps]
+        self._unannounced = any(each.anew for each in recorders)
+        self._alone = len(self._recorders) == 1
+        self._of_outputs = any(each.of_outputs for each in self._recorders)
         self._told = optimizer is not None  # by the optimiser of its steps
         self._counter = UpdateCounter(optimizer, scaler, self._stepped)
         self.next, self.amid = 0, False
@@ -81,14 +81,9 @@ class Loop:
         self._inside = self._closed = False  # of a block; by `close`
 
     @property
-    def records(self) -> bool:
-        """Whether alignments are recorded in the trace."""
-        return self._aligned.records
-
-    @property
     def watches(self) -> bool:
         """Whether gradients are captured, rather than steps counted alone."""
-        return self._aligned.records or self._kept is not None
+        return bool(self._recorders)
 
     @contextmanager
     def block(self, index: Any, step: Step) -> Iterator[Step]:
@@ -108,7 +103,7 @@ class Loop:
         """
         self._check_free()
         number = self._begin()
-        watch = BlockCapture(self._capture, self._verification, self._kept)
+        watch = BlockCapture(self._capture, self._verification, self._of_outputs)
         due = number % self._every == 0 and self.watches and not self._faults.detached
         modes = self._capture._modes()
         try:
@@ -130,10 +125,9 @@ class Loop:
             # update was made.
             self._inside = self.amid = self._faults.lost = self._counted = False
             self.next = number
-            self._aligned.take_back()
+            self._abandon()
             watch.close(error)
             clear_up(self._capture.model, modes, error)
-            self._abandon()
             self._counter.no_update()
             if self._trace.n_steps > number:
                 self._trace.rewind(number)
@@ -176,10 +170,9 @@ class Loop:
         if not self._repeats and len(set(examples)) < len(examples):
             self._repeats = True
             warn(_REPEATED, RepeatedExampleWarning)
-        if self._kept is not None:
-            self._kept.check(examples)
-        else:
-            wanted = self._aligned.wanted(number, step, not self._verification.done)
+        sums = not self._verification.done
+        for recorder in self._recorders:  # none wants less than all, but if alone
+            wanted = recorder.wants(number, examples, step, self._alone, sums)
         watch.open(examples, wanted)
 
     def _left(self, watch: BlockCapture, number: int, step: Step, due: bool) -> bool:
@@ -198,26 +191,24 @@ class Loop:
         """End the capture, and take what is needed of a micro-batch."""
         watch.end()
         step.check()
-        batch, kept = watch.batch, self._kept
-        self._verification.compare(batch, number)
-        taken = watch.wanted is not None
-        self._aligned.add(number, watch.examples, batch, step, taken=taken)
-        if kept is not None:
-            kept.add(watch.examples, batch, step.scale, watch.arrived)
+        self._verification.compare(watch.batch, number)
+        self._size.add(len(watch.examples), step.denominator is not None)
+        for recorder in self._recorders:
+            recorder.add(number, step, watch)
 
     def _conclude(self, number: int, step: Step) -> None:
         """Record the update, if all of it was taken, by all processes."""
         self._faults.share()
-        if self._kept is not None:
-            self._kept.finish(number, self._aligned.own())
-        self._aligned.finish(number, step)
+        for recorder in self._recorders:
+            recorder.finish(number, step, self._size.own)
+        self._size.forget()
         self._faults.proven = True
 
     def _abandon(self) -> None:
         """Forget an update that never became whole."""
-        self._aligned.abandon()
-        if self._kept is not None:
-            self._kept.abandon()
+        self._size.forget()
+        for recorder in self._recorders:
+            recorder.abandon()
 
     def _stepped(self) -> None:
         """Take note of a step of the optimiser."""
@@ -230,19 +221,24 @@ class Loop:
     def settle(self) -> None:
         """Bring the trace up to the steps that were made."""
         self._trace.n_steps = max(self._trace.n_steps, self.next)
-        self._aligned.settle()
+        # This may be amid the optimiser's step, which is the user's.
+        for recorder in self._recorders:
+            try:
+                recorder.settle()
+            except Exception as error:
+                self._faults.keep_on(error, "An update was not recorded")
 
     def go_to(self, step: int) -> None:
         """Go on at an update step: what the trace holds of later ones is superseded."""
         self.next, self.amid = step, False
-        self._aligned.go_to(step)
+        self._abandon()
+        self._trace.rewind(step)
+        self._trace.n_steps = step
 
     def close(self) -> None:
         """Let no further step begin, and let go of the optimiser."""
         self._closed = True
-        with ExitStack() as ends:  # each ends for itself
-            ends.callback(self._counter.close)
-            ends.callback(self._aligned.close)
+        self._counter.close()
 
 
 _REPEATED = (

@@ -14,12 +14,10 @@ from fstat import Observations, Snapshots, Trace
 from fstat.records.steps import SELF
 from fstat.records.trace import Subsets
 
-from ..curvature import KeptGradients
-from ..distributed import Processes
 from ..optimisers import aligned
-from ..targets.gradients import TargetGradients
 from .loop import Loop
-from .reference_snapshots import FreshGradients
+from .recorder import Recorder
+from .run import Run
 
 
 class Recorded:
@@ -32,19 +30,15 @@ class Recorded:
     """
 
     optimizer: torch.optim.Optimizer | None
-    _trace: Trace
+    _run: Run
     _loop: Loop
-    _targets: TargetGradients
-    _metric: str
-    _kept: KeptGradients | None
-    _fresh: FreshGradients | None
-    _processes: Processes | None
+    _recorders: list[Recorder]
 
     @property
     def trace(self) -> Trace:
         """What was recorded so far; nothing, where `metric` says so."""
         self._loop.settle()
-        return self._trace
+        return self._run.trace
 
     @property
     def n_steps(self) -> int:
@@ -65,22 +59,25 @@ class Recorded:
         mu of a step is smaller by the square root of what remains.
         """
         names = [name for name in self.trace.targets if name != SELF]
-        return dict(zip(names, self._targets.noise().tolist(), strict=True))
+        shares = np.zeros(len(names)) + sum(each.noise() for each in self._recorders)
+        return dict(zip(names, shares.tolist(), strict=True))
 
     @property
     def records(self) -> bool:
         """Whether alignments are recorded in the trace."""
-        return self._loop.records
+        return any(each.traces for each in self._recorders)
 
     @property
     def compares_at_snapshots(self) -> bool:
         """Whether the metric is one of snapshots."""
-        return bool(self._holders)
+        return any(each.snapshots is not None for each in self._recorders)
 
     @property
     def snapshots(self) -> Snapshots:
         """The scores so far, in the metric `Curvature` or of a `reference`."""
-        return self._needs_snapshots("snapshots").snapshots
+        snapshots = self._needs_snapshots("snapshots").snapshots
+        assert snapshots is not None
+        return snapshots
 
     @property
     def kept_as(self) -> dict[str, str]:
@@ -93,24 +90,21 @@ class Recorded:
         RuntimeError
             If no gradients are kept.
         """
-        if self._kept is None:
-            raise RuntimeError(
-                "`kept_as` needs metric=Curvature(...) without a `reference`."
-            )
-        return self._kept.kept_as
+        for recorder in self._recorders:
+            if hasattr(recorder, "kept_as"):
+                kept_as: dict[str, str] = recorder.kept_as
+                return kept_as
+        raise RuntimeError(
+            "`kept_as` needs metric=Curvature(...) without a `reference`."
+        )
 
-    @property
-    def _holders(self) -> dict[str, KeptGradients | FreshGradients]:
-        """What holds snapshots, and its name in a checkpoint; empty without any."""
-        both = {"kept": self._kept, "fresh": self._fresh}
-        return {name: held for name, held in both.items() if held is not None}
-
-    def _needs_snapshots(self, what: str) -> KeptGradients | FreshGradients:
-        for holder in self._holders.values():
-            return holder
+    def _needs_snapshots(self, what: str) -> Recorder:
+        for recorder in self._recorders:
+            if recorder.snapshots is not None:
+                return recorder
         raise RuntimeError(
             f"`{what}` needs metric=Curvature(...) or a `reference`, got metric "
-            f"{self._metric!r} without."
+            f"{self._run.alignment!r} without."
         )
 
     def observations(
@@ -154,7 +148,7 @@ class Recorded:
     @property
     def is_writer(self) -> bool:
         """Whether this process holds the trace."""
-        return self._processes is None or self._processes.rank == 0
+        return self._run.is_writer
 
     def flush(self) -> None:
         """Write what a checkpoint at this step needs to the folders that were given.
@@ -165,8 +159,8 @@ class Recorded:
             If something could not be written: it is kept, and tried again.
         """
         with ExitStack() as each:  # whatever goes wrong with another
-            for holder in self._holders.values():
-                each.callback(holder.flush, self._loop.next)
+            for recorder in self._recorders:
+                each.callback(recorder.flush, self._loop.next)
             each.callback(self.trace.flush)
 
     def state_dict(self) -> dict[str, Any]:
@@ -201,10 +195,8 @@ class Recorded:
             "targets": list(self.trace.targets),
             "n_recorded": self.trace.n_written,
             "trace": None,
-            "kept": {},
-            "fresh": {},
         }
-        state |= {name: held.state_dict() for name, held in self._holders.items()}
+        state |= {each.name: each.state_dict() for each in self._recorders if each.name}
         if self.trace.path is None and self.trace.n_recorded:
             columns = self.trace.columns()
             state["trace"] = {k: torch.from_numpy(v) for k, v in columns.items()}
@@ -237,8 +229,8 @@ class Recorded:
                 self.trace.rewind(0)
                 self.trace.extend({k: v.numpy() for k, v in saved.items()})
         self._loop.go_to(step)
-        for name, holder in self._holders.items():
-            holder.load_state_dict(step, state.get(name, {}))
+        for recorder in self._recorders:
+            recorder.load_state_dict(step, state.get(recorder.name, {}))
 
     def _check_recorded(self, state: Mapping[str, Any], steps: Any) -> None:
         """Refuse a state whose steps are not those at hand, before anything changes."""
@@ -263,16 +255,16 @@ class Recorded:
             next recorded one.
         """
         self._loop.go_to(int(step))
-        for holder in self._holders.values():
-            holder.load_state_dict(int(step), {})
+        for recorder in self._recorders:
+            recorder.load_state_dict(int(step), {})
 
     def close(self) -> None:
         """Flush the trace and let go of the optimiser; the trace can still be asked."""
         with ExitStack() as ends:
             # Each ends for itself, whatever goes wrong with another.
             ends.callback(self._loop.close)
-            for holder in self._holders.values():
-                ends.callback(holder.close)
+            for recorder in self._recorders:
+                ends.callback(recorder.close)
             ends.callback(lambda: self.trace.close())
 
     def __enter__(self) -> Self:

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-from ..curvature.residual import arriving
 from ..distributed import Processes
 from ..gradients import Captured, GradientCapture
+from ..gradients.outputs import arriving
 from ..gradients.side_effects import Whole
 from .step import numbers
 

@@ -1,8 +1,8 @@
-"""Scores of all examples for the targets, from one pass over a reference."""
+"""Scores of the examples of a reference for the targets, from one pass over them."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -10,55 +10,61 @@ from numpy.typing import NDArray
 
 from fstat import Snapshots
 
-from ..curvature import Curvature, KeptGradients
-from ..distributed import Processes
-from ..gradients import Captured, GradientCapture
+from ..gradients import Captured
 from ..gradients.precision import precise
-from ..similarity.comparison import Comparison
-from ..targets.batches import Points
-from ..targets.gradients import TargetGradients, moved
+from ..similarity import Comparison
+from ..targets.gradients import TargetGradients
 from .reference import Reference
+from .run import Run
 
-Scores = tuple[NDArray[Any], NDArray[Any]]
-_ANEW = "of gradients taken anew"
+Scored = tuple[NDArray[Any], NDArray[Any]]
+ANEW = "of gradients taken anew"
 
 
-class AlignedPass:
+class ReferenceScores(Protocol):
+    """How the examples of a reference are scored at a moment."""
+
+    def none(self) -> Snapshots:
+        """Return snapshots that hold nothing yet."""
+
+    def __call__(self, reference: Reference, step: int, first: bool) -> Scored:
+        """Return numbers of examples, and their scores, (m, n_targets)."""
+
+    def noise(self) -> NDArray[Any] | float:
+        """Return how much of the spread of scores a projection made up."""
+
+
+class AlignedScores:
     """Compares gradients of examples with those of targets; none is kept.
 
     Parameters
     ----------
-    names : list of str
-        Names of the targets.
+    run : Run
+        What is recorded.
     comparison : Comparison
         How.
-    targets : TargetGradients
-        The targets.
-    itself : bool
-        Whether examples are their own targets, too.
+
+    Raises
+    ------
+    ValueError
+        If examples are compared with themselves, over their norms.
     """
 
-    def __init__(
-        self,
-        names: list[str],
-        comparison: Comparison,
-        targets: TargetGradients,
-        itself: bool,
-    ) -> None:
-        if itself and comparison.over_norms:
+    def __init__(self, run: Run, comparison: Comparison) -> None:
+        if run.itself and comparison.over_norms:
             raise ValueError(
                 "`targets` must not hold 'self' where `reference` is compared over "
                 "norms, which makes it 1 for all: use 'plain' or 'second-moment'."
             )
-        self._comparison, self._targets, self._itself = comparison, targets, itself
-        self._names = names
+        self._comparison, self._names, self._itself = comparison, run.names, run.itself
+        self._targets = TargetGradients(run.points, run.capture, run.asked, comparison)
 
     def none(self) -> Snapshots:
         """Return snapshots that hold nothing yet."""
-        metric = f"the metric {self._comparison.metric!r}, {_ANEW}"
+        metric = f"the metric {self._comparison.metric!r}, {ANEW}"
         return Snapshots(self._names, None, metric)
 
-    def __call__(self, reference: Reference, step: int, first: bool) -> Scores:
+    def __call__(self, reference: Reference, step: int, first: bool) -> Scored:
         """Return numbers of examples and their scores, (m, n_targets).
 
         Raises
@@ -91,64 +97,6 @@ class AlignedPass:
         rows: NDArray[Any] = precise(torch.cat(columns, dim=1)).cpu().numpy()
         return rows
 
-
-class CurvaturePass:
-    """Builds a curvature metric of the examples' gradients, which are then let go.
-
-    Parameters
-    ----------
-    metric : Curvature
-        What is asked for.
-    names : list of str
-        Names of the targets.
-    capture : GradientCapture
-        Of the model.
-    points : list of Points
-        Points of the targets.
-    itself : bool
-        Whether examples are their own targets, too.
-    processes : Processes, optional
-        Who shares the examples. The first one returns all scores, the others none.
-    """
-
-    def __init__(
-        self,
-        metric: Curvature,
-        names: list[str],
-        capture: GradientCapture,
-        points: list[Points],
-        itself: bool,
-        processes: Processes | None = None,
-    ) -> None:
-        self._processes = processes
-        self._metric, self._names, self._capture = metric, names, capture
-        self._points, self._itself = points, itself
-
-    def none(self) -> Snapshots:
-        """Return snapshots that hold nothing yet."""
-        n = self._metric.n_examples
-        return Snapshots(self._names, n, f"a curvature metric, {_ANEW}")
-
-    def __call__(self, reference: Reference, step: int, first: bool) -> Scores:
-        """Return numbers of all examples and their scores, (n, n_targets)."""
-        kept = KeptGradients(
-            self._metric, self._names, self._capture.model, self._processes
-        )
-        try:
-            scores = self._scored(kept, reference, step, first)
-        finally:
-            kept.close()
-        if self._processes is not None and self._processes.rank > 0:
-            scores = scores[:0]
-        return np.arange(len(scores)), scores
-
-    def _scored(
-        self, kept: KeptGradients, reference: Reference, step: int, first: bool
-    ) -> NDArray[Any]:
-        for batch in reference.batches(self._metric.power > 0):
-            examples = batch.index.tolist()
-            kept.check(examples)
-            kept.add(examples, batch.captured, 1.0, batch.arrived)
-        kept.finish(step, 1.0)
-        self._points = moved(self._points, self._capture)
-        return kept.scores(step, self._capture, self._points, self._itself, first)
+    def noise(self) -> NDArray[Any]:
+        """Return how much of the spread of alignments a projection made up."""
+        return self._targets.noise()

@@ -10,29 +10,27 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fstat import Snapshots
 from fstat._warnings import warn
 from fstat.records.snapshot_files import SnapshotFiles
-from fstat.records.storage import Storage
 
-from ..distributed import Processes
+from .recorder import Recorder
 from .reference import Reference
-from .reference_scores import AlignedPass, CurvaturePass
+from .reference_scores import ReferenceScores
+from .run import Run
 
 
-class FreshGradients:
+class ReferenceSnapshots(Recorder):
     """Snapshots of one run, each from a pass over the examples of a reference.
 
     Parameters
     ----------
-    reference : Reference
-        The examples.
-    score : AlignedPass or CurvaturePass
-        Scores them at a moment.
-    storage : Storage, optional
-        Where snapshots are written to, in a folder of their own; by default they are
-        part of `state_dict`.
-    processes : Processes or None
-        Who shares the batches. All of them have all scores, and the first one writes.
+    run : Run
+        What is recorded. Snapshots are written to a folder in its storage, or are part
+        of `state_dict`. Processes share the batches; all of them have all scores, and
+        the first one writes.
+    score : ReferenceScores
+        Scores the examples at a moment.
 
     Attributes
     ----------
@@ -40,27 +38,28 @@ class FreshGradients:
         Scores so far.
     """
 
-    def __init__(
-        self,
-        reference: Reference,
-        score: AlignedPass | CurvaturePass,
-        storage: Storage | None = None,
-        processes: Processes | None = None,
-    ) -> None:
+    name = "fresh"
+    of_steps = False
+    anew = True
+    snapshots: Snapshots
+
+    def __init__(self, run: Run, score: ReferenceScores) -> None:
+        assert run.reference is not None
         self.snapshots = score.none()
-        self._reference, self._score, self._processes = reference, score, processes
+        self._score, self._processes = score, run.processes
+        self._reference = Reference(run.reference, run.loss, run.capture, run.processes)
+        storage = run.storage
         self._shared = storage is not None
-        writes = processes is None or processes.rank == 0
         self._files = None
-        if storage is not None and writes:
+        if storage is not None and run.is_writer:
             folder = Path(storage.path) / "snapshots"
             self._files = SnapshotFiles(folder, storage.resume)
         self._unwritten: list[int] = []  # steps of those that are in no file yet
         self._made: list[int] = []  # steps of those that were not gone on from
         if storage is not None and storage.resume:
             found = None if self._files is None else self._files.read()
-            if processes is not None:
-                found = processes.share(found)[0]
+            if run.processes is not None:
+                found = run.processes.share(found)[0]
             if found is not None:
                 self.snapshots.go_on_from(found)
 
@@ -138,6 +137,10 @@ class FreshGradients:
         while self._files is not None and self._unwritten:
             self._files.write(self.snapshots, self._unwritten[0])
             del self._unwritten[0]
+
+    def noise(self) -> NDArray[Any] | float:
+        """Return how much of the spread of scores a projection made up."""
+        return self._score.noise()
 
     def close(self) -> None:
         """Write what is not yet in the folder."""

@@ -10,31 +10,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fstat import Trace
 from fstat._validation import flag, option, whole_number
 from fstat.records.steps import SELF
 from fstat.records.storage import Storage, storage_of
 
-from ..curvature import Curvature, KeptGradients
-from ..curvature.recorder import DegenerateMetricError
 from ..distributed import unwrapped
 from ..gradients import GradientCapture, PlanTable
 from ..gradients.side_effects import clear_up
 from ..optimisers import innermost
-from ..similarity.comparison import Comparison
-from ..targets.batches import Points
-from ..targets.gradients import TargetGradients, moved
 from ..targets.measures import cross_entropy
 from ..targets.targets import Asked, Targets, targets_of
-from .aligned_steps import AlignedSteps
-from .arguments import compared, refuse_idle
 from .faults import Faults
 from .loop import Loop
+from .metrics import Metric, metric_of
 from .recorded import Recorded
-from .reference import Reference
-from .reference_scores import AlignedPass, CurvaturePass
-from .reference_snapshots import FreshGradients
+from .recorder import DegenerateMetricError
+from .run import Run
 from .step import Step
+from .update import UpdateSize
 from .verification import Verification, refuse_whole_modules
 
 Loss = Callable[[Any, Any], Tensor]
@@ -67,35 +60,16 @@ class SingleRunSampler(Recorded):
     optimizer : torch.optim.Optimizer, optional
         Optimiser of the run; its learning rate is recorded and weighs the steps in
         compositions.
-    every : int, default=1
-        Record every so many steps.
-    reduction : {"mean", "sum"}, default="mean"
-        How the *training* loss sums up its batch. Where it divides by something else
-        than the number of examples, say so by the `denominator` of each step.
-    scaler : torch.amp.GradScaler, optional
-        Scaler of the loss; its scale is taken out of the gradients.
-    parameters : iterable of nn.Parameter, optional
-        Parameters in which gradients are compared; by default all that require one.
-        Those of the last layer alone, or only its bias, cost almost nothing.
-    storage : path-like or Storage, optional
-        Folder to write the trace to as training goes on, and snapshots of a
-        `reference`; kept in memory by default. Where a record is resumed, give
-        `load_state_dict` what was saved with the model; without it the run starts over,
-        and so does the trace.
-    metric : str or Curvature, default="plain"
-        In what gradients are compared. Four are of each step, and are recorded in
-        `trace`. ``"plain"``: by their inner products. ``"cosine"``: by these over the
-        norms of the examples' gradients. ``"second-moment"``: in the diagonal metric by
-        which the optimiser (Adam, RMSprop, Adagrad) moves, with its moment after a step
-        by gradients of average size; the targets' gradients are then formed, one a
-        target, and with ``"self"`` those of the batch too. ``"second-moment-cosine"``:
-        the same over the norms, in that metric, of the examples' gradients, which are
-        formed where a layer is used more than once for each. `Curvature`: in a metric
-        that the run's gradients make up, at moments when `snapshot` is called, in
-        `snapshots`; it agrees far better with retraining, and keeps a gradient an
-        example; with several processes, each keeps those of its share, and parameters
-        must not be sharded.
-        `observations` are in this metric.
+    metric : str, Plain, SecondMoment or Curvature, default="plain"
+        In what gradients are compared, and `observations` are. Two are of each step,
+        and are recorded in `trace`. ``"plain"`` or `Plain`: by their inner products.
+        ``"second-moment"`` or `SecondMoment`: in the diagonal metric by which the
+        optimiser (Adam, RMSprop, Adagrad) moves. ``"cosine"`` and
+        ``"second-moment-cosine"``: by these over the norms of the examples' gradients.
+        `Curvature`: in a metric that the run's gradients make up, at moments when
+        `snapshot` is called, in `snapshots`; it agrees far better with retraining, and
+        keeps a gradient an example; with several processes, each keeps those of its
+        share, and parameters must not be sharded.
     reference : iterable of (index, x, y), optional
         Examples whose gradients are taken anew whenever `snapshot` is called, and
         scored in any metric, in `snapshots`. It is iterated from its beginning each
@@ -104,6 +78,26 @@ class SingleRunSampler(Recorded):
         Nothing is then recorded of the steps, which need not be wrapped, but with
         ``Curvature(trace=True)``. Let it be a loader of its own, not the one that
         training is going through.
+    every : int, default=1
+        Record every so many steps.
+    parameters : iterable of nn.Parameter, optional
+        Parameters in which gradients are compared; by default all that require one.
+        Those of the last layer alone, or only its bias, cost almost nothing.
+    storage : path-like or Storage, optional
+        Folder to write the trace to as training goes on, and snapshots of a
+        `reference`; kept in memory by default. Where a record is resumed, give
+        `load_state_dict` what was saved with the model; without it the run starts over,
+        and so does the trace.
+    reduction : {"mean", "sum"}, default="mean"
+        How the *training* loss sums up its batch. Where it divides by something else
+        than the number of examples, say so by the `denominator` of each step.
+    scaler : torch.amp.GradScaler, optional
+        Scaler of the loss; its scale is taken out of the gradients.
+    coupled : bool, default=False
+        Whether the training loss may couple the examples of a batch, as a contrastive
+        loss does whose negatives are the others. What is recorded of an example is then
+        what it contributes to the gradient by its own rows. Such losses are refused at
+        the first step if that is not declared.
     distributed : bool, optional
         Whether several processes train this model, each on its share of the batch;
         needed where the model is not wrapped. All of them then need a sampler.
@@ -115,11 +109,6 @@ class SingleRunSampler(Recorded):
         are sharded. Several processes tell each other, and all pass the step over.
         Errors in the user's own lines are always raised, and their step does not count
         as an update.
-    coupled : bool, default=False
-        Whether the training loss may couple the examples of a batch, as a contrastive
-        loss does whose negatives are the others. What is recorded of an example is then
-        what it contributes to the gradient by its own rows. Such losses are refused at
-        the first step if that is not declared.
 
     Attributes
     ----------
@@ -201,109 +190,55 @@ class SingleRunSampler(Recorded):
         targets: Asked | Targets = SELF,
         loss: Loss = cross_entropy,
         optimizer: torch.optim.Optimizer | None = None,
+        metric: str | Metric = "plain",
+        reference: Iterable[Any] | None = None,
         every: int = 1,
-        reduction: str = "mean",
-        scaler: torch.amp.GradScaler | None = None,
         parameters: Iterable[nn.Parameter] | None = None,
         storage: str | PathLike[str] | Storage | None = None,
-        metric: str | Curvature = "plain",
-        reference: Iterable[Any] | None = None,
+        reduction: str = "mean",
+        scaler: torch.amp.GradScaler | None = None,
+        coupled: bool = False,
         distributed: bool | None = None,
         on_error: str = "warn",
-        coupled: bool = False,
     ) -> None:
         option(reduction, "reduction", ("mean", "sum"))
         option(on_error, "on_error", ("warn", "detach", "raise"))
         option(distributed, "distributed", (None, True, False))
-        asked, storage = targets_of(targets), storage_of(storage)
-        self.model, self._processes = unwrapped(model, distributed)
-        self.optimizer = innermost(optimizer)
         self.every = whole_number(every, "every", 1)
+        self.model, processes = unwrapped(model, distributed)
+        self.optimizer, self.scaler = innermost(optimizer), scaler
         self.reduction = reduction
-        self.scaler = scaler
         self._capture = GradientCapture(self.model, parameters, coupled)
-        given, self._self = asked.read(loss)
-        self._points, names = Points.of(given), list(given)
-        names = [*names, SELF] if self._self else names
-        self._metric = compared(metric)
-        curved = metric if isinstance(metric, Curvature) else None
-        refuse_idle(
-            self._metric,
-            curved,
-            asked.projection,
-            None if reference is not None else storage,
-            self._processes is not None and self._processes.sharded,
-        )
-        self._comparison = Comparison(
-            self._metric,
+        compared = metric_of(metric)
+        self._run = Run(
+            self._capture,
+            loss,
+            targets_of(targets),
             self.optimizer,
-            self._capture,
-            self._processes,
-            of_steps=reference is None,
+            self.every,
+            reduction == "mean",
+            scaler is not None,
+            processes,
+            reference,
+            storage_of(storage),
+            compared.alignment,
         )
-        self._targets = TargetGradients(
-            self._points,
-            self._capture,
-            asked,
-            self._comparison,
-        )
-        self._kept: KeptGradients | None = None
-        self._fresh: FreshGradients | None = None
-        if reference is not None:
-            score: AlignedPass | CurvaturePass
-            if curved is None:
-                score = AlignedPass(names, self._comparison, self._targets, self._self)
-            else:
-                score = CurvaturePass(
-                    curved,
-                    names,
-                    self._capture,
-                    self._points,
-                    self._self,
-                    self._processes,
-                )
-            self._fresh = FreshGradients(
-                Reference(reference, loss, self._capture, self._processes),
-                score,
-                storage,
-                self._processes,
-            )
-        elif curved is not None:
-            self._kept = KeptGradients(curved, names, self.model, self._processes)
-        self._trace = Trace(
-            names,
-            storage=storage if self.is_writer else None,
-            metric=self._metric,
-        )
-        self._verification = Verification(self.model, self._processes)
-        self._faults = Faults(
-            self._trace, self._verification, self._processes, on_error
-        )
+        self._recorders = compared.recorders(self._run)
+        trace = self._run.trace
+        verification = Verification(self.model, processes)
+        self._faults = Faults(trace, verification, processes, on_error)
         self._loop = Loop(
             self._capture,
-            self._verification,
+            verification,
             self._faults,
-            self._trace,
-            AlignedSteps(
-                self._trace,
-                self._targets,
-                self._comparison,
-                itself=self._self,
-                records=reference is None if curved is None else curved.trace,
-                every=self.every,
-                mean=reduction == "mean",
-                optimizer=self.optimizer,
-                scaled=scaler is not None,
-                processes=self._processes,
-                faults=self._faults,
-            ),
-            self._kept,
+            trace,
+            self._recorders,
+            UpdateSize(self._run.mean, processes),
             every=self.every,
             optimizer=self.optimizer,
             scaler=scaler,
-            unannounced=self._fresh is not None,
         )
-        if self._processes is not None and self._processes.sharded:
+        if self._run.is_sharded:
             refuse_whole_modules(self._capture)
 
     def plan(self) -> PlanTable:
@@ -321,7 +256,7 @@ class SingleRunSampler(Recorded):
     @property
     def compares_anew(self) -> bool:
         """Whether gradients are taken anew at each snapshot, of a `reference`."""
-        return self._fresh is not None
+        return any(each.anew for each in self._recorders)
 
     @property
     def watches_steps(self) -> bool:
@@ -443,33 +378,25 @@ class SingleRunSampler(Recorded):
             there is no snapshot of it. `on_error` may say that this is raised, and it
             is where no step was recorded.
         """
-        self._needs_snapshots("snapshot")
+        recorder = self._needs_snapshots("snapshot")
         if self._loop.amid:
             raise RuntimeError(
                 "`snapshot` must be taken between updates, and more micro-batches of "
                 "this one were announced."
             )
-        if self._fresh is None and step is not None:
+        if step is not None and not recorder.anew:
             raise ValueError(
                 "`step` is known where gradients are kept at each step: leave it out."
             )
         modes = self._capture._modes()
         try:
-            self._score(step)
+            recorder.snapshot(self._number(step) if recorder.anew else self._loop.next)
         except DegenerateMetricError as error:  # on all processes
             clear_up(self.model, modes, error)
             self._faults.keep_on(error, "A snapshot was not taken")
         except BaseException as error:
             clear_up(self.model, modes, error)
             raise
-
-    def _score(self, step: int | None) -> None:
-        if self._fresh is not None:
-            self._fresh.snapshot(self._number(step))
-            return
-        assert self._kept is not None
-        self._points = moved(self._points, self._capture)
-        self._kept.snapshot(self._loop.next, self._capture, self._points, self._self)
 
     def _number(self, step: int | None) -> int:
         """Return how many update steps were made, as the user or the optimiser says."""
@@ -495,4 +422,5 @@ class SingleRunSampler(Recorded):
         bool
             The same on all processes, such as whether to stop.
         """
-        return flag if self._processes is None else self._processes.agree(flag)
+        processes = self._run.processes
+        return flag if processes is None else processes.agree(flag)

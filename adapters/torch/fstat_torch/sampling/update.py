@@ -43,8 +43,6 @@ class MicroBatch:
         The gradients, where the examples are targets themselves.
     extra : mapping of str to array-like of shape (b,)
         Further columns.
-    mean : bool
-        Whether the size of the batch is what the loss was divided by.
     """
 
     index: Sequence[int]
@@ -52,7 +50,66 @@ class MicroBatch:
     alignment: Tensor | None
     captured: Captured | None
     extra: Mapping[str, Any]
-    mean: bool = True
+
+
+class UpdateSize:
+    """How many examples an update has, and what that makes of their gradients.
+
+    Parameters
+    ----------
+    mean : bool
+        Whether the training loss is a mean, unless a step says what it divides by: the
+        gradient of each example is then what it contributes to the update, times the
+        number of examples of the update. Otherwise it is what the backward pass gave
+        it.
+    processes : Processes or None
+        Who shares the batch.
+    """
+
+    def __init__(self, mean: bool, processes: Processes | None) -> None:
+        self._mean, self._processes = mean, processes
+        self._sizes: list[int] = []
+        self._divided = False  # by what the steps say
+
+    def add(self, size: int, divided: bool) -> None:
+        """Add a micro-batch.
+
+        Parameters
+        ----------
+        size : int
+            Number of its examples.
+        divided : bool
+            Whether the step says what its loss was divided by.
+
+        Raises
+        ------
+        ValueError
+            If it says so, and others do not.
+        """
+        if self._sizes and divided is not self._divided:
+            raise ValueError(
+                "`denominator` must be given for all micro-batches of an update, or "
+                "for none of them."
+            )
+        self._divided = divided
+        self._sizes.append(size)
+
+    def forget(self) -> None:
+        """Begin another update."""
+        self._sizes = []
+
+    def own(self) -> float:
+        """Return what the gradients of the examples are multiplied with.
+
+        Where the loss is a mean, that is how many examples there are, and how many
+        for each process where several share the update.
+        """
+        if self._divided or not self._mean:
+            return 1.0
+        size = sum(self._sizes)
+        if self._processes is None:
+            return float(size)
+        return sum(self._processes.sizes(size)) / self._processes.size
 
 
 class Update:
@@ -60,36 +117,26 @@ class Update:
 
     Parameters
     ----------
-    mean : bool
-        Whether the training loss is a mean: the gradient of each example is then what
-        it contributes to the update, times the number of examples of the update.
-        Otherwise it is what the backward pass gave it.
     processes : Processes or None
         Who shares the batch.
     """
 
-    def __init__(self, mean: bool, processes: Processes | None) -> None:
-        self._mean, self._processes = mean, processes
+    def __init__(self, processes: Processes | None) -> None:
+        self._processes = processes
         self._parts: list[MicroBatch] = []
 
     def add(self, part: MicroBatch) -> None:
-        """Add a micro-batch.
-
-        Raises
-        ------
-        ValueError
-            If it says what its loss was divided by, and others do not.
-        """
-        if self._parts and part.mean is not self._parts[0].mean:
-            raise ValueError(
-                "`denominator` must be given for all micro-batches of an update, or "
-                "for none of them."
-            )
+        """Add a micro-batch."""
         self._parts.append(part)
 
-    def take(self) -> Taken:
-        """Take the inner products that are still to be taken, and let gradients go."""
-        own = self.own()
+    def take(self, own: float) -> Taken:
+        """Take the inner products that are still to be taken, and let gradients go.
+
+        Parameters
+        ----------
+        own : float
+            What the gradients of the examples are multiplied with.
+        """
         gram = self._gram(own)
         for part in self._parts:
             part.captured = None
@@ -124,19 +171,6 @@ class Update:
         norms = gram.diagonal().clone()
         gram = self._processes.gram_rows(rows, gram.fill_diagonal_(0.0))
         return gram, norms, 1.0
-
-    def own(self) -> float:
-        """Return what the gradients of the examples are multiplied with.
-
-        Where the loss is a mean, that is how many examples there are, and how many
-        for each process where several share the update.
-        """
-        if not self._mean:
-            return 1.0
-        size = sum(len(part.index) for part in self._parts)
-        if self._processes is None:
-            return float(size)
-        return sum(self._processes.sizes(size)) / self._processes.size
 
     def together(self, rows: dict[str, Any]) -> dict[str, Any] | None:
         """Return the columns of all processes where they are recorded, else None."""

@@ -1,8 +1,8 @@
 """How alike gradients are: inner products, in a diagonal metric, over norms."""
 
-from .comparison import COMPARISONS, Comparison
+from .comparison import Comparison
 from .diagonal import Diagonal
 from .group_rates import GroupRates
-from .second_moment import SecondMoment
+from .second_moment import OptimiserDiagonal
 
-__all__ = ["COMPARISONS", "Comparison", "Diagonal", "GroupRates", "SecondMoment"]
+__all__ = ["Comparison", "Diagonal", "GroupRates", "OptimiserDiagonal"]

@@ -1,83 +1,48 @@
-"""What the gradients of examples are compared by, where that is no curvature."""
+"""By what the gradients of examples are compared, where that is no curvature."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from ..distributed import Processes
-from ..gradients import Captured, GradientCapture
+from ..gradients import Captured
 from .diagonal import Diagonal
-from .group_rates import GroupRates
-from .second_moment import SecondMoment
-
-COMPARISONS = ("plain", "cosine", "second-moment", "second-moment-cosine")
 
 
 class Comparison:
-    """Inner products, plain or in the optimiser's second moment D, or over norms.
-
-    Where the optimiser's groups differ in their learning rates, D holds these too.
+    """Inner products in a diagonal metric D, which may be 1, or these over norms.
 
     Parameters
     ----------
     metric : str
-        One of `COMPARISONS`.
-    optimizer : torch.optim.Optimizer or None
-        Whose second moment is meant.
-    capture : GradientCapture
-        Of the model.
-    processes : Processes or None
-        Who trains it.
-    of_steps : bool
-        Whether steps are compared, rather than the gradients of a moment.
+        What it is called.
+    diagonal : Diagonal
+        The metric D. `GroupRates` are the learning rates of the optimiser's groups,
+        which are 1 where they are alike.
+    over_norms : bool, default=False
+        Whether inner products are over the norms of the examples' gradients.
 
     Attributes
     ----------
-    metric : str
+    metric, over_norms
         As given.
-    over_norms : bool
-        Whether inner products are over the norms of the examples' gradients.
-
-    Raises
-    ------
-    ValueError
-        If there is no second moment, or no whole one.
     """
 
     def __init__(
-        self,
-        metric: str,
-        optimizer: torch.optim.Optimizer | None,
-        capture: GradientCapture,
-        processes: Processes | None,
-        of_steps: bool,
+        self, metric: str, diagonal: Diagonal, *, over_norms: bool = False
     ) -> None:
-        self.metric, self.over_norms = metric, metric.endswith("cosine")
-        self._rates = GroupRates(optimizer, capture)
-        self._moment: SecondMoment | None = None
-        if metric.startswith("second-moment"):
-            if processes is not None and processes.sharded:
-                raise ValueError(
-                    f"`metric` {metric!r} needs whole parameters on each process, got "
-                    "sharded ones: use 'plain', or train with DistributedDataParallel."
-                )
-            self._moment = SecondMoment(optimizer, capture, of_steps)
+        self.metric, self.over_norms = metric, over_norms
+        self._diagonal = diagonal
 
     @property
     def diagonal(self) -> Diagonal | None:
-        """The diagonal metric at this moment, where it is not 1.
-
-        It is that of the second moment, or of learning rates that differ.
-        """
-        if self._moment is not None:
-            return self._moment
-        return None if self._rates.alike else self._rates
+        """The diagonal metric at this moment, where it is not 1."""
+        return None if self._diagonal.is_identity else self._diagonal
 
     @property
     def begun(self) -> bool:
-        """Whether there is a metric: the second moment needs a step before."""
-        return self._moment is None or self._moment.begun
+        """Whether there is a metric at this moment."""
+        return self._diagonal.begun
 
     def factor(self, batch: Captured, scale: float) -> float | Tensor:
         """Return what inner products of a batch are to be multiplied with.

@@ -16,6 +16,16 @@ from ..gradients.precision import precise
 class Diagonal(ABC):
     """A diagonal metric of all compared parameters."""
 
+    @property
+    def is_identity(self) -> bool:
+        """Whether D is 1 for all parameters, at this moment."""
+        return False
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a metric at this moment: an optimiser may need a step."""
+        return True
+
     @abstractmethod
     def diagonals(self) -> dict[str, Tensor]:
         """Return D at this moment, flat, by parameter."""

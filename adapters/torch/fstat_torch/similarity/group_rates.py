@@ -22,10 +22,8 @@ class GroupRates(Diagonal):
         Of the model.
     """
 
-    begun = True
-
     def __init__(self, optimizer: Any, capture: GradientCapture) -> None:
-        self._optimizer, self._parameters = optimizer, capture._plan.parameters
+        self._optimizer, self._parameters = optimizer, capture.parameters
         compared = {id(p) for p in self._parameters.values()}
         self._groups = [
             group
@@ -34,7 +32,7 @@ class GroupRates(Diagonal):
         ]
 
     @property
-    def alike(self) -> bool:
+    def is_identity(self) -> bool:
         """Whether all compared parameters have one learning rate, at this moment."""
         rates = [float(group["lr"]) for group in self._groups]
         return len(rates) < 2 or len(set(rates)) < 2

@@ -36,7 +36,7 @@ from .group_rates import GroupRates
 _MOMENTS = ("max_exp_avg_sq", "exp_avg_sq", "square_avg", "sum")
 
 
-class SecondMoment(Diagonal):
+class OptimiserDiagonal(Diagonal):
     """The diagonal metric D of an optimiser, times the learning rates of its groups.
 
     Parameters
@@ -61,7 +61,7 @@ class SecondMoment(Diagonal):
         after_step: bool,
     ) -> None:
         self._after_step = after_step
-        self._parameters = capture._plan.parameters
+        self._parameters = capture.parameters
         groups = [] if optimizer is None else optimizer.param_groups
         if optimizer is None or any(
             "eps" not in g or g.get("centered") for g in groups
@@ -89,7 +89,7 @@ class SecondMoment(Diagonal):
     def diagonals(self) -> dict[str, Tensor]:
         """Return D, flat, by parameter; NaN before the optimiser's first step."""
         found = {name: self._diagonal(p) for name, p in self._parameters.items()}
-        if self._rates.alike:
+        if self._rates.is_identity:
             return found
         rates = self._rates.diagonals()
         return {name: one * rates[name].to(one) for name, one in found.items()}

@@ -355,7 +355,7 @@ def test_steps_that_are_not_recorded_keep_nothing():
 def test_only_chosen_parameters_count():
     model = mlp()
     sampler = sampled(model, parameters=last_layer_parameters(model))
-    assert sampler._kept._store.nbytes == N * (6 + 3) * 8
+    assert sampler._recorders[0]._store.nbytes == N * (6 + 3) * 8
 
 
 def test_a_neighbour_helps_and_a_wrong_label_harms():

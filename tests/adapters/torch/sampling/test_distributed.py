@@ -228,7 +228,7 @@ def refusals(model):
     with pytest.raises(ValueError, match="`distributed` must be said"):
         SingleRunSampler(model)
     SingleRunSampler(model, distributed=False)
-    assert SingleRunSampler(model, distributed=True)._processes.size == 2
+    assert SingleRunSampler(model, distributed=True)._run.processes.size == 2
 
 
 def torchrun(folder, *arguments):

@@ -542,7 +542,7 @@ def test_a_weight_that_is_used_elsewhere_later_on_is_found_and_unsaid():
 def test_another_number_of_uses_is_compared_at_once():
     sampler = later("twice", 4, 8)
     assert sampler.trace.n_recorded == 8
-    assert sampler._verification.last >= 4
+    assert sampler._loop._verification.last >= 4
 
 
 def test_comparisons_are_rare_and_the_same_in_each_run():
@@ -556,7 +556,7 @@ def test_comparisons_are_rare_and_the_same_in_each_run():
             with sampler.step(index):
                 loss_of(model, index).backward()
             optimizer.step()
-            found.append(sampler._verification.last)
+            found.append(sampler._loop._verification.last)
         compared.append(sorted(set(found)))
     assert compared[0] == compared[1]
     # A Poisson process of one in a hundred: 4 on average, and the first step.

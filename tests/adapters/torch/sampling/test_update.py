@@ -8,7 +8,7 @@ from torch import nn  # noqa: E402
 
 from fstat import Storage, Trace  # noqa: E402
 from fstat_torch import SingleRunSampler  # noqa: E402
-from fstat_torch.sampling.update import MicroBatch, Update  # noqa: E402
+from fstat_torch.sampling.update import UpdateSize  # noqa: E402
 
 N, B, STEPS = 48, 12, range(6)
 
@@ -157,7 +157,12 @@ class Shared:
 def test_gradients_of_a_mean_count_the_examples_of_each_process(
     mean, processes, expected
 ):
-    update = Update(mean, processes)
-    for index in (np.arange(5), np.arange(3)):
-        update.add(MicroBatch(index, 1.0, None, None, {}))
-    assert update.own() == expected
+    size = UpdateSize(mean, processes)
+    for number in (5, 3):
+        size.add(number, divided=False)
+    assert size.own() == expected
+    size.forget()
+    size.add(5, divided=True)
+    assert size.own() == 1.0
+    with pytest.raises(ValueError, match="`denominator` must be given for all"):
+        size.add(3, divided=False)

@@ -58,7 +58,9 @@ def train(seed, epochs, without=None, after_step=None, snapshots=()):
             reference=reference,
         )
         if after_step != "as it is":
-            sampler._comparison._moment._after_step = after_step
+            recorder = sampler._recorders[0]
+            compared = getattr(recorder, "_score", recorder)._comparison
+            compared.diagonal._after_step = after_step
     draw = torch.Generator().manual_seed(seed + 100)
     order = [
         batch

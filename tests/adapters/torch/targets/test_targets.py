@@ -427,7 +427,7 @@ def test_of_points_that_make_up_a_target_the_sum_is_kept_where_it_is_smaller():
     sampler = sampled_sequences(model, x, y)
     with sampler.step(range(B)):
         of_sequences(model(x[:B]), y[:B]).mean().backward()
-    assert [g.n for g in sampler._targets.gradients] == [2]
+    assert [g.n for g in sampler._recorders[0]._targets.gradients] == [2]
     expected, norms = expected_alignment(
         model,
         lambda: (of_sequences(model(x[[k]]), y[[k]]).sum() for k in range(B)),
@@ -451,7 +451,7 @@ def test_a_sum_of_points_that_overflows_costs_its_own_target_only():
         with sampler.step(range(B)):
             of_sequences(model(x[:B]), y[:B]).mean().backward()
         if step == 0:
-            sampler._targets._batches[0].x[0, 0] = float("inf")
+            sampler._recorders[0]._targets._batches[0].x[0, 0] = float("inf")
     found = sampler.trace.columns()["alignment"].reshape(3, B, 2)
     assert np.isnan(found[2, :, 0]).all()
     np.testing.assert_array_equal(found[0, :, 1], found[2, :, 1])
@@ -481,7 +481,7 @@ def test_a_point_that_overflows_costs_its_own_target_only():
         with sampler.step(range(B)):
             cross_entropy(model(x[:B]), y[:B]).backward()
         if step == 0:
-            sampler._points[0].x[0, 0] = float("inf")
+            sampler._recorders[0]._targets._batches[0].x[0, 0] = float("inf")
     found = sampler.trace.columns()["alignment"].reshape(2, B, 2)
     assert np.isnan(found[1, :, 0]).all()
     np.testing.assert_array_equal(found[0, :, 1], found[1, :, 1])
