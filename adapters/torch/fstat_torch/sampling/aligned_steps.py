@@ -43,9 +43,7 @@ class AlignedSteps(Recorder):
         self._update: Update | None = None
         self._waiting: _Row | None = None  # for the optimiser's step
         self._trace = run.trace
-        self._clipping = None
-        if run.optimizer is not None:
-            self._clipping = Clipping(run.optimizer, run.processes is None)
+        self._clipping = Clipping(run.optimizer, run.processes is None)
 
     def wants(
         self, number: int, examples: list[int], step: Step, alone: bool, sums: bool
@@ -94,7 +92,7 @@ class AlignedSteps(Recorder):
             if found is None:
                 return
         clip = None if step.clip_factor is None else float(step.clip_factor)
-        if clip is None and self._clipping is not None:
+        if clip is None:
             self._clipping.note(step.loss_scale if self._scaled else 1.0)
         # It is appended when the step counts, which no interrupt is to part.
         self._waiting = _Row(
@@ -108,9 +106,8 @@ class AlignedSteps(Recorder):
         # It waits until it is appended, since an interrupt may come anywhere.
         row = self._waiting
         if row.clip_factor is None:
-            row.clip_factor = 1.0 if self._clipping is None else self._clipping.factor()
-        if self._clipping is not None:
-            self._clipping.forget()
+            row.clip_factor = self._clipping.factor()
+        self._clipping.forget()
         try:
             if isinstance(row.made, Taken):
                 self._trace.put_off(row, _columns)
@@ -139,8 +136,7 @@ class AlignedSteps(Recorder):
 
     def close(self) -> None:
         """Let go of the parameters."""
-        if self._clipping is not None:
-            self._clipping.close()
+        self._clipping.close()
 
 
 @dataclass(slots=True)

@@ -20,8 +20,9 @@ class Clipping:
 
     Parameters
     ----------
-    optimizer : torch.optim.Optimizer
-        Whose parameters are looked at, the smallest two of them.
+    optimizer : torch.optim.Optimizer or None
+        Whose parameters are looked at, the smallest two of them; None: of nobody, and
+        no clipping is seen.
     alone : bool
         Whether gradients are whole when they arrive, rather than averaged over
         processes after that.
@@ -33,8 +34,8 @@ class Clipping:
     taken by hand), there is none.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, alone: bool) -> None:
-        groups = optimizer.param_groups
+    def __init__(self, optimizer: torch.optim.Optimizer | None, alone: bool) -> None:
+        groups = [] if optimizer is None else optimizer.param_groups
         every = [p for group in groups for p in group["params"] if p.requires_grad]
         self._watched = sorted(every, key=torch.numel)[:_PARAMETERS]
         self._alone = alone
