@@ -223,6 +223,8 @@ class SingleRunSampler(Recorded):
             storage_of(storage),
             compared.alignment,
         )
+        if self._run.is_sharded:
+            refuse_whole_modules(self._capture)
         self._recorders = compared.recorders(self._run)
         trace = self._run.trace
         verification = Verification(self.model, processes)
@@ -238,8 +240,6 @@ class SingleRunSampler(Recorded):
             optimizer=self.optimizer,
             scaler=scaler,
         )
-        if self._run.is_sharded:
-            refuse_whole_modules(self._capture)
 
     def plan(self) -> PlanTable:
         """Return by which route each layer's inner products are formed.

@@ -96,6 +96,14 @@ def test_a_refusal_leaves_no_folder_behind(tmp_path):
         ({"metric": Curvature(N)}, "`storage` is where the trace goes"),
         ({"metric": "second-moment"}, "needs an `optimizer` that keeps one"),
         ({"metric": SecondMoment(), "targets": Targets(projection=2)}, "keeps less"),
+        ({"metric": "fisher"}, "`metric` must be"),
+        ({"reference": iter([])}, "iterated anew"),
+        ({"reference": [], "metric": "cosine"}, "must not hold 'self'"),
+        ({"targets": {}}, "at least one target"),
+        ({"every": 0}, "`every` must be"),
+        ({"reduction": "none"}, "`reduction` must be"),
+        ({"coupled": 1}, "`coupled` must be"),
+        ({"parameters": []}, "`parameters`"),
     ):
         with pytest.raises(ValueError, match=message):
             SingleRunSampler(mlp(), storage=tmp_path / "run", **options)
