@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from scipy.special import gammaincc, gammainccinv
 from sklearn.base import clone
 
-from fstat import FInfluence, Observations
+from fstat import FInfluence, Observations, compose, gaussian_limit
 from fstat.datasets import make_observations
 
 PAGE = Path(__file__).parents[1] / "docs" / "how-to-add.md"
@@ -78,3 +79,56 @@ def test_an_added_method_has_all_that_the_others_have(shown):
     with pytest.raises(ValueError, match="`partial_fit` needs method='moments'"):
         influence.partial_fit(P, Q)
     assert one.score(P, Q).min() > 0.9
+
+
+@pytest.mark.parametrize("theta", [1.01, 3.0, 50.0])
+def test_an_added_family_has_its_closed_forms(shown, theta):
+    f = shown["WaitingTime"](theta)
+    alpha = np.array([1e-12, 1e-3, 0.3, 0.9, 1 - 1e-12])
+    beta = -np.expm1(np.log(alpha) / theta)
+    assert_allclose(f(alpha), beta, rtol=1e-9)
+    assert_allclose(f.inverse()(beta), alpha, rtol=1e-9)
+    assert_allclose(f.auc(), theta / (1 + theta), rtol=1e-9)
+    assert_allclose(f.kl(), np.log(theta) + 1 / theta - 1, rtol=1e-9)
+    twice = -np.expm1(np.log(alpha) / theta**2)
+    assert_allclose(f.group(2)(alpha), twice, rtol=1e-9)
+    # The supremum of alpha^(1/theta) - e^epsilon alpha.
+    epsilon = np.array([0.0, 0.5, 5.0])
+    spent = np.exp(-(epsilon + np.log(theta)) / (theta - 1))
+    assert_allclose(f.delta(epsilon), spent * (1 - 1 / theta), rtol=1e-9)
+
+
+@pytest.mark.parametrize("theta", [1.3, 3.0])
+def test_an_added_family_composes(shown, theta):
+    f = shown["WaitingTime"](theta)
+    alpha = np.array([1e-6, 1e-2, 0.5])
+    beta = 1 - gammaincc(20, gammainccinv(20, alpha) / theta)
+    composed = compose(f, counts=[20])
+    assert_allclose(composed(alpha), beta, rtol=1e-6)
+    assert np.all(composed.lower(alpha) <= beta)
+    assert np.all(beta <= composed.upper(alpha))
+    limit = gaussian_limit(f, counts=[20])
+    assert_allclose(limit.of_Q.mean, 20 * (theta - 1 - np.log(theta)), rtol=1e-9)
+
+
+def test_an_added_schema_is_checked_like_the_others(shown, tmp_path):
+    read_examples, schemas = shown["read_examples"], shown["SCHEMAS"]
+    schemas = [*schemas, shown["PromptResponse"]()]
+    file = tmp_path / "data.jsonl"
+    for line, complaint in (
+        ('{"prompt": "a", "response": 1}', "must have a text as `response`"),
+        ('{"prompt": "a"}', "must have a text as `response`"),
+        ('{"prompt": "a", "response": "b", "by": "ann"}', "which is not read"),
+        ('{"prompt": "a", "response": " "}', "must end with an answer"),
+        ('{"text": "a"}', r"or `prompt` and `response`, got \[\'text\'\]"),
+    ):
+        file.write_text(line)
+        with pytest.raises(ValueError, match=complaint):
+            read_examples(file, schemas=schemas)
+    file.write_text('{"prompt": "a", "response": "b", "system": "c"}')
+    (example,) = read_examples(file, schemas=schemas)
+    assert [message.role for message in example.messages] == [
+        "system",
+        "user",
+        "assistant",
+    ]

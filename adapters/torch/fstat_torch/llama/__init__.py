@@ -4,10 +4,11 @@
 ``pip install 'fstat[llama]'``; they are imported when they are first needed.
 """
 
-from .data import Example, Message, read_examples, write_examples
+from .data import Example, read_examples, write_examples
 from .encoding import collate, encode
 from .models import add_lora, load_model, tiny_llama
 from .report import write_report
+from .schemas import SCHEMAS, Message, Schema
 from .scoring import Scores, score
 from .targets import (
     Pair,
@@ -20,10 +21,12 @@ from .targets import (
 from .training import FineTuned, finetune
 
 __all__ = [
+    "SCHEMAS",
     "Example",
     "FineTuned",
     "Message",
     "Pair",
+    "Schema",
     "Scores",
     "add_lora",
     "collate",

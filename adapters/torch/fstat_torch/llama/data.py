@@ -3,50 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import cycle
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from ..lines import Line, items_of, lines_from, read_json_lines, short
-from .fields import got, is_empty, names_of, optional_text, refuse_unread, text_of
+from .fields import got, is_empty, names_of, optional_text, refuse_unread
+from .schemas import SCHEMAS, Message, Schema, as_messages
 
-_ROLES = {
-    "system": "system",
-    **dict.fromkeys(("user", "human"), "user"),
-    **dict.fromkeys(("assistant", "gpt", "chatgpt", "model"), "assistant"),
-}
-# Which schema a field is of.
-_SCHEMAS = {
-    "messages": "chat",
-    "conversations": "LIMA or ShareGPT",
-    **dict.fromkeys(("instruction", "input", "output", "history"), "Alpaca"),
-}
-_READ = (*_SCHEMAS, "system")
 # Which say what an example is, and nothing that a model reads.
 _METADATA = ("id", "source", "group")
-_NEEDED = (
-    "`messages` (chat), `conversations` (LIMA, ShareGPT) or `instruction` and `output` "
-    "(Alpaca)"
-)
-
-
-@dataclass(frozen=True)
-class Message:
-    """What one side says.
-
-    Parameters
-    ----------
-    role : {"system", "user", "assistant"}
-        Who says it.
-    content : str
-        What is said.
-    """
-
-    role: str
-    content: str
 
 
 @dataclass(frozen=True)
@@ -102,6 +70,7 @@ def read_examples(
     *,
     group: str | None = None,
     ignore: Collection[str] = (),
+    schemas: Sequence[Schema] = SCHEMAS,
 ) -> list[Example]:
     r"""Read instruction data, one JSON object a line.
 
@@ -119,6 +88,8 @@ def read_examples(
     ignore : collection of str, optional
         Further fields, of lines or of their messages, that are not to be read. `id`,
         `source` and `group` are not read in any case, nor are empty fields.
+    schemas : sequence of Schema, optional
+        What a line may be of; by default those above.
 
     Returns
     -------
@@ -155,20 +126,24 @@ def read_examples(
     lines = read_json_lines(path)
     if not lines:
         raise ValueError(f"{str(path)!r} must hold at least one example, got none.")
-    if len(lines) == 1 and not _SCHEMAS.keys() & lines[0][1].keys():
+    if len(lines) == 1 and not any(f in lines[0][1] for s in schemas for f in s.fields):
         _refuse_wrapped(Path(path), *lines[0])
-    examples = [_example(line, source, group) for source, line in lines]
-    said = [
-        (f"A message of {source}", message)
-        for source, line in lines
-        for field in ("messages", "conversations")
-        for message in line.get(field) or ()
-        if isinstance(message, dict)
+    of = [_schema(line, source, schemas) for source, line in lines]
+    examples = [
+        _example(schema, line, source, group)
+        for schema, (source, line) in zip(of, lines, strict=True)
     ]
     way = "correct it, or leave it out with --ignore {}"
     metadata = {*_METADATA, *ignore, *([] if group is None else [group])}
-    refuse_unread(lines, _READ, metadata, way)
-    refuse_unread(said, ("role", "content", "from", "value"), set(ignore), way)
+    for schema in dict.fromkeys(of):
+        mine = [line for s, line in zip(of, lines, strict=True) if s is schema]
+        turns = [
+            (f"A message of {source}", turn)
+            for source, line in mine
+            for turn in schema.turns(line)
+        ]
+        refuse_unread(mine, (*schema.fields, "system"), metadata, way)
+        refuse_unread(turns, schema.turn_fields, set(ignore), way)
     if "id" not in ignore:
         _refuse_repeated(lines)
     return examples
@@ -192,22 +167,6 @@ def write_examples(path: str | PathLike[str], examples: Iterable[Example]) -> No
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
-def as_messages(messages: Iterable[Message]) -> list[dict[str, str]]:
-    """Return messages as chat templates take them.
-
-    Parameters
-    ----------
-    messages : iterable of Message
-        A conversation.
-
-    Returns
-    -------
-    list of dict
-        With `role` and `content`.
-    """
-    return [{"role": m.role, "content": m.content} for m in messages]
-
-
 def _refuse_wrapped(file: Path, source: str, line: dict[str, Any]) -> None:
     """Refuse a file of one object that holds the examples."""
     items = items_of(line)
@@ -229,8 +188,10 @@ def _refuse_repeated(lines: list[Line]) -> None:
             )
 
 
-def _example(line: dict[str, Any], source: str, group: str | None) -> Example:
-    messages = tuple(_with_system(line, source))
+def _example(
+    schema: Schema, line: dict[str, Any], source: str, group: str | None
+) -> Example:
+    messages = tuple(_with_system(schema, line, source))
     if not messages or messages[-1].role != "assistant":
         last = f"a message of the {messages[-1].role}" if messages else "none"
         raise ValueError(
@@ -243,9 +204,9 @@ def _example(line: dict[str, Any], source: str, group: str | None) -> Example:
     return Example(messages, _group(line, group, source), source)
 
 
-def _with_system(line: dict[str, Any], source: str) -> list[Message]:
+def _with_system(schema: Schema, line: dict[str, Any], source: str) -> list[Message]:
     """Return the messages of a line, that of the system first."""
-    messages = _messages(line, source)
+    messages = schema.messages(line, source)
     system = optional_text(line, "system", source)
     if not system:
         return messages
@@ -257,71 +218,25 @@ def _with_system(line: dict[str, Any], source: str) -> list[Message]:
     return [Message("system", system), *messages]
 
 
-def _messages(line: dict[str, Any], source: str) -> list[Message]:
-    there = [name for name in _SCHEMAS if name in line]
-    there = [name for name in there if not is_empty(line[name])] or there
-    schemas = list(dict.fromkeys(_SCHEMAS[name] for name in there))
-    if not schemas:
+def _schema(line: dict[str, Any], source: str, schemas: Sequence[Schema]) -> Schema:
+    """Return the one schema that the fields of a line are of."""
+    there = [(name, s) for s in schemas for name in s.fields if name in line]
+    there = [(name, s) for name, s in there if not is_empty(line[name])] or there
+    found = list(dict.fromkeys(schema for _, schema in there))
+    if not found:
+        *most, last = [schema.needed for schema in schemas]
+        needed = f"{', '.join(most)} or {last}" if most else last
         raise ValueError(
-            f"{source} must have the fields {_NEEDED}, got {names_of(line)}."
+            f"{source} must have the fields {needed}, got {names_of(line)}."
         )
-    if len(schemas) > 1:
+    if len(found) > 1:
         raise ValueError(
-            f"{source} must be of one schema, got fields of {' and '.join(schemas)}, "
-            f"{', '.join(f'`{name}`' for name in there)}: leave those of one in the "
+            f"{source} must be of one schema, got fields of "
+            f"{' and '.join(schema.name for schema in found)}, "
+            f"{', '.join(f'`{name}`' for name, _ in there)}: leave those of one in the "
             "line."
         )
-    if schemas == ["Alpaca"]:
-        return _alpaca(line, source)
-    if schemas == ["chat"]:
-        return _said(line["messages"], "messages", ("role", "content"), source)
-    turns = line["conversations"]
-    if isinstance(turns, list) and all(isinstance(turn, str) for turn in turns):
-        roles = cycle(("user", "assistant"))
-        return [Message(role, turn) for role, turn in zip(roles, turns, strict=False)]
-    return _said(turns, "conversations", ("from", "value"), source)
-
-
-def _alpaca(line: dict[str, Any], source: str) -> list[Message]:
-    history = line.get("history") or []
-    if not isinstance(history, list) or not all(map(_is_pair, history)):
-        raise ValueError(
-            f"{source} must have a list of [question, answer] as `history`, got "
-            f"{got(line, 'history')}."
-        )
-    asked = text_of(line, "instruction", source)
-    given = optional_text(line, "input", source) or ""
-    asked = "\n\n".join(part for part in (asked, given) if part.strip())
-    turns = [*history, (asked, text_of(line, "output", source))]
-    return [
-        Message(role, content)
-        for turn in turns
-        for role, content in zip(("user", "assistant"), turn, strict=True)
-    ]
-
-
-def _is_pair(turn: Any) -> bool:
-    return (
-        isinstance(turn, list)
-        and len(turn) == 2
-        and all(isinstance(text, str) for text in turn)
-    )
-
-
-def _said(turns: Any, field: str, names: tuple[str, str], source: str) -> list[Message]:
-    if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
-        raise ValueError(
-            f"`{field}` of {source} must be a list of objects with `{names[0]}` and "
-            f"`{names[1]}`, got {short(json.dumps(turns))}."
-        )
-    said = [(text_of(t, names[0], source), text_of(t, names[1], source)) for t in turns]
-    unknown = [role for role, _ in said if role not in _ROLES]
-    if unknown:
-        raise ValueError(
-            f"`{names[0]}` of a message of {source} must be one of "
-            f"{', '.join(_ROLES)}, got {short(unknown[0])}."
-        )
-    return [Message(_ROLES[role], content) for role, content in said]
+    return found[0]
 
 
 def _group(line: dict[str, Any], group: str | None, source: str) -> str | None:

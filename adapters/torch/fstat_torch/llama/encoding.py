@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ..targets.measures import IGNORED
-from .data import Example, Message, as_messages
+from .data import Example
+from .schemas import Message, as_messages
 
 PLAIN_TEMPLATE = (
     "{{ bos_token or '' }}{% for message in messages %}"

@@ -14,9 +14,10 @@ import torch
 from ..lines import read_json_lines, read_text, short
 from ..targets.measures import completion_log_likelihood
 from ..targets.target import Target
-from .data import Example, Message
+from .data import Example
 from .encoding import collate, encode, write_prompt
 from .fields import optional_text, refuse_unread, text_of
+from .schemas import Message
 from .sharding import agreed, is_sharded, reshard
 
 _FIELDS = ("prompt", "completion", "instead", "name")
