@@ -116,7 +116,8 @@ class Inversion(Saddles, PointValues):
         if not self._atoms_vanish:
             return False
         served = np.flatnonzero(self.levels - self.abscissae * self.saddles > -40.0)
-        if not all(self._path(int(k)).ends for k in (self._middle, *served[[0, -1]])):
+        tried = {self._middle, *served[:1].tolist(), *served[-1:].tolist()}
+        if not all(self._path(k).ends for k in tried):
             return False
         if not all(map(is_closed, self._fs)):
             # Between atoms it may come round again, however small it was before.
@@ -128,8 +129,8 @@ class Inversion(Saddles, PointValues):
 
     @property
     def _middle(self) -> int:
-        """The path next to the pole at 0, on its right."""
-        return int(np.searchsorted(self.abscissae, 0.0))
+        """The path next to the pole at 0, on its right where there is one."""
+        return min(int(np.searchsorted(self.abscissae, 0.0)), self.abscissae.size - 1)
 
     @cached_property
     def _bandwidths(self) -> FloatArray:

@@ -82,7 +82,8 @@ class Exponent:
 
     def places(self) -> FloatArray:
         """Return abscissae: by a standard deviation clear of the poles at 0 and -1."""
-        right = self.upward()
+        # Of a tail that falls more slowly than exponentially there is nothing above 0.
+        right = self.upward() or [-0.5]
         left = self._march(-1.0 - self.clear(-1.0, -1.0), -1.0, -np.inf)
         if (spread := self.deviation(-0.5)) == 0:
             raise Unresolved(NO_SPREAD)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .._validation import FloatArray
+from ._checks import Unresolved
 from ._contour import Inversion
 from ._convolution import Tilt, outside
 
@@ -78,6 +79,8 @@ def _served(
         thetas, deviations = -1.0 - own[::-1], deviations[::-1]
         saddles, levels = -saddles[::-1], levels[::-1]
     chosen = np.flatnonzero(saddles > centre)[::_TOGETHER]
+    if not chosen.size:
+        raise Unresolved("the tail of these losses is too heavy to be tilted.")
     above = levels[chosen] - thetas[chosen] * saddles[chosen]
     enough = (above < _FARTHEST) & (thetas[chosen] > 0)
     chosen = chosen[: int(np.argmax(np.append(enough, True))) + 1]

@@ -14,6 +14,8 @@ from ._rates import ErrorRates
 Weight = Callable[[FloatArray], FloatArray]
 # Where the loss is smooth, these levels part its range into pieces of its own scale.
 _LEVELS = np.array([1e-280, 1e-60, 1e-20, 1e-8, 1e-3, 0.05, 0.3])
+_ACCURATE = 1e-12  # error of a piece, relative to the whole
+_HALVINGS = 40  # of a piece, until it is as accurate
 
 
 class TradeOff(Protocol):
@@ -43,18 +45,42 @@ def _moment(f: TradeOff, order: int, centre: float, sign_below: int) -> float:
 
     if minus_infinity(f) > 0:
         return np.inf
-    return _above(f, weight, centre) + sign_below * _below(f, weight, centre)
+    above = np.inf if _diverges(f, order, 1) else _above(f, weight, centre)
+    if _diverges(f, order, -1):
+        return sign_below * np.inf if np.isfinite(above) else np.nan
+    return above + sign_below * _below(f, weight, centre)
+
+
+def _diverges(f: TradeOff, order: int, side: int) -> bool:
+    """Return whether the tail of a moment under P does not fade.
+
+    A moment over the levels up to p is as large as ``|t|^order p``, a power of p.
+    """
+    t = f._loss_breaks()
+    test = f._rates(t, side > 0)
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        level = np.log(test.alpha if side > 0 else test.specificity)
+        size = order * np.log(np.abs(t)) + level
+    known = level >= np.log(_LEVELS[0]) - 1.0
+    further = known & (level < np.log(_LEVELS[1]) - 1.0)
+    near = known & ~further & (level < np.log(_LEVELS[2]) - 1.0)
+    if not further.any() or not near.any():
+        return False
+    return bool(size[further].max() > size[near].max() - 1.0)
 
 
 def divergence(f: TradeOff) -> float:
     """Return ``E_P (exp(L) - 1 - L)`` and what Q alone can show: -E_P L."""
-    if minus_infinity(f) > 0:
+    if minus_infinity(f) > 0 or _diverges(f, 1, -1):
         return np.inf
-    singular = float(f._rates(np.asarray(np.inf), False).power)
+    # However rare the largest losses are under P, they need not be so under Q.
+    last = _last(f, 0.0)
+    at = np.asarray(last)
+    beyond = float(f._rates(at, True).power - _weighed(f, at))
     # exp(t) P(L > t) is at most one, though exp(t) may overflow.
-    above = _integral(f, lambda t: _weighed(f, t) - _alpha(f, t), 0.0, np.inf)
+    above = _integral(f, lambda t: _weighed(f, t) - _alpha(f, t), 0.0, last)
     below = _below(f, lambda t: -np.expm1(t), 0.0)
-    return singular + above + below
+    return beyond + above + below
 
 
 def area_below(f: TradeOff) -> float:
@@ -71,7 +97,7 @@ def minus_infinity(f: TradeOff) -> float:
 
 
 def _above(f: TradeOff, weight: Weight, start: float) -> float:
-    return _integral(f, lambda t: weight(t) * _alpha(f, t), start, np.inf)
+    return _integral(f, lambda t: weight(t) * _alpha(f, t), start, _last(f, start))
 
 
 def _below(f: TradeOff, weight: Weight, stop: float) -> float:
@@ -79,6 +105,13 @@ def _below(f: TradeOff, weight: Weight, stop: float) -> float:
         return weight(t) * f._rates(t, False).specificity
 
     return _integral(f, integrand, -np.inf, stop)
+
+
+def _last(f: TradeOff, start: float) -> float:
+    """Return the first break above which losses are all but impossible under P."""
+    breaks = f._loss_breaks()
+    rare = breaks[_alpha(f, breaks) < 2 * _LEVELS[0]]
+    return max(start, float(rare.min() if rare.size else breaks.max(initial=start)))
 
 
 def _alpha(f: TradeOff, t: FloatArray) -> FloatArray:
@@ -95,12 +128,22 @@ def _integral(f: TradeOff, integrand: Weight, start: float, stop: float) -> floa
     inner = f._loss_breaks()
     breaks = np.unique(np.clip(np.append(inner, [start, stop]), start, stop))
     breaks = breaks[np.isfinite(breaks)]
-    low, high = breaks[:-1], breaks[1:]
-    wide = high - low > 1e-13 * np.maximum(np.abs(low), np.abs(high))
-    if not wide.any():
-        return 0.0
-    found = tanhsinh(integrand, low[wide], high[wide], rtol=1e-13, maxlevel=9)
-    return float(found.integral.sum())
+    low, high, total = breaks[:-1], breaks[1:], 0.0
+    for _ in range(_HALVINGS):
+        wide = high - low > 1e-13 * np.maximum(np.abs(low), np.abs(high))
+        low, high = low[wide], high[wide]
+        if not low.size:
+            break
+        found = tanhsinh(integrand, low, high, rtol=1e-13, maxlevel=9)
+        rough = found.error > _ACCURATE * (total + found.integral.sum())
+        total += float(found.integral[~rough].sum())
+        rest = float(found.integral[rough].sum())
+        # A kink within is closed in on.
+        middle = (low[rough] + high[rough]) / 2
+        low, high = np.append(low[rough], middle), np.append(middle, high[rough])
+    else:
+        total += rest
+    return total
 
 
 def quantile_breaks(f: TradeOff) -> FloatArray:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from scipy.optimize import elementwise, minimize_scalar
 
 from .._validation import FloatArray
@@ -14,6 +16,8 @@ Loss = Callable[[FloatArray], FloatArray]
 _LEVELS = np.geomspace(1e-300, 0.5, 750)
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(20)
 _ROUNDING = 1e-12
+# Of a kink: by how much it stands out, and at least; how often it is looked at closer.
+_SUDDEN, _STEEPER, _CLOSER, _WITHIN = 8.0, 1e-6, 4, 16
 
 
 class Piece(NamedTuple):
@@ -99,10 +103,40 @@ def _common_pieces(P: Any, Q: Any, low: float, high: float) -> Iterator[Piece]:
         inner = inner[(inner > left) & (inner < right)]
         ends = [end for end, k in ((left, i), (right, i + 1)) if 0 < k < len(starts)]
         inner = np.unique(np.append(inner, ends))
-        values = loss(inner)
+        bends = _kinks(loss, inner)
+        inner = np.unique(np.append(inner, bends))
         rises = bool(way[start] > 0)
-        values = np.maximum.accumulate(values if rises else values[::-1])
-        yield Piece(left, right, inner, values if rises else values[::-1], rises)
+        for a, b in pairwise([left, *bends, right]):
+            here = inner[(inner >= a) & (inner <= b)]
+            values = loss(here)
+            values = np.maximum.accumulate(values if rises else values[::-1])
+            yield Piece(a, b, here, values if rises else values[::-1], rises)
+
+
+def _kinks(loss: Loss, x: FloatArray) -> list[float]:
+    """Return where the slope of a monotone loss jumps: its density may be infinite.
+
+    A jump is one that does not fade where it is looked at more closely.
+    """
+    found: list[float] = []
+    shares = np.arange(_WITHIN) / _WITHIN
+    fine = np.append(x[:-1, None] + np.diff(x)[:, None] * shares, x[-1:])
+    jumps = np.abs(np.diff(np.diff(loss(fine)) / np.diff(fine)))
+    if jumps.size < 7:
+        return found
+    around = sliding_window_view(np.pad(jumps, 3), 7)
+    typical = np.sort(around, axis=1)[:, 4]  # a kink may show twice
+    for k in np.flatnonzero((jumps > _SUDDEN * typical) & (jumps > _STEEPER)).tolist():
+        low, high = fine[k], fine[k + 2]
+        for _ in range(_CLOSER):
+            near = np.linspace(low, high, 65)
+            size = np.abs(np.diff(np.diff(loss(near)) / np.diff(near)))
+            j = int(size.argmax())
+            low, high = near[j], near[j + 2]
+        lasts = size[j] > max(jumps[k] / 2, _ROUNDING / (near[1] - near[0]))
+        if lasts and not any(low <= at <= high for at in found):
+            found.append(float((low + high) / 2))
+    return sorted(found)
 
 
 def _followed(

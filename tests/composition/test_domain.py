@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+from numpy.polynomial.legendre import leggauss
 from numpy.testing import assert_allclose
+from scipy import stats
 from scipy.stats import poisson
 
 from fstat import GaussianTradeOff
@@ -223,3 +225,50 @@ def test_probabilities_beyond_the_numbers():
     # An atom of mass 1/2, a distance u below it.
     f = compose(same, LaplaceTradeOff(1.0))
     assert_allclose(801.0 - f.epsilon(1e-5), 2e-5, rtol=1e-3)
+
+
+def normal_and_laplace(t):
+    """Errors of "L > t" for N(1, 1) and Laplace(0, 1), whose loss falls up to 2."""
+    P, Q, c = stats.norm(1), stats.laplace(), np.log(np.sqrt(2 * np.pi) / 2)
+    # Left of 0 the loss is x^2/2 + 1/2 + c, right of it (x - 2)^2/2 - 3/2 + c.
+    left = -np.sqrt(np.maximum(2 * (t - c) - 1, 0))
+    away = np.sqrt(np.maximum(2 * (t - c) + 3, 0))
+    near = np.maximum(2 - away, 0)
+    return [
+        np.where(
+            t < c - 1.5, 1.0, D.cdf(left) + D.cdf(near) - D.cdf(0) + D.sf(2 + away)
+        )
+        for D in (P, Q)
+    ]
+
+
+def test_steps_whose_upper_tail_cannot_be_tilted():
+    P, Q = stats.norm(1), stats.laplace()
+    composed = compose(tradeoff_between(P, Q), counts=[2])
+    nodes, weights = leggauss(200)
+    edges = np.concatenate([np.linspace(-40, 0, 161), np.linspace(0, 40, 641)[1:]])
+    half = np.diff(edges)[:, None] / 2
+    x = (edges[1:, None] + edges[:-1, None]) / 2 + half * nodes
+    for t in (5.0, 2.0, 0.1, -1.0):
+        others = normal_and_laplace(t - (Q.logpdf(x) - P.logpdf(x)))
+        alpha, power = (
+            float((half * weights * D.pdf(x) * other).sum())
+            for D, other in zip((P, Q), others, strict=True)
+        )
+        assert_allclose(composed.power(alpha), power, rtol=1e-7)
+
+
+@pytest.mark.parametrize("n", [2, 5, 30])
+@pytest.mark.parametrize("spread", [3.0, 50.0, 1000.0])
+def test_steps_of_far_wider_tails_are_right_or_refused(spread, n):
+    composed = compose(
+        tradeoff_between(stats.norm(), stats.norm(0, spread)), counts=[n]
+    )
+    for alpha in (1e-10, 1e-2, 0.9):
+        # The loss is a sum of squares.
+        power = stats.chi2.sf(stats.chi2.isf(alpha, n) / spread**2, n)
+        try:
+            found = composed.power(alpha)
+        except ArithmeticError:
+            continue
+        assert_allclose(found, power, rtol=1e-6)

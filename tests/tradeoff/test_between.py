@@ -1,11 +1,14 @@
 """Trade-off functions between distributions of scipy, by closed forms of each."""
 
+from itertools import pairwise
+
 import mpmath as mp
 import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
 from scipy import stats
+from scipy.integrate import quad
 
 from fstat.tradeoff import (
     EpsilonDeltaTradeOff,
@@ -270,3 +273,76 @@ def test_new_classes_of_scipy():
 def test_what_is_no_pair_is_refused(P, Q, message):
     with pytest.raises(ValueError, match=message):
         tradeoff_between(P, Q)
+
+
+def kl_of_scales(s):
+    return np.log(s) + 1 / (2 * s**2) - 0.5
+
+
+_GAMMA = 0.57721566490153286
+
+
+@pytest.mark.parametrize(
+    ("P", "Q", "kl"),
+    [
+        (stats.norm(), stats.norm(0, 50), kl_of_scales(50)),
+        (stats.norm(), stats.norm(0, 1e6), kl_of_scales(1e6)),
+        (stats.norm(0, 50), stats.norm(), kl_of_scales(1 / 50)),
+        (stats.expon(), stats.expon(scale=50), np.log(50) + 1 / 50 - 1),
+        (stats.expon(), stats.expon(scale=1e4), np.log(1e4) + 1e-4 - 1),
+        (
+            stats.norm(1),
+            stats.laplace(),
+            2 / np.sqrt(2 * np.pi * np.e)
+            + 1
+            - 2 * stats.norm.cdf(-1)
+            + np.log(2)
+            - np.log(2 * np.pi * np.e) / 2,
+        ),
+        (
+            stats.expon(),
+            stats.lognorm(2),
+            np.log(2)
+            - 1
+            - _GAMMA
+            + np.log(2 * np.pi) / 2
+            + (_GAMMA**2 + np.pi**2 / 6) / 8,
+        ),
+    ],
+    ids=lambda D: D.dist.name if hasattr(D, "dist") else "",
+)
+def test_the_divergence_of_far_heavier_tails(P, Q, kl):
+    # Of Q much lies where P is less likely than the least number.
+    assert_allclose(tradeoff_between(P, Q).kl(), kl, rtol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("P", "Q", "finite"),
+    [
+        (stats.cauchy(), stats.norm(), []),
+        (stats.t(3), stats.norm(), ["kl"]),
+        (stats.t(5), stats.norm(), ["kl", "kappa2"]),
+        (stats.norm(), stats.cauchy(), ["kl", "kappa2", "kappa3", "kappa3_centred"]),
+    ],
+)
+def test_moments_that_do_not_exist_are_infinite(P, Q, finite):
+    # L is as large as x^2 / 2, and x has moments below its degrees of freedom.
+    f = tradeoff_between(P, Q)
+    for name in ("kl", "kappa2", "kappa3", "kappa3_centred"):
+        value = getattr(f, name)()
+        assert np.isfinite(value) if name in finite else value == np.inf
+
+
+def test_moments_about_a_kink_of_the_loss():
+    P, Q = stats.norm(1), stats.laplace()
+    f = tradeoff_between(P, Q)
+    for order, found in ((2, f.kappa2()), (3, f.kappa3())):
+
+        def density(x, order=order):
+            return P.pdf(x) * np.abs(Q.logpdf(x) - P.logpdf(x)) ** order
+
+        # Smooth but at 0, where the loss has a kink, and where it is 0.
+        root = 2 - np.sqrt(2 * (1.5 - np.log(np.sqrt(2 * np.pi) / 2)))
+        edges = [-30.0, 0.0, root, 2.0, 4.0 - root, 30.0]
+        parts = [quad(density, *ends, epsabs=0)[0] for ends in pairwise(edges)]
+        assert_allclose(found, sum(parts), rtol=1e-10)
