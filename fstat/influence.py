@@ -462,8 +462,9 @@ class FInfluence(BaseEstimator):
         """
         fitted = self.__dict__.get("_columns")
         columns = columns_of(P) if fitted is None else fitted
-        p, q = samples(P, Q, self.paired, columns)
-        choices = Choices.of(self).of_pairs(p.shape[1:], columns)
+        choices = Choices.of(self)
+        p, q = samples(P, Q, choices.design.paired, columns)
+        choices = choices.of_pairs(p.shape[1:], columns)
         part = choices.part(p, q)
         method = choices.method.in_units(part.pairs, part.samples.exponent)
         estimate = method.estimate(part.samples.P, part.samples.Q)

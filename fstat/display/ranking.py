@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .._samples import pair_labels
-from .._validation import FloatArray, indices, instance
+from .._validation import FloatArray, indices, instance, whole_number
 from ..selection.ranks import RankIntervals
 from ._common import Display, columns, inks, new_axes, percent, point_looks
 
@@ -130,7 +130,7 @@ class RankDisplay(Display):
         instance(ranks, "ranks", RankIntervals)
         if not ranks.n_ranked:
             raise ValueError("`ranks` must hold at least one ranked pair, got none.")
-        k = max(1, ranks.n_ranked // 10) if k is None else k
+        k = max(1, ranks.n_ranked // 10) if k is None else whole_number(k, "k", 1)
         possible, certain = ranks.top_k(k)
         order = np.argsort(ranks.rank, kind="stable")
         best = np.sort(order[: min(ranks.n_ranked, _MOST)])

@@ -289,7 +289,8 @@ def _fit_curve(method: str, x: FloatArray, y: FloatArray) -> Any:
 
 def _at(curve: Any, x: FloatArray) -> FloatArray:
     if isinstance(curve, tuple):
-        return np.asarray(curve[1] + curve[0] * x)
+        with np.errstate(over="ignore"):  # infinite, where it is out of range
+            return np.asarray(curve[1] + curve[0] * x)
     seen = ~np.isnan(x)
     found = np.full(x.shape, np.nan)
     if seen.any():

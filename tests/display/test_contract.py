@@ -257,6 +257,7 @@ def test_each_run_of_an_agreement_is_its_own(run):
             "`pairs` must hold",
         ),
         (lambda: RankDisplay.from_ranks(rank_intervals(MANY), k=71), "`k` must be"),
+        (lambda: RankDisplay.from_ranks(rank_intervals(MANY), k=1.5), "`k` must be"),
         (
             lambda: RankDisplay.from_ranks(rank_intervals(MANY), pairs=[1], names=[]),
             "`names` must have shape",

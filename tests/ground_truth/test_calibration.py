@@ -230,3 +230,10 @@ def test_one_subset_that_differs_is_no_calibration(method):
     x[0] = [1.0, 2.0, 3.0]
     with pytest.raises(ValueError, match="whichever subset is left out"):
         CalibratedInfluence(method=method).fit(x, np.ones((5, 3)))
+
+
+def test_predictions_out_of_range_are_infinite():
+    _, x, y = draw(np.random.default_rng(2), 12, np.zeros(4))
+    fitted = CalibratedInfluence().fit(x * 1e-10, y)
+    with pytest.warns(ExtrapolationWarning, match="2 of 2 estimates"):
+        assert_array_equal(fitted.predict(np.array([-1e300, 1e300])), [-np.inf, np.inf])

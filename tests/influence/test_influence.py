@@ -1115,3 +1115,10 @@ def test_one_row_a_run_brings_no_warning():
         warnings.simplefilter("error")
         got = FInfluence().fit(rows)
     assert_allclose(got.mu_[0], FInfluence().fit(P, Q).mu_, rtol=1e-12)
+
+
+def test_influence_values_check_the_choices_first():
+    P, Q = np.arange(6.0), np.arange(6.0) + 1
+    influence = FInfluence(paired=np.array([True, False]))
+    with pytest.raises(ValueError, match="`paired` must be True or False"):
+        influence.influence_values(P, Q)
