@@ -1,8 +1,10 @@
 """Instruction data, its tokens, and the models that read them."""
 
+import doctest
 import json
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -335,3 +337,38 @@ def test_the_bundled_model_is_converted_once(monkeypatch, tmp_path):
         assert losses == [float(again(**batch).loss) for batch in batches]
     assert np.argmin(losses) == 0  # it has learnt something
     assert not list(tmp_path.glob("converting-*"))
+
+
+@pytest.fixture(scope="module")
+def added():
+    """The names that the page on extensions defines for schemas."""
+    page = Path(__file__).parents[4] / "docs" / "how-to-add.md"
+    text = page.read_text(encoding="utf-8").partition("## A schema")[2]
+    names = {}
+    for example in doctest.DocTestParser().get_examples(text):
+        if example.exc_msg is None:
+            exec(compile(example.source, page.name, "single"), names)
+    return names
+
+
+def test_an_added_schema_is_checked_like_the_others(added, tmp_path):
+    read_examples, schemas = added["read_examples"], added["SCHEMAS"]
+    schemas = [*schemas, added["PromptResponse"]()]
+    file = tmp_path / "data.jsonl"
+    for line, complaint in (
+        ('{"prompt": "a", "response": 1}', "must have a text as `response`"),
+        ('{"prompt": "a"}', "must have a text as `response`"),
+        ('{"prompt": "a", "response": "b", "by": "ann"}', "which is not read"),
+        ('{"prompt": "a", "response": " "}', "must end with an answer"),
+        ('{"text": "a"}', r"or `prompt` and `response`, got \[\'text\'\]"),
+    ):
+        file.write_text(line)
+        with pytest.raises(ValueError, match=complaint):
+            read_examples(file, schemas=schemas)
+    file.write_text('{"prompt": "a", "response": "b", "system": "c"}')
+    (example,) = read_examples(file, schemas=schemas)
+    assert [message.role for message in example.messages] == [
+        "system",
+        "user",
+        "assistant",
+    ]
