@@ -945,6 +945,7 @@ def test_paired_samples_that_always_differ_by_the_same_have_no_spread():
         ),
         ({"method": Supremum(0.5)}, "`alpha_min` must lie strictly"),
         ({"method__shrinkage": "much"}, "`shrinkage` must be one of None, 'moderated'"),
+        ({"method__scale__of": 1.0}, "has no parameter `scale__of`"),
         ({"method__scale": 0.0}, "`scale` must be finite and above 0"),
         ({"method__scale": np.nan}, "`scale` must be finite and above 0"),
         ({"method__scale": [1.0, 2.0]}, "`scale` must be a number or have shape"),
