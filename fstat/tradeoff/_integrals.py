@@ -45,21 +45,19 @@ def _moment(f: TradeOff, order: int, centre: float, sign_below: int) -> float:
 
     if minus_infinity(f) > 0:
         return np.inf
-    above = np.inf if _diverges(f, order, 1) else _above(f, weight, centre)
-    if _diverges(f, order, -1):
-        return sign_below * np.inf if np.isfinite(above) else np.nan
-    return above + sign_below * _below(f, weight, centre)
+    # P(L > t) is at most exp(-t): above there always is one.
+    below = np.inf if _diverges(f, order) else _below(f, weight, centre)
+    return _above(f, weight, centre) + sign_below * below
 
 
-def _diverges(f: TradeOff, order: int, side: int) -> bool:
-    """Return whether the tail of a moment under P does not fade.
+def _diverges(f: TradeOff, order: int) -> bool:
+    """Return whether the lower tail of a moment under P does not fade.
 
     A moment over the levels up to p is as large as ``|t|^order p``, a power of p.
     """
     t = f._loss_breaks()
-    test = f._rates(t, side > 0)
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-        level = np.log(test.alpha if side > 0 else test.specificity)
+        level = np.log(f._rates(t, False).specificity)
         size = order * np.log(np.abs(t)) + level
     known = level >= np.log(_LEVELS[0]) - 1.0
     further = known & (level < np.log(_LEVELS[1]) - 1.0)
@@ -71,7 +69,7 @@ def _diverges(f: TradeOff, order: int, side: int) -> bool:
 
 def divergence(f: TradeOff) -> float:
     """Return ``E_P (exp(L) - 1 - L)`` and what Q alone can show: -E_P L."""
-    if minus_infinity(f) > 0 or _diverges(f, 1, -1):
+    if minus_infinity(f) > 0 or _diverges(f, 1):
         return np.inf
     # However rare the largest losses are under P, they need not be so under Q.
     last = _last(f, 0.0)

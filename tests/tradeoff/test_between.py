@@ -346,3 +346,10 @@ def test_moments_about_a_kink_of_the_loss():
         edges = [-30.0, 0.0, root, 2.0, 4.0 - root, 30.0]
         parts = [quad(density, *ends, epsabs=0)[0] for ends in pairwise(edges)]
         assert_allclose(found, sum(parts), rtol=1e-10)
+
+
+def test_a_moment_that_is_infinite_on_one_side_is_infinite():
+    # Under the Cauchy distribution the loss is heavy below; above it never is.
+    f = tradeoff_between(stats.cauchy(), stats.norm(3))
+    assert f.kappa2() == f.kappa3() == f.kl() == np.inf
+    assert 0 < f.inverse().kappa2() < np.inf

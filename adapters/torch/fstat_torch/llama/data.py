@@ -136,7 +136,7 @@ def read_examples(
     way = "correct it, or leave it out with --ignore {}"
     metadata = {*_METADATA, *ignore, *([] if group is None else [group])}
     for schema in dict.fromkeys(of):
-        mine = [line for s, line in zip(of, lines, strict=True) if s is schema]
+        mine = [line for line, its in zip(lines, of, strict=True) if its is schema]
         turns = [
             (f"A message of {source}", turn)
             for source, line in mine
