@@ -25,6 +25,7 @@ PARTS = (
     "fstat/records/trace.py",
     "fstat/records/snapshots.py",
 )
+OF_RUNS = (*PARTS, "fstat_torch/sampling", "fstat_torch/curvature")
 DAMAGED, FLIPS = 30_000, 300
 
 
@@ -64,7 +65,7 @@ def trials(folder: Path, scale: float, only: str = "") -> list[list[object]]:
 
     acts: dict[str, Callable[[faults.Judge], int]] = {
         "killed before a write, sync, rename, opening or reservation": (
-            lambda judge: faults.kills(judge, folder, times(34), rng)
+            lambda judge: faults.kills(judge, folder, times(240))
         ),
         "killed at a random moment": (
             lambda judge: faults.random_kills(
@@ -80,10 +81,10 @@ def trials(folder: Path, scale: float, only: str = "") -> list[list[object]]:
             lambda judge: faults.interrupts(judge, folder, times(300), rng)
         ),
         "no space at a write, sync, rename, opening or reservation": (
-            lambda judge: faults.disk_errors(judge, folder, times(80), errno.ENOSPC)
+            lambda judge: faults.disk_errors(judge, folder, times(100), errno.ENOSPC)
         ),
         "an input or output error at one of these": (
-            lambda judge: faults.disk_errors(judge, folder, times(40), errno.EIO)
+            lambda judge: faults.disk_errors(judge, folder, times(60), errno.EIO)
         ),
         "a full disk of 128 KiB, or one that cannot be written to": (
             lambda judge: faults.real_disks(judge, folder)
@@ -171,7 +172,7 @@ def write(
     head = ["fault", "tried", "training differs", "lost or wrong", "not our words"]
     text = table([*head, "idle hooks left"], of_runs)
     text += f"\n\nFiles beside the folders that were touched: {int(touched)} of 50."
-    fill("faults.md", "runs", text, __file__, *PARTS)
+    fill("faults.md", "runs", text, __file__, *OF_RUNS)
 
 
 if __name__ == "__main__":

@@ -137,6 +137,17 @@ def at_every_call(act: Callable[[int], None]) -> Iterator[None]:
             setattr(owner, name, call)
 
 
+def calls(name: str, folder: Path, most: int) -> list[int]:
+    """Return at most so many of the calls that a run makes, evenly from all of them."""
+    made: list[int] = []
+    with at_every_call(made.append):
+        run = KINDS[name](folder / "run")
+        run.go_on(checkpoint=folder / "checkpoint.pt")
+        run.sampler.close()
+    shutil.rmtree(folder / "run", ignore_errors=True)
+    return np.unique(np.linspace(0, len(made) - 1, most).round().astype(int)).tolist()
+
+
 def child(make: Callable[..., Run], folder: Path, at: int | None) -> tuple[int, int]:
     """Train in a process that dies at a call of ours; return its end, and flushed."""
     read, write = os.pipe()
@@ -174,14 +185,22 @@ def flushed_of(read: int) -> int:
 
 
 def killed(
-    judge: Judge, name: str, folder: Path, at: int | None, by: int, rng: Any
+    judge: Judge,
+    name: str,
+    folder: Path,
+    at: int | None = None,
+    after: float = 0.0,
+    by: int = signal.SIGKILL,
 ) -> bool:
-    """Kill a run, go on with what it left, and judge; return whether it was killed."""
+    """Kill a run at a call of ours, or after seconds; go on with what it left; judge.
+
+    Return whether it was killed, rather than through.
+    """
     make = KINDS[name]
     folder.mkdir()
     pid, read = child(make, folder, at)
     if at is None:
-        time.sleep(rng.uniform(0, 0.25))
+        time.sleep(after)
         os.kill(pid, by)
     _, status = os.waitpid(pid, 0)
     flushed = flushed_of(read)
@@ -200,24 +219,34 @@ def killed(
     return os.WIFSIGNALED(status)
 
 
-def kills(judge: Judge, folder: Path, most: int, rng: Any) -> int:
-    """Kill at every call of ours, until a run ends without, at most so often."""
+def kills(judge: Judge, folder: Path, most: int) -> int:
+    """Kill at calls of ours, at most so many of each kind of run."""
     count = 0
     for name in KINDS:
-        for at in range(most):
-            if not killed(judge, name, folder / "kill", at, signal.SIGKILL, rng):
-                break
-            count += 1
+        for at in calls(name, folder, most):
+            count += killed(judge, name, folder / "kill", at)
     return count
 
 
 def random_kills(judge: Judge, folder: Path, count: int, by: int, rng: Any) -> int:
-    """Kill at random moments."""
-    done = 0
-    for k in range(count):
-        name = list(KINDS)[k % len(KINDS)]
-        done += killed(judge, name, folder / "kill", None, by, rng)
+    """Kill so often, at random moments."""
+    done, lasting = 0, {name: _seconds(name, folder / "kill") for name in KINDS}
+    while done < count:
+        name = list(KINDS)[done % len(KINDS)]
+        after = rng.uniform(0, lasting[name])
+        done += killed(judge, name, folder / "kill", after=after, by=by)
     return done
+
+
+def _seconds(name: str, folder: Path) -> float:
+    """Return how long a run takes that is left alone."""
+    folder.mkdir()
+    began = time.monotonic()
+    pid, read = child(KINDS[name], folder, None)
+    os.waitpid(pid, 0)
+    os.close(read)
+    shutil.rmtree(folder)
+    return time.monotonic() - began
 
 
 # Interrupts: at lines of ours
@@ -273,35 +302,39 @@ def gone_on(judge: Judge, name: str, run: Run, folder: Path, step: int) -> bool:
 
 def interrupts(judge: Judge, folder: Path, count: int, rng: Any) -> int:
     """Interrupt at lines anywhere in four steps."""
-    done = 0
+    done, lines = 0, {name: _lines(name, folder / "run") for name in KINDS}
     for k in range(count):
         name = list(KINDS)[k % len(KINDS)]
-        done += interrupted(judge, name, folder, int(rng.integers(0, LINES[name])))
+        done += interrupted(judge, name, folder, int(rng.integers(0, lines[name])))
     return done
 
 
-LINES = {"trace": 2400, "kept gradients": 2600, "fresh snapshots": 900}
+def _lines(name: str, folder: Path) -> int:
+    """Return how many lines of ours are gone through in four steps."""
+    run = KINDS[name](folder)
+    run.go_on(2)
+    with Interrupting(None, of_the_library) as act:
+        run.go_on(6)
+    run.sampler.close()
+    shutil.rmtree(folder, ignore_errors=True)
+    return act.seen
 
 
 # Disks
 
 
 def disk_errors(judge: Judge, folder: Path, most: int, number: int) -> int:
-    """Fail at every write, sync, rename, opening and reservation in turn."""
+    """Fail at writes, syncs, renames, openings and reservations, one a run."""
     done = 0
     for name, make in KINDS.items():
-        for at in range(1, most):
-            failed = [False]
+        for at in calls(name, folder, most):
 
-            def act(count: int, at: int = at, failed: list[bool] = failed) -> None:
+            def act(count: int, at: int = at) -> None:
                 if count == at:
-                    failed[0] = True
                     raise OSError(number, os.strerror(number))
 
             done += _disk_error(judge, name, make, folder / "run", act)
             shutil.rmtree(folder / "run", ignore_errors=True)
-            if not failed[0]:
-                break
     return done
 
 

@@ -4,16 +4,20 @@ import sys
 
 
 class Interrupting:
-    """Raises KeyboardInterrupt at one line of some code of the library, counted."""
+    """Raises KeyboardInterrupt at one line of some code of the library, counted.
+
+    Where `at` is None it only counts, and `seen` is how many lines there were.
+    """
 
     def __init__(self, at, counts):
-        self._left, self._counts, self.done = at, counts, False
+        self._at, self._counts, self.seen, self.done = at, counts, 0, False
 
     def __call__(self, frame, event, _):
         return self._line if self._counts(frame.f_code) else None
 
     def __enter__(self):
         sys.settrace(self)
+        return self
 
     def __exit__(self, kind, error, where):
         sys.settrace(None)
@@ -21,8 +25,8 @@ class Interrupting:
 
     def _line(self, frame, event, _):
         if event == "line" and not self.done:
-            self._left -= 1
-            if self._left < 0:
+            if self.seen == self._at:
                 self.done = True
                 raise KeyboardInterrupt
+            self.seen += 1
         return self._line

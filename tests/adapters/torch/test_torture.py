@@ -27,8 +27,8 @@ def test_damaged_files_are_refused_or_change_nothing(tmp_path):
 
 FAULTS = {
     "kills": lambda judge, at, rng: [
-        faults.killed(judge, name, at / "kill", 3 + 11 * k, signal.SIGKILL, rng)
-        for k, name in enumerate(faults.KINDS)
+        faults.kills(judge, at, 3),
+        faults.random_kills(judge, at, 3, signal.SIGTERM, rng),
     ],
     "interrupts": lambda judge, at, rng: faults.interrupts(judge, at, 15, rng),
     "disk": lambda judge, at, rng: faults.disk_errors(judge, at, 4, errno.ENOSPC),
