@@ -138,12 +138,14 @@ class Tokens(nn.Module):
 
 
 class Gated(nn.Module):
-    """TabNet in small: batch-normalised features chosen by a mask."""
+    """A step of TabNet: features are chosen by a mask, and go through a gated unit."""
 
-    def __init__(self):
+    def __init__(self, norm=nn.Identity):
         super().__init__()
-        self.norm, self.mask = nn.BatchNorm1d(D * T), nn.Linear(D * T, D * T)
-        self.step, self.head = nn.Linear(D * T, 8), nn.Linear(4, 2)
+        self.norm = nn.BatchNorm1d(D * T)
+        self.mask = nn.Sequential(nn.Linear(D * T, D * T, bias=False), norm(D * T))
+        self.step = nn.Sequential(nn.Linear(D * T, 8, bias=False), norm(8))
+        self.head = nn.Linear(4, 2)
 
     def forward(self, x):
         h = self.norm(x.flatten(1))
@@ -273,7 +275,8 @@ ROWS = {
     },
     "GRUCell in a loop": Cells,
     "FT-Transformer": Tokens,
-    "TabNet, batch norm": Gated,
+    "TabNet, batch norm": lambda: Gated(nn.BatchNorm1d),
+    "batch norm of the inputs alone": Gated,
     "DeepFM": Factors,
     "Fourier neural operator": Fourier,
     "attention, time first, dropout": Attending,

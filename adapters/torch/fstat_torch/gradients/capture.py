@@ -319,6 +319,7 @@ class GradientCapture:
         with full_precision(captured._first):
             blocks = blocks_of_calls(calls, n, recording.failures)
             captured._fill(n, blocks, dtypes)
+        captured._differentiated = recording.differentiated
         costs = self._plan.costs
         if not blocks.keys() <= costs.keys():
             costs |= {k: blocks[k].cost() for k in blocks.keys() - costs.keys()}

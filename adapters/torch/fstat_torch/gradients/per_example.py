@@ -42,6 +42,7 @@ class Captured:
         self._n: int | None = None
         self.blocks: dict[str, Block] = {}
         self._dtypes: set[torch.dtype] = set()
+        self._differentiated = False  # whether gradients had gradients themselves
         self.generation = plan.generation
 
     def _fill(self, n: int, blocks: dict[str, Block], dtypes: set[torch.dtype]) -> None:
@@ -242,8 +243,23 @@ class Captured:
             return False
         names = self.disagreements(present, captured, rtol, self._plan.parameters)
         if names:
-            raise UnsupportedModelError(DISAGREES.format(name=min(names)))
+            name = next(k for k in self._plan.parameters if k in names)
+            words = self._cause(name, present.get(name), captured[name])
+            raise UnsupportedModelError(words.format(name=name))
         return True
+
+    def _cause(self, name: str, seen: Tensor | None, own: Tensor) -> str:
+        """Say why a parameter's gradient is not what was captured, if that shows."""
+        if self._differentiated:
+            return PENALTY_OF_GRADIENTS
+        if seen is None or seen.numel() < 3:
+            return DISAGREES
+        weight = self._plan.parameters[name].detach().double()
+        rest = seen.double() - own.double()
+        multiple = (rest * weight).sum() / weight.square().sum()
+        off = torch.linalg.vector_norm(rest - multiple * weight)
+        close = float(off) < 1e-2 * float(torch.linalg.vector_norm(rest))
+        return PENALTY_OF_WEIGHTS if close else DISAGREES
 
     def disagreements(
         self,
@@ -375,6 +391,19 @@ def _shaped(found: Tensor, first: tuple[int, ...], parameter: Tensor) -> Tensor:
     return found.reshape((*first, *parameter.shape))
 
 
+PENALTY_OF_WEIGHTS = (
+    "the gradient that the backward pass accumulated for {name!r} is that of the "
+    "examples and a multiple of the parameter itself, as of a penalty of weights in "
+    "the loss: differentiate the penalty by a backward pass of its own, after the "
+    "block, or use the `weight_decay` of the optimiser."
+)
+PENALTY_OF_GRADIENTS = (
+    "the per-example gradients captured for {name!r} do not add up to the gradient "
+    "that the backward pass accumulated, and gradients were differentiated themselves "
+    "(`create_graph=True`), as in a gradient penalty, which does not pass through a "
+    "layer's output alone: take gradients of the loss without it anew, with "
+    "`reference=`, or leave the parameter out with `parameters=`."
+)
 DISAGREES = (
     "the per-example gradients captured for {name!r} do not add up to the gradient "
     "that the backward pass accumulated. Known causes: the weight is used outside its "

@@ -164,8 +164,8 @@ class Plan:
 
     @property
     def batch_norm(self) -> str | None:
-        """Name of a layer that uses statistics of the batch as it is now."""
-        for name, module in self.modules.items():
+        """Name of the last layer that uses statistics of the batch as it is now."""
+        for name, module in reversed(self.modules.items()):
             if isinstance(module, _BatchNorm) and uses_batch_statistics(module):
                 return f"{name!r} ({type(module).__name__})"
         return None

@@ -82,7 +82,7 @@ class Recording:
     without_gradient = complete = False
     failure: Exception | None = None  # of a hook, in the user's pass
     _repeated: Unit | None = None
-    _differentiated = False  # whether gradients have gradients themselves
+    differentiated = False  # whether gradients have gradients themselves
 
     @cached_property
     def shapes(self) -> dict[str, set[torch.Size]]:
@@ -298,7 +298,7 @@ class Recording:
             return
         if self._began is not None:
             began, self._began = self._began, None
-            began((self._n, self._differentiated, frozenset(self._uses.items())))
+            began((self._n, self.differentiated, frozenset(self._uses.items())))
         if unit.key in self._taken:
             self._repeated = unit
             return
@@ -448,7 +448,7 @@ class _Receiver:
 
     def __call__(self, gradient: Tensor) -> None:
         if gradient.requires_grad:
-            self._recording._differentiated = True
+            self._recording.differentiated = True
             gradient = gradient.detach()
         try:
             self._recording.arrived(self._call, self._place, gradient)

@@ -67,8 +67,9 @@ def settle(
             _pin(plan, recording)
             return
         if plan.batch_norm is not None and mixed:
+            name = _first_of(mixed, plan)
             raise UnsupportedModelError(
-                BATCH_NORM.format(name=min(mixed), norm=plan.batch_norm)
+                BATCH_NORM.format(name=name, norm=plan.batch_norm)
             )
         if not _replan(plan, summed | mixed, mixed, recording, tried):
             raise _refusal(plan, summed, mixed, failures)
@@ -169,13 +170,17 @@ def _refusal(
     plan: Plan, summed: set[str], mixed: set[str], failures: dict[str, Exception]
 ) -> Exception:
     """Say why the gradients of a parameter cannot be split by example."""
-    name = min(summed | mixed)
+    name = _first_of(summed | mixed, plan)
     for unit in plan.units:
         if name in unit.names.values() and unit.key in failures:
             return failures[unit.key]
     return UnsupportedModelError(
         (MIXES if name in mixed else DISAGREES).format(name=name)
     )
+
+
+def _first_of(names: set[str], plan: Plan) -> str:
+    return next(name for name in plan.parameters if name in names)
 
 
 BATCH_NORM = (

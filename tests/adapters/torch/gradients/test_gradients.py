@@ -855,13 +855,20 @@ def test_refuses_products_across_captures():
 # Verification.
 
 
-def test_verification_catches_weights_in_the_loss():
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [
+        (lambda w: w.square().sum(), "a multiple of the parameter itself"),
+        (lambda w: nn.functional.linear(torch.ones(4), w).sum(), r"F\.linear"),
+    ],
+)
+def test_verification_catches_weights_in_the_loss(share, said):
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     capture = GradientCapture(model)
     with capture.training() as batch:
-        penalty = model[1].weight.square().sum()
-        (model(torch.randn(B, 4)).square().sum() + penalty).backward()
-    with pytest.raises(UnsupportedModelError, match=r"'1\.weight'.*F\.linear"):
+        more = share(model[1].weight)
+        (model(torch.randn(B, 4)).square().sum() + more).backward()
+    with pytest.raises(UnsupportedModelError, match=rf"'1\.weight'.*{said}"):
         batch.verify({k: p.grad for k, p in model.named_parameters()})
 
 

@@ -365,16 +365,40 @@ def test_gradients_are_aligned_whatever_the_optimiser_makes_of_them(kind):
     np.testing.assert_allclose(found, torch.cat(expected).numpy(), rtol=1e-9)
 
 
-def test_a_penalty_in_the_loss_belongs_to_no_example_and_is_refused():
+def test_a_penalty_of_weights_belongs_to_no_example_and_has_a_pass_of_its_own():
     model = mlp()
     x, y = data(B)
-    sampler = SingleRunSampler(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    said = "a multiple of the parameter itself.*a backward pass of its own, after the"
     with (
-        pytest.raises(UnsupportedModelError, match="a penalty of weights"),
-        sampler.step(range(B)),
+        pytest.raises(UnsupportedModelError, match=said),
+        SingleRunSampler(model).step(range(B)),
     ):
         penalty = sum(p.square().sum() for p in model.parameters())
         (F.cross_entropy(model(x), y) + penalty).backward()
+    together = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+    sampler = SingleRunSampler(model, optimizer=optimizer)
+    expected = rows(model, F.cross_entropy(model(x), y, reduction="none"))
+    step_of(sampler, model, x, y)
+    sum(p.square().sum() for p in model.parameters()).backward()
+    for p, g in zip(model.parameters(), together, strict=True):
+        torch.testing.assert_close(p.grad, g)
+    optimizer.step()
+    check_self(sampler.trace, expected)
+
+
+def test_a_penalty_of_gradients_is_refused_as_that():
+    model, (x, y) = mlp(), data(B)
+    x.requires_grad_()
+    said = r"0\.weight.*differentiated themselves.*`reference=`"
+    with (
+        pytest.raises(UnsupportedModelError, match=said),
+        SingleRunSampler(model).step(range(B)),
+    ):
+        loss = F.cross_entropy(model(x), y)
+        (slope,) = torch.autograd.grad(loss, x, create_graph=True)
+        (loss + slope.square().sum()).backward()
 
 
 def test_warm_up_steps_at_rate_zero_weigh_nothing():
@@ -507,6 +531,15 @@ WAYS_OUT = "`parameters=`.*`reference=`.*eval mode in training"
 def step_of(sampler, model, x, y):
     with sampler.step(range(len(x))):
         F.cross_entropy(model(x), y).backward()
+
+
+def test_the_last_batch_norm_is_named_and_the_first_parameter_before_it():
+    (x, y), norms = data(B), [nn.BatchNorm1d(6), nn.BatchNorm1d(5)]
+    between = [nn.Linear(6, 6), norms[0], nn.Linear(6, 5), norms[1]]
+    model = nn.Sequential(*between, nn.Linear(5, 3)).double()
+    said = r"parameter '0.weight' lies before '3' \(BatchNorm1d\)"
+    with pytest.raises(UnsupportedModelError, match=said):
+        step_of(SingleRunSampler(model), model, x, y)
 
 
 def test_batch_norm_is_refused_where_it_follows_with_the_ways_out():
