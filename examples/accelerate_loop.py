@@ -42,7 +42,7 @@ for _ in range(6):
 
 if accelerator.is_main_process:  # which holds the trace of all processes
     influence = FInfluence(method=Moments(shrinkage="moderated")).fit(
-        sampler.trace.observations()
+        sampler.observations()
     )
     table = influence.to_frame().sort_values("mu")
     print("Most harmful to the test digits as a whole:")

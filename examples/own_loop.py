@@ -34,7 +34,7 @@ for _ in range(10):
             nn.functional.cross_entropy(model(inputs), classes).backward()
         optimizer.step()
 
-observations = sampler.trace.observations()
+observations = sampler.observations()
 influence = FInfluence(method=Moments(shrinkage="moderated")).fit(observations)
 table = influence.to_frame().sort_values("mu")
 print("Most harmful to the test digits as a whole:")

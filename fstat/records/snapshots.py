@@ -248,7 +248,10 @@ class Snapshots:
            Memorandum MM 72-1215-11, 1972.
         """
         if not len(self):
-            raise ValueError("`observations` needs a snapshot: take one first.")
+            raise ValueError(
+                "`observations` needs a snapshot: call `snapshot` of the sampler, such "
+                "as at the end of each epoch."
+            )
         discard = whole_number(discard, "discard", 0)
         standardize = flag(standardize, "standardize")
         chosen = chosen_targets(targets, self.targets)

@@ -674,7 +674,10 @@ class Trace:
         self._take_in()
         known = self._names
         if known is None:
-            raise ValueError("`append` has recorded no step yet: the trace is empty.")
+            raise ValueError(
+                "`append` has recorded no step yet: the trace is empty. Where a "
+                "sampler takes snapshots, ask `observations` of the sampler itself."
+            )
         chosen = sorted(known) if names is None else names
         unknown = set(chosen) - known
         if unknown:

@@ -95,8 +95,9 @@ class SnapshotWarning(SelectionWarning):
         """Return the warning for this quantity."""
         return cls(
             f"The error of mu is over snapshots of one run ({quantity}), which are too "
-            "alike: p-values are too small and the rate is not promised. Give a "
-            "`reference`, or mu of retrained models; or read mu as a ranking."
+            "alike: p-values are too small and the rate is not promised. Give "
+            "`select` a `reference`, examples known to be good, or mu of retrained "
+            "models; or read mu as a ranking."
         )
 
 

@@ -119,7 +119,8 @@ class Reference:
             raise ValueError(
                 "`reference` must yield (index, x, y), got "
                 f"{len(item) if isinstance(item, tuple | list) else 'no'} parts of "
-                f"{type(item).__name__}."
+                f"{type(item).__name__}: say first which examples they are, as "
+                "TensorDataset(torch.arange(n), x, y) does."
             )
         given, x, y = item
         index = np.array(numbers(given), np.int64)
