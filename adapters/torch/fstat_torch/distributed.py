@@ -157,7 +157,7 @@ class Processes:
             seen, mine = whole(gradient), mine / self.size
             finite = bool(torch.isfinite(seen).all())
             mine = mine.reshape(seen.shape)
-            if finite and not batch.alike(name, seen, mine, weight):
+            if finite and not batch.alike(name, seen, mine, lambda: weight):
                 raise UnsupportedModelError(
                     f"the per-example gradients captured for {name!r} do not add up to "
                     "the gradient that the processes accumulated: zero the gradients "

@@ -21,7 +21,7 @@ def learning_rate(optimizer: torch.optim.Optimizer | None) -> float:
     """
     if optimizer is None:
         return float("nan")
-    return max(float(group["lr"]) for group in optimizer.param_groups)
+    return max([float(group["lr"]) for group in optimizer.param_groups])
 
 
 def aligned(optimizer: torch.optim.Optimizer | None) -> str:

@@ -316,7 +316,7 @@ class GradientCapture:
         n, calls = recording.reached_calls(batch_size, idle)
         dtypes = {g.dtype for call in calls for g in call.gradients if g is not None}
         dtypes.update(*[call.dtypes for call in calls if call.dtypes])
-        with full_precision(captured._first):
+        with full_precision(self._plan.first):
             blocks = blocks_of_calls(calls, n, recording.failures)
             captured._fill(n, blocks, dtypes)
         captured._differentiated = recording.differentiated

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -68,7 +69,7 @@ class Captured:
         for here in passes:
             dtypes |= here._dtypes
             plan = here._plan
-            with full_precision(here._first):
+            with full_precision(plan.first):
                 for name, block in here.blocks.items():
                     total = totals.setdefault(name, {})
                     for parameter, share in block.sums().items():
@@ -156,7 +157,7 @@ class Captured:
             raise ValueError("`other` was captured by another GradientCapture.")
         shape = self.n, other.n
         parts = []
-        with full_precision(self._first):
+        with full_precision(self._plan.first):
             for name, block in self.blocks.items():
                 if name in other.blocks:
                     parts.append(inner_products(block, other.blocks[name]))
@@ -185,7 +186,7 @@ class Captured:
             One norm per example.
         """
         shape = (self.n,)
-        with full_precision(self._first):
+        with full_precision(self._plan.first):
             parts = [block.norms_squared() for block in self.blocks.values()]
         return self._add(parts, shape)
 
@@ -284,7 +285,7 @@ class Captured:
         set of str
             Those that differ.
         """
-        weight, found = self.weight(), set()
+        weight, found = cache(self.weight), set()
         for name in truth if names is None else names:
             parameter = self._plan.parameters[name]
             own = _shaped(mine[name], (), parameter) if name in mine else None
@@ -304,7 +305,7 @@ class Captured:
         name: str,
         seen: Tensor,
         own: Tensor,
-        weight: float,
+        weight: Callable[[], float],
         rtol: float | None = None,
     ) -> bool:
         """Compare two sums over the examples of a parameter's gradients.
@@ -315,9 +316,9 @@ class Captured:
             The parameter's name in the model.
         seen, own : Tensor
             What the backward pass accumulated, and what was captured.
-        weight : float
-            What all examples' gradients weigh. Where they cancel, as for the bias
-            before a normalisation, what is left is rounding error, in proportion.
+        weight : callable
+            Returns what all examples' gradients weigh. Where they cancel, as for the
+            bias before a normalisation, what is left is rounding error, in proportion.
         rtol : float, default=None
             As in `verify`.
 
@@ -331,10 +332,11 @@ class Captured:
         tolerance = _RTOL.get(dtype, _RTOL_HALF) if rtol is None else rtol
         seen = seen.to(own)
         error, size = (float(torch.linalg.vector_norm(x)) for x in (seen - own, seen))
-        rounding = _ROUNDINGS.get(dtype, 4) * torch.finfo(dtype).eps * weight
-        if error <= tolerance * size + rounding:
+        if error <= tolerance * size:  # as mostly
             return True
-        return error <= tolerance * float(torch.linalg.vector_norm(own)) + rounding
+        rounding = _ROUNDINGS.get(dtype, 4) * torch.finfo(dtype).eps * weight()
+        size = max(size, float(torch.linalg.vector_norm(own)))
+        return error <= tolerance * size + rounding
 
     def _coarsest(self, parameter: Tensor, grad: Tensor) -> torch.dtype:
         """Find the coarsest type that was used on the way to a gradient."""
@@ -344,22 +346,18 @@ class Captured:
     @property
     def device(self) -> torch.device:
         """Where the first of the parameters is."""
-        return self._first.device
+        return self._plan.first.device
 
     @property
     def example(self) -> Tensor:
         """A real number of the type and device of the first of the parameters."""
-        first = self._first
+        first = self._plan.first
         return torch.zeros((), dtype=first.dtype.to_real(), device=first.device)
-
-    @property
-    def _first(self) -> Tensor:
-        return next(iter(self._plan.parameters.values()))
 
     def _add(self, parts: list[Tensor], shape: tuple[int, ...]) -> Tensor:
         """Sum the units' shares, which may be on several devices."""
         if not parts:
-            return self._first.new_zeros(shape)
+            return self._plan.first.new_zeros(shape)
         total = parts[0]
         for part in parts[1:]:
             if part.dtype is total.dtype and part.device == total.device:
@@ -371,7 +369,7 @@ class Captured:
     def _by_parameter(self, n: int, rows: bool) -> dict[str, Tensor]:
         """Give sums, or one row per example, by the parameter's name."""
         found: dict[str, Tensor] = {}
-        with full_precision(self._first):
+        with full_precision(self._plan.first):
             for block in self.blocks.values():
                 found |= block.materialised() if rows else block.sums()
         gradients = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from operator import attrgetter
 from typing import Any
 
@@ -161,6 +162,11 @@ class Plan:
     generation: int = 0
     evaluated: list[nn.Module] = field(default_factory=list)
     _trainable: list[int] | None = None  # parameters that were checked, by id
+
+    @cached_property
+    def first(self) -> nn.Parameter:
+        """The first of the parameters."""
+        return next(iter(self.parameters.values()))
 
     @property
     def batch_norm(self) -> str | None:

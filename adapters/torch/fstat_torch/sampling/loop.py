@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -70,6 +71,7 @@ class Loop:
         self._capture, self._verification, self._faults = capture, verification, faults
         self._trace, self._size, self._every = trace, size, every
         self._recorders = [each for each in recorders if each.of_steps]
+        self._attempt = partial(faults.attempt, abandon=self._abandon)
         self._unannounced = any(each.anew for each in recorders)
         self._alone = len(self._recorders) == 1
         self._of_outputs = any(each.of_outputs for each in self._recorders)
@@ -160,9 +162,6 @@ class Loop:
             )
             self._trace.rewind(number)
         return number
-
-    def _attempt(self, *args: Any, together: bool = False) -> bool:
-        return self._faults.attempt(*args, abandon=self._abandon, together=together)
 
     def _open(self, watch: BlockCapture, number: int, index: Any, step: Step) -> None:
         """Begin to capture what passes in the block."""

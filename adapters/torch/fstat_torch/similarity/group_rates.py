@@ -34,8 +34,9 @@ class GroupRates(Diagonal):
     @property
     def is_identity(self) -> bool:
         """Whether all compared parameters have one learning rate, at this moment."""
-        rates = [float(group["lr"]) for group in self._groups]
-        return len(rates) < 2 or len(set(rates)) < 2
+        if len(self._groups) < 2:
+            return True
+        return len({float(group["lr"]) for group in self._groups}) < 2
 
     def diagonals(self) -> dict[str, Tensor]:
         """Return the rates over the largest, flat, by parameter."""
