@@ -23,7 +23,7 @@ help:
 	@echo "make mutants   try a sample of mutants of the core (hours; resumes)"
 	@echo "make torture   damage files, kill, interrupt, fill disks: docs/faults.md (10 minutes)"
 	@echo "make zoo       which models work: docs/which-models-work.md (minutes; resumes)"
-	@echo "make bench     time the core and the sampler, as ratios"
+	@echo "make bench     time the core and the sampler, as ratios (RECORD=0.1.0 keeps them)"
 	@echo "make validity  coverage of the intervals: docs/validity.md (resumes; up to an hour)"
 	@echo "make studies   every other table of docs/: about an hour on two cores"
 	@echo "make stale     list the tables of docs/ whose code has changed since"
@@ -83,13 +83,7 @@ format: $(VENV)/.installed
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.installed
-	$(BIN)/python tests/benchmarks/bench_imports.py
-	$(BIN)/python tests/benchmarks/bench_fit.py
-	$(BIN)/python tests/benchmarks/bench_composition.py
-	$(BIN)/python tests/benchmarks/bench_gradients.py --write
-	$(BIN)/python tests/benchmarks/bench_curvature.py
-	$(BIN)/python tests/benchmarks/bench_targets.py
-	$(BIN)/python tests/benchmarks/bench_llama.py
+	$(BIN)/python tests/benchmarks/run.py $(if $(RECORD),--record $(RECORD))
 
 validity: $(VENV)/.installed
 	$(BIN)/python docs/studies/validity.py

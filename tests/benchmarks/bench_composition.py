@@ -10,6 +10,7 @@ import statistics
 import sys
 import time
 import warnings
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from fstat.tradeoff import EpsilonDeltaTradeOff, LaplaceTradeOff
 DELTAS = np.array([1e-5, 1e-10])
 ALPHAS = np.array([1e-2, 1e-4, 1e-6])
 SHARE, MU = 0.01, 0.02
+UNIT = "one epsilon of 1,000 steps by this script's trapezoidal rule"
+RATIOS: dict[str, float] = {}
 
 
 def timed(function, repeats):
@@ -84,6 +87,12 @@ def laplace(count):
     return Truth(log, count, count * MU**2)
 
 
+@cache
+def by_trapezoids():
+    """Return CPU seconds of an epsilon by the trapezoidal rule."""
+    return timed(lambda: subsampled(1000).epsilon(1e-5), 5)[0]
+
+
 # One entry a library: build, epsilons at DELTAS, and power at ALPHAS if it can.
 
 
@@ -142,6 +151,11 @@ def gdpnum_beta(composed, alpha):
 TABLES = {"epsilon": {}, "power": {}}
 
 
+def ratio(label, seconds):
+    """Keep how the time of ours compares with that of the trapezoidal rule."""
+    RATIOS[label] = seconds / by_trapezoids()
+
+
 def row(label, seconds, unit, errors):
     shown = "".join(f"{error:>13.1e}" for error in errors)
     print(f"  {label:44}{seconds * 1e3:10.1f}{seconds / unit:9.2f}{shown}", flush=True)
@@ -167,7 +181,9 @@ def epsilons(kind, count, truth, repeats):
         return f.lower.epsilon(DELTAS), f.upper.epsilon(DELTAS)
 
     say("fstat", unit, found)
+    ratio(f"{count:,} {kind}: two epsilons", unit)
     seconds, (above, below) = timed(bounds, repeats)
+    ratio(f"{count:,} {kind}: two epsilons, certified", seconds)
     say("fstat, certified: from above", seconds, above)
     say("fstat, certified: from below", seconds, below)
     if find_spec("dp_accounting"):
@@ -190,6 +206,7 @@ def powers(kind, count, truth, repeats):
     print("power at alpha = 0.01, 1e-4, 1e-6, and its relative errors")
     unit, found = timed(lambda: ours(kind, count).power(ALPHAS), repeats)
     row("fstat", unit, unit, found / exact - 1)
+    ratio(f"{count:,} {kind}: three powers", unit)
     keep("power", "fstat", unit, found / exact - 1)
     for name, beta in (("riskcal", riskcal_beta), ("gdpnum", gdpnum_beta)):
         if find_spec(name) and find_spec("dp_accounting"):
@@ -205,6 +222,7 @@ def one_epsilon(kind, count, repeats):
     """Compare one epsilon with that of a loss distribution of the interval 1e-4."""
     unit, _ = timed(lambda: ours(kind, count).epsilon(1e-5), 2 * repeats + 1)
     row("fstat: epsilon(1e-5) alone", unit, unit, [])
+    ratio(f"{count:,} {kind}: one epsilon", unit)
     if find_spec("dp_accounting"):
         seconds, _ = timed(
             lambda: pld(kind, count).get_epsilon_for_delta(1e-5), repeats
@@ -219,6 +237,7 @@ def evaluations(kind, count, number, repeats):
     f.lower.f(alpha[:1])
     unit, _ = timed(lambda: f.lower.f(alpha), repeats)
     row("fstat, a certified curve", unit, unit, [])
+    ratio(f"{count:,} {kind}: {number:,} values of a certified curve", unit)
     few = alpha[: number // 20]
     seconds, _ = timed(lambda: f.f(few), 1)
     row("fstat, inversion (one in 20, times 20)", 20 * seconds, unit, [])
@@ -256,6 +275,8 @@ def lists(repeats):
         curves, gap = timed(lambda steps=steps: compose(*steps()).gap, repeats)
         row(f"{title}: one power", value, unit, [])
         row(f"{title}: certified curves", curves, unit, [gap])
+        ratio(f"{title}: one power", value)
+        ratio(f"{title}: certified curves", curves)
         rows.append(f"| {title} | {value * 1e3:.0f} | {curves * 1e3:.0f} | {gap:.0e} |")
     head = [
         "| steps | one power, ms | certified curves, ms | gap |",
@@ -285,12 +306,12 @@ def write(different):
     fill("composition.md", "times", "\n\n".join(text), __file__, "fstat/composition")
 
 
-def main():
+def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--evaluations", type=int, default=1_000_000)
     parser.add_argument("--write", action="store_true", help="into docs/composition.md")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     warnings.simplefilter("ignore")
     for name in ("dp_accounting", "prv_accountant", "riskcal", "gdpnum"):
         if not find_spec(name):

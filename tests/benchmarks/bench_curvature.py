@@ -24,6 +24,8 @@ from fstat_torch.mnist.training import build_model
 from fstat_torch.overhead import measure_overhead
 
 N, BATCH, TARGETS = 4000, 64, 30
+UNIT = "a plain training step, or a plain epoch for snapshots"
+RATIOS: dict[str, float] = {}
 FORMS: dict[str, dict[str, Any]] = {
     "exact kernel": {"landmarks": None},
     "600 landmarks": {"landmarks": 600},
@@ -117,10 +119,10 @@ def _snapshot_seconds(sampler: SingleRunSampler, step: Callable[[], None]) -> fl
     return min(seconds)
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
     print("| model | metric | step / plain step | snapshot / plain epoch | kept MiB |")
     print("|---|---|---|---|---|")
@@ -129,6 +131,9 @@ def main() -> None:
         rows |= {form: (measure_fresh, metric) for form, metric in FRESH.items()}
         for form, (cost_of, what) in rows.items():
             found = cost_of(model, what, arguments.seed)
+            if form in FORMS:
+                RATIOS[f"{model}: {form}: step"] = found["step"]
+            RATIOS[f"{model}: {form}: snapshot"] = found["snapshot"]
             shown = " | ".join(f"{np.round(value, 2)}" for value in found.values())
             print(f"| {model} | {form} | {shown} |", flush=True)
 

@@ -13,6 +13,8 @@ from fstat.intervals import Serial
 from fstat.methods import Moments
 
 REPEATS = 5
+UNIT = "one pass of numpy over the same arrays"
+RATIOS: dict[str, float] = {}
 
 
 def seconds(function):
@@ -76,14 +78,15 @@ def report(label, estimator, p, q, unit):
         warnings.simplefilter("ignore", UnestimableWarning)
         taken = seconds(lambda: estimator.fit(p, q))
     print(f"{label:36}{taken:8.3f}{taken / unit:8.2f}")
+    RATIOS[label] = taken / unit
 
 
-def main():
+def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=100_000)
     parser.add_argument("--observations", type=int, default=300)
     parser.add_argument("--rows", type=int, default=1_000_000)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     pairs, n = arguments.pairs, arguments.observations
     print(f"{pairs:,} pairs, {n} observations of P and of Q; median of {REPEATS}")
     print(f"{'':36}{'CPU s':>8}{'ratio':>8}")

@@ -38,6 +38,8 @@ OF_ALL = {"4 targets, refresh 10": {"points": 4, "refresh": 10}}
 
 HEAD = ("model", "watched", "ratio", "all steps", "bound", "plain step", "capture")
 HEAD += ("products", "targets", "rest", "memory, MB")
+UNIT = "a plain training step"
+RATIOS: dict[str, float] = {}
 TOGETHER = 32  # steps whose rows are taken into the trace at once
 
 
@@ -275,6 +277,7 @@ def row(name, what, watched, seconds):
     rest = (cost.ratio - 1) * ms - captured - products - aims / refresh
     bound = 1 + (products + passed / refresh) / ms
     memory = peak(Run(name)), peak(Run(name, watched))
+    RATIOS[f"{name}: {what}"] = cost.ratio
     return (
         f"| {name} | {what} | {cost.ratio:.2f} ({cost.low:.2f}-{cost.high:.2f}) "
         f"| {every.ratio:.2f} ({every.low:.2f}-{every.high:.2f}) "
@@ -307,16 +310,17 @@ def of_recurrent_layers(seconds):
     lines.append(line("---", "---", "---"))
     for name in RECURRENT:
         cost = in_turn(name, {}, seconds)[2]
+        RATIOS[name.replace("`", "")] = cost.ratio
         ratio = f"{cost.ratio:.1f} ({cost.low:.1f}-{cost.high:.1f})"
         lines.append(line(name, f"{1e3 * cost.plain:.1f}", ratio))
     return "\n".join(lines)
 
 
-def main():
+def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=4.0, help="CPU time a row")
     parser.add_argument("--write", action="store_true", help="write the tables")
-    given = parser.parse_args()
+    given = parser.parse_args(argv)
     torch.set_num_threads(1)
     tables = {
         "overhead": of_models(given.seconds),

@@ -1,11 +1,13 @@
 """CPU time of first uses of fstat, as a ratio to importing numpy and scipy.special."""
 
+import argparse
 import statistics
 import subprocess
 import sys
 
 REPEATS = 7
 UNIT = "import numpy, scipy.special"
+RATIOS: dict[str, float] = {}
 USES = (
     UNIT,
     "import fstat",
@@ -33,12 +35,15 @@ print(process_time() - start)
     return statistics.median(times)
 
 
-def main():
+def main(argv=None):
+    argparse.ArgumentParser(description=__doc__).parse_args(argv)
     print(f"{'':50}{'CPU s':>8}{'ratio':>8}")
     unit = seconds(UNIT)
     for statement in USES:
         taken = seconds(statement)
         print(f"{statement:50}{taken:8.3f}{taken / unit:8.2f}")
+        if statement != UNIT:
+            RATIOS[statement] = taken / unit
 
 
 if __name__ == "__main__":

@@ -33,6 +33,9 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "docs" / "studies"))
 from poisoning.data import Recipe
 from poisoning.laboratory import Config, Laboratory
 
+UNIT = "a plain training step"
+RATIOS: dict[str, float] = {}
+
 
 def step(model, optimizer, batch, sampler=None) -> float:
     """Take a step; return its seconds."""
@@ -72,6 +75,7 @@ def measure(batch_size: int, refresh: int) -> None:
     first, spent = spent[0, 1] - spent[0, 0], spent[1:]
     plain, sampled = spent.sum(axis=0)
     between = np.median(spent[:-1, 1] / spent[:-1, 0])
+    RATIOS[f"batch {batch_size}, refresh {refresh}"] = sampled / plain
     rows_of_targets = sum(len(target.y) for target in asked.values())
     print(
         f"batch {batch_size}: {sampled / plain:.3f} x plain, with the gradients of "
@@ -109,6 +113,7 @@ def measure_snapshot(n_examples: int) -> None:
     began = time.process_time()
     sampler.snapshot()
     anew = time.process_time() - began
+    RATIOS[f"snapshot of {n_examples} examples"] = anew / plain
     print(
         f"snapshot of {n_examples} examples for one target: {anew / plain:.2f} x the "
         f"training steps on them, {plain:.1f} s",
@@ -116,11 +121,11 @@ def measure_snapshot(n_examples: int) -> None:
     )
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--refresh", type=int, default=Config.refresh)
     parser.add_argument("--snapshot", type=int, metavar="EXAMPLES")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     torch.set_num_threads(1)
     if options.snapshot is not None:
         measure_snapshot(options.snapshot)

@@ -4,9 +4,10 @@ Bytes are those above the model and data, at the peak of some steps with the tar
 gradients taken anew at each of them; "later" is the time of a step that finds them
 taken. Each row is measured in a process of its own; on Linux.
 
-    python tests/benchmarks/bench_targets.py [targets]
+    python tests/benchmarks/bench_targets.py [--targets 1000]
 """
 
+import argparse
 import ctypes
 import subprocess
 import sys
@@ -23,6 +24,8 @@ from fstat_torch import SingleRunSampler, Target, Targets
 from fstat_torch.targets import completion_log_likelihood, language_loss, log_odds
 
 BATCH, LENGTH, STEPS, NUMBERS = 64, 32, 5, 512
+UNIT = "a plain training step"
+RATIOS: dict[str, float] = {}
 ROWS = [
     (model, kind)
     for model in ("MLP 784-128-10", "Llama, LoRA", "Llama, all parameters")
@@ -107,7 +110,7 @@ def row(name, kind, n):
     del sampler
     seldom = replace(asked, refresh=10**6)
     _, later = timed(SingleRunSampler(model, targets=seldom))
-    print(f"{memory:.0f} {took:.0f} {later:.1f}")
+    print(memory, took, later)
 
 
 def status(name):
@@ -115,20 +118,30 @@ def status(name):
     return next(1024 * int(k.split()[1]) for k in lines if k.startswith(name))
 
 
-def main():
-    if len(sys.argv) > 2:
-        row(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--targets", type=int, default=1000)
+    parser.add_argument("--row", nargs=2, metavar=("MODEL", "KIND"))
+    arguments = parser.parse_args(argv)
+    n = arguments.targets
+    if arguments.row:
+        row(*arguments.row, n)
         return
-    n = sys.argv[1] if len(sys.argv) > 1 else "1000"
     print(f"| model | {n} points | peak, MB | a step, ms | later, ms |")
     print("|---|---|---|---|---|")
     for name, kind in ROWS:
         done = subprocess.run(
-            [sys.executable, __file__, name, kind, n],
+            [sys.executable, __file__, "--targets", str(n), "--row", name, kind],
             capture_output=True, text=True, check=True,
         )  # fmt: skip
-        memory, took, later = done.stdout.split()
-        print(f"| {name} | {kind} | {memory} | {took} | {later} |", flush=True)
+        memory, took, later = map(float, done.stdout.split())
+        print(
+            f"| {name} | {kind} | {memory:.0f} | {took:.0f} | {later:.1f} |", flush=True
+        )
+        if kind == "plain":
+            plain = took
+        else:
+            RATIOS[f"{name}: {n} targets, {kind}"] = took / plain
 
 
 if __name__ == "__main__":
