@@ -41,9 +41,10 @@ def clopper_pearson(count: ArrayLike, n: int, miss: float) -> FloatArray:
     .. [1] C. J. Clopper, E. S. Pearson, "The use of confidence or fiducial limits
        illustrated in the case of the binomial", Biometrika 26(4), 1934.
     """
-    k = np.asarray(count)
-    bound = betainccinv(k + 1, np.maximum(n - k, 1), miss)
-    return np.where(k == n, 1.0, bound)
+    from statsmodels.stats.proportion import proportion_confint
+
+    # A one-sided bound is an end of the two-sided interval that fails twice as often.
+    return np.asarray(proportion_confint(count, n, alpha=2 * miss, method="beta")[1])
 
 
 def dkw(n: int, miss: float) -> FloatArray:

@@ -11,6 +11,7 @@ from ..influence import FInfluence
 from ._pairs import mask_of
 from .result import Selection
 from .simultaneous import AdjustedIntervals
+from .step_up import price_of
 
 
 def fcr_intervals(
@@ -88,14 +89,10 @@ def fcr_intervals(
     mu = np.atleast_1d(influence.mu_)
     chosen, n = _chosen(selection, mu)
     count = int(chosen.sum())
-    if dependence == "arbitrary":
-        level_price = float((1 / np.arange(1, n + 1)).sum())
-    else:
-        level_price = 1.0
     low, high = np.full(len(mu), np.nan), np.full(len(mu), np.nan)
     per_pair = np.nan
     if count:
-        per_pair = 1 - count * (1 - level) / (n * level_price)
+        per_pair = 1 - count * (1 - level) / (n * price_of(dependence, n))
         ends = influence.confidence_interval(per_pair)
         low, high = (np.where(chosen, np.atleast_1d(end), np.nan) for end in ends)
     return AdjustedIntervals(

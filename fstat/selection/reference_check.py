@@ -14,7 +14,7 @@ from scipy.stats import ks_2samp
 from .._validation import FloatArray
 from .conformal import References
 from .doubts import ReferenceWarning
-from .step_up import harmonic
+from .step_up import price_of
 
 _UNLIKE = 0.001  # level of the test of the bulk, over all groups
 _BULK, _LEAST_BULK = 0.7, 20  # share of the scores, and number of either kind
@@ -68,7 +68,7 @@ class Study:
         """What a p-value is multiplied by, beside the number of tests."""
         sides = 2.0 if self.alternative == "two-sided" else 1.0
         tested = len(self.pvalues)
-        return sides * (1.0 if self.dependence == "positive" else harmonic(tested))
+        return sides * price_of(self.dependence, tested)
 
     @property
     def least(self) -> int:

@@ -11,9 +11,9 @@ from .._validation import FloatArray
 _ROUNDING = 1e-12
 
 
-def harmonic(n: int) -> float:
-    """Return 1 + 1/2 + ... + 1/n, the price of arbitrary dependence."""
-    return float((1 / np.arange(1, n + 1)).sum())
+def price_of(dependence: str, n: int) -> float:
+    """Return the factor of Benjamini and Yekutieli: 1 + ... + 1/n for "arbitrary"."""
+    return 1.0 if dependence == "positive" else float((1 / np.arange(1, n + 1)).sum())
 
 
 def at_most(qvalues: FloatArray, fdr: float) -> NDArray[np.bool_]:
@@ -53,7 +53,7 @@ def corrected(
         p, which, count = np.unique(
             pvalues[tested], return_inverse=True, return_counts=True
         )
-        unit = m * (1.0 if dependence == "positive" else harmonic(m)) / np.cumsum(count)
+        unit = m * price_of(dependence, m) / np.cumsum(count)
         rate = np.maximum((unit * p - missed) / (1 - missed), unit * least)
         q = np.minimum.accumulate(rate[::-1])[::-1]
         qvalues[tested] = np.minimum(q, 1.0)[which]
@@ -77,7 +77,7 @@ def n_rejected(pvalues: FloatArray, fdr: float, dependence: str) -> int:
     tested = int((~np.isnan(pvalues)).sum())
     if not tested:
         return 0
-    price = tested * (1.0 if dependence == "positive" else harmonic(tested))
+    price = tested * price_of(dependence, tested)
     with np.errstate(invalid="ignore"):
         ranked = np.sort(pvalues[pvalues <= fdr])
     bound = fdr * (1 + _ROUNDING) * np.arange(1, len(ranked) + 1) / price
