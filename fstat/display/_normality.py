@@ -13,6 +13,7 @@ from sklearn.base import clone
 from .._validation import FloatArray
 from .._validation import random_state as checked
 from ..influence import FInfluence
+from ..methods.normality import correlated
 
 
 class NormalQuantiles(NamedTuple):
@@ -146,8 +147,8 @@ def levy_by_chance(
         null.set_params(method__scale=1.0)
     p, q = rng.normal(size=(n, n_draws)), rng.normal(size=(m, n_draws))
     if estimator.paired:
-        r = float(np.corrcoef(P, Q)[0, 1])
-        q = r * p + np.sqrt(max(1 - r**2, 0.0)) * q
+        r, rest = correlated(P, Q)
+        q = r * p + rest * q
     q = q + float(estimator.mu_)
     distances = 1 - np.asarray(null.fit(p, q).score(p, q))
     return float(np.quantile(distances, level) * np.sqrt(share))

@@ -120,7 +120,8 @@ def deviation_ratio(
         (u, deviation_P), (v, deviation_Q) = _standardised(P, n), _standardised(Q, m)
         ratio = deviation_P / deviation_Q
         if paired:
-            unlike = np.maximum(1 - (np.nansum(u * v, axis=0) / n) ** 2, 0.0)
+            apart, together = _agreement(u, v, n)
+            unlike = apart * together
             usual, seen = unlike / n, _variance(u**2 - v**2, n) / (4 * n)
         else:
             usual = 1 / (2 * n) + 1 / (2 * m)
@@ -167,6 +168,33 @@ def _standardised(x: FloatArray, n: FloatArray) -> tuple[FloatArray, FloatArray]
     varies = np.nan_to_num(np.abs(centred)).max(axis=0) > _ROUNDING
     total = np.where(varies, np.nansum(centred**2, axis=0), 0.0)
     return centred / np.sqrt(total / n), unit * np.sqrt(total / (n - 1))
+
+
+def _agreement(
+    u: FloatArray, v: FloatArray, n: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return 1 - r and 1 + r of standardised values, without cancellation."""
+    apart, together = (np.nansum(x**2, axis=0) / (2 * n) for x in (u - v, u + v))
+    return apart, together
+
+
+def correlated(P: FloatArray, Q: FloatArray) -> tuple[float, float]:
+    """Return the correlation r of paired samples and the root of ``1 - r^2``.
+
+    Parameters
+    ----------
+    P, Q : ndarray of shape (n,)
+        The samples, each with a spread.
+
+    Returns
+    -------
+    r, rest : float
+        The second one accurate however near the first is to 1 or -1.
+    """
+    n = np.array([float(len(P))])
+    (u, _), (v, _) = _standardised(P[:, None], n), _standardised(Q[:, None], n)
+    apart, together = (float(x[0]) for x in _agreement(u, v, n))
+    return (together - apart) / 2, float(np.sqrt(apart * together))
 
 
 def _variance(x: FloatArray, n: FloatArray) -> FloatArray:

@@ -1,9 +1,10 @@
 import matplotlib.pyplot as plt
+import mpmath as mp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import ndtri
-from scipy.stats import binom, f
+from scipy.stats import binom, f, t
 
 from fstat import FInfluence, Observations
 from fstat.datasets import make_observations
@@ -231,8 +232,6 @@ def test_interval_for_samples_of_normal_shape_is_that_of_the_f_distribution():
 def test_paired_interval_is_that_of_a_zero_correlation_of_sum_and_difference():
     # Pitman: w is in the interval iff P + w Q and P - w Q are not correlated
     # significantly; at its ends |t| is the quantile itself.
-    from scipy.stats import t
-
     rng = np.random.default_rng(3)
     P = rng.uniform(size=25)
     Q = P + rng.uniform(size=25)
@@ -312,3 +311,29 @@ def test_the_same_seed_gives_the_same_chance():
     assert first.levy_by_chance == again.levy_by_chance
     other = GaussianLimitDisplay.from_samples(*SAMPLES, random_state=4)
     assert first.levy_by_chance != other.levy_by_chance
+
+
+@pytest.mark.parametrize("scale", [2.0**-600, 2.0**-60, 2.0**60])
+def test_chance_does_not_depend_on_the_unit(scale):
+    P, Q = make_observations(1.0, n=60, correlation=0.5, random_state=8)
+    fitted = FInfluence(paired=True).fit(P, Q)
+    chance = levy_by_chance(fitted, P, Q, n_draws=19)
+    assert levy_by_chance(fitted, scale * P, scale * Q, n_draws=19) == chance
+
+
+@pytest.mark.parametrize("noise", [1e-6, 1e-9, 1e-12])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_slope_of_all_but_equal_rows_has_pitmans_interval(noise, sign):
+    # In 60 digits, as 1 - r^2 is lost to rounding in sixteen.
+    rng = np.random.default_rng(9)
+    P = rng.normal(size=30)
+    Q = sign * P + noise * rng.normal(size=30)
+    with mp.workdps(60):
+        p, q = ([mp.mpf(float(x)) for x in values] for values in (P, Q))
+        p, q = ([x - mp.fsum(of) / 30 for x in of] for of in (p, q))
+        pp, qq, pq = (mp.fsum(map(mp.fmul, a, b)) for a, b in ((p, p), (q, q), (p, q)))
+        width = float(mp.asinh(t.isf(0.025, 28) * mp.sqrt((1 - pq**2 / pp / qq) / 28)))
+        ratio = float(mp.sqrt(pp / qq) - 1)
+    found, ends = ratio_of_pair(P, Q, True)
+    assert_allclose(found - 1, ratio, atol=1e-15)
+    assert_allclose(np.subtract(ends, found), [-width, width], rtol=1e-3, atol=1e-15)
