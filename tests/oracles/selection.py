@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 import numpy as np
-from scipy.integrate import quad
+from scipy.integrate import quad, trapezoid
 from scipy.special import ndtr
 from scipy.stats import norm, studentized_range, t
 
@@ -77,7 +77,7 @@ def equicorrelated_level(level, n, rho):
 
     def together(c):
         inside = ndtr((c - shift) / scale) - ndtr((-c - shift) / scale)
-        return np.trapezoid(inside[:, 0] ** n * norm.pdf(x[:, 0]), x[:, 0])
+        return trapezoid(inside[:, 0] ** n * norm.pdf(x[:, 0]), x[:, 0])
 
     low, high = 0.0, 10.0
     for _ in range(60):
