@@ -35,11 +35,11 @@ ALIKE = ROOT / "tests" / "mutants_alike.json"
 # The files of each room, and the tests that are to notice a change of them.
 ROOMS: dict[str, tuple[str, str]] = {
     "influence": (
-        "influence.py fitting.py",
+        "influence.py estimates.py fitting.py",
         "influence test_contract.py test_validation.py",
     ),
     "observations": (
-        "observations.py records/steps.py",
+        "observations.py records/standardization.py records/subsets.py",
         "test_observations.py records test_validation.py",
     ),
     "intervals": (

@@ -23,8 +23,10 @@ LEVEL = 0.9  # of the intervals of single runs
 FOLDS = 8
 PARTS = (
     "fstat/influence.py",
+    "fstat/estimates.py",
     "fstat/observations.py",
-    "fstat/records/steps.py",
+    "fstat/records/standardization.py",
+    "fstat/records/subsets.py",
     "fstat/records/trace.py",
     "fstat_torch",
 )

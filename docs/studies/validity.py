@@ -24,6 +24,7 @@ from fstat.methods import Moments
 
 PARTS = (
     "fstat/influence.py",
+    "fstat/estimates.py",
     "fstat/datasets.py",
     "fstat/methods",
     "fstat/intervals",

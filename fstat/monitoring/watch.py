@@ -11,8 +11,8 @@ import numpy as np
 
 from .._validation import flag, instance, nonnegative, whole_number
 from ..observations import Observations
-from ..records.steps import UnmetError
-from ..records.trace import Subsets, Trace
+from ..records.subsets import Subsets, UnmetError
+from ..records.trace import Trace
 from .sequence import ConfidenceSequence
 
 if TYPE_CHECKING:

@@ -1,8 +1,9 @@
 """What a run left: steps in a `Trace`, moments in `Snapshots`, and their files."""
 
+from .divergence import DivergedWarning
 from .snapshots import Snapshots
 from .storage import Storage
-from .trace import DivergedWarning, Trace
+from .trace import Trace
 
 __all__ = ["DivergedWarning", "Snapshots", "Storage", "Trace"]
 

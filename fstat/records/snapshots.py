@@ -13,7 +13,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from .._files import Npz, npz_place, refusing, write_npz
 from .._validation import (
-    FloatArray,
     flag,
     instance,
     numeric,
@@ -23,8 +22,10 @@ from .._validation import (
 )
 from .._warnings import warn
 from ..observations import Observations
-from .steps import LARGEST, SELF, Members, chosen_targets, target_names
-from .trace import DivergedWarning, Subsets
+from .divergence import DivergedWarning
+from .long_form import of_snapshots
+from .standardization import LARGEST, observe_snapshot
+from .subsets import Members, Subsets, chosen_targets, target_names
 
 SCHEMA = 2
 
@@ -264,7 +265,7 @@ class Snapshots:
         first = min(discard, len(self) - 1)
         told = self._telling(columns, first)
         found = [
-            _with_and_without(
+            observe_snapshot(
                 self.scores[k][:, columns].astype(float), members, standardize
             )
             for k in told
@@ -272,7 +273,7 @@ class Snapshots:
         p, q = (np.stack(x).reshape(len(found), -1) for x in zip(*found, strict=True))
         steps = np.array(self.steps)[told]
         kind = "mu" if standardize else "mu of unstandardised scores"
-        return _observations(
+        return of_snapshots(
             p,
             q,
             steps,
@@ -378,68 +379,3 @@ class Snapshots:
             for step, each in zip(steps, scores, strict=True):
                 found.append(int(step), each)
         return found
-
-
-def _with_and_without(
-    scores: FloatArray, members: Members, standardize: bool
-) -> tuple[FloatArray, FloatArray]:
-    """Return P and Q of one snapshot, (n_subsets, n_targets) each."""
-    n_subsets = len(members.names)
-    size = np.bincount(members.subset, minlength=n_subsets)[:, None]
-
-    def inside(values: FloatArray) -> FloatArray:
-        total = np.zeros((n_subsets, values.shape[1]))
-        np.add.at(total, members.subset, values[members.example])
-        return total
-
-    seen = np.asarray(np.isfinite(scores).any(axis=1))
-    n = seen.sum()
-    known = np.where(seen[:, None], scores, 0.0)
-    part = inside(scores)  # NaN where a member was not met yet
-    total = np.broadcast_to(known.sum(axis=0), part.shape)
-    if not standardize:
-        return total - part, np.where(np.isnan(part), np.nan, total)
-    rest = n - size
-    # About the overall mean, so that squares do not swamp the variance.
-    middle = known.sum(axis=0) / n
-    deviation = np.where(seen[:, None], scores - middle, 0.0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        centre = -inside(deviation) / rest
-        squares = (deviation**2).sum(axis=0) - inside(deviation**2)
-        variance = squares / rest - centre**2
-        noise = 1e-12 * (middle**2 + squares / rest)
-        unit = np.sqrt(n * np.where((variance > noise) & (rest >= 2), variance, np.nan))
-        p = (total - part + size * (middle + centre)) / unit
-        return p, np.where(np.isnan(p), np.nan, total / unit)
-
-
-def _observations(
-    p: FloatArray,
-    q: FloatArray,
-    steps: NDArray[np.int64],
-    members: Members,
-    targets: list[str],
-    standardize: bool,
-    quantity: str,
-) -> Observations:
-    """Put the snapshots in long form."""
-    keep = np.isfinite(p) & np.isfinite(q)
-    at, pair = np.nonzero(keep)
-    label = "example" if members.single_names else "subset"
-    return Observations(
-        pair=pair,
-        p=p[keep],
-        q=q[keep],
-        step=steps[at],
-        names={
-            label: np.repeat(members.names, len(targets)),
-            "target": np.tile(np.array(targets), len(members.names)),
-        },
-        n_steps=len(steps),
-        # Snapshots repeat one question: they are averaged, not added up.
-        weight_norm=float(len(steps)),
-        paired=True,
-        scale=1.0 if standardize else None,
-        self_influence=targets == [SELF],
-        quantity=quantity,
-    )

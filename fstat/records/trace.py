@@ -8,42 +8,28 @@ about can be decided afterwards.
 from __future__ import annotations
 
 import atexit
-import json
 import os
 import sys
 import time
 import weakref
-import zlib
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from .._files import refusing, regular, writing, written_whole
-from .._validation import (
-    IntArray,
-    flag,
-    integers,
-    is_finite,
-    listed,
-    no_infinity,
-    numeric,
-    path_of,
-    shown,
-    string,
-    whole_number,
-)
+from .._validation import flag, listed, path_of, string, whole_number
 from .._warnings import warn
 from ..observations import Observations
+from .divergence import DEAD_STEPS, DivergedWarning, is_telling
+from .long_form import of_steps
 from .shard_writer import ShardWriter, is_written
 from .shards import (
-    BY_STEP,
     Part,
     before,
     between,
@@ -53,30 +39,22 @@ from .shards import (
     read_shards,
     write_shard,
 )
-from .steps import (
-    DEAD_STEPS,
-    SELF,
-    Members,
-    chosen_targets,
-    is_telling,
-    observe_self,
-    observe_targets,
-    target_names,
-    telling_steps,
-)
+from .standardization import observe_self, observe_targets
 from .storage import Storage, storage_of
+from .subsets import SELF, Members, Subsets, chosen_targets, target_names
+from .trace_columns import (
+    check_columns,
+    checked_column,
+    columns_of_step,
+    fitting_columns,
+    narrow,
+)
+from .trace_files import read_description, write_description
 
-SCHEMA = 3
 # Steps that are put off are taken in so many at once, and at least every so often.
 _TOGETHER, _TOGETHER_SECONDS = 32, 1.0
-_LARGEST = 2**63 - 1  # number of an example
-_OF_SELF = ("norm_squared", "gram_sum", "gram_squares")
-_INTEGERS = ("step", "batch_size", "index")
-_OF_THE_STEP = (*_INTEGERS, "learning_rate")
 
 _unfinished: weakref.WeakSet[Trace] = weakref.WeakSet()
-
-Subsets = ArrayLike | Sequence[ArrayLike] | Mapping[str, ArrayLike]
 
 
 class _Buffered(NamedTuple):
@@ -84,10 +62,6 @@ class _Buffered(NamedTuple):
 
     part: Part
     until: int
-
-
-class DivergedWarning(UserWarning):
-    """From some step on, no gradient of a run is finite."""
 
 
 class Trace:
@@ -185,7 +159,7 @@ class Trace:
 
     def _open(self, folder: Path, resume: bool, background: bool) -> None:
         if not (folder / "trace.json").exists():
-            _write_meta(folder, self)
+            write_description(folder, self.targets, self.metric, self._run)
         elif not resume:
             raise FileExistsError(
                 f"`storage` must not hold a trace already, got {str(folder)!r}: load "
@@ -193,7 +167,7 @@ class Trace:
                 "or choose another folder."
             )
         else:
-            targets, metric, self._run = _read_meta(folder)
+            targets, metric, self._run = read_description(folder)
             if targets != self.targets or metric != self.metric:
                 raise ValueError(
                     "`targets` and `metric` must be those of the trace to resume, "
@@ -347,7 +321,7 @@ class Trace:
             `step` does not ascend.
         """
         self._take_in()
-        columns: dict[str, Any] = {
+        columns = {
             "alignment": alignment,
             "target_norm": target_norm,
             "norm_squared": norm_squared,
@@ -355,29 +329,14 @@ class Trace:
             "gram_squares": gram_squares,
         }
         columns |= {f"extra:{name}": values for name, values in extra.items()}
-        given = {
-            name: _checked(values, name.removeprefix("extra:"))
-            for name, values in columns.items()
-            if values is not None
-        }
-        if target_norm is not None:
-            given["target_norm"] = np.asarray(given["target_norm"], dtype=float)[None]
-        rate = _checked(learning_rate, "learning_rate")
-        if np.ndim(rate):
-            _refuse_rate(learning_rate)
-        given["learning_rate"] = np.array([rate], dtype=float)
-        index = index if _is_plain(index, "iu") else integers(index, "index")
-        given["index"] = _numbers(index)
-        given["batch_size"] = np.array([len(given["index"])])
-        given["step"] = np.array([whole_number(step, "step", 0, 2**62)])
-        self._record(given)
+        self._record(columns_of_step(step, index, learning_rate, columns))
         self._write_if_due()
 
     def _record(self, columns: Part) -> None:
         """Take update steps into memory; takes what `columns` returns."""
         part = {name: np.array(values) for name, values in columns.items()}
-        part["index"] = _narrow(part["index"])
-        finite = self._check(part)
+        part["index"] = narrow(part["index"])
+        finite = check_columns(part, self.targets, self._last_step, self._names)
         # All that is known of the rows is read from them: an interrupt here comes
         # before the steps were recorded, or after.
         until = self._n_buffered + len(part["step"])
@@ -470,56 +429,13 @@ class Trace:
             As `append`.
         """
         self._take_in()
-        given = {k: _checked(v, k) for k, v in _fitting(columns).items()}
+        given = {k: checked_column(v, k) for k, v in fitting_columns(columns).items()}
         done, steps = 0, len(given["step"])
         while done < steps:
             end = done + self._room
             self._record(between(given, done, end))
             done = end
             self._write_if_due()
-
-    def _check(self, part: Part) -> bool:
-        """Refuse columns that do not fit; return whether all values are finite."""
-        b, steps = len(part["index"]), part["step"]
-        of_self = SELF in self.targets
-        columns = len(self.targets) - of_self
-        shapes: dict[str, tuple[int, ...]] = {}
-        if columns:
-            shapes["alignment"] = b, columns
-            shapes["target_norm"] = len(steps), columns
-        if of_self:
-            shapes |= dict.fromkeys(_OF_SELF, (b,))
-        for name, shape in shapes.items():
-            got = part[name].shape if name in part else None
-            if got != shape:
-                raise ValueError(f"`{name}` must have shape {shape}, got {got}.")
-        known = {k: values for k, values in part.items() if k not in _OF_THE_STEP}
-        finite = is_finite(*known.values())
-        for name, values in known.items():
-            if not finite:
-                no_infinity(values, name.removeprefix("extra:"))
-            row_wise = name in _OF_SELF or name.startswith("extra:")
-            if row_wise and values.shape != (b,):
-                raise ValueError(
-                    f"`{name.removeprefix('extra:')}` must have shape {(b,)}, got "
-                    f"{values.shape}."
-                )
-        if np.isinf(part["learning_rate"]).any():
-            _refuse_rate(part["learning_rate"])
-        last = self._last_step
-        for step in steps.tolist():
-            if step <= last:
-                raise ValueError(
-                    f"`step` must be above the {last} before it, got {step}."
-                )
-            last = step
-        names = self._names
-        if names not in (None, part.keys()):
-            raise ValueError(
-                "`append` must be given the same columns at each step, got "
-                f"{sorted(part)} after {sorted(names or ())}."
-            )
-        return finite
 
     def _hand_over(self) -> None:
         """Make a part of what was recorded since the last one."""
@@ -614,7 +530,7 @@ class Trace:
                 f"`path` must not hold a trace already, got {str(path)!r}."
             )
         self._take_in()
-        _write_meta(folder, self)
+        write_description(folder, self.targets, self.metric, self._run)
         buffered = [part for part, _ in self._buffer]
         rest = [joined(buffered)] if buffered else []
         for k, part in enumerate([*self._parts, *rest]):
@@ -644,7 +560,7 @@ class Trace:
             If it was written by a later version, or holds pickled objects.
         """
         folder = path_of(path)
-        targets, metric, run = _read_meta(folder)
+        targets, metric, run = read_description(folder)
         trace = cls(targets, metric=metric)
         trace._run = run
         trace._read(folder)
@@ -809,169 +725,18 @@ class Trace:
             rows = observe_targets(
                 columns, members, aligned, len(picked), standardize, window
             )
-        return self._form(rows, members, chosen, columns, standardize)
-
-    def _form(
-        self,
-        rows: dict[str, NDArray[Any]],
-        members: Members,
-        chosen: list[str],
-        columns: dict[str, np.ndarray],
-        standardize: bool,
-    ) -> Observations:
-        n_targets, n_steps = len(chosen), self.n_steps
-        rate, usable, until = columns["learning_rate"], rows["usable"], ""
-        live = telling_steps(rows["finite"])
-        if live < len(rate):
-            n_steps = int(columns["step"][live])
-            rate, usable, until = rate[:live], usable[:live], _until(n_steps)
-        weight = np.ones(len(rate)) if np.isnan(rate).any() else rate
-        # Steps that were not recorded are taken to be like those that were; of those
-        # that were, but cannot be observed, the learning rate is known.
-        seen = len(weight) / n_steps if live else 1.0
-        used = float(weight[usable].sum())
-        recorded = seen * (used / weight.sum() if used > 0 else 1.0)
-        norm = np.sqrt(np.sum(weight**2) / seen)
-        of_step = np.append(weight, np.zeros(len(rows["finite"]) - live))
-        at: IntArray = rows["at"]
-        keep = np.isfinite(rows["p"]) & np.isfinite(rows["q"])
-        if not keep.any():
-            warn(
-                "No step was observed: a batch must meet the subset and hold two "
-                "examples outside of it, and standardising needs 10 recorded steps "
-                "before it."
-            )
-
-        def kept(of_row: np.ndarray) -> np.ndarray:
-            return np.broadcast_to(of_row[:, None], keep.shape)[keep]
-
-        pair = kept(rows["subset"] * n_targets)
-        pair += np.broadcast_to(np.arange(n_targets), keep.shape)[keep]
-        label = "example" if members.single_names else "subset"
-        return Observations(
-            pair=pair,
-            p=rows.pop("p")[keep],
-            q=rows.pop("q")[keep],
-            step=kept(columns["step"][at]),
-            weight=kept(of_step[at]),
-            names={
-                label: np.repeat(members.names, n_targets),
-                "target": np.tile(np.array(chosen), len(members.names)),
-            },
-            n_steps=n_steps,
-            weight_norm=float(norm) if norm > 0 else None,
-            recorded=recorded,
-            paired=True,
-            scale=1.0 if standardize else None,
-            self_influence=chosen == [SELF],
-            quantity=self._quantity(standardize) + until,
-        )
-
-    def _quantity(self, standardize: bool) -> str:
         what = "mu per step" if standardize else "mu of unstandardised alignments"
         plain = self.metric == "plain"
-        return f"{what}, this run" + (
-            "" if plain else f", in the metric {self.metric!r}"
+        metric = "" if plain else f", in the metric {self.metric!r}"
+        return of_steps(
+            rows,
+            columns,
+            self.n_steps,
+            members,
+            chosen,
+            standardize,
+            f"{what}, this run{metric}",
         )
-
-
-def _is_plain(values: object, kinds: str) -> bool:
-    return type(values) is np.ndarray and values.dtype.kind in kinds
-
-
-def _checked(values: Any, name: str) -> np.ndarray:
-    """Return numbers as an array of floats, of the width that they have."""
-    if name in _INTEGERS or _is_plain(values, "f"):
-        return values
-    return numeric(values, name)
-
-
-def _refuse_rate(rate: object) -> NoReturn:
-    raise ValueError(
-        "`learning_rate` must be one finite number, or NaN where it is not known, got "
-        f"{shown(rate)}."
-    )
-
-
-def _counts(values: Any) -> bool:
-    return _is_plain(values, "iu") and values.ndim == 1
-
-
-def _fitting(columns: object) -> Mapping[str, np.ndarray]:
-    """Return columns of a trace, which must fit each other."""
-    given = columns if isinstance(columns, Mapping) else {}
-    if all(_counts(given.get(name)) for name in _INTEGERS):
-        size = given["batch_size"]
-        rows = {True: len(size), False: int(size.sum())}
-        fits = (
-            isinstance(v, np.ndarray) and v.shape[:1] == (rows[k in BY_STEP],)
-            for k, v in given.items()
-        )
-        if "learning_rate" in given and (size > 0).all() and all(fits):
-            return given
-    raise ValueError(
-        "`columns` must be what `columns` of another trace returned, got "
-        f"{shown(columns)}."
-    )
-
-
-def _until(step: int) -> str:
-    """Say that a run diverged."""
-    warn(
-        f"The run diverged: from step {step} on nothing recorded is finite. "
-        "Observations are of the steps before.",
-        DivergedWarning,
-    )
-    return f", which diverged at step {step}"
-
-
-def _numbers(index: ArrayLike) -> np.ndarray:
-    array = np.asarray(index)
-    if array.ndim != 1 or not array.size or array.dtype.kind not in "iu":
-        raise ValueError(
-            "`index` must hold the numbers of the batch's examples, got "
-            f"{array.dtype} of shape {array.shape}."
-        )
-    if array.dtype.kind == "u" and array.max() > _LARGEST:
-        raise ValueError(
-            f"`index` must hold numbers of at most {_LARGEST}, got {array.max()}."
-        )
-    return array
-
-
-def _narrow(index: np.ndarray) -> np.ndarray:
-    """Return a copy in 32 bits, where the numbers fit."""
-    low, high = np.minimum.reduce(index), np.maximum.reduce(index)
-    fits = low >= -(2**31) and high < 2**31
-    return index.astype(np.int32 if fits else np.int64)
-
-
-def _write_meta(folder: Path, trace: Trace) -> None:
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    meta = {"schema": SCHEMA, "targets": trace.targets, "metric": trace.metric}
-    meta["run"] = trace._run
-    meta["checksum"] = _checksum(meta)
-    with written_whole(folder / "trace.json") as file:
-        file.write(json.dumps(meta, indent=1).encode())
-
-
-def _read_meta(folder: Path) -> tuple[list[str], str, str]:
-    place = folder / "trace.json"
-    regular(place)
-    with refusing(place, "the description of a trace"):
-        meta = json.loads(place.read_text(encoding="utf-8"))
-        if int(meta["schema"]) <= SCHEMA and meta.pop("checksum") != _checksum(meta):
-            raise ValueError("its checksum differs")
-        targets, metric = [str(name) for name in meta["targets"]], str(meta["metric"])
-        schema, run = int(meta["schema"]), str(meta["run"])
-    if schema > SCHEMA:
-        raise ValueError(f"`{folder}` was written by a later version of fstat.")
-    return targets, metric, run
-
-
-def _checksum(meta: dict[str, Any]) -> int:
-    return zlib.crc32(json.dumps(meta, sort_keys=True).encode())
 
 
 def _end(trace: Trace) -> None:

@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from fstat import Snapshots, Trace, Watch
-from fstat.records.trace import DivergedWarning
+from fstat.records import DivergedWarning
 
 N, B = 20, 6
 

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from fstat import Snapshots
 from fstat._files import Npz, refusing, write_npz, write_text
-from fstat.records.steps import SELF
+from fstat.records.subsets import SELF
 from fstat_torch import SingleRunSampler, Targets
 from fstat_torch.llama.encoding import collate, encode
 from fstat_torch.llama.models import ALL_LINEAR, add_lora, load_model, tiny_llama

@@ -11,8 +11,7 @@ import numpy as np
 import torch
 
 from fstat import Observations, Snapshots, Trace
-from fstat.records.steps import SELF
-from fstat.records.trace import Subsets
+from fstat.records.subsets import SELF, Subsets
 
 from ..optimisers import aligned
 from .loop import Loop

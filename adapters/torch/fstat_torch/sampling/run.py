@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fstat import Storage, Trace
-from fstat.records.steps import SELF
+from fstat.records.subsets import SELF
 
 from ..distributed import Processes
 from ..gradients import GradientCapture

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from fstat._validation import flag, option, whole_number
-from fstat.records.steps import SELF
 from fstat.records.storage import Storage, storage_of
+from fstat.records.subsets import SELF
 
 from ..distributed import unwrapped
 from ..gradients import GradientCapture, PlanTable

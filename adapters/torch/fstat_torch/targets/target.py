@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from fstat._validation import flag
-from fstat.records.steps import SELF
+from fstat.records.subsets import SELF
 
 from .measures import completion_log_likelihood, language_loss, predicted
 

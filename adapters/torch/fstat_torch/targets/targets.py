@@ -7,7 +7,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from fstat._validation import whole_number
-from fstat.records.steps import SELF
+from fstat.records.subsets import SELF
 
 from .target import Measure, Target, settled
 

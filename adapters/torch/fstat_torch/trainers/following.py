@@ -13,7 +13,7 @@ from torch import nn
 from fstat import Observations, Trace, Watch
 from fstat._warnings import warn
 from fstat.records.storage import storage_of
-from fstat.records.trace import Subsets
+from fstat.records.subsets import Subsets
 
 from ..sampling.sampler import SingleRunSampler
 from ..sampling.step import Step

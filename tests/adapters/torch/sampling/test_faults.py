@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 from fstat import Storage, Trace  # noqa: E402
-from fstat.records.trace import DivergedWarning  # noqa: E402
+from fstat.records import DivergedWarning  # noqa: E402
 from fstat_torch import (  # noqa: E402
     Curvature,
     PassedOverWarning,

@@ -9,7 +9,7 @@ from torch import nn
 from torture.interrupting import Interrupting
 
 import fstat_torch
-from fstat.records import trace
+from fstat.records import trace, trace_columns
 from fstat_torch import SingleRunSampler
 from fstat_torch.sampling import (
     aligned_steps,
@@ -88,7 +88,7 @@ SAMPLER = {
     part.__file__
     for part in (sampler, recorded, loop, faults, aligned_steps, block_capture)
 }
-ROWS = {part.__file__ for part in (clipping, update, trace)}
+ROWS = {part.__file__ for part in (clipping, update, trace, trace_columns)}
 
 
 def of_the_sampler(code):

@@ -1,167 +1,24 @@
-"""P and Q of one training run: the batch without and with a subset, step by step.
+"""P and Q of one training run: the batch, or the training set, without and with S.
 
 The scale of a step comes from the steps before it. Taken from the same batch, the
-members of the subset would be part of their own yardstick.
+members of the subset would be part of their own yardstick. The scale of a snapshot is
+that of the examples outside of the subset.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from .._validation import FloatArray, IntArray, listed, plain, shown
+from .._validation import FloatArray, IntArray
+from .subsets import Members
 
-SELF = "self"
-DEAD_STEPS = 3  # in a row, at the end of a run that is said to have diverged
-_LEAST_STEPS = 10
 LARGEST = 1e140  # of which a million squares can be summed
-
-
-class UnmetError(ValueError):
-    """No example of any subset was met so far."""
-
-
-def target_names(targets: object) -> list[str]:
-    """Return the names of the targets of a record, which must differ."""
-    names = listed(targets)
-    of_text = all(isinstance(name, str | int | np.integer) for name in names)
-    if not names or not of_text or len({*map(str, names)}) < len(names):
-        raise ValueError(f"`targets` must be unique names, got {shown(targets)}.")
-    return [str(name) for name in names]
-
-
-def chosen_targets(targets: Any, names: Sequence[str]) -> list[str]:
-    """Return which targets of a record are asked on, as its `observations` take them.
-
-    Parameters
-    ----------
-    targets : str or sequence of str, optional
-        Names, or what is written like them, such as the number 0 for ``"0"``. None:
-        all but ``"self"``, or ``"self"`` where it is the only one.
-    names : sequence of str
-        Of the record's targets.
-
-    Raises
-    ------
-    ValueError
-        If there is no such target, or ``"self"`` is asked with others.
-    """
-    if targets is None:
-        return [name for name in names if name != SELF] or [SELF]
-    chosen = [str(target) for target in listed(targets)]
-    if not chosen or not set(chosen) <= set(names):
-        known = ", ".join(names[:5]) + ", ..." * (len(names) > 5)
-        raise ValueError(f"`targets` must be among {known}, got {shown(targets)}.")
-    if SELF in chosen and len(chosen) > 1:
-        raise ValueError("`targets` must be 'self' alone or without 'self'.")
-    return chosen
-
-
-@dataclass(frozen=True)
-class Members:
-    """Subsets of examples, as sorted (example, subset) entries.
-
-    Parameters
-    ----------
-    names : ndarray of shape (n_subsets,)
-        Name of each subset; its example where it has one only and no name.
-    example, subset : ndarray of int of shape (n_entries,)
-        Which example belongs to which subset, sorted by example.
-    several : bool
-        Whether some subset has more than one example.
-    single_names : bool
-        Whether names are numbers of examples.
-    """
-
-    names: NDArray[Any]
-    example: IntArray
-    subset: IntArray
-    several: bool
-    single_names: bool
-
-    @classmethod
-    def of(cls, subsets: Any, recorded: IntArray) -> Members:
-        """Read subsets as `Trace.observations` takes them."""
-        if subsets is None:
-            subsets = np.unique(recorded)
-        elif not isinstance(subsets, Mapping) and not _is_array(subsets):
-            subsets = listed(subsets)
-        if len(subsets) == 0:
-            raise ValueError("`subsets` must hold at least one subset, got none.")
-        if isinstance(subsets, Mapping):
-            names = np.array([str(name) for name in subsets])
-            groups = [_examples(group, name) for name, group in subsets.items()]
-            return cls._from_groups(names, groups)
-        if _is_flat(subsets):
-            single = _examples(subsets, "subsets")
-            entries = _sorted(single, np.arange(len(single)))
-            return cls(single, *entries, several=False, single_names=True)
-        groups = [_examples(group, str(k)) for k, group in enumerate(subsets)]
-        return cls._from_groups(np.arange(len(groups)), groups)
-
-    @classmethod
-    def _from_groups(cls, names: NDArray[Any], groups: list[IntArray]) -> Members:
-        sizes = [len(group) for group in groups]
-        subset = np.repeat(np.arange(len(groups)), sizes)
-        entries = _sorted(np.concatenate(groups), subset)
-        return cls(names, *entries, several=max(sizes) > 1, single_names=False)
-
-    def check_alone(self, targets: list[str]) -> None:
-        """Refuse subsets of several examples as targets of themselves."""
-        if self.several and targets == [SELF]:
-            raise ValueError(
-                "`targets` may be 'self' for single examples only; for a subset's "
-                "influence on itself give its examples to the sampler as a target."
-            )
-
-    def check_met(self, met: IntArray) -> None:
-        """Refuse subsets of which no member was ever met.
-
-        Raises
-        ------
-        UnmetError
-            If that is so for all of them.
-        """
-        if np.isin(self.example, met).any():
-            return
-        some = ", ".join(map(str, self.example[:5].tolist()))
-        more = ", ..." if len(self.example) > 5 else ""
-        known = f"numbers from {met.min()} to {met.max()}" if len(met) else "none"
-        raise UnmetError(
-            f"`subsets` must hold examples that the run met ({known}), got {some}"
-            f"{more}."
-        )
-
-    def rows(self, index: IntArray) -> tuple[IntArray, IntArray]:
-        """Return (row, subset) for each recorded row whose example is in a subset."""
-        first = np.searchsorted(self.example, index, side="left")
-        count = np.searchsorted(self.example, index, side="right") - first
-        row = np.repeat(np.arange(len(index)), count)
-        nth = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
-        return row, self.subset[first[row] + nth]
-
-
-def is_telling(part: Mapping[str, np.ndarray]) -> bool:
-    """Return whether anything of what was recorded is finite."""
-    known = [part[name] for name in ("alignment", "norm_squared") if name in part]
-    return not known or any(bool(np.isfinite(values).any()) for values in known)
-
-
-def telling_steps(finite: NDArray[np.bool_]) -> int:
-    """Return how many steps there are before a run diverged.
-
-    Parameters
-    ----------
-    finite : ndarray of bool of shape (n_recorded,)
-        Whether anything of a step is finite.
-    """
-    last = int(np.flatnonzero(finite)[-1]) + 1 if finite.any() else 0
-    return last if len(finite) - last >= DEAD_STEPS else len(finite)
+_LEAST_STEPS = 10
 
 
 def observe_targets(
@@ -338,6 +195,54 @@ def observe_self(
     }
 
 
+def observe_snapshot(
+    scores: FloatArray, members: Members, standardize: bool
+) -> tuple[FloatArray, FloatArray]:
+    """Return P and Q of subsets in one snapshot.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n_examples, n_targets)
+        Scores; NaN for examples that were not met before.
+    members : Members
+        The subsets.
+    standardize : bool
+        Whether to standardise by the examples outside of each subset.
+
+    Returns
+    -------
+    p, q : ndarray of shape (n_subsets, n_targets)
+        NaN where a member was not met yet.
+    """
+    n_subsets = len(members.names)
+    size = np.bincount(members.subset, minlength=n_subsets)[:, None]
+
+    def inside(values: FloatArray) -> FloatArray:
+        total = np.zeros((n_subsets, values.shape[1]))
+        np.add.at(total, members.subset, values[members.example])
+        return total
+
+    seen = np.asarray(np.isfinite(scores).any(axis=1))
+    n = seen.sum()
+    known = np.where(seen[:, None], scores, 0.0)
+    part = inside(scores)  # NaN where a member was not met yet
+    total = np.broadcast_to(known.sum(axis=0), part.shape)
+    if not standardize:
+        return total - part, np.where(np.isnan(part), np.nan, total)
+    rest = n - size
+    # About the overall mean, so that squares do not swamp the variance.
+    middle = known.sum(axis=0) / n
+    deviation = np.where(seen[:, None], scores - middle, 0.0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        centre = -inside(deviation) / rest
+        squares = (deviation**2).sum(axis=0) - inside(deviation**2)
+        variance = squares / rest - centre**2
+        noise = 1e-12 * (middle**2 + squares / rest)
+        unit = np.sqrt(n * np.where((variance > noise) & (rest >= 2), variance, np.nan))
+        p = (total - part + size * (middle + centre)) / unit
+        return p, np.where(np.isnan(p), np.nan, total / unit)
+
+
 def reference(
     count: FloatArray, total: FloatArray, squares: FloatArray, window: int
 ) -> tuple[FloatArray, FloatArray]:
@@ -369,34 +274,3 @@ def reference(
         noise = 1e-12 * sums_of_squares / n
         scale = np.sqrt(np.where(variance > noise, variance, np.nan))
     return centre, scale
-
-
-def _is_array(subsets: Any) -> bool:
-    return isinstance(subsets, np.ndarray) and subsets.ndim > 0
-
-
-def _is_flat(subsets: Any) -> bool:
-    if isinstance(subsets, np.ndarray):
-        return subsets.ndim == 1 and subsets.dtype != object
-    return all(plain(group, "subsets").ndim == 0 for group in subsets)
-
-
-def _examples(group: Any, name: str) -> IntArray:
-    array = np.atleast_1d(plain(group, "subsets"))
-    if array.dtype == bool:
-        array = np.flatnonzero(array)
-    if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iu":
-        raise ValueError(
-            f"`subsets` must be non-empty arrays of example numbers or masks, got "
-            f"{array.dtype} of shape {array.shape} for {name!r}."
-        )
-    if len(np.unique(array)) != len(array):
-        raise ValueError(
-            f"`subsets` must not name an example twice, as subset {name!r} does."
-        )
-    return array.astype(np.int64)
-
-
-def _sorted(example: IntArray, subset: IntArray) -> tuple[IntArray, IntArray]:
-    order = np.argsort(example, kind="stable")
-    return example[order], subset[order]
