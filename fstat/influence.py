@@ -2,39 +2,27 @@
 
 from __future__ import annotations
 
-from html import escape
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
 from ._choices import Choice, chosen
 from ._samples import columns_of, index_of, pair_names, samples
-from ._validation import FloatArray, confidence, no_infinity, number, option, shown
+from ._validation import FloatArray, no_infinity, shown
 from ._warnings import warn
 from .empirical import levy_distance
-from .fitting import KINDS, Choices, conclude
-from .intervals import (
-    Collector,
-    ConfidenceInterval,
-    Dependence,
-    Interval,
-    cluster_labels,
-)
+from .estimates import Estimates, UnestimableWarning
+from .fitting import KINDS, Choices
+from .intervals import Dependence, Interval, cluster_labels
 from .methods import GoodnessOfFit, Learner, Method, goodness_of_fit
 from .observations import Observations
-from .tradeoff import GaussianTradeOff
 
-if TYPE_CHECKING:
-    import pandas as pd
+__all__ = ["FInfluence", "UnestimableWarning"]
 
-
-_FARTHEST = 1e140
 _DRAWS = 499
-_ROWS_SHOWN = 10
 
 
 def _rows_share(observations: Observations) -> bool:
@@ -43,11 +31,7 @@ def _rows_share(observations: Observations) -> bool:
     return np.unique(cells, axis=1).shape[1] < cells.shape[1]
 
 
-class UnestimableWarning(UserWarning):
-    """Some pairs have too few observations, or no spread, and got NaN."""
-
-
-class FInfluence(BaseEstimator):
+class FInfluence(Estimates):
     r"""Signed G_mu-influence of training subsets, from samples of P and Q.
 
     P is the distribution of a statistic when a subset S is left out of training, Q
@@ -334,58 +318,6 @@ class FInfluence(BaseEstimator):
             self._report()
         return self
 
-    def pvalue(
-        self, null: float = 0.0, alternative: str = "two-sided"
-    ) -> FloatArray | float:
-        """Return the p-value of mu against a hypothetical value.
-
-        Parameters
-        ----------
-        null : float, default=0.0
-            Hypothetical mu.
-        alternative : {"two-sided", "greater", "less"}, default="two-sided"
-            Which mu speak against the null.
-
-        Returns
-        -------
-        float or ndarray of shape (n_pairs,)
-            P-values; NaN for pairs that could not be estimated.
-
-        Raises
-        ------
-        ValueError
-            If `null` is not finite or `alternative` not an option.
-        """
-        check_is_fitted(self, "mu_")
-        option(alternative, "alternative", ("two-sided", "greater", "less"))
-        # Further away only the side matters, and squares overflow.
-        mu = min(max(number(null, "null"), -_FARTHEST), _FARTHEST)
-        return self._out(self._inference.pvalue(mu, alternative))
-
-    def confidence_interval(self, confidence_level: float = 0.95) -> ConfidenceInterval:
-        """Return the interval of all mu that a two-sided test does not reject.
-
-        Parameters
-        ----------
-        confidence_level : float, default=0.95
-            Probability, over the sampling of the observations, of covering mu.
-
-        Returns
-        -------
-        ConfidenceInterval
-            `low` and `high`; infinite where the observations bound one side only.
-
-        Raises
-        ------
-        ValueError
-            If `confidence_level` is not strictly between 0 and 1.
-        """
-        check_is_fitted(self, "mu_")
-        low, high = self._inference.interval(confidence(confidence_level))
-        return ConfidenceInterval(
-            self._out(np.asarray(low)), self._out(np.asarray(high))
-        )
-
     def score(
         self, P: ArrayLike | Observations, Q: ArrayLike | None = None
     ) -> FloatArray | float:
@@ -519,63 +451,6 @@ class FInfluence(BaseEstimator):
         )
         return GoodnessOfFit.joined(tests, n_pairs)
 
-    def to_frame(self, confidence_level: float = 0.95) -> pd.DataFrame:
-        """Return the estimates as a table, one row a pair.
-
-        Parameters
-        ----------
-        confidence_level : float, default=0.95
-            Level of the intervals `low` to `high`.
-
-        Returns
-        -------
-        pandas.DataFrame
-            The names of each pair, `mu`, `stderr`, `low`, `high`, `pvalue`, `n_P`,
-            `n_Q` and `quantity`: what mu is and what its interval covers.
-
-        Raises
-        ------
-        ValueError
-            If `confidence_level` is not strictly between 0 and 1.
-        """
-        import pandas as pd
-
-        low, high = self.confidence_interval(confidence_level)
-        return pd.DataFrame(
-            {
-                **self.names_,
-                "mu": self._fit.mu,
-                "stderr": np.atleast_1d(self.stderr_),
-                "low": np.atleast_1d(low),
-                "high": np.atleast_1d(high),
-                "pvalue": np.atleast_1d(self.pvalue_),
-                "n_P": self._fit.n_P.astype(int),
-                "n_Q": self._fit.n_Q.astype(int),
-                "quantity": self.quantity_,
-            }
-        )
-
-    def _repr_html_(self) -> str:
-        """Return the first estimates as a table, the parameters where not fitted."""
-        if not hasattr(self, "mu_"):
-            return str(super()._repr_html_())
-        table = self.to_frame().drop(columns="quantity")
-        told = f"{self.quantity_}; 95 % intervals"
-        if len(table) > _ROWS_SHOWN:
-            told += f"; the first {_ROWS_SHOWN} of {len(table)} pairs"
-        rows = table.head(_ROWS_SHOWN).to_html(
-            index=False, border=0, float_format="{:.3g}".format
-        )
-        return f"<p><code>{escape(repr(self))}</code>: {escape(told)}</p>{rows}"
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, str]:
-        return {"text/plain": repr(self), "text/html": self._repr_html_()}
-
-    def _forget(self) -> None:
-        for name in [name for name in vars(self) if name.endswith("_")]:
-            delattr(self, name)
-        self.__dict__.pop("_learner", None)
-
     def _begin(self, shape: tuple[int, ...], columns: Any = None) -> None:
         self._shape = shape
         self._columns = columns if shape else None
@@ -628,34 +503,6 @@ class FInfluence(BaseEstimator):
         parts = choices.parts(observations)
         self._publish(*choices.learn(parts, self._n_pairs))
 
-    def _publish(self, learner: Learner, collector: Collector) -> None:
-        fit, self._inference, self._unmet = conclude(learner, collector)
-        self._fit = fit
-        self.mu_ = self._out(fit.mu)
-        self.stderr_ = self._out(self._inference.stderr())
-        self.pvalue_ = self._out(self._inference.pvalue(0.0, "two-sided"))
-        size = np.abs(fit.mu) if self._shape else np.abs(fit.mu[0])
-        if self._shape or not np.isnan(size):
-            self.tradeoff_ = GaussianTradeOff(size)
-        self.n_P_, self.n_Q_ = (self._out(x.astype(int)) for x in (fit.n_P, fit.n_Q))
-        self.separated_ = self._out(fit.separated > 0)
-        self.slope_ = self._out(fit.slope)
-
-    def _report(self) -> None:
-        """Raise for one pair, warn with a count for many, that cannot be estimated."""
-        for unmet, need in self._unmet:
-            if unmet.any() and not self._shape:
-                self._forget()
-                if need.startswith("at least"):
-                    raise ValueError(f"`P` and `Q` must each hold {need}, got fewer.")
-                raise ValueError(f"`P` and `Q` must have {need}.")
-            if unmet.any():
-                warn(
-                    f"{int(unmet.sum())} of {unmet.size} pairs got NaN: `P` and `Q` of "
-                    f"a pair need {need}.",
-                    UnestimableWarning,
-                )
-
     def _levy(
         self, P: FloatArray, Q: FloatArray, pairs: NDArray[np.intp]
     ) -> FloatArray:
@@ -668,10 +515,6 @@ class FInfluence(BaseEstimator):
                 sign[part] * P[:, part], sign[part] * Q[:, part], np.abs(mu[part])
             )
         return scores
-
-    def _out(self, values: np.ndarray) -> Any:
-        """Return an array of pairs, or a Python number where the input was 1-D."""
-        return values if self._shape else values.reshape(-1)[0].item()
 
 
 def _given(Q: ArrayLike | None) -> ArrayLike:

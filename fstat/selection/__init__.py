@@ -1,14 +1,5 @@
 """Many pairs at once: which ones, and what holds for all of them together."""
 
-from .doubts import (
-    EmpiricalNullWarning,
-    MostSelectedWarning,
-    NothingSelectedWarning,
-    ReferenceWarning,
-    SelectionWarning,
-    SnapshotWarning,
-    UndecidedWarning,
-)
 from .false_coverage import fcr_intervals
 from .false_discovery import select
 from .local_fdr import LocalFDR, estimate_local_fdr
@@ -17,6 +8,15 @@ from .result import Selection
 from .shortlisted import shortlist
 from .signs import SignErrors, select_signs, sign_errors
 from .simultaneous import AdjustedIntervals, simultaneous_intervals
+from .warnings import (
+    EmpiricalNullWarning,
+    MostSelectedWarning,
+    NothingSelectedWarning,
+    ReferenceWarning,
+    SelectionWarning,
+    SnapshotWarning,
+    UndecidedWarning,
+)
 
 __all__ = [
     "AdjustedIntervals",

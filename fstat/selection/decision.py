@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from .._validation import FloatArray
 from ..influence import FInfluence
-from .doubts import MostSelectedWarning, NothingSelectedWarning, SelectionWarning
 from .result import Selection
 from .step_up import at_most
+from .warnings import MostSelectedWarning, NothingSelectedWarning, SelectionWarning
 
 OPPOSITE = {"greater": "less", "less": "greater"}
 _MANY = 20  # tested pairs from which a selection of most is remarkable

@@ -11,10 +11,10 @@ from scipy.stats import norm
 from .._validation import FloatArray
 from ..influence import FInfluence
 from .decision import OPPOSITE, Asked, Found, Pairs, decided, outcome
-from .doubts import SelectionWarning
 from .local_fdr import estimate_local_fdr
 from .result import Selection
 from .step_up import at_most, running_mean
+from .warnings import SelectionWarning
 
 
 def empirical(

@@ -15,7 +15,7 @@ from sklearn.linear_model import PoissonRegressor
 
 from .._validation import FloatArray, numeric, option
 from .._warnings import warn
-from .doubts import EmpiricalNullWarning
+from .warnings import EmpiricalNullWarning
 
 LEAST_PAIRS = 500
 

@@ -94,29 +94,11 @@ class RankIntervals:
         ValueError
             If `k` is not such a number.
         """
-        k = self._count(k)
+        if not (isinstance(k, int | np.integer) and 1 <= k <= self.n_ranked):
+            raise ValueError(
+                f"`k` must be a whole number from 1 to {self.n_ranked}, got {k!r}."
+            )
         return Extremes(self.low <= k, self.high <= k)
-
-    def bottom_k(self, k: int) -> Extremes:
-        """Return which pairs may, and which must, be among the k smallest mu.
-
-        Parameters
-        ----------
-        k : int
-            How many, from 1 to `n_ranked`.
-
-        Returns
-        -------
-        Extremes
-            Masks `possible` and `certain`, valid for all k at once.
-
-        Raises
-        ------
-        ValueError
-            If `k` is not such a number.
-        """
-        above = self.n_ranked - self._count(k)
-        return Extremes(self.high > above, self.low > above)
 
     def to_frame(self) -> pd.DataFrame:
         """Return the ranks as a table, best first.
@@ -136,13 +118,6 @@ class RankIntervals:
         ranked = table[table["rank"].notna()]
         whole = {"rank_low": int, "rank_high": int}
         return ranked.astype(whole).sort_values("rank", kind="stable")
-
-    def _count(self, k: int) -> int:
-        if not (isinstance(k, int | np.integer) and 1 <= k <= self.n_ranked):
-            raise ValueError(
-                f"`k` must be a whole number from 1 to {self.n_ranked}, got {k!r}."
-            )
-        return int(k)
 
     def __repr__(self) -> str:
         width = np.nanmean(self.high - self.low + 1) if self.n_ranked else np.nan

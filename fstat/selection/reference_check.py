@@ -13,8 +13,8 @@ from scipy.stats import ks_2samp
 
 from .._validation import FloatArray
 from .conformal import References
-from .doubts import ReferenceWarning
 from .step_up import price_of
+from .warnings import ReferenceWarning
 
 _UNLIKE = 0.001  # level of the test of the bulk, over all groups
 _BULK, _LEAST_BULK = 0.7, 20  # share of the scores, and number of either kind

@@ -10,9 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 from .._validation import FloatArray
 from ._pairs import checked_strata, groups_of
 from .decision import Asked, Found, Pairs, decided, of_sides, outcome
-from .doubts import SelectionWarning, SnapshotWarning, UndecidedWarning
 from .result import Selection
 from .step_up import adjusted, n_rejected
+from .warnings import SelectionWarning, SnapshotWarning, UndecidedWarning
 
 
 def theoretical(

@@ -183,7 +183,6 @@ def test_signal_is_ranked():
     assert_array_equal(ranks.high, ranks.rank)
     assert_array_equal(ranks.top_k(2).possible, order >= 4)
     assert_array_equal(ranks.top_k(2).certain, order >= 4)
-    assert_array_equal(ranks.bottom_k(2).possible, order < 2)
 
 
 # Missing pairs, ties, infinite ends
@@ -200,7 +199,6 @@ def test_pairs_that_could_not_be_estimated_are_not_ranked():
         assert_array_equal(ranks.low, [2, np.nan, 1, 3])
         assert ranks.n_ranked == 3
         assert_array_equal(ranks.top_k(1).possible, [0, 0, 1, 0])
-        assert_array_equal(ranks.bottom_k(1).certain, [0, 0, 0, 1])
     table = ranks.to_frame()
     assert table.index.tolist() == [2, 0, 3]
     assert list(table) == ["pair", "mu", "rank", "rank_low", "rank_high", "quantity"]
@@ -269,11 +267,9 @@ def test_invariants(seed, k):
             possible, certain = ranks.top_k(j)
             assert certain.sum() <= j <= possible.sum()
             assert (possible | ~certain).all()
-            assert_array_equal(ranks.bottom_k(k - j).possible, ~certain) if j < k else 0
     ranks, flipped = rank_intervals(fitted(z, mu)), rank_intervals(fitted(-z, -mu))
     assert_array_equal(flipped.low, k + 1 - ranks.high)
     assert_array_equal(flipped.rank, k + 1 - ranks.rank)
-    assert_array_equal(flipped.top_k(1), ranks.bottom_k(1))
     moved = rank_intervals(fitted(z[:, order], mu[order]))
     assert_array_equal(moved.high, ranks.high[order])
     joint = rank_intervals(
@@ -306,9 +302,8 @@ def test_bad_requests(options, message):
 @pytest.mark.parametrize("k", [0, 4, 1.5, "1"])
 def test_k_is_a_number_of_pairs(k):
     ranks = rank_intervals(fitted(np.random.default_rng(0).normal(size=(9, 3))))
-    for method in (ranks.top_k, ranks.bottom_k):
-        with pytest.raises(ValueError, match="`k` must be a whole number from 1 to 3"):
-            method(k)
+    with pytest.raises(ValueError, match="`k` must be a whole number from 1 to 3"):
+        ranks.top_k(k)
 
 
 # The picture
