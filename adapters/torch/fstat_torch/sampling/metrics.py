@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import KW_ONLY, dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from fstat._validation import flag, shown
 
@@ -58,7 +58,25 @@ class StepMetric(ABC):
 
 
 @dataclass(frozen=True)
-class Plain(StepMetric):
+class _OverNorms(StepMetric):
+    """A metric of inner products that may be over the examples' norms."""
+
+    _: KW_ONLY
+    cosine: bool = False
+
+    _NAMES: ClassVar[tuple[str, str]]  # without norms, and over them
+
+    def __post_init__(self) -> None:
+        flag(self.cosine, "cosine")
+
+    @property
+    def alignment(self) -> str:
+        """Its name, as the trace says it."""
+        return self._NAMES[self.cosine]
+
+
+@dataclass(frozen=True)
+class Plain(_OverNorms):
     """Gradients are compared by their inner products, to be given as a `metric`.
 
     Parameters
@@ -83,16 +101,7 @@ class Plain(StepMetric):
     'cosine'
     """
 
-    _: KW_ONLY
-    cosine: bool = False
-
-    def __post_init__(self) -> None:
-        flag(self.cosine, "cosine")
-
-    @property
-    def alignment(self) -> str:
-        """Its name, as the trace says it."""
-        return "cosine" if self.cosine else "plain"
+    _NAMES = "plain", "cosine"
 
     def comparison(self, run: Run) -> Comparison:
         """Return by what gradients are compared in a run.
@@ -112,7 +121,7 @@ class Plain(StepMetric):
 
 
 @dataclass(frozen=True)
-class SecondMoment(StepMetric):
+class SecondMoment(_OverNorms):
     """Gradients are compared in the diagonal metric by which the optimiser moves.
 
     It is that of Adam, RMSprop or Adagrad: the inverse root of the second moment that
@@ -149,16 +158,7 @@ class SecondMoment(StepMetric):
     'second-moment'
     """
 
-    _: KW_ONLY
-    cosine: bool = False
-
-    def __post_init__(self) -> None:
-        flag(self.cosine, "cosine")
-
-    @property
-    def alignment(self) -> str:
-        """Its name, as the trace says it."""
-        return "second-moment-cosine" if self.cosine else "second-moment"
+    _NAMES = "second-moment", "second-moment-cosine"
 
     def comparison(self, run: Run) -> Comparison:
         """Return by what gradients are compared in a run.
