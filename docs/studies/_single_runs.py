@@ -25,6 +25,7 @@ PARTS = (
     "fstat/influence.py",
     "fstat/estimates.py",
     "fstat/observations.py",
+    "fstat/records/long_form.py",
     "fstat/records/standardization.py",
     "fstat/records/subsets.py",
     "fstat/records/trace.py",

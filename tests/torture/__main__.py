@@ -23,6 +23,7 @@ PARTS = (
     "fstat/_files.py",
     "fstat/records/mapped.py",
     "fstat/records/trace.py",
+    "fstat/records/trace_files.py",
     "fstat/records/snapshots.py",
 )
 OF_RUNS = (*PARTS, "fstat_torch/sampling", "fstat_torch/curvature")
