@@ -269,7 +269,8 @@ def row(name, what, watched, seconds):
     """Measure one case; return its line of the table."""
     plain, sampled, cost, pairs = in_turn(name, watched, seconds)
     rows = max(10, pairs // TOGETHER)
-    every = measure_overhead(partial(several, plain), partial(several, sampled), rows)
+    pair = partial(several, plain), partial(several, sampled)
+    every = measure_overhead(*pair, rows, warm_up=1)
     captured, products, aims, passed = parts(name, watched, min(pairs, 200))
     refresh = watched.get("refresh", 1)
     ms = 1e3 * cost.plain

@@ -36,6 +36,7 @@ def measure_overhead(
     sampled: Callable[[], object],
     n_pairs: int = 100,
     clock: Callable[[], float] | None = None,
+    warm_up: int = 10,
 ) -> Overhead:
     """Time plain and sampled steps in turn, so that drift of the machine cancels.
 
@@ -44,9 +45,11 @@ def measure_overhead(
     plain, sampled : callable
         Take one step without and with sampling.
     n_pairs : int, default=100
-        Pairs of steps that count, after 10 that warm up.
+        Pairs of steps that count.
     clock : callable, optional
         Returns seconds; CPU time by default, or wall time where a GPU works.
+    warm_up : int, default=10
+        Pairs that are made before, and do not count.
 
     Returns
     -------
@@ -56,7 +59,7 @@ def measure_overhead(
     if clock is None:
         gpu = torch.cuda.is_available()
         clock = time.perf_counter if gpu else time.process_time
-    seconds = np.empty((n_pairs + 10, 2))
+    seconds = np.empty((warm_up + n_pairs, 2))
     for row in seconds:
         for column, step in enumerate((plain, sampled)):
             _wait()
@@ -64,7 +67,7 @@ def measure_overhead(
             step()
             _wait()
             row[column] = clock() - start
-    kept = seconds[10:]
+    kept = seconds[warm_up:]
     ratios = kept[:, 1] / np.maximum(kept[:, 0], 1e-9)
     middle = float(np.median(ratios))
     low, high = quantile_test(ratios, q=middle, p=0.5).confidence_interval(0.95)
