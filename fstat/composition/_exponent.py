@@ -82,15 +82,17 @@ class Exponent:
 
     def places(self) -> FloatArray:
         """Return abscissae: by a standard deviation clear of the poles at 0 and -1."""
-        # Of a tail that falls more slowly than exponentially there is nothing above 0.
-        right = self.upward() or [-0.5]
-        left = self._march(-1.0 - self.clear(-1.0, -1.0), -1.0, -np.inf)
+        right, left = self.upward(), self.downward()
         if (spread := self.deviation(-0.5)) == 0:
             raise Unresolved(NO_SPREAD)
         # Where P and Q are far apart, nothing is served midway between the poles.
-        up = self._march(-1.0 + 1.0 / spread, 1.0, -0.5)
-        down = self._march(-1.0 / spread, -1.0, -0.5)
-        return np.array(sorted(left + up + down + right))
+        between = self._march(-1.0 + 1.0 / spread, 1.0, -0.5)
+        between += self._march(-1.0 / spread, -1.0, -0.5)
+        # A heavy tail leaves no room beyond its pole: none, or less than there is here.
+        room = min(min(right, default=0.0), -1.0 - max(left, default=-1.0))
+        if not between and room < 0.5:
+            between = [-0.5]
+        return np.array(sorted(left + between + right))
 
     def beyond(self, c: float) -> list[float]:
         """Return abscissae farther out than c, where the largest loss seems reached.
@@ -115,6 +117,10 @@ class Exponent:
     def upward(self) -> list[float]:
         """Return those above 0."""
         return self._march(self.clear(0.0, 1.0), 1.0, np.inf)
+
+    def downward(self) -> list[float]:
+        """Return those below -1."""
+        return self._march(-1.0 - self.clear(-1.0, -1.0), -1.0, -np.inf)
 
     def clear(self, pole: float, direction: float) -> float:
         """Return a distance from a pole: less if the tail beyond is heavy."""

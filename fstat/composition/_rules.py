@@ -21,7 +21,7 @@ from ..tradeoff import (
 from ..tradeoff._atoms import AtomicTradeOff
 from ._atoms import atoms
 from ._checks import Unresolved
-from ._tail_rates import rates_within, seen_stretches
+from ._tail_rates import by_parts, infinite, seen_stretches
 from ._transform import Sum
 
 _NODES, _WEIGHTS = leggauss(16)
@@ -173,21 +173,27 @@ def _up_to(
 
 
 def tail_rule(
-    f: TradeOff, bandwidth: float, sure: float, tilt: float
-) -> tuple[FloatArray, FloatArray, float]:
-    """Return a rule for ``1/z (E e^{zL} - 1)``, by parts: losses, masses, their scale.
+    f: TradeOff, bandwidth: float, tilt: float
+) -> tuple[list[tuple[FloatArray, FloatArray]], float]:
+    """Return rules for ``E e^{zL}``, by parts: thresholds and masses, and their scale.
 
-    Masses are those beyond a threshold, tilted, with a sign by its side of 0, up to a
-    factor of which the logarithm is the scale.
+    It is the transform of the first times z, of the second times z + 1, and of the
+    third. Masses are those beyond a threshold, tilted, with a sign by its side of 0, up
+    to a factor of which the logarithm is the scale.
     """
-    start, stop = seen_stretches(f, sure, tilt, _UNSEEN + 15.0)
-    pieces = np.ceil(np.maximum(bandwidth * (stop - start) / _TURN, 1)).astype(int)
+    stretches = start, stop = seen_stretches(f, tilt, _UNSEEN + 15.0)
+    pieces = np.ceil(np.maximum(bandwidth * (stop - start) / _TURN, 1))
     if pieces.sum() * _NODES.size > MOST:
         raise TooFine
-    t, log, sign = rates_within(f, (start, stop), pieces, (_NODES, _WEIGHTS), sure)
-    log += tilt * t
-    top = max(float(log.max()), 0.0)
-    return t, sign * np.exp(log - top), top
+    rules = by_parts(f, stretches, pieces.astype(int), (_NODES, _WEIGHTS))
+    logs = [log + tilt * t for t, log, _ in rules]
+    top = float(np.concatenate(logs).max(initial=0.0))
+    near, far, joint = (
+        (rule.t, rule.sign * np.exp(log - top))
+        for rule, log in zip(rules, logs, strict=True)
+    )
+    finite = (1.0 - infinite(f)[1]) * np.exp(-top)
+    return [near, far, (np.append(joint[0], 0.0), np.append(joint[1], finite))], top
 
 
 def _is_turned(f: TradeOff) -> bool:

@@ -30,9 +30,11 @@ class Saddles:
         self.exponent, self.abscissae = exponent, abscissae
         self.levels, self.saddles, self.deviations = exponent.tilted(abscissae)
         ends = self.saddles[[0, -1]] + self.deviations[[0, -1]] * [-3.0, 3.0]
-        # A tail that falls more slowly than exponentially has no path to the right.
-        heavy = abscissae[-1] <= 0
-        self.limits = float(ends[0]), np.inf if heavy else float(ends[1])
+        # A tail that falls more slowly than exponentially has no path beyond its pole.
+        self.limits = (
+            float(ends[0]) if abscissae[0] < -1 else -np.inf,
+            float(ends[1]) if abscissae[-1] > 0 else np.inf,
+        )
         # Where the integrands of two paths are equally large.
         self.borders = np.diff(self.levels) / np.diff(abscissae)
 

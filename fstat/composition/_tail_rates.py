@@ -9,6 +9,7 @@ are singular, too. Where none does they are computed one by one.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.polynomial.chebyshev import chebvander
@@ -25,24 +26,51 @@ _RESOLVED = 1e-12
 _MOST_HALVINGS, _MOST_AT_ONCE = 13, 64
 _CUTS = 64  # of each stretch, to leave out what is not seen
 _FEW = 2000  # thresholds, which are not worth the polynomials
+FAR = -600.0  # a loss so low that what Q leaves below is hardly a number
+_DOUBLINGS = 20  # of that loss, up to where tilts are told from none
+_ROUNDING = 1e-13  # of a probability beside that of minus infinity
+
+
+class Nodes(NamedTuple):
+    """Thresholds of a rule, logarithms of weight times rate, and signs."""
+
+    t: FloatArray
+    log_weight: FloatArray
+    sign: FloatArray
 
 
 @lru_cache(maxsize=1024)
 def breaks(f: TradeOff) -> FloatArray:
-    """Return the losses between which a step's rates are smooth, and 0."""
+    """Return the losses between which a step's rates are smooth, and 0.
+
+    Far from 0 they are so close that tails of any scale are seen.
+    """
     places = np.unique(np.append(f._loss_breaks(), 0.0))
     apart = np.diff(places) > 1e-13 * np.abs(places[1:])
-    return np.asarray(places[np.append(True, apart)])
+    places = places[np.append(True, apart)]
+    far = np.multiply.outer([FAR, -FAR], 2.0 ** np.arange(_DOUBLINGS))
+    return np.union1d(places, far[(far > places[0]) & (far < places[-1])])
 
 
-def rates_within(
+@lru_cache(maxsize=1024)
+def infinite(f: TradeOff) -> tuple[float, float]:
+    """Return the probabilities of losses of minus infinity under P, infinity under Q."""
+    never = f._rates(np.asarray(-np.inf), True).specificity
+    return float(never), float(f._rates(np.asarray(np.inf), False).power)
+
+
+def by_parts(
     f: TradeOff,
     stretches: tuple[FloatArray, FloatArray],
     pieces: NDArray[np.int_],
     gauss: tuple[FloatArray, FloatArray],
-    singular: float,
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return thresholds, logarithms of weight times rate, and signs.
+) -> tuple[Nodes, Nodes, Nodes]:
+    r"""Return rules for :math:`E_Q[e^{zL}; L < \infty] - Q(L < \infty)`.
+
+    It is the sum of ``sign * weight * rate * exp(z t)`` of the first rule times z, of
+    the second times z + 1, and of the third. Rates are ``Q(t < L < inf)`` above 0 and
+    ``Q(L <= t)`` below. Those of the second, below `FAR`, where that is no number but
+    may count under P, are ``exp(t) P(-inf < L <= t)``; the third joins them there.
 
     Parameters
     ----------
@@ -54,71 +82,75 @@ def rates_within(
         Into how many equal pieces each stretch is cut.
     gauss : tuple of ndarray
         Nodes and weights of a rule for each piece, on [-1, 1].
-    singular : float
-        Probability of an infinite loss under Q, which does not count.
     """
     (start, stop), (nodes, weights) = stretches, gauss
     of, half = np.repeat(np.arange(pieces.size), pieces), (stop - start) / pieces / 2
     place = np.arange(of.size) - np.repeat(np.cumsum(pieces) - pieces, pieces)
     middle = start[of] + half[of] * (2 * place + 1)
     t = (middle[:, None] + half[of, None] * nodes).ravel()
-    few = t.size <= _FEW
-    log_rate = (_exactly if few else _log_rates)(f, singular, t)
+    log_rate = (_exactly if t.size <= _FEW else _log_rates)(f, t)
     log_weight = np.log((half[of, None] * weights).ravel()) + log_rate
+    log_weight += np.where(t < FAR, t, 0.0)
     seen = np.isfinite(log_weight)
-    return t[seen], log_weight[seen], np.where(t > 0, 1.0, -1.0)[seen]
+    whole = Nodes(t[seen], log_weight[seen], np.where(t > 0, 1.0, -1.0)[seen])
+    near, far = (Nodes(*(x[here] for x in whole)) for here in (whole.t >= FAR, whole.t < FAR))
+    edge = np.asarray(FAR)
+    below = np.exp(FAR + _exactly(f, edge)) - f._rates(edge, True).beta
+    joint = Nodes(np.array([FAR]), np.log(np.maximum([below], 0.0)), np.ones(1))
+    return near, far, Nodes(*(x[: far.t.size] for x in joint))
 
 
-def smooth_stretches(f: TradeOff, singular: float) -> tuple[FloatArray, FloatArray]:
+def smooth_stretches(f: TradeOff) -> tuple[FloatArray, FloatArray]:
     """Return where stretches start and stop on which rates are smooth."""
-    start, stop, _ = _polynomials(f, singular)
+    start, stop, _ = _polynomials(f)
     return start, stop
 
 
 def seen_stretches(
-    f: TradeOff, singular: float, tilt: float, unseen: float
+    f: TradeOff, tilt: float, unseen: float
 ) -> tuple[FloatArray, FloatArray]:
     """Return where stretches start and stop on which tilted rates may count.
 
     Others are below the largest rate, or below 1, by the factor ``exp(-unseen)``.
     """
-    start, stop, log_most = _cut_evenly(f, singular)
+    start, stop, log_most = _cut_evenly(f)
     inner = np.where(start < 0, stop, start)
-    size = log_most + np.maximum(tilt * start, tilt * stop)
-    seen = size > max(float((log_most + tilt * inner).max()), 0.0) - unseen
+    tilts = np.where(stop <= FAR, tilt + 1.0, tilt)
+    size = log_most + np.maximum(tilts * start, tilts * stop)
+    seen = size > max(float((log_most + tilts * inner).max()), 0.0) - unseen
     return start[seen], stop[seen]
 
 
 @lru_cache(maxsize=256)
-def _cut_evenly(
-    f: TradeOff, singular: float
-) -> tuple[FloatArray, FloatArray, FloatArray]:
+def _cut_evenly(f: TradeOff) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return stretches without a break, and logarithms of their largest rates."""
     places = breaks(f)
     even = np.arange(_CUTS * (places.size - 1) + 1) / _CUTS
     ends = np.interp(even, np.arange(places.size), places)
-    ends = np.unique(np.append(ends, smooth_stretches(f, singular)[0]))
+    ends = np.unique(np.append(ends, smooth_stretches(f)[0]))
     start, stop = ends[:-1], ends[1:]
     inner = np.where(start < 0, stop, start)
     log_most = np.zeros(inner.size)
-    log_most[inner != 0] = _exactly(f, singular, inner[inner != 0], False)
+    log_most[inner != 0] = _exactly(f, inner[inner != 0], False)
     return start, stop, log_most
 
 
-def _exactly(
-    f: TradeOff, singular: float, t: FloatArray, strict: bool = True
-) -> FloatArray:
-    """Return the logarithm of the rate beyond each threshold, on its side of 0."""
-    rates = f._rates(t, strict)
+def _exactly(f: TradeOff, t: FloatArray, strict: bool = True) -> FloatArray:
+    """Return the logarithm of the rate beyond each threshold, on its side of 0.
+
+    From `FAR` downward it is that of P.
+    """
+    (never, surely), rates = infinite(f), f._rates(t, strict)
+    above, below = rates.power - surely, rates.specificity - never
+    below = np.where(below > _ROUNDING * never, below, 0.0)
+    rate = np.select([t > 0, t > FAR], [np.maximum(above, 0.0), rates.beta], below)
     with np.errstate(divide="ignore"):
-        return np.log(
-            np.where(t > 0, np.maximum(rates.power - singular, 0.0), rates.beta)
-        )
+        return np.log(rate)
 
 
-def _log_rates(f: TradeOff, singular: float, t: FloatArray) -> FloatArray:
+def _log_rates(f: TradeOff, t: FloatArray) -> FloatArray:
     """Return the same from polynomials, where they are known to be right."""
-    start, stop, coefficients = _polynomials(f, singular)
+    start, stop, coefficients = _polynomials(f)
     which = np.maximum(np.searchsorted(start, t, "right") - 1, 0)
     x = 2 * (t - start[which]) / (stop[which] - start[which]) - 1
     value, before = np.zeros(t.size), np.zeros(t.size)
@@ -127,21 +159,19 @@ def _log_rates(f: TradeOff, singular: float, t: FloatArray) -> FloatArray:
     value = x * value - before + coefficients[which, 0]
     unknown = np.isnan(value)
     if unknown.any():
-        value[unknown] = _exactly(f, singular, t[unknown])
+        value[unknown] = _exactly(f, t[unknown])
     return value
 
 
 @lru_cache(maxsize=256)
-def _polynomials(
-    f: TradeOff, singular: float
-) -> tuple[FloatArray, FloatArray, FloatArray]:
+def _polynomials(f: TradeOff) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return stretches, and coefficients in Chebyshev polynomials, or NaN."""
     places = breaks(f)
     start, stop = places[:-1], places[1:]
     found = []
     for _ in range(_MOST_HALVINGS):
         t = start[:, None] + (stop - start)[:, None] * (1 + _NODES) / 2
-        log = _exactly(f, singular, t.ravel()).reshape(t.shape)
+        log = _exactly(f, t.ravel()).reshape(t.shape)
         with np.errstate(invalid="ignore"):
             coefficients = log @ _TO_COEFFICIENTS
             last = np.abs(coefficients[:, -3:]).max(axis=1)

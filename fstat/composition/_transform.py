@@ -17,7 +17,7 @@ from ..tradeoff import (
     TradeOff,
 )
 from ..tradeoff._atoms import AtomicTradeOff
-from ._tail_rates import rates_within, smooth_stretches
+from ._tail_rates import by_parts, infinite, smooth_stretches
 
 ComplexArray = NDArray[np.complexfloating[Any, Any]]
 LogTransform = Callable[[ComplexArray], ComplexArray]
@@ -197,8 +197,11 @@ def _by_quadrature(f: TradeOff, bandwidth: float) -> LogTransform:
     Rates are accurate relative to their size, and so are the integrals; between breaks
     they are smooth, however many atoms the loss may have there.
     """
-    singular = float(f._rates(np.asarray(np.inf), False).power)
-    t, log_weight, sign = _nodes(f, singular, bandwidth)
+    start, stop = smooth_stretches(f)
+    wanted = np.ceil(bandwidth * (stop - start) / 8)
+    pieces = np.clip(wanted, 1, _MOST_PIECES).astype(int)
+    rules = by_parts(f, (start, stop), pieces, (_NODES, _WEIGHTS))
+    (_, surely) = infinite(f)
 
     def transform(z: ComplexArray) -> ComplexArray:
         # Little memory for many arguments.
@@ -207,18 +210,11 @@ def _by_quadrature(f: TradeOff, bandwidth: float) -> LogTransform:
         for start in range(0, flat.size, 64):
             part = flat[start : start + 64]
             with np.errstate(over="ignore", invalid="ignore"):
-                terms = np.exp(log_weight + np.multiply.outer(part, t))
-                total[start : start + 64] = part * (terms @ sign)
-        return np.log1p(total.reshape(np.shape(z)) - singular)
+                near, far, joint = (
+                    np.exp(log_weight + np.multiply.outer(part, t)) @ sign
+                    for t, log_weight, sign in rules
+                )
+                total[start : start + 64] = part * near + (part + 1) * far + joint
+        return np.log1p(total.reshape(np.shape(z)) - surely)
 
     return transform
-
-
-def _nodes(
-    f: TradeOff, singular: float, bandwidth: float
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return thresholds, logarithms of weight times rate, and signs."""
-    start, stop = smooth_stretches(f, singular)
-    wanted = np.ceil(bandwidth * (stop - start) / 8)
-    pieces = np.clip(wanted, 1, _MOST_PIECES).astype(int)
-    return rates_within(f, (start, stop), pieces, (_NODES, _WEIGHTS), singular)

@@ -42,6 +42,7 @@ from ._rules import (
 from ._saddles import Saddles
 from ._seldom import log1p
 from ._sums_of_atoms import likely_sums
+from ._tail_rates import infinite
 from ._transform import ComplexArray, log_transform
 
 _SIZES = (2**12, 2**14, 2**16)  # frequencies
@@ -350,7 +351,7 @@ class Windowed(PointValues):
         """
         out = Sides(*(np.zeros(t.shape) for _ in Sides._fields))
         above = (t >= self._ends[1]) if strict else (t > self._ends[1])
-        below = t < self._ends[0]
+        above, below = above | (t == np.inf), (t < self._ends[0]) | (t == -np.inf)
         out.c[above], out.c[below] = 1.0, -2.0
         for end, k, there in ((self._open[0], 0, below), (self._open[1], -1, above)):
             if end and there.any():  # no more than Chernoff's bound
@@ -514,8 +515,7 @@ def _infinite(f: Step) -> tuple[float, float]:
     if isinstance(f, Truncated):
         beyond = f.step._rates(np.asarray(f.cut), True)
         return float(beyond.alpha), float(beyond.power)
-    never = f._rates(np.asarray(-np.inf), True).specificity
-    return float(never), float(f._rates(np.asarray(np.inf), False).power)
+    return infinite(f)
 
 
 class Sides(NamedTuple):
@@ -553,10 +553,9 @@ def _by_parts(
 ) -> tuple[ComplexArray, float]:
     """Return them from the rates of a step."""
     z = c + 1j * step * np.arange(number)
-    sure = float(f._rates(np.asarray(np.inf), False).power)
-    loss, masses, top = tail_rule(f, step * number, sure, c)
-    total = fourier(loss, masses, step, number)
-    value = z * total + (1.0 - sure) * np.exp(-top)
+    rules, top = tail_rule(f, step * number, c)
+    near, far, rest = (fourier(*rule, step, number) for rule in rules)
+    value = z * near + (z + 1) * far + rest
     return np.log(value / value[0].real), top + float(np.log(value[0].real))
 
 

@@ -13,7 +13,8 @@ from scipy.optimize import elementwise, minimize_scalar
 from .._validation import FloatArray
 
 Loss = Callable[[FloatArray], FloatArray]
-_LEVELS = np.geomspace(1e-300, 0.5, 750)
+_RARE = 1e-3
+_LEVELS = np.append(np.geomspace(1e-300, _RARE, 750), np.arange(2, 501) * _RARE)
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(20)
 _ROUNDING = 1e-12
 # Of a kink: by how much it stands out, and at least; how often it is looked at closer.
