@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from .._validation import FloatArray
 from ..tradeoff import TradeOff
+from ._checks import Unresolved
 
 _SIZE = 20  # of a polynomial
 _NODES = np.cos(np.pi * (np.arange(_SIZE) + 0.5) / _SIZE)
@@ -144,6 +145,8 @@ def _exactly(f: TradeOff, t: FloatArray, strict: bool = True) -> FloatArray:
     above, below = rates.power - surely, rates.specificity - never
     below = np.where(below > _ROUNDING * never, below, 0.0)
     rate = np.select([t > 0, t > FAR], [np.maximum(above, 0.0), rates.beta], below)
+    if np.isnan(rate).any():
+        raise Unresolved("the rates of a step are not numbers, so that there are no values of it.")
     with np.errstate(divide="ignore"):
         return np.log(rate)
 

@@ -17,6 +17,7 @@ _RARE = 1e-3
 _LEVELS = np.append(np.geomspace(1e-300, _RARE, 750), np.arange(2, 501) * _RARE)
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(20)
 _ROUNDING = 1e-12
+_NO_DENSITY = -745.0  # logarithm of what is no number
 # Of a kink: by how much it stands out, and at least; how often it is looked at closer.
 _SUDDEN, _STEEPER, _CLOSER, _WITHIN = 8.0, 1e-6, 4, 16
 
@@ -201,8 +202,8 @@ def mass(D: Any, low: FloatArray | float, high: FloatArray | float) -> FloatArra
     low, high = np.broadcast_arrays(low, high)
     right = low > D.median()
     with np.errstate(invalid="ignore"):
-        outer = np.where(right, D.sf(low), D.cdf(high))
-        inner = np.where(right, D.sf(high), D.cdf(low))
+        outer = np.where(right, _tail(D, D.sf, low), _tail(D, D.cdf, high))
+        inner = np.where(right, _tail(D, D.sf, high), _tail(D, D.cdf, low))
         difference = np.array(np.maximum(outer - inner, 0.0))
         narrow = (difference < 0.1 * outer) & (difference > 0)
         narrow &= np.isfinite(low) & np.isfinite(high)
@@ -212,3 +213,11 @@ def mass(D: Any, low: FloatArray | float, high: FloatArray | float) -> FloatArra
         density = D.pdf(middle + half * _NODES)
         difference[narrow] = (half * density) @ _WEIGHTS
     return np.asarray(difference)
+
+
+def _tail(D: Any, of: Loss, x: FloatArray) -> FloatArray:
+    """Return a tail's probability: none where scipy has none and there is no density."""
+    value = np.asarray(of(x))
+    if (unknown := np.isnan(value)).any():
+        value = np.where(unknown & (D.logpdf(x) < _NO_DENSITY), 0.0, value)
+    return value

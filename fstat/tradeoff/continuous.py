@@ -44,6 +44,14 @@ class ContinuousTradeOff(TradeOff):
 
     def _check(self) -> None:
         """Refuse distributions of which the pieces are not all there is."""
+        at = np.concatenate([piece.x for piece in self._pieces])
+        for name, D in (("P", self.P), ("Q", self.Q)):
+            if (unknown := np.isnan(mass(D, at, np.inf))).any():
+                raise ValueError(
+                    f"`{name}` must have a cdf and sf that are numbers, got "
+                    f"{distribution_repr(D)}, of which scipy says NaN at "
+                    f"{at[unknown][0]:.3g}."
+                )
         sure = self._rates(np.asarray(-np.inf), False)
         if not abs(sure.alpha - 1.0) <= 1e-9 or not abs(sure.power - 1.0) <= 1e-9:
             raise ValueError(
