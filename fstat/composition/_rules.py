@@ -21,7 +21,7 @@ from ..tradeoff import (
 from ..tradeoff._atoms import AtomicTradeOff
 from ._atoms import atoms
 from ._checks import Unresolved
-from ._tail_rates import by_parts, infinite, seen_stretches
+from ._tail_rates import by_parts, infinite, pivot, seen_stretches
 from ._transform import Sum
 
 _NODES, _WEIGHTS = leggauss(16)
@@ -187,13 +187,15 @@ def tail_rule(
         raise TooFine
     rules = by_parts(f, stretches, pieces.astype(int), (_NODES, _WEIGHTS))
     logs = [log + tilt * t for t, log, _ in rules]
-    top = float(np.concatenate(logs).max(initial=0.0))
+    middle = pivot(f)
+    top = float(np.concatenate(logs).max(initial=tilt * middle))
     near, far, joint = (
         (rule.t, rule.sign * np.exp(log - top))
         for rule, log in zip(rules, logs, strict=True)
     )
-    finite = (1.0 - infinite(f)[1]) * np.exp(-top)
-    return [near, far, (np.append(joint[0], 0.0), np.append(joint[1], finite))], top
+    finite = (1.0 - infinite(f)[1]) * np.exp(tilt * middle - top)
+    rest = np.append(joint[0], middle), np.append(joint[1], finite)
+    return [near, far, rest], top
 
 
 def _is_turned(f: TradeOff) -> bool:

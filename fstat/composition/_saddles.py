@@ -38,6 +38,12 @@ class Saddles:
         # Where the integrands of two paths are equally large.
         self.borders = np.diff(self.levels) / np.diff(abscissae)
 
+    @property
+    def middle(self) -> int | None:
+        """The path that is the farthest from the poles, between them, if there is one."""
+        k = int(np.abs(self.abscissae + 0.5).argmin())
+        return k if -1 < self.abscissae[k] < 0 else None
+
     @classmethod
     def of(cls, exponent: Exponent) -> Saddles:
         """Return all of an exponent's, also beyond where a loss seems reached."""

@@ -40,13 +40,18 @@ class Nodes(NamedTuple):
     sign: FloatArray
 
 
+def pivot(f: TradeOff) -> float:
+    """Return the loss from which tails run upward and downward: 0 where it may be."""
+    return float(np.clip(0.0, *f._loss_range()))
+
+
 @lru_cache(maxsize=1024)
 def breaks(f: TradeOff) -> FloatArray:
-    """Return the losses between which a step's rates are smooth, and 0.
+    """Return the losses between which a step's rates are smooth, and the pivot.
 
     Far from 0 they are so close that tails of any scale are seen.
     """
-    places = np.unique(np.append(f._loss_breaks(), 0.0))
+    places = np.unique(np.append(f._loss_breaks(), pivot(f)))
     apart = np.diff(places) > 1e-13 * np.abs(places[1:])
     places = places[np.append(True, apart)]
     far = np.multiply.outer([FAR, -FAR], 2.0 ** np.arange(_DOUBLINGS))
@@ -66,10 +71,10 @@ def by_parts(
     pieces: NDArray[np.int_],
     gauss: tuple[FloatArray, FloatArray],
 ) -> tuple[Nodes, Nodes, Nodes]:
-    r"""Return rules for :math:`E_Q[e^{zL}; L < \infty] - Q(L < \infty)`.
+    r"""Return rules for :math:`E_Q[e^{zL}; L < \infty] - Q(L < \infty) e^{zs}`.
 
-    It is the sum of ``sign * weight * rate * exp(z t)`` of the first rule times z, of
-    the second times z + 1, and of the third. Rates are ``Q(t < L < inf)`` above 0 and
+    Where s is the pivot. It is the sum of ``sign * weight * rate * exp(z t)`` of the first rule times z, of
+    the second times z + 1, and of the third. Rates are ``Q(t < L < inf)`` above s and
     ``Q(L <= t)`` below. Those of the second, below `FAR`, where that is no number but
     may count under P, are ``exp(t) P(-inf < L <= t)``; the third joins them there.
 
@@ -93,7 +98,7 @@ def by_parts(
     log_weight = np.log((half[of, None] * weights).ravel()) + log_rate
     log_weight += np.where(t < FAR, t, 0.0)
     seen = np.isfinite(log_weight)
-    whole = Nodes(t[seen], log_weight[seen], np.where(t > 0, 1.0, -1.0)[seen])
+    whole = Nodes(t[seen], log_weight[seen], np.where(t > pivot(f), 1.0, -1.0)[seen])
     near, far = (Nodes(*(x[here] for x in whole)) for here in (whole.t >= FAR, whole.t < FAR))
     edge = np.asarray(FAR)
     below = np.exp(FAR + _exactly(f, edge)) - f._rates(edge, True).beta
@@ -112,13 +117,16 @@ def seen_stretches(
 ) -> tuple[FloatArray, FloatArray]:
     """Return where stretches start and stop on which tilted rates may count.
 
-    Others are below the largest rate, or below 1, by the factor ``exp(-unseen)``.
+    Others are below the largest rate, or 1 at the pivot, by the factor
+    ``exp(-unseen)``.
     """
     start, stop, log_most = _cut_evenly(f)
-    inner = np.where(start < 0, stop, start)
+    middle = pivot(f)
+    inner = np.where(start < middle, stop, start)
     tilts = np.where(stop <= FAR, tilt + 1.0, tilt)
     size = log_most + np.maximum(tilts * start, tilts * stop)
-    seen = size > max(float((log_most + tilts * inner).max()), 0.0) - unseen
+    most = max(float((log_most + tilts * inner).max()), tilt * middle)
+    seen = size > most - unseen
     return start[seen], stop[seen]
 
 
@@ -130,21 +138,23 @@ def _cut_evenly(f: TradeOff) -> tuple[FloatArray, FloatArray, FloatArray]:
     ends = np.interp(even, np.arange(places.size), places)
     ends = np.unique(np.append(ends, smooth_stretches(f)[0]))
     start, stop = ends[:-1], ends[1:]
-    inner = np.where(start < 0, stop, start)
+    middle = pivot(f)
+    inner = np.where(start < middle, stop, start)
     log_most = np.zeros(inner.size)
-    log_most[inner != 0] = _exactly(f, inner[inner != 0], False)
+    log_most[inner != middle] = _exactly(f, inner[inner != middle], False)
     return start, stop, log_most
 
 
 def _exactly(f: TradeOff, t: FloatArray, strict: bool = True) -> FloatArray:
-    """Return the logarithm of the rate beyond each threshold, on its side of 0.
+    """Return the logarithm of the rate beyond each threshold, away from the pivot.
 
     From `FAR` downward it is that of P.
     """
     (never, surely), rates = infinite(f), f._rates(t, strict)
     above, below = rates.power - surely, rates.specificity - never
     below = np.where(below > _ROUNDING * never, below, 0.0)
-    rate = np.select([t > 0, t > FAR], [np.maximum(above, 0.0), rates.beta], below)
+    sides = [t > pivot(f), t > FAR]
+    rate = np.select(sides, [np.maximum(above, 0.0), rates.beta], below)
     if np.isnan(rate).any():
         raise Unresolved("the rates of a step are not numbers, so that there are no values of it.")
     with np.errstate(divide="ignore"):

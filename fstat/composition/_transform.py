@@ -17,7 +17,7 @@ from ..tradeoff import (
     TradeOff,
 )
 from ..tradeoff._atoms import AtomicTradeOff
-from ._tail_rates import by_parts, infinite, smooth_stretches
+from ._tail_rates import by_parts, infinite, pivot, smooth_stretches
 
 ComplexArray = NDArray[np.complexfloating[Any, Any]]
 LogTransform = Callable[[ComplexArray], ComplexArray]
@@ -193,7 +193,7 @@ def _step(mu: float, bandwidth: float) -> float:
 def _by_quadrature(f: TradeOff, bandwidth: float) -> LogTransform:
     """Integrate by parts: ``1 + z int e^{zt} Q(L > t) dt - z int e^{zt} Q(L <= t) dt``.
 
-    The first integral is over positive thresholds, the second over negative ones.
+    The first integral is over thresholds above a pivot, the second over those below.
     Rates are accurate relative to their size, and so are the integrals; between breaks
     they are smooth, however many atoms the loss may have there.
     """
@@ -201,7 +201,7 @@ def _by_quadrature(f: TradeOff, bandwidth: float) -> LogTransform:
     wanted = np.ceil(bandwidth * (stop - start) / 8)
     pieces = np.clip(wanted, 1, _MOST_PIECES).astype(int)
     rules = by_parts(f, (start, stop), pieces, (_NODES, _WEIGHTS))
-    (_, surely) = infinite(f)
+    (_, surely), middle = infinite(f), pivot(f)
 
     def transform(z: ComplexArray) -> ComplexArray:
         # Little memory for many arguments.
@@ -211,10 +211,10 @@ def _by_quadrature(f: TradeOff, bandwidth: float) -> LogTransform:
             part = flat[start : start + 64]
             with np.errstate(over="ignore", invalid="ignore"):
                 near, far, joint = (
-                    np.exp(log_weight + np.multiply.outer(part, t)) @ sign
+                    np.exp(log_weight + np.multiply.outer(part, t - middle)) @ sign
                     for t, log_weight, sign in rules
                 )
                 total[start : start + 64] = part * near + (part + 1) * far + joint
-        return np.log1p(total.reshape(np.shape(z)) - surely)
+        return z * middle + np.log1p(total.reshape(np.shape(z)) - surely)
 
     return transform

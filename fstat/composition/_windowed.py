@@ -366,7 +366,16 @@ class Windowed(PointValues):
             here[here] = self._counts(int(k), t[here])
             if here.any():
                 noisy[here] = self._serve(out, int(k), here, t, strict)
-        if self._heavy_tail is not None and noisy.any():
+        if noisy.any() and (middle := self._of.middle) is not None:
+            # Between the poles a path may be better than where a heavy tail has one.
+            other = Sides(*(np.zeros(t.shape) for _ in Sides._fields))
+            other.c[noisy] = self._of.abscissae[middle]
+            self._serve(other, middle, noisy, t, strict)
+            error = out.delta_error + out.spent_error
+            better = noisy & (other.delta_error + other.spent_error < error)
+            for value, where in zip(other, out, strict=True):
+                where[better] = value[better]
+        if self._heavy_tail is not None and (noisy := noisy & (t > self.saddles[0])).any():
             found = self._heavy_tail(t[noisy], self.refines)
             better = found.delta_error < out.delta_error[noisy]
             for value, where in zip(found, out, strict=True):
@@ -389,7 +398,8 @@ class Windowed(PointValues):
             scale = np.exp(path.level - path.c * t[here])
             out.delta[here], out.spent[here] = values * scale
             out.delta_error[here], out.spent_error[here] = errors * scale
-        return np.asarray((errors > ENOUGH * np.abs(values)).any(axis=0) & (path.c > 0))
+        outside = path.c > 0 or path.c < -1
+        return np.asarray((errors > ENOUGH * np.abs(values)).any(axis=0) & outside)
 
     def _counts(self, k: int, t: FloatArray) -> NDArray[np.bool_]:
         """Say at which thresholds a tail may be more than nothing, by Chernoff."""
