@@ -99,7 +99,9 @@ def by_parts(
     log_weight += np.where(t < FAR, t, 0.0)
     seen = np.isfinite(log_weight)
     whole = Nodes(t[seen], log_weight[seen], np.where(t > pivot(f), 1.0, -1.0)[seen])
-    near, far = (Nodes(*(x[here] for x in whole)) for here in (whole.t >= FAR, whole.t < FAR))
+    near, far = (
+        Nodes(*(x[here] for x in whole)) for here in (whole.t >= FAR, whole.t < FAR)
+    )
     edge = np.asarray(FAR)
     below = np.exp(FAR + _exactly(f, edge)) - f._rates(edge, True).beta
     joint = Nodes(np.array([FAR]), np.log(np.maximum([below], 0.0)), np.ones(1))
@@ -156,7 +158,9 @@ def _exactly(f: TradeOff, t: FloatArray, strict: bool = True) -> FloatArray:
     sides = [t > pivot(f), t > FAR]
     rate = np.select(sides, [np.maximum(above, 0.0), rates.beta], below)
     if np.isnan(rate).any():
-        raise Unresolved("the rates of a step are not numbers, so that there are no values of it.")
+        raise Unresolved(
+            "the rates of a step are not numbers, so that there are no values of it."
+        )
     with np.errstate(divide="ignore"):
         return np.log(rate)
 

@@ -81,13 +81,22 @@ def thresholds(
 def _bracket(
     excess: Callable[[FloatArray], FloatArray], size: int
 ) -> tuple[FloatArray, FloatArray]:
-    """Return thresholds at which a falling function is positive and negative."""
+    """Return thresholds at which a falling function is positive and negative.
+
+    Far from 0 one is at most twice the other.
+    """
     low, high = np.full(size, -1.0), np.full(size, 1.0)
-    for end, sign in ((low, 1.0), (high, -1.0)):
-        short = sign * excess(end) < 0
-        while short.any() and np.abs(end).max() < _FARTHEST:
-            end[short] *= 2.0
-            short = sign * excess(end) < 0
+    for sign, far, near in ((1.0, low, high), (-1.0, high, low)):
+        factor = 2.0
+        while (short := sign * excess(far) < 0).any() and np.abs(far).max() < _FARTHEST:
+            near[short] = far[short]
+            far[short] = np.clip(factor * far[short], -_FARTHEST, _FARTHEST)
+            factor = min(factor * factor, _FARTHEST)
+        while (wide := far / near > 2.0).any():
+            middle = near * np.sqrt(np.where(wide, far / near, 1.0))
+            short = sign * excess(middle) < 0
+            near[wide & short] = middle[wide & short]
+            far[wide & ~short] = middle[wide & ~short]
     return low, high
 
 

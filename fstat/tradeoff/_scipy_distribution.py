@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -116,3 +119,11 @@ def distribution_repr(D: Any) -> str:
 def _number(value: Any) -> Any:
     array = numeric(value, "parameter")  # as it was checked
     return float(array) if array.ndim == 0 else array
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Let scipy compute what may lie beyond its range, which is understood here."""
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        yield

@@ -14,6 +14,7 @@ from ._scipy_distribution import (
     distribution_repr,
     frozen,
     one_distribution,
+    without_warnings,
 )
 from .base import ErrorRates, TradeOff
 
@@ -37,10 +38,9 @@ class ContinuousTradeOff(TradeOff):
         P, Q = one_distribution(P, "P"), one_distribution(Q, "Q")
         comparable(P, Q)
         self._set(P=P, Q=Q)
-        # What scipy computes beyond its range is infinite, which is understood here.
-        with np.errstate(all="ignore"):
+        with without_warnings():
             self._set(_pieces=tuple(pieces(P, Q)))
-        self._check()
+            self._check()
 
     def _check(self) -> None:
         """Refuse distributions of which the pieces are not all there is."""
@@ -82,7 +82,7 @@ class ContinuousTradeOff(TradeOff):
     def _loss(self, x: FloatArray) -> FloatArray:
         return np.asarray(self.Q.logpdf(x) - self.P.logpdf(x))
 
-    @np.errstate(all="ignore")
+    @without_warnings()
     def _test_of_level(self, alpha: FloatArray, specificity: FloatArray) -> ErrorRates:
         if len(self._pieces) > 1 or self._pieces[0].is_constant:
             return super()._test_of_level(alpha, specificity)
