@@ -40,7 +40,7 @@ class Saddles:
 
     @property
     def middle(self) -> int | None:
-        """The path that is the farthest from the poles, between them, if there is one."""
+        """The path farthest from the poles, between them, if there is one."""
         k = int(np.abs(self.abscissae + 0.5).argmin())
         return k if -1 < self.abscissae[k] < 0 else None
 

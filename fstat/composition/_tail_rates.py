@@ -60,7 +60,7 @@ def breaks(f: TradeOff) -> FloatArray:
 
 @lru_cache(maxsize=1024)
 def infinite(f: TradeOff) -> tuple[float, float]:
-    """Return the probabilities of losses of minus infinity under P, infinity under Q."""
+    """Return the probabilities of loss -inf under P, and of inf under Q."""
     never = f._rates(np.asarray(-np.inf), True).specificity
     return float(never), float(f._rates(np.asarray(np.inf), False).power)
 
@@ -73,8 +73,8 @@ def by_parts(
 ) -> tuple[Nodes, Nodes, Nodes]:
     r"""Return rules for :math:`E_Q[e^{zL}; L < \infty] - Q(L < \infty) e^{zs}`.
 
-    Where s is the pivot. It is the sum of ``sign * weight * rate * exp(z t)`` of the first rule times z, of
-    the second times z + 1, and of the third. Rates are ``Q(t < L < inf)`` above s and
+    Where s is the pivot. It is the sum of ``sign * weight * rate * exp(z t)`` of the
+    first rule times z, of the second times z + 1, and of the third. Rates are ``Q(t < L < inf)`` above s and
     ``Q(L <= t)`` below. Those of the second, below `FAR`, where that is no number but
     may count under P, are ``exp(t) P(-inf < L <= t)``; the third joins them there.
 

@@ -216,7 +216,7 @@ def mass(D: Any, low: FloatArray | float, high: FloatArray | float) -> FloatArra
 
 
 def _tail(D: Any, of: Loss, x: FloatArray) -> FloatArray:
-    """Return a tail's probability: none where scipy has none and there is no density."""
+    """Return a tail's probability: 0 where it is NaN and there is no density."""
     value = np.asarray(of(x))
     if (unknown := np.isnan(value)).any():
         value = np.where(unknown & (D.logpdf(x) < _NO_DENSITY), 0.0, value)

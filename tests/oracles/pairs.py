@@ -56,7 +56,7 @@ def random_pair(rng):
 
 
 def random_composition(rng):
-    """Return pairs of distributions, and how often each step is taken, 2 to 6 in all."""
+    """Return pairs of distributions, and how often each is taken, 2 to 6 in all."""
     steps = [random_pair(rng) for _ in range(rng.choice([1, 1, 2]))]
     counts = [int(rng.integers(1, 4)) for _ in steps]
     return steps, counts if sum(counts) > 1 else [2]
