@@ -10,7 +10,7 @@ from fstat import compose
 from fstat.tradeoff import tradeoff_between
 
 LEVELS = np.array([1e-3, 0.03, 0.3, 0.8])
-RTOL = 1e-5  # the lattice itself is off by some 1e-6 where densities have cusps
+RTOL = 3e-6  # the lattice itself is off by some 1e-7, and 1e-6 beside cusps
 
 
 def values(steps, counts):
@@ -50,7 +50,7 @@ def test_tails_that_are_heavy_or_only_one_distribution_has(steps, counts):
     assert refused(steps, counts) == 0
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [1, pytest.param(0, marks=pytest.mark.slow)])
 def test_random_compositions(seed):
     refused(*random_composition(np.random.default_rng(seed)))
 
