@@ -74,9 +74,10 @@ def by_parts(
     r"""Return rules for :math:`E_Q[e^{zL}; L < \infty] - Q(L < \infty) e^{zs}`.
 
     Where s is the pivot. It is the sum of ``sign * weight * rate * exp(z t)`` of the
-    first rule times z, of the second times z + 1, and of the third. Rates are ``Q(t < L < inf)`` above s and
-    ``Q(L <= t)`` below. Those of the second, below `FAR`, where that is no number but
-    may count under P, are ``exp(t) P(-inf < L <= t)``; the third joins them there.
+    first rule times z, of the second times z + 1, and of the third. Rates are
+    ``Q(t < L < inf)`` above s and ``Q(L <= t)`` below. Those of the second, below
+    `FAR`, where that is no number but may count under P, are
+    ``exp(t) P(-inf < L <= t)``; the third joins them there.
 
     Parameters
     ----------

@@ -54,10 +54,10 @@ def tradeoff_between(P: Any, Q: Any) -> TradeOff:
     either tail and 1e-3 apart between, and cut where it turns or is constant to 12
     digits; each cut is refined, and ``L(x) = t`` is solved on every piece. So L may
     turn many times, but not twice between neighbouring quantiles, and both densities
-    are to be positive within their supports. Error rates are as accurate as ``cdf``, ``sf``, ``pdf``
-    and ``logpdf``: about 1e-10 relative where these keep their digits in the tails, and
-    no better than the rounding of ``logpdf`` where P and Q are almost the same. A call
-    costs seconds where L turns, whether for one level or for a thousand.
+    are to be positive within their supports. Error rates are as accurate as ``cdf``,
+    ``sf``, ``pdf`` and ``logpdf``: about 1e-10 relative where these keep their digits
+    in the tails, and no better than the rounding of ``logpdf`` where P and Q are almost
+    the same. A call costs seconds where L turns, whether for one level or for a thousand.
 
     References
     ----------
