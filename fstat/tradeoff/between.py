@@ -57,7 +57,7 @@ def tradeoff_between(P: Any, Q: Any) -> TradeOff:
     are to be positive within their supports. Error rates are as accurate as ``cdf``,
     ``sf``, ``pdf`` and ``logpdf``: about 1e-10 relative where these keep their digits
     in the tails, and no better than the rounding of ``logpdf`` where P and Q are almost
-    the same. A call costs seconds where L turns, whether for one level or for a thousand.
+    the same. A call costs seconds where L turns, whether for one level or a thousand.
 
     References
     ----------
