@@ -96,16 +96,19 @@ class ShardWriter:
             was not taken.
         """
         pending = _Pending(part, n_steps, since)
-        if not self._background:
-            self._append(pending)
-            return pending.columns
         with self._changed:
-            self._start()
-            self._changed.wait_for(lambda: len(self._waiting) < _ROOM or self._error)
+            if self._background and self._starts():
+                self._changed.wait_for(
+                    lambda: len(self._waiting) < _ROOM or self._error
+                )
+                self._raise_error()
+                self._waiting.append(pending)
+                self._changed.notify_all()
+                return pending
+            self._write_here()
             self._raise_error()
-            self._waiting.append(pending)
-            self._changed.notify_all()
-        return pending
+            self._append(pending)
+        return pending.columns
 
     def wait(self) -> None:
         """Return when everything is on disk.
@@ -116,8 +119,8 @@ class ShardWriter:
             If writing failed.
         """
         with self._changed:
-            if self._waiting:
-                self._start()
+            if self._waiting and not self._starts():
+                self._write_here()
             self._changed.wait_for(lambda: not self._waiting or self._error)
             self._raise_error()
 
@@ -133,13 +136,24 @@ class ShardWriter:
                 thread.join()
             self._lock.close()
 
-    def _start(self) -> None:
+    def _starts(self) -> bool:
+        """Return whether the thread runs, which is started where it does not."""
         if self._thread is None or not self._thread.is_alive():
             # A daemon: an interpreter that ends closes the trace, and this with it.
             self._thread = threading.Thread(
                 target=self._run, name="fstat-shards", daemon=True
             )
-            self._thread.start()
+            try:
+                self._thread.start()
+            except RuntimeError:  # there are too many, or the interpreter ends
+                self._thread = None
+        return self._thread is not None
+
+    def _write_here(self) -> None:
+        """Write what waits, where no thread can be started."""
+        while self._waiting:
+            self._append(self._waiting[0])
+            self._waiting.popleft()
 
     def _run(self) -> None:
         me = threading.current_thread()

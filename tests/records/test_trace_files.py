@@ -290,9 +290,23 @@ def test_training_goes_on_while_shards_wait_and_no_further_than_two(tmp_path, ga
     assert "fstat-shards" not in {thread.name for thread in threading.enumerate()}
 
 
+def without_threads(monkeypatch):
+    """Let no thread start, as Python 3.12 does when the interpreter ends."""
+
+    def refuse(thread):
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+
+
+@pytest.mark.parametrize("threads", ["always", "before the failure", "never"])
 @pytest.mark.parametrize("background", [False, True])
-def test_a_failure_is_told_and_nothing_is_lost(tmp_path, monkeypatch, background):
+def test_a_failure_is_told_and_nothing_is_lost(
+    tmp_path, monkeypatch, background, threads
+):
     write, fails = shard_writer.write_shard, [True]
+    if threads == "never":
+        without_threads(monkeypatch)
 
     def broken(*args):
         if fails:
@@ -305,10 +319,13 @@ def test_a_failure_is_told_and_nothing_is_lost(tmp_path, monkeypatch, background
     for _ in range(2):
         with pytest.raises(OSError) as caught:
             trace.flush()
-        told = caught.value.__cause__ if background else caught.value
+        in_thread = background and threads != "never"
+        told = caught.value.__cause__ if in_thread else caught.value
         assert "no space left" in str(told)
     append(trace, range(3, 5))
     fails.clear()
+    if threads == "before the failure":
+        without_threads(monkeypatch)
     trace.close()
     for each in (trace, Trace.load(tmp_path)):
         assert recorded(each) == dict.fromkeys(range(5), 0)
