@@ -14,6 +14,7 @@ from ._convolution import Tilt, tail_atoms
 from ._exact import exact_sum
 from ._join import Tail, joined
 from ._lattice import Lattice, contraction, origin, outline, points, spread, stretches
+from ._tail_rates import infinite
 from ._tilts import LARGEST, WINDOW, Frame, tilts_upward
 
 # Of the losses of a step: narrower, they would be mixed up with rounding.
@@ -194,9 +195,8 @@ def _log_affinity(f: TradeOff) -> tuple[float, float]:
     seen = outline(f)
     low, high = seen.ends
     if low == high:  # all losses that are finite are 0
-        singular = float(f._rates(np.asarray(np.inf), False).power)
         with np.errstate(divide="ignore"):
-            log = float(np.log1p(-singular))
+            log = float(np.log1p(-infinite(f)[1]))
         return log - 1e-12, log + 1e-12
     width = max(high - low, _NARROWEST) / 2**15
     k = points(seen, width, np.array([-0.5, 0.0]))

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from .._validation import FloatArray
 from ..tradeoff import TradeOff
 from ._atoms import atoms, likely_atoms
+from ._tail_rates import infinite
 
 # What is assumed of the rates of a step: their error relative to their size.
 RATE_ERROR = 2.0**-44
@@ -79,7 +80,7 @@ def outline(f: TradeOff) -> Outline:
     t = np.geomspace(1e-9, 1e6, 1400)
     low, high = f._loss_range()
     right, left = f._rates(t, True), f._rates(-t, True)
-    singular = float(f._rates(np.asarray(np.inf), False).power)
+    _, singular = infinite(f)
     beyond = right.power - singular <= _UPPER_TAIL, left.beta <= _LOWER_TAIL
     above, below = (t[np.argmax(np.append(past[:-1], True))] for past in beyond)
     below = -below
@@ -186,7 +187,7 @@ def contraction(
     they make a polygon below delta. Where it is not convex its convex minorant is
     taken, whose corners are points of the lattice as well.
     """
-    singular = float(f._rates(np.asarray(np.inf), False).power)
+    _, singular = infinite(f)
     shift = zero - _SHIFT
     at = np.asarray(k * width + shift, float)
     halves = (at[:-1] + at[1:]) / 2
@@ -278,9 +279,8 @@ def stretches(f: TradeOff, at: FloatArray) -> tuple[FloatArray, FloatArray]:
 
     Also of those beyond the first and the last.
     """
-    rates = f._rates(at, True)
-    above = rates.power - f._rates(np.asarray(np.inf), False).power, rates.alpha
-    never = f._rates(np.asarray(-np.inf), True).specificity
+    rates, (never, surely) = f._rates(at, True), infinite(f)
+    above = rates.power - surely, rates.alpha
     below = rates.beta, rates.specificity - never
     q, p = (
         np.maximum(np.concatenate([b[:1], _between(a, b), a[-1:]]), 0.0)

@@ -18,6 +18,7 @@ from ..tradeoff._atoms import AtomicTradeOff
 from ..tradeoff.base import one_curve, operations
 from ._exact import as_discrete, exact_sum
 from ._steps import counted
+from ._tail_rates import infinite
 from .composed import ComposedTradeOff
 from .laplace_sum import LaplaceSum
 
@@ -105,9 +106,7 @@ def _tells_all(steps: dict[TradeOff, int]) -> bool:
     left = np.zeros(2)
     with np.errstate(divide="ignore"):
         for f, n in steps.items():
-            surely = f._rates(np.asarray(np.inf), False).power
-            never = f._rates(np.asarray(-np.inf), True).specificity
-            left += n * np.log1p(-np.minimum([surely, never], 1.0))
+            left += n * np.log1p(-np.minimum(infinite(f), 1.0))
     return bool(left.min() < _NOTHING_LEFT)
 
 

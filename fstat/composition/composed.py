@@ -17,6 +17,7 @@ from ._certificate import Certificate, by_affinity, gaps
 from ._checks import PointValues, Unresolved
 from ._contour import Inversion
 from ._heavy_tail import windowed
+from ._tail_rates import infinite
 from ._width import Widths
 from ._windowed import Windowed
 
@@ -145,8 +146,7 @@ class ComposedTradeOff(TradeOff):
         return Inversion(
             self.fs,
             self.counts,
-            self._certain(lambda f: f._rates(np.asarray(np.inf), False).power),
-            self._certain(lambda f: f._rates(np.asarray(-np.inf), True).specificity),
+            *self._certain(),
         )
 
     @cached_property
@@ -236,12 +236,13 @@ class ComposedTradeOff(TradeOff):
             tried = finer
         return lower, upper, reached
 
-    def _certain(self, of: Callable[[TradeOff], FloatArray]) -> float:
-        """Return the probability that at least one step gives the game away."""
+    def _certain(self) -> tuple[float, float]:
+        """Return how likely a step gives the game away, to Q and to P."""
         log_rest = sum(
-            count * np.log1p(-min(float(of(f)), 1.0)) for f, count in self.steps
+            count * np.log1p(-np.minimum(infinite(f), 1.0)) for f, count in self.steps
         )
-        return float(-np.expm1(log_rest))
+        to_p, to_q = (-np.expm1(log_rest)).tolist()
+        return to_q, to_p
 
     def _rates(self, threshold: FloatArray, strict: bool) -> ErrorRates:
         t = np.atleast_1d(np.asarray(threshold, float))
