@@ -108,7 +108,7 @@ class Unreadable:
         pd.Series(["1", "2"]), pd.Series(["1", None], dtype="string"),
         [1j], np.zeros(2, complex), [1 + 0j, None],
         np.array(["2020-01-01", "NaT"], "datetime64[D]"), np.array([1], "m8[s]"),
-        pd.Series(pd.to_datetime(["2020-01-01", None])), [pd.NaT], [np.timedelta64(1)],
+        pd.Series(pd.to_datetime(["2020-01-01", None])), [pd.NaT], [np.timedelta64(1, "s")],
         pd.interval_range(0, 2), [[1.0], [1.0, 2.0]], {1.0, 2.0}, {"a": [1.0]},
         (x for x in [1.0]), map(float, [1]), object(), [object()], [[None, {}]],
         scipy.sparse.csr_matrix(np.eye(2)), np.array([(1, 2.0)], "i4,f8"),
