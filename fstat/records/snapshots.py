@@ -79,12 +79,32 @@ class Snapshots:
         given = 0 if n_examples is None else n_examples
         self.n_examples = whole_number(given, "n_examples", 0)
         self.metric = string(metric, "metric")
-        self.steps: list[int] = []
-        self.scores: list[NDArray[Any]] = []
+        # Of each, step and scores together, which no interrupt is to part.
+        self._taken: list[tuple[int, NDArray[Any]]] = []
         self._run = uuid4().hex
 
+    @property
+    def steps(self) -> list[int]:
+        """Update steps made before each snapshot."""
+        return [step for step, _ in self._taken]
+
+    @property
+    def scores(self) -> list[NDArray[Any]]:
+        """Scores of each snapshot, of shape (n_examples, n_targets)."""
+        return [scores for _, scores in self._taken]
+
+    def remove(self, step: int) -> None:
+        """Let go of the snapshot at a step, if there is one.
+
+        Parameters
+        ----------
+        step : int
+            Update steps made before it.
+        """
+        self._taken = [one for one in self._taken if one[0] != step]
+
     def __len__(self) -> int:
-        return len(self.steps)
+        return len(self._taken)
 
     def __repr__(self) -> str:
         return (
@@ -129,7 +149,7 @@ class Snapshots:
                 f"got {other.n_examples}."
             )
         self._run, self.n_examples = other._run, other.n_examples or self.n_examples
-        self.steps[:], self.scores[:] = other.steps, other.scores
+        self._taken = [*other._taken]
 
     def is_like(self, other: Snapshots) -> bool:
         """Return whether others are of the same run, targets and metric.
@@ -186,8 +206,7 @@ class Snapshots:
                 f"got {step!r}."
             )
         self.n_examples = n
-        self.steps.append(int(step))
-        self.scores.append(array)
+        self._taken.append((int(step), array))
 
     def observations(
         self,

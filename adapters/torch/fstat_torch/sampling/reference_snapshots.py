@@ -117,8 +117,8 @@ class ReferenceSnapshots(Recorder):
                 f"since each number takes up room, got {index.max()}."
             ) from None
         scores[index] = found
+        self._unwritten.append(step)  # first: what is there is to be written
         self.snapshots.append(step, scores)
-        self._unwritten.append(step)
         self.flush(step)
 
     def flush(self, step: int) -> None:
@@ -135,7 +135,8 @@ class ReferenceSnapshots(Recorder):
             If one could not be written; it is kept, and tried again the next time.
         """
         while self._files is not None and self._unwritten:
-            self._files.write(self.snapshots, self._unwritten[0])
+            if self._unwritten[0] in self.snapshots.steps:
+                self._files.write(self.snapshots, self._unwritten[0])
             del self._unwritten[0]
 
     def noise(self) -> NDArray[Any] | float:
@@ -187,13 +188,12 @@ class ReferenceSnapshots(Recorder):
     def _keep(self, steps: list[int]) -> None:
         """Let go of snapshots at other steps, which the run goes through again."""
         now = self.snapshots
-        for place in reversed(range(len(now))):
-            if now.steps[place] not in steps:
-                step = now.steps[place]
+        for step in reversed(now.steps):
+            if step not in steps:
                 self._unwritten = [at for at in self._unwritten if at != step]
                 if self._files is not None:
                     self._files.remove(step)
-                del now.steps[place], now.scores[place]
+                now.remove(step)
 
 
 _OVER = (
