@@ -418,7 +418,8 @@ def test_unstandardised_influence_of_disjoint_subsets_adds_up():
 
 def test_scaling_a_target_changes_nothing():
     one, two = snapshots(), snapshots()
-    two.scores = [scores * [3.0, 0.01] for scores in two.scores]
+    for scores in two.scores:
+        scores *= [3.0, 0.01]
     np.testing.assert_allclose(
         one.observations(SUBSETS).composed().mu, two.observations(SUBSETS).composed().mu
     )
