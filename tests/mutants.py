@@ -71,6 +71,7 @@ with a dash were not tried since their code changed.
 """
 # Processes of their own do not know which mutant is tried.
 LEFT_OUT = (
+    "tradeoff/test_documentation.py",
     "records/test_trace_files.py",
     "ground_truth/test_retraining.py::test_a_killed_study_goes_on",
     "ground_truth/test_retraining.py::test_a_dead_worker_is_a_sentence",

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from ._discrete_pair import discrete_pair
+from ._loss_shape import mass
 from ._scipy_distribution import distribution_repr, one_distribution
 from .base import TradeOff
 from .continuous import ContinuousTradeOff
 from .gaussian import GaussianTradeOff
 from .laplace import LaplaceTradeOff
+from .piecewise_linear import PiecewiseLinearTradeOff
 
 _SHIFTS: dict[str, type[GaussianTradeOff] | type[LaplaceTradeOff]] = {
     "norm": GaussianTradeOff,
@@ -30,8 +32,9 @@ def tradeoff_between(P: Any, Q: Any) -> TradeOff:
     -------
     TradeOff
         A `GaussianTradeOff` or `LaplaceTradeOff` of two that are shifted, a
-        `PiecewiseLinearTradeOff` of discrete distributions, and otherwise a curve
-        whose rejection regions are found numerically.
+        `PiecewiseLinearTradeOff` of discrete distributions and where the loss has few
+        values, as of two uniform ones, and otherwise a curve whose rejection regions
+        are found numerically.
 
     Raises
     ------
@@ -89,7 +92,18 @@ def tradeoff_between(P: Any, Q: Any) -> TradeOff:
         )
     if discrete[0]:
         return discrete_pair(P, Q)
-    return _of_a_shift(P, Q) or ContinuousTradeOff(P, Q)
+    return _of_a_shift(P, Q) or _of_atoms(ContinuousTradeOff(P, Q))
+
+
+def _of_atoms(f: ContinuousTradeOff) -> TradeOff:
+    """Return a curve in the form of discrete distributions where the loss is one."""
+    if not all(piece.is_constant for piece in f._pieces):
+        return f
+    masses = [
+        [float(mass(D, piece.low, piece.high)) for piece in f._pieces]
+        for D in (f.P, f.Q)
+    ]
+    return PiecewiseLinearTradeOff.from_probabilities(*masses)
 
 
 def _of_a_shift(P: Any, Q: Any) -> TradeOff | None:
