@@ -238,8 +238,8 @@ def _normal(mu: float, tilt: float) -> Density:
     Losses tilted upward by `tilt`, under P, lie up to about `tilt` times `mu`. What
     lies farther out than 40 counts for nothing, here and where paths are chosen.
     """
-    last = min(mu * max(1.0, tilt) + _REACH, 2 * mu + _FARTHEST)
-    number = int((last + _REACH) / min(0.8, 1.6 / mu)) + 2
+    last = min(mu * np.clip(tilt, 1.0, 1e300) + _REACH, 2 * mu + _FARTHEST)
+    number = int((last + _REACH) * max(1.0, mu / 2) / 0.8) + 2
     edges = np.linspace(-_REACH, last, number)
     log_scale = np.log(2 * np.pi) / 2
     return (

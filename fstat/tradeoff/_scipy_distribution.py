@@ -31,7 +31,7 @@ def one_distribution(D: Any, name: str) -> Any:
             f"such as norm(0, 1), got {short(D)}."
         )
     _check_parameters(D, name)
-    return D
+    return _of_floats(D)
 
 
 def _check_parameters(D: Any, name: str) -> None:
@@ -51,6 +51,14 @@ def _check_parameters(D: Any, name: str) -> None:
             f"`{name}` must have valid, finite parameters and a scale above 0, got "
             f"{distribution_repr(D)}."
         )
+
+
+def _of_floats(D: Any) -> Any:
+    """Return a distribution whose parameters are of types that scipy computes with."""
+    values = [*D.args, *D.kwds.values()]
+    if all(np.can_cast(np.asarray(v).dtype, float) for v in values):
+        return D
+    return D.dist(*map(float, D.args), **{k: float(v) for k, v in D.kwds.items()})
 
 
 def comparable(P: Any, Q: Any) -> None:

@@ -119,3 +119,10 @@ class MaximumTradeOff(LevelTradeOff):
     def _loss_range(self) -> tuple[float, float]:
         low, high = zip(*(f._loss_range() for f in self.fs), strict=True)
         return min(low), max(high)
+
+    def _loss_breaks(self) -> FloatArray:
+        """Return also the losses between which it passes from one to another."""
+        corners = self._corners()
+        beside = [f._thresholds(corners.alpha, corners.specificity) for f in self.fs]
+        breaks = np.unique([*super()._loss_breaks(), *np.ravel(beside)])
+        return np.asarray(breaks[np.isfinite(breaks)])

@@ -272,3 +272,9 @@ def test_steps_of_far_wider_tails_are_right_or_refused(spread, n):
         except ArithmeticError:
             continue
         assert_allclose(found, power, rtol=1e-6)
+
+
+def test_a_step_that_tells_nothing_changes_nothing():
+    f = LaplaceTradeOff(2.0)
+    with_it = compose(f, GaussianTradeOff(0.0), counts=[2, 2])
+    assert_allclose(with_it.power(0.05), compose(f, counts=[2]).power(0.05), rtol=1e-6)

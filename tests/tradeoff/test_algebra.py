@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from scipy.integrate import trapezoid
-from scipy.special import ndtr
+from scipy.optimize import brentq
+from scipy.special import ndtr, ndtri
 
 from fstat.tradeoff import (
     EpsilonDeltaTradeOff,
@@ -413,3 +414,14 @@ def test_no_minimum():
 def test_no_share(p):
     with pytest.raises(ValueError, match="`p` must lie in"):
         G.subsample(p)
+
+
+def test_a_maximum_is_cut_where_one_curve_takes_over():
+    # They cross at alpha .0718 and .678, where the normal one has a loss of .962.
+    f = maximum(GaussianTradeOff(1.0), LaplaceTradeOff(1.5))
+    crossing = brentq(
+        lambda a: GaussianTradeOff(1.0)(a) - LaplaceTradeOff(1.5)(a), 0.01, 0.2
+    )
+    loss = -ndtri(crossing) - 0.5
+    breaks = f._loss_breaks()
+    assert np.abs(breaks - loss).min() < 1e-9 and np.abs(breaks + loss).min() < 1e-9

@@ -1,5 +1,7 @@
 """Trade-off functions between distributions of scipy, by closed forms of each."""
 
+import warnings
+from fractions import Fraction
 from itertools import pairwise
 
 import mpmath as mp
@@ -10,6 +12,7 @@ from numpy.testing import assert_allclose
 from scipy import stats
 from scipy.integrate import quad
 
+from fstat import compose
 from fstat.tradeoff import (
     EpsilonDeltaTradeOff,
     GaussianTradeOff,
@@ -353,3 +356,69 @@ def test_a_moment_that_is_infinite_on_one_side_is_infinite():
     f = tradeoff_between(stats.cauchy(), stats.norm(3))
     assert f.kappa2() == f.kappa3() == f.kl() == np.inf
     assert 0 < f.inverse().kappa2() < np.inf
+
+
+def test_a_tail_of_which_scipy_says_nan_is_nothing_where_there_is_no_density():
+    P, Q = stats.gumbel_r(), stats.invgauss(1.03, loc=0.0, scale=1.69)
+    far = np.geomspace(1e8, 1e12, 100)  # losses as large as what is observed
+    with np.errstate(all="ignore"):
+        assert np.isnan(Q.sf(far)).any()
+    rates = tradeoff_between(P, Q)._rates(far, True)
+    assert (rates.power == 0).all() and (rates.alpha == 0).all()
+
+
+def test_a_cdf_that_is_nan_is_refused():
+    class Broken(stats.rv_continuous):
+        def _pdf(self, x):
+            return np.exp(-x)
+
+        def _cdf(self, x):
+            return np.where((x > 1) & (x < 1.5), np.nan, -np.expm1(-x))
+
+        def _ppf(self, q):
+            return -np.log1p(-q)
+
+    with pytest.raises(ValueError, match="`Q` must have a cdf and sf that are numbers"):
+        tradeoff_between(stats.expon(scale=2), Broken(a=0.0, name="broken")())
+
+
+def test_warnings_of_quantiles_do_not_show():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tradeoff_between(stats.norm(), stats.invgauss(1.98, loc=0.0, scale=1.5))
+
+
+@pytest.mark.parametrize(
+    ("P", "Q", "p", "q"),
+    [
+        (stats.uniform(), stats.uniform(0.5, 2), [0, 0.5, 0.5], [0.75, 0.25, 0]),
+        (stats.uniform(), stats.expon(2), [0, 1], [1, 0]),
+    ],
+)
+def test_few_losses_make_a_piecewise_linear_curve(P, Q, p, q):
+    f = tradeoff_between(P, Q)
+    expected = PiecewiseLinearTradeOff.from_probabilities(p, q)
+    assert isinstance(f, PiecewiseLinearTradeOff)
+    assert_allclose(f(LEVELS), expected(LEVELS), atol=1e-14)
+    assert_allclose(
+        compose(f, counts=[7])(LEVELS), compose(expected, counts=[7])(LEVELS)
+    )
+
+
+def test_a_loss_that_falls_for_a_short_while_is_seen_to():
+    # Between x = .3996 and .8766 alone: no power of ten of probability parts them.
+    P, Q = stats.gumbel_r(), stats.laplace(0.3995531978, 1.7128446529)
+    x = np.append(
+        np.linspace(-60, Q.median(), 10**6), np.linspace(Q.median(), 80, 10**6)
+    )
+    middle, loss = (x[1:] + x[:-1]) / 2, -0.165
+    above = Q.logpdf(middle) - P.logpdf(middle) > loss
+    rates = tradeoff_between(P, Q)._rates(np.array(loss), True)
+    assert_allclose(rates.power, np.diff(Q.cdf(x))[above].sum(), atol=1e-4)
+    assert_allclose(rates.alpha, np.diff(P.cdf(x))[above].sum(), atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [np.longdouble, Fraction])
+def test_parameters_of_any_type_of_number(kind):
+    f = tradeoff_between(stats.norm(kind(0), kind(1)), stats.norm(kind(1), kind(2)))
+    assert f == tradeoff_between(stats.norm(0.0, 1.0), stats.norm(1.0, 2.0))
