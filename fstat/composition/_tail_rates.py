@@ -103,10 +103,12 @@ def by_parts(
     near, far = (
         Nodes(*(x[here] for x in whole)) for here in (whole.t >= FAR, whole.t < FAR)
     )
+    if not far.t.size:
+        return near, far, far
     edge = np.asarray(FAR)
     below = np.exp(FAR + _exactly(f, edge)) - f._rates(edge, True).beta
-    joint = Nodes(np.array([FAR]), np.log(np.maximum([below], 0.0)), np.ones(1))
-    return near, far, Nodes(*(x[: far.t.size] for x in joint))
+    joint = np.array([FAR]), np.log(np.maximum([below], 0.0)), np.ones(1)
+    return near, far, Nodes(*joint)
 
 
 def smooth_stretches(f: TradeOff) -> tuple[FloatArray, FloatArray]:
