@@ -375,10 +375,7 @@ class Windowed(PointValues):
             better = noisy & (other.delta_error + other.spent_error < error)
             for value, where in zip(other, out, strict=True):
                 where[better] = value[better]
-        if (
-            self._heavy_tail is not None
-            and (noisy := noisy & (t > self.saddles[0])).any()
-        ):
+        if self._heavy_tail is not None and noisy.any():
             found = self._heavy_tail(t[noisy], self.refines)
             better = found.delta_error < out.delta_error[noisy]
             for value, where in zip(found, out, strict=True):
