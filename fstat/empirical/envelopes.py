@@ -19,7 +19,7 @@ _MOST_RANKS = 2048
 _SAFE = 3e-4  # by which levels are lowered, for the errors of interpolation
 
 
-def clopper_pearson(count: ArrayLike, n: int, miss: float) -> FloatArray:
+def clopper_pearson(count: ArrayLike, n: int, miss: ArrayLike) -> FloatArray:
     """Return the exact upper bound on a probability, at one threshold.
 
     Parameters
@@ -28,13 +28,13 @@ def clopper_pearson(count: ArrayLike, n: int, miss: float) -> FloatArray:
         How many of the observations lie beyond a threshold chosen beforehand.
     n : int
         Number of observations.
-    miss : float
-        Probability that the bound fails.
+    miss : array-like
+        Probability that the bound fails, of a shape that fits `count`.
 
     Returns
     -------
     ndarray
-        Bounds, of the shape of `count`.
+        Bounds, of the shape of both.
 
     References
     ----------
@@ -43,6 +43,7 @@ def clopper_pearson(count: ArrayLike, n: int, miss: float) -> FloatArray:
     """
     from statsmodels.stats.proportion import proportion_confint
 
+    count, miss = np.broadcast_arrays(count, miss)
     # A one-sided bound is an end of the two-sided interval that fails twice as often.
     return np.asarray(proportion_confint(count, n, alpha=2 * miss, method="beta")[1])
 

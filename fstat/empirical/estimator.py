@@ -508,10 +508,10 @@ class EmpiricalTradeOff(BaseEstimator):
         data: tuple[FloatArray, FloatArray],
     ) -> list[Points]:
         (n, m), (above, below) = map(len, data), self._counts(threshold, data)
-        return [
-            (clopper_pearson([above], n, p), clopper_pearson([below], m, q))
-            for p, q in allocations(miss, independent=not self._paired, cells=32)
-        ]
+        shares = allocations(miss, independent=not self._paired, cells=32)
+        of_P, of_Q = np.array(shares).T[..., None]
+        alpha, beta = clopper_pearson(above, n, of_P), clopper_pearson(below, m, of_Q)
+        return list(zip(alpha, beta, strict=True))
 
     def _choose(self, target: Target, miss: float) -> FloatArray:
         """Return the threshold at which the choosing part would prove most."""
