@@ -20,9 +20,8 @@ RESERVED = ("mu", "stderr", "low", "high", "pvalue", "n_P", "n_Q", "quantity")
 _NO_LABEL = ("NoneType", "NAType", "NaTType", "MaskedConstant")
 
 
-def sample(value: ArrayLike, name: str) -> FloatArray:
-    """Return observations as float, of shape (n,) or (n, n_pairs)."""
-    array = numeric(value, name)
+def sample(array: FloatArray, name: str) -> FloatArray:
+    """Return observations, which must be of shape (n,) or (n, n_pairs)."""
     if array.ndim not in (1, 2):
         raise ValueError(
             f"`{name}` must have shape (n,) or (n, n_pairs), got {array.shape}."
@@ -47,7 +46,8 @@ def samples(
     columns : sequence, optional
         Names of the pairs that both must be of, in this order; those of P by default.
     """
-    p, q = sample(P, "P"), sample(Q, "Q")
+    p, q = numeric(P, "P"), numeric(Q, "Q")
+    p, q = sample(p, "P"), sample(q, "Q")
     if p.shape[1:] != q.shape[1:]:
         raise ValueError(
             "`P` and `Q` must be of the same pairs, (n,) and (m,) or (n, n_pairs) and "

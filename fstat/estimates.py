@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from ._validation import FloatArray, confidence, number, option
 from ._warnings import warn
-from .fitting import conclude
-from .intervals import Collector, ConfidenceInterval
-from .methods import Learner
+from .intervals import Collector, ConfidenceInterval, Dependence, Fit
+from .methods import Learner, Method
 from .tradeoff import GaussianTradeOff
 
 if TYPE_CHECKING:
@@ -144,11 +145,14 @@ class Estimates(BaseEstimator):
         self.__dict__.pop("_learner", None)
 
     def _publish(self, learner: Learner, collector: Collector) -> None:
-        fit, self._inference, self._unmet = conclude(learner, collector)
+        fit, self._unmet = _known_fit(learner)
         self._fit = fit
-        self.mu_ = self._out(fit.mu)
-        self.stderr_ = self._out(self._inference.stderr())
-        self.pvalue_ = self._out(self._inference.pvalue(0.0, "two-sided"))
+        self._inference = collector.inference(fit, learner.inference(fit))
+        self._unmet += self._inference.unmet()
+        stderr = self._inference.stderr()
+        pvalue = self._inference.pvalue(0.0, "two-sided")
+        self.mu_, self.stderr_ = self._out(fit.mu), self._out(stderr)
+        self.pvalue_ = self._out(pvalue)
         size = np.abs(fit.mu) if self._shape else np.abs(fit.mu[0])
         if self._shape or not np.isnan(size):
             self.tradeoff_ = GaussianTradeOff(size)
@@ -174,3 +178,41 @@ class Estimates(BaseEstimator):
     def _out(self, values: np.ndarray) -> Any:
         """Return an array of pairs, or a Python number where the input was 1-D."""
         return values if self._shape else values.reshape(-1)[0].item()
+
+
+def _known_fit(learner: Learner) -> tuple[Fit, list[tuple[NDArray[np.bool_], str]]]:
+    """Return a fit, NaN for the pairs of which too little is known, and who these are.
+
+    Parameters
+    ----------
+    learner : Learner
+        Which took in all observations.
+
+    Returns
+    -------
+    fit : Fit
+        Of all pairs.
+    unmet : list of tuple of ndarray of bool and str
+        Pairs without an estimate, and what they need.
+    """
+    fit, method = learner.fit(), learner.method
+    few, enough = _too_few(fit, method, learner.design.dependence)
+    flat = ~few & ~method.known(fit) & ~(fit.separated > 0)
+    unknown = few | flat
+    fit.separated = np.where(few, 0.0, fit.separated)
+    fit.mu = np.where(unknown, np.nan, fit.mu)
+    constant = np.where(unknown | (fit.separated > 0), np.nan, fit.error.constant)
+    fit.error = replace(fit.error, constant=constant)
+    return fit, [(few, enough), (flat, method.needs)]
+
+
+def _too_few(
+    fit: Fit, method: Method, dependence: Dependence
+) -> tuple[NDArray[np.bool_], str]:
+    """Return where there are too few observations or clusters, and what is due."""
+    least, units = method.least(dependence), dependence.least_units
+    few = np.minimum(fit.n_P, fit.n_Q) < least
+    if units:
+        few |= np.minimum(fit.units_P, fit.units_Q) < units
+    enough = f"at least {least} observation" + "s" * (least > 1)
+    return few, enough + (f" of {units} clusters" if units else "")

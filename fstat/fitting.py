@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ._choices import choices_of
 from ._validation import FloatArray, flag
@@ -16,8 +15,6 @@ from .intervals import (
     INTERVALS,
     Collector,
     Dependence,
-    Fit,
-    Inference,
     Interval,
     Labels,
     Part,
@@ -103,60 +100,3 @@ class Choices:
             learner.add(part)
             collector.add(part)
         return learner, collector
-
-
-class Result(NamedTuple):
-    """Estimates, what they allow to say, and what some pairs lack.
-
-    Parameters
-    ----------
-    fit : Fit
-        NaN for the pairs of which too little is known.
-    inference : Inference
-        Intervals and p-values.
-    unmet : list of tuple of ndarray of bool and str
-        Pairs without an estimate or an interval, and what they need.
-    """
-
-    fit: Fit
-    inference: Inference
-    unmet: list[tuple[NDArray[np.bool_], str]]
-
-
-def conclude(learner: Learner, collector: Collector) -> Result:
-    """Return what was learnt, NaN for the pairs of which too little is known.
-
-    Parameters
-    ----------
-    learner : Learner
-        Which took in all observations.
-    collector : Collector
-        That of the interval.
-
-    Returns
-    -------
-    Result
-        Estimates and intervals.
-    """
-    fit, method = learner.fit(), learner.method
-    few, enough = _too_few(fit, method, learner.design.dependence)
-    flat = ~few & ~method.known(fit) & ~(fit.separated > 0)
-    unknown = few | flat
-    fit.separated = np.where(few, 0.0, fit.separated)
-    fit.mu = np.where(unknown, np.nan, fit.mu)
-    fit.constant = np.where(unknown | (fit.separated > 0), np.nan, fit.constant)
-    inference = collector.inference(fit, learner.inference(fit))
-    unmet = [(few, enough), (flat, method.needs), *inference.unmet()]
-    return Result(fit, inference, unmet)
-
-
-def _too_few(
-    fit: Fit, method: Method, dependence: Dependence
-) -> tuple[NDArray[np.bool_], str]:
-    """Return where there are too few observations or clusters, and what is due."""
-    least, units = method.least(dependence), dependence.least_units
-    few = np.minimum(fit.n_P, fit.n_Q) < least
-    if units:
-        few |= np.minimum(fit.units_P, fit.units_Q) < units
-    enough = f"at least {least} observation" + "s" * (least > 1)
-    return few, enough + (f" of {units} clusters" if units else "")

@@ -470,12 +470,14 @@ class FInfluence(Estimates):
         choices: Choices,
     ) -> None:
         p, q = samples(P, _given(Q), self.paired)
-        rows = index_of(P), index_of(Q)
-        labels = cluster_labels(steps, runs, (p.shape, q.shape), rows)
+        rows, columns = (index_of(P), index_of(Q)), columns_of(P)
+        labels = None
+        if steps is not None or runs is not None:
+            labels = cluster_labels(steps, runs, (p.shape, q.shape), rows)
         grouped = choices.design.dependence.grouped
         if grouped and labels is None:
             raise ValueError("dependence='clustered' needs `steps` or `runs`.")
-        self._begin(p.shape[1:], columns_of(P))
+        self._begin(p.shape[1:], columns)
         choices = choices.of_pairs(self._shape, self._columns)
         part = choices.part(p, q, labels if grouped else None)
         learner, collector = choices.learn(iter([part]), self._n_pairs)

@@ -24,14 +24,16 @@ class ExactInference(Inference):
         """Return the mu of which the t statistic is no outer quantile."""
         with np.errstate(divide="ignore"):
             per_unit = np.sqrt(1 / self.fit.n_P + 1 / self.fit.n_Q)
-        return self._known(noncentral_t_interval(self.t, self.fit.df, per_unit, level))
+        return self._known(
+            noncentral_t_interval(self.t, self.fit.error.df, per_unit, level)
+        )
 
     def pvalue(self, null: float, alternative: str) -> FloatArray:
         """Return tails of the noncentral t distribution."""
         with np.errstate(divide="ignore"):
             shift = null / np.sqrt(1 / self.fit.n_P + 1 / self.fit.n_Q)
         below, above = (
-            np.exp(log_noncentral_t(self.t, self.fit.df, shift, upper))
+            np.exp(log_noncentral_t(self.t, self.fit.error.df, shift, upper))
             for upper in (False, True)
         )
         if alternative == "two-sided":

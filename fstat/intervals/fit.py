@@ -74,8 +74,8 @@ class Fit:
     ----------
     mu : ndarray
         Estimates; NaN for pairs that could not be estimated.
-    constant, linear, quadratic, df : ndarray
-        Their `SamplingError`.
+    error : SamplingError
+        Their sampling error.
     n_P, n_Q : ndarray
         Numbers of observations.
     units_P, units_Q : ndarray
@@ -87,10 +87,7 @@ class Fit:
     """
 
     mu: FloatArray
-    constant: FloatArray
-    linear: FloatArray
-    quadratic: FloatArray
-    df: FloatArray
+    error: SamplingError
     n_P: FloatArray
     n_Q: FloatArray
     units_P: FloatArray
@@ -101,24 +98,22 @@ class Fit:
     @classmethod
     def empty(cls, n_pairs: int) -> Fit:
         """Return a fit of nothing, to be filled with `put`."""
-        fit = cls(*(np.full(n_pairs, np.nan) for _ in fields(cls)))
+        fit = cls(*(np.full(n_pairs, np.nan) for _ in fields(cls)))  # type: ignore[arg-type]
+        fit.error = SamplingError(*np.full((4, n_pairs), np.nan))
         for name in ("n_P", "n_Q", "units_P", "units_Q", "separated"):
             getattr(fit, name)[:] = 0
         return fit
 
     def put(self, where: Pairs, part: Fit) -> None:
         """Copy `part` to the pairs `where`."""
-        for field in fields(self):
-            getattr(self, field.name)[where] = getattr(part, field.name)
-
-    @property
-    def error(self) -> SamplingError:
-        """Sampling error of `mu`."""
-        return SamplingError(self.constant, self.linear, self.quadratic, self.df)
+        for mine, theirs in ((self, part), (self.error, part.error)):
+            for name, values in vars(theirs).items():
+                if name != "error":
+                    getattr(mine, name)[where] = values
 
     def of_series(self, inflation: FloatArray, paired: bool) -> Fit:
         """Return the fit with the error of series instead of independent rows."""
         fewer = np.minimum(self.n_P, self.n_Q)
         error, of_mean = inflated(self.error, fewer, inflation[0], inflation[1], paired)
         units_P, units_Q = self.n_P / of_mean, self.n_Q / of_mean
-        return replace(self, **vars(error), units_P=units_P, units_Q=units_Q)
+        return replace(self, error=error, units_P=units_P, units_Q=units_Q)

@@ -147,6 +147,25 @@ class CentralSums:
         square = self.mean_x**2 + self.mean_y**2 + np.nan_to_num(self.central(2))
         return np.where(np.abs(value) <= ROUNDING**2 * square, 0.0, value)
 
+    def third(self, weight: FloatArray) -> FloatArray:
+        """Return the third central moment of x, shrunk towards 0.
+
+        `weight` is that of the sample's own, as `observed_weight` gives it.
+        """
+        second = self.central(2)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            skewness = np.where(
+                second > 0, self.central(3) / second / np.sqrt(second), 0.0
+            )
+        return weight * skewness * self.variance() ** 1.5
+
+    def spread(self, weight: FloatArray) -> FloatArray:
+        """Return the variance of squared deviations of x, shrunk towards a normal's."""
+        second = self.central(2)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            kurtosis = np.where(second > 0, self.central(4) / second / second, 3.0)
+        return self.variance() ** 2 * (weight * (kurtosis - 1) + (1 - weight) * 2)
+
     def _about(self, mean_x: FloatArray, mean_y: FloatArray) -> dict[Power, FloatArray]:
         x, y = self.mean_x - mean_x, self.mean_y - mean_y
         first = {(0, 0): self.n, (1, 0): 0.0 * self.n, (0, 1): 0.0 * self.n}

@@ -103,7 +103,7 @@ class Method(Choice, ABC):
         ndarray of bool of shape (n_pairs,)
             True where mu can be told.
         """
-        return (fit.constant > 0) & (np.abs(fit.mu) < 1 / SMALLEST_SCALE)
+        return (fit.error.constant > 0) & (np.abs(fit.mu) < 1 / SMALLEST_SCALE)
 
     def of_pairs(
         self, shape: tuple[int, ...], columns: Any = None, scale: Any = None
@@ -289,9 +289,8 @@ def fit_part(part: Part, method: Method) -> Fit:
         error = design.dependence.of_scale(error, P, Q, units, paired=design.paired)
     error = method.refined(error, estimate, samples, design)
     return Fit(
-        estimate.mu, error.constant, error.linear, error.quadratic, error.df,
-        estimate.n, estimate.m, *units, estimate.separated.astype(float),
-        estimate.slope,
+        estimate.mu, error, estimate.n, estimate.m, *units,
+        estimate.separated.astype(float), estimate.slope,
     )  # fmt: skip
 
 

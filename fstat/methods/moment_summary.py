@@ -100,12 +100,13 @@ def summarise_independent(p: CentralSums, q: CentralSums) -> MomentSummary:
     """Summarise independent samples of P and Q."""
     p, q = in_one_unit(p, q)
     var_P, var_Q = p.variance(), q.variance()
+    weight_P, weight_Q = observed_weight(p.n), observed_weight(q.n)
     with np.errstate(invalid="ignore", divide="ignore"):
         each_P, each_Q = var_P / p.n, var_Q / q.n
         error_dd = each_P + each_Q
         df = welch_df(each_P, p.n - 1, each_Q, q.n - 1)
-        error_dw = _third(q) / q.n - _third(p) / p.n
-        error_ww = _spread(p) / (p.n - 1) + _spread(q) / (q.n - 1)
+        error_dw = q.third(weight_Q) / q.n - p.third(weight_P) / p.n
+        error_ww = p.spread(weight_P) / (p.n - 1) + q.spread(weight_Q) / (q.n - 1)
     return MomentSummary(
         p.n,
         q.n,
@@ -348,24 +349,6 @@ def pooled_index(
     constant, quadratic = correction**2 * constant, correction**2 * quadratic
     error = SamplingError(constant, np.zeros_like(constant), quadratic, summary.df)
     return raw * correction, error, t
-
-
-def _third(table: CentralSums) -> FloatArray:
-    """Return the third central moment, shrunk towards 0."""
-    second = table.central(2)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        skewness = np.where(
-            second > 0, table.central(3) / second / np.sqrt(second), 0.0
-        )
-    return observed_weight(table.n) * skewness * table.variance() ** 1.5
-
-
-def _spread(table: CentralSums) -> FloatArray:
-    """Return the variance of squared deviations, shrunk towards the normal's."""
-    second, weight = table.central(2), observed_weight(table.n)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        kurtosis = np.where(second > 0, table.central(4) / second / second, 3.0)
-    return table.variance() ** 2 * (weight * (kurtosis - 1) + (1 - weight) * 2)
 
 
 def _shrunk(variance: FloatArray, df: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -227,7 +227,8 @@ class SumsLearner(Learner):
     def add(self, part: Part) -> None:
         """Take in all observations of some pairs."""
         running = RunningMoments(part.P.shape[1], self.design.paired, self._serial)
-        self._take(part.pairs, running, part.P, part.Q)
+        running.update(part.P, part.Q)
+        self._take(part.pairs, running)
         if isinstance(part.pairs, slice):
             self._running = running
 
@@ -237,12 +238,10 @@ class SumsLearner(Learner):
             pairs = P.shape[1]
             self._running = RunningMoments(pairs, self.design.paired, self._serial)
         self._updated = True
-        self._take(slice(None), self._running, P, Q)
+        self._running.update(P, Q)
+        self._take(slice(None), self._running)
 
-    def _take(
-        self, pairs: Pairs, running: RunningMoments, P: FloatArray, Q: FloatArray
-    ) -> None:
-        running.update(P, Q)
+    def _take(self, pairs: Pairs, running: RunningMoments) -> None:
         self._summary.put(pairs, running.summary())
         self._inflation[:, pairs] = running.inflation()
 
@@ -301,10 +300,7 @@ def fit_summary(
     else:
         mu, error = binormal_index(summary)
     n, m = summary.n_P, summary.n_Q
-    fit = Fit(
-        mu, error.constant, error.linear, error.quadratic, error.df,
-        n, m, n, m, np.zeros_like(n), slope,
-    )  # fmt: skip
+    fit = Fit(mu, error, n, m, n, m, np.zeros_like(n), slope)
     return fit, None if paired else t
 
 
