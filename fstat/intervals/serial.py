@@ -30,11 +30,11 @@ class Serial(Dependence):
 
     Parameters
     ----------
-    long_run : {"batch_means", "ar1", "hac"}, default="batch_means"
+    long_run : {"batch_means", "ar1", "hac"}, optional
         How the variance of a serially dependent sum is estimated: see
-        `serial_covariance`. The bootstrap draws blocks of rows instead, and a
-        confidence sequence of moments takes the series to be an autoregression of order
-        one.
+        `serial_covariance`. By default `"batch_means"`, but with a confidence sequence
+        of moments `"ar1"`, an autoregression of order one, which is the only one that
+        it knows. The bootstrap draws blocks of rows instead.
 
     Examples
     --------
@@ -50,12 +50,25 @@ class Serial(Dependence):
     in_order: ClassVar[bool] = True
     least: ClassVar[int] = 3
 
-    def __init__(self, long_run: str = "batch_means") -> None:
+    def __init__(self, long_run: str | None = None) -> None:
         self.long_run = long_run
 
     def check(self) -> None:
         """Refuse a `long_run` that is not one of its options."""
-        option(self.long_run, "long_run", _METHODS)
+        option(self.long_run, "long_run", (None, *_METHODS))
+
+    @property
+    def _method(self) -> str:
+        return _METHODS[0] if self.long_run is None else self.long_run
+
+    def check_running(self) -> None:
+        """Refuse a `long_run` that sums of running moments do not know."""
+        if self.long_run not in (None, "ar1"):
+            raise ValueError(
+                "`long_run` must be None or 'ar1' with a confidence sequence of "
+                f"moments, which takes a series to be an autoregression, got "
+                f"{self.long_run!r}."
+            )
 
     def covariance(
         self,
@@ -67,7 +80,7 @@ class Serial(Dependence):
         labels: Labels | None = None,
     ) -> Covariance:
         """Return the covariances of `serial_covariance`."""
-        return serial_covariance(of_P, of_Q, seen, paired=paired, method=self.long_run)
+        return serial_covariance(of_P, of_Q, seen, paired=paired, method=self._method)
 
     def of_scale(
         self,
@@ -87,7 +100,7 @@ class Serial(Dependence):
         with np.errstate(invalid="ignore", divide="ignore"):
             of_P, of_Q = (
                 nan_variance(x, size) ** 2
-                * squares_inflation(size, effective_size(x, self.long_run))
+                * squares_inflation(size, effective_size(x, self._method))
                 / size
                 for x, size in ((P, n), (Q, m))
             )

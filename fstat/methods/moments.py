@@ -96,7 +96,12 @@ class Moments(Method):
             positive(self.scale, "scale")  # type: ignore[arg-type]
 
     def check_with(self, dependence: Dependence, interval: Interval) -> None:
-        """Refuse moderated or pooled variances of rows that are not independent."""
+        """Refuse moderated or pooled variances of rows that are not independent.
+
+        Refuse, too, long-run variances that a confidence sequence of moments has not.
+        """
+        if isinstance(dependence, Serial) and isinstance(interval, Sequence):
+            dependence.check_running()
         for name, told in (("scale", self._pooled), ("shrinkage", self.shrinkage)):
             if told and not isinstance(dependence, Independent):
                 raise ValueError(

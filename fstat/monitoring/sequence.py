@@ -121,6 +121,8 @@ class ConfidenceSequence:
                 f"{dependence!r}: clusters need all observations at once, use "
                 "FInfluence."
             )
+        if isinstance(kind, Serial):
+            kind.check_running()
         self._design = SamplingDesign(flag(paired, "paired"), kind)
         self._scale = None if scale is None else positive(scale, "scale").copy()
         self._subgaussian = None

@@ -934,6 +934,10 @@ def test_paired_samples_that_always_differ_by_the_same_have_no_spread():
         ({"method": Serial()}, r"`method` must be .*, got Serial\(\)"),
         ({"dependence": "mixed"}, "`dependence` must be one of"),
         ({"dependence": Serial("bartlett")}, "`long_run` must be one of"),
+        (
+            {"dependence": Serial("hac"), "interval": "sequence"},
+            "`long_run` must be None or 'ar1' with a confidence sequence",
+        ),
         ({"interval": "wald"}, "`interval` must be one of"),
         ({"method": "supremum", "interval": "bootstrap"}, "needs interval='auto'"),
         ({"method": "supremum", "dependence": "serial"}, "needs dependence='indep"),

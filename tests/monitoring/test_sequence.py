@@ -12,6 +12,7 @@ from scipy.stats import norm, t
 from fstat import FInfluence
 from fstat.intervals import (
     SamplingError,
+    Serial,
     bernoulli_upper_bound,
     normal_mixture_boundary,
     normal_mixture_rho,
@@ -357,6 +358,7 @@ def test_degrees_of_freedom_of_series_are_one_or_more():
         ({"subgaussian": 1.0}, "`subgaussian` needs paired=True"),
         ({"optimal_at": 0}, "`optimal_at` must be finite and above 0"),
         ({"burn_in": 1}, "`burn_in` must be finite and at least 2"),
+        ({"dependence": Serial("batch_means")}, "`long_run` must be None or 'ar1'"),
     ],
 )
 def test_errors_name_the_argument(options, message):
