@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from ..sampling.aligned_steps import AlignedSteps
 from ..sampling.metrics import Plain
@@ -153,6 +154,22 @@ class Curvature(Options):
         if self.trace:
             recorders.append(AlignedSteps(run, Plain().comparison(run)))
         return recorders
+
+    def kept_in(self, folder: Path | None) -> Curvature:
+        """Return the metric that keeps gradients in a folder, and traces steps too.
+
+        Parameters
+        ----------
+        folder : Path or None
+            The folder, unless the metric has a `path`; None: they are kept in memory.
+
+        Returns
+        -------
+        Curvature
+            With ``trace=True``.
+        """
+        path = folder if self.path is None else self.path
+        return replace(self, trace=True, path=path)
 
     def _refuse_idle(self, run: Run) -> None:
         if run.is_sharded:

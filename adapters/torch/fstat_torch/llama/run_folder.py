@@ -9,6 +9,7 @@ import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import is_dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,6 @@ import torch
 
 from fstat._files import refusing, regular, write_text
 
-from ..curvature import Curvature
 from ..distributed import whole
 from ..targets import Target, Targets
 from .encoding import Row
@@ -28,7 +28,6 @@ _OF_A_RUN = (
     "optim", "max_grad_norm", "bf16", "seed",
 )  # fmt: skip
 _OF_TARGETS = ("refresh", "projection")
-_SAYING = (int, float, str, Curvature)
 
 
 class AnotherRunError(ValueError):
@@ -146,8 +145,13 @@ def describe(
         "sharded": is_sharded(model),
         "compared": sum(p.numel() for p in sampling.get("parameters") or ()),
         **taken,
-        **{k: str(v) for k, v in sampling.items() if isinstance(v, _SAYING)},
+        **{k: str(v) for k, v in sampling.items() if _says_itself(v)},
     }
+
+
+def _says_itself(value: Any) -> bool:
+    """Whether an argument of the sampler is told by its words, as a metric is."""
+    return isinstance(value, int | float | str) or is_dataclass(value)
 
 
 def _hash(content: Any) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from transformers import (  # type: ignore[import-not-found, unused-ignore]
 
 from fstat._warnings import warn
 
-from ..curvature import Curvature
+from ..sampling import SnapshotMetric
 from ..targets import Targets
 from ..trainers.transformers import TransformersCallback
 from .reference_loader import RowLoader
@@ -87,12 +86,9 @@ def watch(
     if metric == FRESH:
         kind = OnlyWhenAsked
         options |= {"metric": FRESH_METRIC, "reference": examples}
-    if isinstance(metric, Curvature):
-        path = metric.path
-        if path is None and folder is not None:
-            path = folder / "gradients"
+    if isinstance(metric, SnapshotMetric):
         # The losses of examples go with the trace.
-        options["metric"] = replace(metric, trace=True, path=path)
+        options["metric"] = metric.kept_in(folder and folder / "gradients")
     trace = None if folder is None else folder / "trace"
     following = kind(targets=targets, storage=trace, **options)
     return following, [*([SnapshotsAt(following, at)] if at else []), following]

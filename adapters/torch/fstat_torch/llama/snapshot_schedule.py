@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..curvature import Curvature
+from ..sampling import SnapshotMetric
 
 FRESH, FRESH_METRIC = "fresh", "second-moment-cosine"
 
@@ -19,7 +19,7 @@ def snapshot_steps(
 
     Parameters
     ----------
-    metric : str or Curvature or None
+    metric : str, Metric or None
         That of the run.
     snapshots : int, optional
         How many are wanted; 2 of fresh gradients and 4 of kept ones by default.
@@ -45,7 +45,7 @@ def snapshot_steps(
     [12, 25]
     """
     first = n_steps // epochs
-    if isinstance(metric, Curvature):
+    if isinstance(metric, SnapshotMetric):
         met = first if epochs > 1 else 0
         wanted = 4 if snapshots is None else snapshots
         return sorted({int(at) for at in np.linspace(met, n_steps, wanted + 1)[1:]})

@@ -5,7 +5,7 @@ block to its end, `aligned_steps` makes the rows of the trace, `reference_snapsh
 scores of a reference, and `faults` says what happens where something goes wrong.
 """
 
-from .metrics import Metric, Plain, SecondMoment, StepMetric
+from .metrics import Metric, Plain, SecondMoment, SnapshotMetric, StepMetric
 from .recorder import Recorder
 from .run import Run
 from .sampler import SingleRunSampler
@@ -20,6 +20,7 @@ __all__ = [
     "Run",
     "SecondMoment",
     "SingleRunSampler",
+    "SnapshotMetric",
     "StepMetric",
     "UnwrittenWarning",
 ]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import KW_ONLY, dataclass
-from typing import ClassVar, Protocol
+from pathlib import Path
+from typing import ClassVar, Protocol, Self, runtime_checkable
 
 from fstat._validation import flag, shown
 
@@ -30,6 +31,17 @@ class Metric(Protocol):
         ------
         ValueError
             If the metric cannot be, or has no use for something, in this run.
+        """
+
+
+@runtime_checkable
+class SnapshotMetric(Metric, Protocol):
+    """A metric of snapshots, made up by gradients that are kept of the run's steps."""
+
+    def kept_in(self, folder: Path | None) -> Self:
+        """Return the metric that keeps gradients in a folder, and traces steps too.
+
+        In a folder of the metric's own, if it has one; None: in memory.
         """
 
 

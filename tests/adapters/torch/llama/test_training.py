@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import warnings
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -177,13 +178,28 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(killed_at, lora, tmp_path):
         assert_equal(tuned(*built(lora), **options), whole)  # in memory
 
 
+@dataclass(frozen=True)
+class Own:
+    """A metric of a user's, of which the package has no name."""
+
+    inner: Curvature
+    alignment = "plain"
+
+    def recorders(self, run):
+        return self.inner.recorders(run)
+
+    def kept_in(self, folder):
+        return Own(self.inner.kept_in(folder))
+
+
 def test_a_killed_run_goes_on_with_its_metric(tmp_path):
     metric = Curvature(len(EXAMPLES), kind="fisher", landmarks=None)
     options = {"checkpoint_every": 3, "metric": metric, "epochs": 3, "snapshots": 3}
     whole = tuned(*built(lora=True), tmp_path / "whole", **options)
-    folder = tmp_path / "run"
+    folder, options["metric"] = tmp_path / "run", Own(metric)
     with pytest.raises(KeyboardInterrupt):
         tuned(*built(lora=True), folder, callbacks=[Stop(12)], **options)
+    assert (folder / "gradients").is_dir()
     again = tuned(*built(lora=True), folder, **options)
     snapshots = again.sampler.snapshots
     assert snapshots.steps == [8, 10, 11, 15]  # with the ends of epochs
