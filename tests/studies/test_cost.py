@@ -3,6 +3,7 @@
 On the meta device and on the CPU the same code is run, of which one counts on shapes.
 """
 
+from contextlib import ExitStack
 from dataclasses import replace
 
 import pytest
@@ -30,9 +31,9 @@ from cost_model import (
     measure,
     model_config,
 )
-from cost_model.steps import batch_of, loss_of_each
+from cost_model.steps import _compared, batch_of, loss_of_each
 
-from fstat_torch import Curvature, SingleRunSampler, Target
+from fstat_torch import Curvature, SingleRunSampler, Target, Targets
 from fstat_torch.curvature import FormedCode, GradientStore, LandmarkRidge, exact_code
 
 B, T, R = 3, 24, 4
@@ -129,25 +130,54 @@ def test_operations_are_those_of_a_real_step(config, step, checkpointing):
     assert counted == counter.get_total_flops()
 
 
-def test_operations_of_sampling_are_those_of_the_sampler(config):
-    model = build_model(config, EAGER, device="cpu")
+@pytest.mark.parametrize(
+    "step",
+    [
+        EAGER,
+        replace(EAGER, lasting=True),
+        replace(EAGER, lasting=True, targets=0),
+        replace(EAGER, itself=False, kept=True, targets=0),
+        replace(EAGER, rank=None, modules=("q_proj", "down_proj")),
+        replace(EAGER, checkpointing=True, lasting=True),
+    ],
+    ids=["all", "let go", "itself", "kept", "full", "checkpoints"],
+)
+def test_a_sampled_step_computes_and_holds_what_the_sampler_does(config, step):
+    model = build_model(config, step, device="cpu")
     batch, points = batch_of(config, B, T, "cpu"), batch_of(config, 2, 10, "cpu")
     labels, aims = batch.pop("labels"), points.pop("labels")
     del points["use_cache"]
-    targets = {
+    asked = {
         str(k): Target({n: x[k : k + 1] for n, x in points.items()}, aims[k : k + 1])
-        for k in range(2)
+        for k in range(step.targets)
     }
+    asked |= {"self": "self"} if step.itself or not step.targets else {}
     sampler = SingleRunSampler(
-        model, targets={**targets, "self": "self"}, loss=loss_of_each
+        model,
+        # Those that outlast a step are taken anew at every other one.
+        targets=Targets(asked, refresh=2 if step.lasting else 1),
+        loss=loss_of_each,
+        metric=Curvature(n_examples=B, kind="fisher") if step.kept else "plain",
+        parameters=_compared(model, step),
     )
-    for _ in range(2):  # the first step is checked as well
-        with FlopCounterMode(display=False) as counter, sampler.step(range(B)) as step:
-            step.learning_rate = 0.1
-            loss_of_each(model(**batch), labels).mean().backward()
-    phases = measure(config, EAGER).phases
-    counted = sum(phase.flops for phase in phases.values())
-    assert counted == counter.get_total_flops()
+    given = [batch["input_ids"], batch["attention_mask"], labels]
+    meter = Meter([*model.parameters(), *model.buffers(), *given])
+    for number in range(3):  # the first step is checked as well
+        model.zero_grad()
+        with ExitStack() as counted:
+            if number == 2:
+                counted.enter_context(meter)
+                counted.enter_context(meter.phase("step"))
+            with sampler.step(range(B)) as told:
+                told.learning_rate = 0.1
+                loss_of_each(model(**batch), labels).mean().backward()
+    found, measured = meter.phases["step"], measure(config, step)
+    phases = [p for name, p in measured.phases.items() if name != "update"]
+    assert found.flops == sum(phase.flops for phase in phases)
+    # What the sampler asks of numbers, such as whether they are finite, is left out.
+    assert found.bytes == pytest.approx(sum(p.bytes for p in phases), rel=5e-3)
+    held = max(p.peak for p in phases) - measured.state_bytes
+    assert found.peak == pytest.approx(held, rel=1e-2)
 
 
 @pytest.mark.parametrize("step", [PLAIN, FULL], ids=["adapters", "full"])
