@@ -39,7 +39,7 @@ ROOMS: dict[str, tuple[str, str]] = {
         "influence test_contract.py test_validation.py",
     ),
     "observations": (
-        "observations.py records/standardization.py records/subsets.py",
+        "observations.py records/standardized_p_and_q.py records/subsets.py",
         "test_observations.py records test_validation.py",
     ),
     "intervals": (

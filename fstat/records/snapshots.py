@@ -24,7 +24,7 @@ from .._warnings import warn
 from ..observations import Observations
 from .divergence import DivergedWarning
 from .long_form import of_snapshots
-from .standardization import LARGEST, observe_snapshot
+from .standardized_p_and_q import LARGEST, observe_snapshot
 from .subsets import Members, Subsets, chosen_targets, target_names
 
 SCHEMA = 2

@@ -39,7 +39,7 @@ from .shards import (
     read_shards,
     write_shard,
 )
-from .standardization import observe_self, observe_targets
+from .standardized_p_and_q import observe_self, observe_targets
 from .storage import Storage, storage_of
 from .subsets import SELF, Members, Subsets, chosen_targets, target_names
 from .trace_columns import (
