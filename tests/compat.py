@@ -19,8 +19,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PLACE = ROOT / ".compat"
 PYTHONS = ("3.11", "3.12", "3.13")
-# Matplotlib 3.9 calls names of pyparsing that 3.3 warns of.
-WITH_OLDEST = ["pyparsing<3.2"]
+# Matplotlib 3.9 calls names of pyparsing that 3.3 warns of; pyarrow needs a numpy of 2.
+WITH_OLDEST = ["pyparsing<3.2", "pyarrow<18"]
 # Of the tests, what is of the adapter, and cannot be imported without torch.
 OF_THE_ADAPTER = (
     "adapters", "benchmarks", "oracles/gradients.py", "studies", "torture", "zoo"
