@@ -32,14 +32,17 @@ class ExactInference(Inference):
         """Return tails of the noncentral t distribution."""
         with np.errstate(divide="ignore"):
             shift = null / np.sqrt(1 / self.fit.n_P + 1 / self.fit.n_Q)
-        below, above = (
-            np.exp(log_noncentral_t(self.t, self.fit.error.df, shift, upper))
-            for upper in (False, True)
-        )
-        if alternative == "two-sided":
-            pvalue = np.minimum(2 * np.minimum(below, above), 1.0)
+
+        def tail(t: FloatArray, upper: bool) -> FloatArray:
+            return np.exp(log_noncentral_t(t, self.fit.error.df, shift, upper))
+
+        if alternative != "two-sided":
+            pvalue = tail(self.t, alternative == "greater")
+        elif null == 0:  # a symmetric distribution
+            pvalue = np.minimum(2 * tail(np.abs(self.t), True), 1.0)
         else:
-            pvalue = below if alternative == "less" else above
+            smaller = np.minimum(tail(self.t, False), tail(self.t, True))
+            pvalue = np.minimum(2 * smaller, 1.0)
         return np.where(np.isnan(self.fit.mu), np.nan, pvalue)
 
 

@@ -39,8 +39,22 @@ def test_closed_forms_agree_with_published_values():
     assert gaussian_power(0.5, 1e-17) == pytest.approx(6.542457463343641e-16, rel=1e-13)
 
 
-@pytest.mark.parametrize("mu, count", [(0.02, 10**4), (0.3, 100), (5.0, 3), (50.0, 1)])
-@pytest.mark.parametrize("delta", [1e-2, 1e-8, 1e-15])
+def seldom(*settings):
+    return [pytest.param(*one, marks=pytest.mark.slow) for one in settings]
+
+
+NARROW, WIDE = [(0.02, 10**4), (0.3, 100)], [(5.0, 3), (50.0, 1)]
+
+
+@pytest.mark.parametrize(
+    "mu, count, delta",
+    [
+        *((*one, delta) for one in NARROW for delta in (1e-2, 1e-8, 1e-15)),
+        (5.0, 3, 1e-15),
+        (50.0, 1, 1e-8),
+        *seldom(*((*one, delta) for one in WIDE for delta in (1e-2, 1e-8, 1e-15))),
+    ],
+)
 def test_gaussian_steps_agree_with_the_closed_form(mu, count, delta):
     total = mu * np.sqrt(count)
     found = Composition([Gaussian(mu)], [count]).epsilon(delta)
@@ -48,7 +62,7 @@ def test_gaussian_steps_agree_with_the_closed_form(mu, count, delta):
     assert found.value == pytest.approx(right, rel=1e-8)
 
 
-@pytest.mark.parametrize("alpha", [1e-15, 1e-6, 0.05, 0.6])
+@pytest.mark.parametrize("alpha", [1e-15, 0.05, *seldom((1e-6,), (0.6,))])
 def test_levels_of_gaussian_steps_agree_with_the_closed_form(alpha):
     steps = Composition([Gaussian(0.5), Gaussian(0.25)], [4, 16])
     power = gaussian_power(np.sqrt(2), alpha)
