@@ -280,7 +280,7 @@ def test_large_samples_are_thinned_with_their_ends_kept():
     "estimator",
     [
         FInfluence(),
-        FInfluence(method="rank"),
+        pytest.param(FInfluence(method="rank"), marks=pytest.mark.slow),
         FInfluence(method=Moments(scale=1.0), paired=True),
     ],
     ids=["moments", "rank", "paired"],

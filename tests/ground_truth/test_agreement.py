@@ -53,11 +53,18 @@ def case(seed, shape=(20, 12), n=8, m=16, r=0.8):
     return mu, x, retrained(rng, mu, n, m)
 
 
+@pytest.fixture
+def without_auroc(monkeypatch):
+    """Agreement without the AUROC, which is most of its time, where that is not met."""
+    module = "fstat.ground_truth._resampling.deconvolved_aurocs"
+    monkeypatch.setattr(module, lambda *given: (np.nan, np.nan))
+
+
 OPTIONS = {"threshold": 1.0, "n_resamples": 60, "random_state": 0}
 FOUND = agreement(case(0)[1], case(0)[2], **OPTIONS)
 
 
-def test_noise_of_the_truth_is_taken_out():
+def test_noise_of_the_truth_is_taken_out(without_auroc):
     # The correlation with the truth of the very pairs is known; tolerance is 4
     # standard errors of the mean over simulations, and 0.01 for the ratio of two
     # estimates, each with a relative error of about 0.1.
@@ -149,7 +156,9 @@ def jackknife(runs, known, s):
     return np.sqrt(total)
 
 
-def test_an_estimate_that_only_knows_which_pairs_are_strong_gets_no_more_than_that():
+def test_an_estimate_that_only_knows_which_pairs_are_strong_gets_no_more_than_that(
+    without_auroc,
+):
     # 20 strong pairs, 180 weak ones; among the strong, estimate and mu are independent.
     off = []
     for seed in range(20):
@@ -658,10 +667,8 @@ def test_errors_of_a_mean_over_rows_and_columns():
 
 
 @pytest.fixture
-def spread(monkeypatch):
-    """Standard deviation of a measure's resamples, without the slow AUROC."""
-    module = "fstat.ground_truth._resampling.deconvolved_aurocs"
-    monkeypatch.setattr(module, lambda *given: (np.nan, np.nan))
+def spread(without_auroc):
+    """Standard deviation of a measure's resamples."""
 
     def of(name, x, P, Q):
         found = agreement(x, (P, Q), random_state=0, n_resamples=400)

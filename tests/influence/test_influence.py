@@ -658,7 +658,7 @@ def test_exact_intervals_cover_exactly(n, mu):
         (20, 100, 0.02),
         (100, 100, 0.01),
         (100, 1000, 0.01),
-        (1000, 1000, 0.01),
+        pytest.param(1000, 1000, 0.01, marks=pytest.mark.slow),
     ],
 )
 def test_approximate_intervals_cover_as_promised(options, n, m, band, mu):

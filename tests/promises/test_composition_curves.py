@@ -99,7 +99,7 @@ def check(seed):
 
 
 # Gaussian, Laplace, discrete and mixed; no lattice brings the curves of 35 together.
-@pytest.mark.parametrize("seed", [3, 22, 23, 28, 33, 35, 72])
+@pytest.mark.parametrize("seed", [3, 22, 28, 33, 35])
 def test_curves_enclose_the_composition(seed):
     gap, known = check(seed)
     assert known >= 5

@@ -55,7 +55,10 @@ def options(rng):
     chosen["dependence"] = str(rng.choice(DEPENDENCE))
     chosen["interval"] = str(rng.choice(INTERVALS))
     if chosen["dependence"] == "serial":
-        chosen["dependence"] = Serial(str(rng.choice(["batch_means", "ar1", "hac"])))
+        long_run = str(rng.choice(["batch_means", "ar1", "hac"]))
+        if (method, chosen["interval"]) == ("moments", "sequence"):
+            long_run = "ar1"  # sums of running moments know no other
+        chosen["dependence"] = Serial(long_run)
     if chosen["interval"] == "bootstrap":
         chosen["interval"] = Bootstrap(49, random_state=0)
     if method == "moments" and chosen["dependence"] == "independent":
@@ -96,7 +99,7 @@ def tried(seed):
     return known.mean()
 
 
-@pytest.mark.parametrize("start", range(0, 120, 40))
+@pytest.mark.parametrize("start", [0, 40])
 def test_any_option_on_any_numbers(start):
     for seed in range(start, start + 40):
         try:
@@ -107,7 +110,7 @@ def test_any_option_on_any_numbers(start):
 
 @pytest.mark.slow
 def test_many_more_of_them():
-    for seed in range(120, 6000):
+    for seed in range(80, 6000):
         try:
             tried(seed)
         except ValueError as error:

@@ -145,8 +145,17 @@ def test_least_level_against_loops_over_all_differences():
 # What is promised
 
 
-@pytest.mark.parametrize("kind", ["independent", "equicorrelated", "AR"])
-@pytest.mark.parametrize("spacing", [0.0, 0.1])
+@pytest.mark.parametrize(
+    ("kind", "spacing"),
+    [
+        ("independent", 0.0),
+        ("equicorrelated", 0.1),
+        ("AR", 0.1),
+        pytest.param("independent", 0.1, marks=pytest.mark.slow),
+        pytest.param("equicorrelated", 0.0, marks=pytest.mark.slow),
+        pytest.param("AR", 0.0, marks=pytest.mark.slow),
+    ],
+)
 def test_sets_hold_all_true_ranks(kind, spacing):
     rng, k, n, repetitions = np.random.default_rng(0), 15, 25, 200
     mu = spacing * np.arange(k)

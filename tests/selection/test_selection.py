@@ -136,7 +136,7 @@ def realised(decisions, truth):
     return proportion.mean(), error, np.mean([d[truth].mean() for d in decisions])
 
 
-@pytest.mark.parametrize("fdr", [0.1, 0.2])
+@pytest.mark.parametrize("fdr", [0.1, pytest.param(0.2, marks=pytest.mark.slow)])
 def test_theoretical_null_keeps_its_promise(fdr):
     mu = np.r_[np.full(40, 1.0), np.zeros(160)]
     decisions = [
@@ -153,7 +153,10 @@ def test_theoretical_null_keeps_its_promise(fdr):
     assert power > 0.5
 
 
-@pytest.mark.parametrize("alternative", ["greater", "less", "two-sided"])
+@pytest.mark.parametrize(
+    "alternative",
+    ["less", "two-sided", pytest.param("greater", marks=pytest.mark.slow)],
+)
 def test_stronger_than_keeps_its_promise(alternative):
     sign = {"greater": 1, "less": -1, "two-sided": 1}[alternative]
     # Most pairs have one strength, which the estimated median is close to: the least
