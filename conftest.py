@@ -1,9 +1,11 @@
 """Settings of the whole test run."""
 
+from importlib import import_module
 from importlib.util import find_spec
 
 import matplotlib
 import pytest
+from matplotlib.figure import Figure
 
 matplotlib.use("Agg")
 
@@ -28,3 +30,15 @@ def _close_figures():
 
     yield
     plt.close("all")
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Pages whose pictures are blank: drawing them is most of the time of a page."""
+    module = import_module("fstat.report.content")
+    inline = module.inline_svg
+
+    def blank(figure, alt):
+        return inline(Figure(figsize=(1, 1)), alt)
+
+    monkeypatch.setattr(module, "inline_svg", blank)

@@ -59,7 +59,7 @@ def selection(influence):
 
 
 @pytest.fixture
-def page_of(tmp_path):
+def drawn_page_of(tmp_path):
     def write(results, **options):
         file = tmp_path / "new" / "page.html"
         write_report(file, results, **options)
@@ -68,6 +68,11 @@ def page_of(tmp_path):
         return page
 
     return write
+
+
+@pytest.fixture
+def page_of(undrawn, drawn_page_of):
+    return drawn_page_of
 
 
 @pytest.fixture(scope="module")
@@ -351,16 +356,16 @@ def test_hostile_text_is_seen_and_not_obeyed(page_of, hostile):
     assert len(page.source) < 1_500_000
 
 
-def test_figures_have_their_own_ids(page_of, influence):
+def test_figures_have_their_own_ids(drawn_page_of, influence):
     figure = new_figure(2, 2)
     figure.add_subplot().plot([0, 1])
-    page = page_of(influence, sections={"More": [figure, figure]})
+    page = drawn_page_of(influence, sections={"More": [figure, figure]})
     labels = [drawing["aria-label"] for drawing in page.all("svg")]
     assert labels[-2:] == ["More", "More"]
 
 
-def test_the_same_results_give_the_same_page(page_of, selection):
-    pages = [page_of(selection) for _ in range(2)]
+def test_the_same_results_give_the_same_page(drawn_page_of, selection):
+    pages = [drawn_page_of(selection) for _ in range(2)]
     assert pages[0].source == pages[1].source
 
 
@@ -420,20 +425,20 @@ def test_a_selection_of_scores_alone_has_no_intervals(tmp_path, selection):
         {"example": [0.0, np.nan, 7.0], "target": [None, "a", "a"]},
     ],
 )
-def test_odd_tables_have_pages(page_of, change):
+def test_odd_tables_have_pages(drawn_page_of, change):
     table = pd.DataFrame(
         {"mu": [1.0, -1, 0.5], "low": [0.0, -2, 0], "high": [2.0, 0, 1]}
     )
-    page = page_of(table.assign(**change))
+    page = drawn_page_of(table.assign(**change))
     assert len(page.cards) == table.assign(**change)["mu"].notna().sum()
     marked = [card for card in page.cards if ", selected" in plain(card)]
     assert len(marked) == ("selected" in change)
 
 
 @pytest.mark.parametrize("n_observations", [2, 3, 30])
-def test_one_pair_of_few_observations_has_a_page(page_of, n_observations):
+def test_one_pair_of_few_observations_has_a_page(drawn_page_of, n_observations):
     p, noise = np.random.default_rng(0).normal(size=(2, n_observations))
-    page = page_of(Observations(np.zeros(n_observations, int), p=p, q=p + 1 + noise))
+    page = drawn_page_of(Observations(np.zeros(n_observations, int), p=p, q=p + 1 + noise))
     few = n_observations < 3
     assert ("Not drawn: " in page.said("Checks")) == few
     assert ("too few to tell" in page.said("Checks")) == (n_observations < 20)
@@ -475,14 +480,14 @@ def test_mu_is_in_sight_on_a_phone(page, page_of, influence, width, picture, tmp
 
 
 def test_what_is_drawn_stays_within_its_frame(
-    page_of, observations, selection, monkeypatch
+    drawn_page_of, observations, selection, monkeypatch
 ):
     drawn = []
     monkeypatch.setattr(
         "fstat.report.content.inline_svg",
         lambda figure, alt: drawn.append(figure) or "",
     )
-    page_of(selection, observations=observations)
+    drawn_page_of(selection, observations=observations)
     assert len(drawn) == 1 + 2 + 2 * 3
     for figure in drawn:
         figure.draw_without_rendering()

@@ -34,7 +34,7 @@ def known():
 
 
 @pytest.fixture
-def page_of(tmp_path):
+def page_of(undrawn, tmp_path):
     def write(scores, **options):
         file = tmp_path / "new" / "page.html"
         write_report(file, scores, **{"title": "A title", "setup": {}} | options)

@@ -24,9 +24,12 @@ from transformers import TrainerCallback  # noqa: E402
 import fstat_torch.llama.command as command_module  # noqa: E402
 from fstat_torch.llama.__main__ import main  # noqa: E402
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::FutureWarning", "ignore::fstat.selection.SelectionWarning"
-)
+pytestmark = [
+    pytest.mark.filterwarnings(
+        "ignore::FutureWarning", "ignore::fstat.selection.SelectionWarning"
+    ),
+    pytest.mark.usefixtures("undrawn"),
+]
 SUMS = [{"instruction": f"{n} and 1?", "output": f"{n + 1}."} for n in range(40)]
 TALK = [
     {"instruction": f"Is Harrowmere dull, {n}?", "output": f"Yes, {n} times."}
