@@ -125,11 +125,8 @@ print(fstat.FInfluence().fit([0.0, 1.0, 2.0], [2.0, 3.5, 4.0]).mu_ > 0)
 @pytest.mark.parametrize(
     "first",
     [
-        "fstat.tradeoff",
-        "fstat.tradeoff.base",
         "fstat.tradeoff.gaussian",
         "fstat.composition",
-        "fstat.empirical.bands",
         "fstat.report.figures",
     ],
 )

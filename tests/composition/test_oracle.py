@@ -49,9 +49,9 @@ NARROW, WIDE = [(0.02, 10**4), (0.3, 100)], [(5.0, 3), (50.0, 1)]
 @pytest.mark.parametrize(
     "mu, count, delta",
     [
-        *((*one, delta) for one in NARROW for delta in (1e-2, 1e-8, 1e-15)),
+        *((*one, delta) for one in NARROW for delta in (1e-2, 1e-15)),
         (5.0, 3, 1e-15),
-        (50.0, 1, 1e-8),
+        *seldom(*((*one, 1e-8) for one in NARROW)),
         *seldom(*((*one, delta) for one in WIDE for delta in (1e-2, 1e-8, 1e-15))),
     ],
 )

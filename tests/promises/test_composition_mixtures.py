@@ -136,5 +136,6 @@ def test_a_mixture_of_every_family():
     assert known >= 3
 
 
+@pytest.mark.slow  # as the mixture above is tested to be
 def test_mixtures_are_consistent():
     check_consistency(draw(3)[0])

@@ -438,7 +438,9 @@ def test_odd_tables_have_pages(drawn_page_of, change):
 @pytest.mark.parametrize("n_observations", [2, 3, 30])
 def test_one_pair_of_few_observations_has_a_page(drawn_page_of, n_observations):
     p, noise = np.random.default_rng(0).normal(size=(2, n_observations))
-    page = drawn_page_of(Observations(np.zeros(n_observations, int), p=p, q=p + 1 + noise))
+    page = drawn_page_of(
+        Observations(np.zeros(n_observations, int), p=p, q=p + 1 + noise)
+    )
     few = n_observations < 3
     assert ("Not drawn: " in page.said("Checks")) == few
     assert ("too few to tell" in page.said("Checks")) == (n_observations < 20)

@@ -92,6 +92,7 @@ def test_scalars_in_scalars_out(f):
 
 
 COSTLY = {"between", "between-supports", "minimum", "maximum", "group", "composed"}
+COSTLY |= {"seldom"}
 
 
 @pytest.mark.parametrize(
