@@ -59,6 +59,8 @@ class SharedLookup:
         self._node, self._shape = output.grad_fn, output.shape
         self._n = 0
         self._handles: list[Any] = []
+        # Of a deep model far more paths than operations lead to where nothing is met.
+        self._dead_ends: set[tuple[Node, bool]] = set()
         self._rows: Tensor | None = None
         self._obstacle = "no operation of the model's forward pass is seen to use it"
         self._failed = False
@@ -70,6 +72,7 @@ class SharedLookup:
             self._follow(self._node, tuple(self._shape), (), consumers)
         except Exception as error:  # nothing of ours may end a forward pass
             self._obstacle = f"the graph cannot be followed ({error})"
+        self._dead_ends.clear()
 
     def let_go(self) -> None:
         """Forget the graph, which the hooks in it would keep alive."""
@@ -79,20 +82,36 @@ class SharedLookup:
         self._node = None
 
     def _follow(
-        self, node: Node, shape: Shape, path: Path, consumers: Consumers
-    ) -> None:
+        self,
+        node: Node,
+        shape: Shape,
+        path: Path,
+        consumers: Consumers,
+        multiplied: bool = False,
+    ) -> bool:
+        """Return whether the lookup meets the examples beyond an operation."""
+        if (node, multiplied) in self._dead_ends:
+            return False
+        meets = False
         for consumer, place in consumers.get(node, ()):
             after = tuple(consumer._input_metadata[0].shape)
             here = consumer, place, shape
-            if self._joins(consumer, place, shape, after, path):
-                self.certain = True
+            if self._joins(consumer, place, shape, after, multiplied):
+                if not self.certain:  # which makes more operations count
+                    self._dead_ends.clear()
+                self.certain = meets = True
                 arrives = partial(self._arrived, here, path)
                 self._handles.append(consumer.register_prehook(arrives))
             else:
-                self._follow(consumer, after, (here, *path), consumers)
+                product = multiplied or _multiplies(consumer, place)
+                further = (here, *path)
+                meets |= self._follow(consumer, after, further, consumers, product)
+        if not meets:
+            self._dead_ends.add((node, multiplied))
+        return meets
 
     def _joins(
-        self, node: Node, place: int, before: Shape, after: Shape, path: Path
+        self, node: Node, place: int, before: Shape, after: Shape, multiplied: bool
     ) -> bool:
         """Whether an operation gives every example a row of its own."""
         if not after or after[0] != self._n:
@@ -102,7 +121,7 @@ class SharedLookup:
             return broadens and _is(node, _ELEMENTWISE)
         if _is(node, _SHAPES):
             # Products bring examples in elsewhere than in the first dimension.
-            return before[0] != self._n and any(_multiplies(*x[:2]) for x in path)
+            return before[0] != self._n and multiplied
         return broadens or _multiplies(node, place)
 
     def _arrived(

@@ -12,6 +12,7 @@ from torch import nn  # noqa: E402
 
 from fstat_torch import UnsupportedModelError  # noqa: E402
 from fstat_torch.gradients import GradientCapture  # noqa: E402
+from fstat_torch.gradients.shared_lookups import SharedLookup  # noqa: E402
 
 T = 6
 
@@ -163,3 +164,36 @@ def test_a_use_outside_the_model_is_refused():
     ):
         h = model[0](torch.randn(3, 5, 4)) + model[1](steps(5))
         h.sum().backward()
+
+
+class Deep(nn.Module):
+    """Residual blocks, through which there are 3 ** 40 ways."""
+
+    def __init__(self):
+        super().__init__()
+        self.token, self.blocks = nn.Embedding(9, 4), nn.ModuleList()
+        self.blocks.extend(nn.Linear(4, 4) for _ in range(40))
+
+    def forward(self, x):
+        h = self.token(x)
+        for block in self.blocks:
+            h = h + block(h).tanh() * h.sigmoid()
+        return h.mean(1)
+
+
+def test_a_deep_graph_is_followed_once_for_each_operation(monkeypatch):
+    tried, joins = [], SharedLookup._joins
+
+    def counted(self, *given):
+        tried.append(given)
+        # Errors end the search, and not the pass.
+        return joins(self, *given) if len(tried) < 5000 else 1 / 0
+
+    monkeypatch.setattr(SharedLookup, "_joins", counted)
+    torch.manual_seed(0)
+    model, x, y = Deep().double(), torch.tensor([[1, 2, 3]]), torch.tensor([2])
+    capture = GradientCapture(model)
+    found = flat(capture.of(nn.CrossEntropyLoss(reduction="none"), x, y), model)
+    torch.testing.assert_close(found, by_hand(model, x, y), rtol=1e-9, atol=1e-12)
+    # Once before a product was met on the way, and once after it.
+    assert 0 < len(tried) <= 2 * (1 + 7 * 40)
