@@ -493,7 +493,12 @@ def test_curves_of_a_composition_that_separates_p_and_q_are_close():
 
 
 @pytest.mark.parametrize(
-    "mu, share, count", [(2.0, 0.001, 10), (4.0, 0.01, 100), (2.0, 0.1, 10)]
+    "mu, share, count",
+    [
+        (2.0, 0.001, 10),
+        (2.0, 0.1, 10),
+        pytest.param(4.0, 0.01, 100, marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.filterwarnings("ignore::fstat.composition.ToleranceWarning")
 def test_curves_of_rarely_seen_data_meet_between_their_tails(mu, share, count):

@@ -17,6 +17,7 @@ from fstat.ground_truth._deconvolution import probability_beyond, soft_auroc
 from fstat.ground_truth._noise import truth_of
 from fstat.ground_truth._ranks import extended, rank_reliability
 from fstat.ground_truth._resamples import Resamples
+from fstat.ground_truth._resampling import MEASURES, Comparison
 from fstat.ground_truth._runs import (
     Runs,
     concentration,
@@ -54,17 +55,17 @@ def case(seed, shape=(20, 12), n=8, m=16, r=0.8):
 
 
 @pytest.fixture
-def without_auroc(monkeypatch):
-    """Agreement without the AUROC, which is most of its time, where that is not met."""
-    module = "fstat.ground_truth._resampling.deconvolved_aurocs"
-    monkeypatch.setattr(module, lambda *given: (np.nan, np.nan))
+def unresampled(monkeypatch):
+    """Agreement without intervals, whose resamples are nine tenths of its time."""
+    nothing = dict.fromkeys(MEASURES, np.nan)
+    monkeypatch.setattr(Comparison, "_resample", lambda *given: nothing)
 
 
 OPTIONS = {"threshold": 1.0, "n_resamples": 60, "random_state": 0}
 FOUND = agreement(case(0)[1], case(0)[2], **OPTIONS)
 
 
-def test_noise_of_the_truth_is_taken_out(without_auroc):
+def test_noise_of_the_truth_is_taken_out(unresampled):
     # The correlation with the truth of the very pairs is known; tolerance is 4
     # standard errors of the mean over simulations, and 0.01 for the ratio of two
     # estimates, each with a relative error of about 0.1.
@@ -157,7 +158,7 @@ def jackknife(runs, known, s):
 
 
 def test_an_estimate_that_only_knows_which_pairs_are_strong_gets_no_more_than_that(
-    without_auroc,
+    unresampled,
 ):
     # 20 strong pairs, 180 weak ones; among the strong, estimate and mu are independent.
     off = []
@@ -179,7 +180,7 @@ def heavy(seed, shape=(25, 16), n=24, m=72):
     return mu, x, retrained(rng, mu, n, m)
 
 
-def test_wrong_labels_do_not_lower_the_auroc():
+def test_wrong_labels_do_not_lower_the_auroc(unresampled):
     # Against the AUROC by the very truth, 0.98. Tolerance: 4 standard errors of the
     # mean over simulations, and the bias towards 1/2 that the docstring admits.
     corrected, raw = [], []
@@ -195,7 +196,7 @@ def test_wrong_labels_do_not_lower_the_auroc():
     assert np.mean(raw) < -0.08
 
 
-def test_an_estimate_that_knows_nothing_gets_no_auroc():
+def test_an_estimate_that_knows_nothing_gets_no_auroc(unresampled):
     off = []
     for seed in range(20):
         rng = np.random.default_rng(seed)
@@ -364,7 +365,7 @@ def test_the_truth_is_that_of_the_estimator():
         agreement(others, truth)
 
 
-def test_the_slope_is_that_of_noiseless_estimates():
+def test_the_slope_is_that_of_noiseless_estimates(unresampled):
     # x = 2 mu + noise of variance 1, and mu has variance 2.25: a plain slope of 0.45.
     by_runs, by_stderr, plain = [], [], []
     for seed in range(12):
@@ -667,8 +668,10 @@ def test_errors_of_a_mean_over_rows_and_columns():
 
 
 @pytest.fixture
-def spread(without_auroc):
-    """Standard deviation of a measure's resamples."""
+def spread(monkeypatch):
+    """Standard deviation of a measure's resamples, without the slow AUROC."""
+    module = "fstat.ground_truth._resampling.deconvolved_aurocs"
+    monkeypatch.setattr(module, lambda *given: (np.nan, np.nan))
 
     def of(name, x, P, Q):
         found = agreement(x, (P, Q), random_state=0, n_resamples=400)
