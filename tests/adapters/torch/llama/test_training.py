@@ -267,7 +267,7 @@ def test_fresh_gradients_are_those_by_hand(lora):
     assert observations.n_pairs == 2 * len(EXAMPLES)
 
 
-@pytest.mark.parametrize("killed_at", [1, 5])
+@pytest.mark.parametrize("killed_at", [5, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_killed_run_neither_loses_nor_doubles_snapshots(killed_at, tmp_path):
     # Before any checkpoint, and after a snapshot that none holds yet.
     options = {"checkpoint_every": 3, "metric": "fresh", "snapshots": 3}
