@@ -230,7 +230,7 @@ class Recording:
 
     def _record(self, unit: Unit, args: Any, kwargs: Any, output: Any) -> None:
         """Take note of a call of a layer, which returns one tensor."""
-        later = None
+        later, passing = None, not in_backward_pass()
         if not autograd_keeps_tensors():
             later = kept_elsewhere(unit, args, kwargs)
         if self.complete:
@@ -240,9 +240,8 @@ class Recording:
             call.wait_for(later, None)
         if unit.rule == "embedding" and self._lookups is not None:
             index = args[0] if args else kwargs["input"]
-            passing = not in_backward_pass()
             call.lookup = self._lookups.add(unit, index, output, passing)
-        self._count_use(call)
+        self._count_use(call, passing)
         self._await(call, 0, output)
 
     def _record_whole(self, unit: Unit, args: Any, kwargs: Any, output: Any) -> None:
@@ -269,14 +268,14 @@ class Recording:
             call = Call(unit, self._count, args, kwargs, kept, places)
             call.before = before
         call.autocast = autocast_of(kept[0])
-        self._count_use(call)
+        self._count_use(call, not in_backward_pass())
         for place, output in enumerate(outputs):
             self._await(call, place, output)
 
-    def _count_use(self, call: Call) -> None:
+    def _count_use(self, call: Call, passing: bool) -> None:
         self._count += 1
         # Checkpoints run layers again in the backward pass, which is no other use.
-        self._uses[call.unit.key] += not in_backward_pass()
+        self._uses[call.unit.key] += passing
 
     def _await(self, call: Call, place: int, output: Any) -> None:
         """Ask for the gradient at an output."""

@@ -62,21 +62,17 @@ class AlignedSteps(Recorder):
 
     def add(self, number: int, step: Step, block: BlockCapture) -> None:
         """Add a micro-batch to the update."""
-        compare, batch = self._comparison, block.batch
+        compare, batch, scale = self._comparison, block.batch, step.scale
+        factor = compare.factor(batch, scale)
+        own = compare.own(batch) if self._itself else None
+        if self._update is None and block.wanted is None:
+            self._targets.take(number // self._every)  # or it was before the pass
+        alignment = self._targets.align(batch)
         if self._update is None:
             self._update = Update(self._processes)
-            if block.wanted is None:  # or they were taken before the pass
-                self._targets.take(number // self._every)
         self._several |= step.accumulate
-        self._update.add(
-            MicroBatch(
-                block.examples,
-                compare.factor(batch, step.scale),
-                self._targets.align(batch),
-                compare.own(batch) if self._itself else None,
-                step.extra,
-            )
-        )
+        part = MicroBatch(block.examples, factor, alignment, own, step.extra)
+        self._update.add(part)
 
     def finish(self, number: int, step: Step, own: Callable[[], float]) -> None:
         """Make a row of the update, which waits for the optimiser's step."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from fstat import Trace
 from fstat._files import UnwrittenError
 from fstat._warnings import warn
@@ -66,50 +64,35 @@ class Faults:
         """
         return self._processes is not None and not self._processes.sharded
 
-    def attempt(
-        self,
-        action: Callable[..., None],
-        *args: object,
-        abandon: Callable[[], None],
-        together: bool = False,
-    ) -> bool:
-        """Do something for the record; pass the step over if it fails once proven.
+    def met(self, error: Exception, together: bool = False) -> bool:
+        """Pass over a step that could not be recorded, once one was; else raise.
 
         What goes wrong in the user's own lines is none of this. An error is kept until
         the end of the update, when processes tell each other of theirs.
 
         Parameters
         ----------
-        action : callable
-            What to do.
-        *args : object
-            What it takes.
-        abandon : callable
-            Forgets the update that never became whole.
+        error : Exception
+            What went wrong.
         together : bool, default=False
-            Whether all processes do it, and know of each other's errors.
+            Whether all processes were at it, and know of each other's errors.
 
         Returns
         -------
         bool
             Whether there turned out to be no backward pass.
         """
-        try:
-            action(*args)
-        except Exception as error:
-            abandon()
-            self.lost = True
-            if self.confer and not together:
-                self._failed = self._failed or error
-                return False
-            # Processes that wait for one another must not part.
-            parts = self._processes is not None and not isinstance(error, SharedError)
-            if self.on_error == "raise" or not self.proven or parts:
-                raise
-            idle = isinstance(error, NoBackwardError)
-            self._pass_over(error, idle=idle)
-            return idle
-        return False
+        self.lost = True
+        if self.confer and not together:
+            self._failed = self._failed or error
+            return False
+        # Processes that wait for one another must not part.
+        parts = self._processes is not None and not isinstance(error, SharedError)
+        if self.on_error == "raise" or not self.proven or parts:
+            raise error
+        idle = isinstance(error, NoBackwardError)
+        self._pass_over(error, idle=idle)
+        return idle
 
     def share(self) -> None:
         """Raise what any process could not take of an update, on all of them."""

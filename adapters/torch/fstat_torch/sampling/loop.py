@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import torch
@@ -71,7 +70,6 @@ class Loop:
         self._capture, self._verification, self._faults = capture, verification, faults
         self._trace, self._size, self._every = trace, size, every
         self._recorders = [each for each in recorders if each.of_steps]
-        self._attempt = partial(faults.attempt, abandon=self._abandon)
         self._unannounced = any(each.anew for each in recorders)
         self._alone = len(self._recorders) == 1
         self._of_outputs = any(each.of_outputs for each in self._recorders)
@@ -180,11 +178,22 @@ class Loop:
         with WithoutGraph():
             if watch.opened:
                 idle = self._attempt(self._take, watch, number, step)
-            if made and due and (faults.confer or (watch.opened and not faults.lost)):
+            if made and due and ((watch.opened and not faults.lost) or faults.confer):
                 self._attempt(self._conclude, number, step, together=True)
         if idle:
             self._counter.no_update()
         return made and not idle
+
+    def _attempt(
+        self, action: Callable[..., None], *args: object, together: bool = False
+    ) -> bool:
+        """Do something for the record; return whether there was no backward pass."""
+        try:
+            action(*args)
+        except Exception as error:
+            self._abandon()
+            return self._faults.met(error, together)
+        return False
 
     def _take(self, watch: BlockCapture, number: int, step: Step) -> None:
         """End the capture, and take what is needed of a micro-batch."""
