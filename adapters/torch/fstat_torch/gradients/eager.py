@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from .blocks import Block, Taken
 from .layer_call import Call, row_weights
@@ -16,8 +17,6 @@ from .per_example import Captured
 from .precision import full_precision
 from .rules import block_of_layer
 from .tied_weights import inner_products
-
-_MUCH = 2**22  # bytes of a layer; below, it is faster to keep them
 
 
 @dataclass
@@ -42,9 +41,7 @@ class Wanted:
     norms: bool = False
     sums: bool = False
 
-    def takes(self, call: Call) -> bool:
-        """Whether it is worth while to let go of a call's tensors."""
-        return call.nbytes >= _MUCH
+    least: ClassVar[float] = 2**22  # bytes of a layer; below, it is faster to keep them
 
     def take(self, call: Call) -> Block:
         """Form the share of a layer that was called once, and let go of its tensors.

@@ -20,7 +20,7 @@ from .layout import FIRST, SECOND, examples_first, layout_of
 from .plan import Unit, UnsupportedModelError
 from .precision import alike, same_autocast
 from .shared_lookups import SharedLookup
-from .side_effects import Whole, version
+from .side_effects import Whole
 
 
 def row_weights(n: int, like: Tensor) -> Tensor:
@@ -158,7 +158,7 @@ class Call:
         reached = [k for k, g in enumerate(self.gradients) if g is not None]
         for k, found in zip(reached, again, strict=True):
             first, before = self._gave[k]
-            if version(first) == before and not alike(found, first):
+            if first._version == before and not alike(found, first):
                 return False
         return True
 
@@ -229,7 +229,7 @@ class Call:
     @property
     def is_untouched(self) -> bool:
         """Whether its inputs still hold what the module saw."""
-        return not [x for x, before in self._given if version(x) != before]
+        return not [x for x, before in self._given if x._version != before]
 
     def check(self, n: int, first: Call) -> None:
         """Refuse what cannot be split by example.
@@ -296,4 +296,9 @@ class Call:
 
 
 def _versions(values: Sequence[Any]) -> Versions:
-    return [(x, version(x)) for x in values if isinstance(x, Tensor)]
+    """Return tensors with how often each was modified in place.
+
+    Those made in inference mode, which carry no gradient, are not counted.
+    """
+    tensors = [x for x in values if isinstance(x, Tensor) and not x.is_inference()]
+    return [(x, x._version) for x in tensors]

@@ -115,7 +115,7 @@ class Recording:
         """Put hooks on the model."""
         previous = self._previous = Listening.to
         Listening.to = (self,) if self._collect else (*previous, self)
-        handles, embeds = self._handles, False
+        handles, embeds, plain = self._handles, False, []
         for unit in self._plan.units:
             module, again = unit.module, unit.runs_again
             embeds |= unit.rule == "embedding"
@@ -133,7 +133,8 @@ class Recording:
                     )
                 )
             else:
-                handles.append(ForwardHook(module, self._after(unit)))
+                plain.append((module, self._after(unit)))
+        handles += [ForwardHook(*one) for one in plain]
         if embeds:
             self._lookups = SharedLookups(self._plan.shared, self._n)
             left = self._guarded(self._left)
@@ -309,7 +310,7 @@ class Recording:
         # What is not as it should be is kept, to be refused when the pass is over.
         if (
             self._wanted is not None
-            and self._wanted.takes(call)
+            and call.nbytes >= self._wanted.least
             and self._is_only_use(unit)
             and unit.layout == FIRST
             and call.rows == self._n

@@ -13,7 +13,7 @@ from torch.multiprocessing.reductions import StorageWeakRef  # noqa: E402
 from torch.utils.checkpoint import checkpoint  # noqa: E402
 
 from fstat_torch import SingleRunSampler, Targets  # noqa: E402
-from fstat_torch.gradients import GradientCapture, Wanted, eager  # noqa: E402
+from fstat_torch.gradients import GradientCapture, Wanted  # noqa: E402
 
 B, N, CLASSES = 5, 30, 4
 
@@ -78,7 +78,7 @@ def letting_go(monkeypatch):
         taken.append(call.unit.name)
         return take(wanted, call)
 
-    monkeypatch.setattr(eager, "_MUCH", 0)
+    monkeypatch.setattr(Wanted, "least", 0)
     monkeypatch.setattr(Wanted, "take", counted)
     return taken
 
@@ -102,7 +102,7 @@ def test_the_trace_is_the_same_to_the_last_bit(case, letting_go, monkeypatch):
     # What a reentrant checkpoint hides is let go once a step was seen.
     n_taken = 4 * steps - 3 * (case == "reentrant")
     assert len(letting_go) == n_taken
-    monkeypatch.setattr(eager, "_MUCH", float("inf"))
+    monkeypatch.setattr(Wanted, "least", float("inf"))
     kept, expected = run(**CASES[case])
     assert len(letting_go) == n_taken
     for name, column in kept.items():
