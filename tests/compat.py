@@ -23,7 +23,8 @@ PYTHONS = ("3.11", "3.12", "3.13")
 WITH_OLDEST = ["pyparsing<3.2", "pyarrow<18"]
 # Of the tests, what is of the adapter, and cannot be imported without torch.
 OF_THE_ADAPTER = (
-    "adapters", "benchmarks", "oracles/gradients.py", "studies", "torture", "zoo"
+    "adapters", "benchmarks", "oracles/gradients.py", "studies", "tiny_models.py",
+    "torture", "zoo"
 )  # fmt: skip
 ABOUT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 

@@ -26,6 +26,17 @@ def together(model, loss_of, n, parameters, seed=0):
     return torch.stack(rows)
 
 
+def in_turn(model, loss_of_each, x, y, seed=1):
+    """The same as `together`, by whole backward passes, which checkpoints need."""
+    trained, rows = [p for p in model.parameters() if p.requires_grad], []
+    for i in range(len(y)):
+        model.zero_grad()
+        torch.manual_seed(seed)
+        loss_of_each(model(x), y)[i].backward()
+        rows.append(torch.cat([p.grad.flatten() for p in trained]))
+    return torch.stack(rows)
+
+
 def _flat(loss, parameters):
     found = torch.autograd.grad(
         loss, parameters, allow_unused=True, materialize_grads=True

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from many_pairs import errors, fitted, mc_error
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import ndtri
 from scipy.stats import studentized_range
@@ -9,7 +10,6 @@ from scipy.stats import studentized_range
 from fstat import FInfluence
 from fstat.display import RankDisplay
 from fstat.influence import UnestimableWarning
-from fstat.methods import Moments
 from fstat.selection import rank_intervals
 from fstat.selection.ranks import _at, _confidence_curve, _least_level, rank_sets
 
@@ -19,27 +19,6 @@ ends = st.lists(
     min_size=1,
     max_size=12,
 )
-
-
-def errors(rng, n, k, kind, rho=0.9):
-    """Errors of unit variance: each row a step that all pairs share."""
-    z = rng.normal(size=(n, k))
-    if kind == "equicorrelated":
-        return rho**0.5 * rng.normal(size=(n, 1)) + (1 - rho) ** 0.5 * z
-    if kind == "AR":
-        for j in range(1, k):
-            z[:, j] = rho * z[:, j - 1] + (1 - rho**2) ** 0.5 * z[:, j]
-    return z
-
-
-def fitted(differences, mu=0.0):
-    influence = FInfluence(method=Moments(scale=1.0), paired=True)
-    return influence.fit(np.zeros_like(differences), differences + mu)
-
-
-def mc_error(level, repetitions):
-    """Four standard errors of a share that is `level`."""
-    return 4 * np.sqrt(level * (1 - level) / repetitions)
 
 
 def rank_sets_by_loops(low, high):

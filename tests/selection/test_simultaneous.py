@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from many_pairs import errors, fitted, mc_error
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.integrate import quad
 from scipy.special import ndtr, ndtri
@@ -14,7 +15,6 @@ from sklearn.covariance import ledoit_wolf_shrinkage
 from fstat import FInfluence, select
 from fstat.datasets import make_observations
 from fstat.influence import UnestimableWarning
-from fstat.methods import Moments
 from fstat.selection import fcr_intervals, select_signs, simultaneous_intervals
 from fstat.selection.dependence import dependence_among
 from fstat.selection.simultaneous import upper_quantile
@@ -25,29 +25,8 @@ properties = settings(derandomize=True, deadline=None, max_examples=30)
 PAGE = Path(__file__).parents[2] / "docs" / "many-pairs.md"
 
 
-def errors(rng, n, k, kind, rho=0.9):
-    """Errors of unit variance: each row a step that all pairs share."""
-    z = rng.normal(size=(n, k))
-    if kind == "equicorrelated":
-        return rho**0.5 * rng.normal(size=(n, 1)) + (1 - rho) ** 0.5 * z
-    if kind == "AR":
-        for j in range(1, k):
-            z[:, j] = rho * z[:, j - 1] + (1 - rho**2) ** 0.5 * z[:, j]
-    return z
-
-
-def fitted(differences, mu=0.0):
-    influence = FInfluence(method=Moments(scale=1.0), paired=True)
-    return influence.fit(np.zeros_like(differences), differences + mu)
-
-
 def all_covered(intervals, mu):
     return bool(((intervals.low <= mu) & (mu <= intervals.high)).all())
-
-
-def mc_error(level, repetitions):
-    """Four standard errors of a share that is `level`."""
-    return 4 * np.sqrt(level * (1 - level) / repetitions)
 
 
 # Levels

@@ -7,6 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from tiny_models import Conv1D  # noqa: E402
 from torch import nn  # noqa: E402
 
 from fstat_torch import (  # noqa: E402
@@ -24,18 +25,6 @@ from fstat_torch.curvature import (  # noqa: E402
 )
 
 N = 14
-
-
-class Conv1D(nn.Module):
-    """A linear layer whose weight is stored the other way round."""
-
-    def __init__(self, d_in, d_out):
-        super().__init__()
-        self.weight = nn.Parameter(0.5 * torch.randn(d_in, d_out))
-        self.bias = nn.Parameter(torch.randn(d_out))
-
-    def forward(self, x):
-        return x @ self.weight + self.bias
 
 
 class Pooled(nn.Module):

@@ -8,6 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from tiny_models import Conv1D  # noqa: E402
 from torch import nn  # noqa: E402
 
 from fstat_torch import (  # noqa: E402
@@ -32,18 +33,6 @@ from fstat_torch.curvature.construction import drawn  # noqa: E402
 from fstat_torch.curvature.ridge import squared_norms  # noqa: E402
 
 N = 12
-
-
-class Conv1D(nn.Module):
-    """A linear layer whose weight is stored the other way round."""
-
-    def __init__(self, d_in, d_out):
-        super().__init__()
-        self.weight = nn.Parameter(0.5 * torch.randn(d_in, d_out))
-        self.bias = nn.Parameter(torch.randn(d_out))
-
-    def forward(self, x):
-        return x @ self.weight + self.bias
 
 
 class Twice(nn.Module):

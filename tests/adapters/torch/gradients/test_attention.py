@@ -4,6 +4,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from oracles.gradients import in_turn  # noqa: E402
+from tiny_models import loss_of_sines as each_loss  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.utils.checkpoint import checkpoint  # noqa: E402
 
@@ -132,26 +134,11 @@ MODELS = {
 }
 
 
-def each_loss(output, y):
-    return (output.flatten(1).sin() * y.unsqueeze(1)).sum(1)
-
-
-def in_turn(model, x, y):
-    """Gradients of each example: the same pass, of which only its loss counts."""
-    rows = []
-    for i in range(len(y)):
-        model.zero_grad()
-        torch.manual_seed(1)
-        each_loss(model(x), y)[i].backward()
-        rows.append([p.grad for p in model.parameters() if p.requires_grad])
-    return torch.stack([torch.cat([g.flatten() for g in row]) for row in rows])
-
-
 @pytest.mark.parametrize("name", MODELS)
 def test_dropout_is_that_of_the_training_pass(name):
     model = MODELS[name]().double()
     x, y = torch.randn(B, T, E).double(), torch.randn(B).double()
-    rows = in_turn(model, x, y)
+    rows = in_turn(model, each_loss, x, y)
     capture = GradientCapture(model)
     model.zero_grad()
     torch.manual_seed(1)
@@ -173,7 +160,7 @@ def test_targets_have_no_dropout(name):
     model = MODELS[name]().double()
     x, y = torch.randn(B, T, E).double(), torch.randn(B).double()
     targets = GradientCapture(model).of(each_loss, x, y)
-    rows = in_turn(model.eval(), x, y)
+    rows = in_turn(model.eval(), each_loss, x, y)
     torch.testing.assert_close(targets.gram(), rows @ rows.mT)
 
 

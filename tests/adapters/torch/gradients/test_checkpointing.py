@@ -8,6 +8,9 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import torch.nn.functional as F  # noqa: E402
+from oracles.gradients import in_turn  # noqa: E402
+from tiny_models import Logits  # noqa: E402
+from tiny_models import loss_of_sines as each_loss  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.autograd.graph import save_on_cpu, saved_tensors_hooks  # noqa: E402
 from torch.multiprocessing.reductions import StorageWeakRef  # noqa: E402
@@ -61,21 +64,6 @@ class Blocks(nn.Module):
         return checkpoint(block, h, use_reentrant=self.reentrant, **self.options)
 
 
-def each_loss(output, y):
-    return (output.flatten(1).sin() * y.unsqueeze(1)).sum(1)
-
-
-def in_turn(model, x, y):
-    """Gradients of each example: the same pass, of which only its loss counts."""
-    rows = []
-    for i in range(len(y)):
-        model.zero_grad()
-        torch.manual_seed(1)
-        each_loss(model(x), y)[i].backward()
-        rows.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
-    return torch.stack(rows)
-
-
 def captured(model, x, y):
     capture = GradientCapture(model)
     model.zero_grad()
@@ -88,7 +76,7 @@ def captured(model, x, y):
 def agrees(model, *shape):
     x = torch.randn(B, *shape, dtype=torch.float64)
     y = torch.randn(B, dtype=torch.float64)
-    rows = in_turn(model, x, y)
+    rows = in_turn(model, each_loss, x, y)
     batch, grads = captured(model, x, y)
     tolerance = 1e-10 * float(rows.abs().max()) ** 2
     torch.testing.assert_close(batch.gram(), rows @ rows.mT, rtol=0, atol=tolerance)
@@ -186,7 +174,7 @@ def test_targets_whose_blocks_are_always_checkpointed(kind):
         with pytest.raises(UnsupportedModelError, match="use_reentrant=False"):
             capture.of(each_loss, x, y)
         return
-    rows = in_turn(model.eval(), x, y)
+    rows = in_turn(model.eval(), each_loss, x, y)
     torch.testing.assert_close(capture.of(each_loss, x, y).gram(), rows @ rows.mT)
 
 
@@ -242,15 +230,6 @@ def test_training_and_trace_of_an_mlp(precision):
         return torch.randn(N, 4), torch.randint(3, (N,))
 
     check_runs(lambda kind: Blocks(KINDS[kind]), data, of_classes, precision)
-
-
-class Logits(nn.Module):
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
-
-    def forward(self, x):
-        return self.model(input_ids=x).logits
 
 
 def llama_with_lora(kind):

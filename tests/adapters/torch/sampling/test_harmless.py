@@ -6,6 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 import torch.nn.functional as F  # noqa: E402
+from tiny_models import Logits  # noqa: E402
 from torch import nn  # noqa: E402
 
 from fstat_torch import SingleRunSampler  # noqa: E402
@@ -224,15 +225,6 @@ def test_accumulating_gradients_is_the_same_too():
 
 
 # Models of the transformers library, made here.
-
-
-class Logits(nn.Module):
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
-
-    def forward(self, x):
-        return self.model(input_ids=x).logits
 
 
 def from_transformers(kind):
