@@ -94,11 +94,11 @@ def answers(f):
         yield f.power, lambda oracle, at=level: oracle.power(at), level
 
 
-def worst_error(seed):
+def worst_error(seed, every=1):
     """Return the worst relative error of a setting, and how many answers are known."""
     f, oracle = draw(seed)
     worst, known = 0.0, 0
-    for ours, theirs, at in answers(f):
+    for ours, theirs, at in [*answers(f)][::every]:
         value = float(ours(at))
         try:
             right = float(theirs(oracle).value)
@@ -130,8 +130,9 @@ def check_consistency(f):
             assert np.all(low <= value * slack) and np.all(value <= high * slack)
 
 
-def test_a_mixture_of_every_family():
-    worst, known = worst_error(6)
+@pytest.mark.parametrize("every", [2, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_mixture_of_every_family(every):
+    worst, known = worst_error(6, every)
     assert worst < 1e-6
     assert known >= 3
 

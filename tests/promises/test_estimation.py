@@ -99,7 +99,7 @@ def tried(seed):
     return known.mean()
 
 
-@pytest.mark.parametrize("start", [0, 40])
+@pytest.mark.parametrize("start", [0, pytest.param(40, marks=pytest.mark.slow)])
 def test_any_option_on_any_numbers(start):
     for seed in range(start, start + 40):
         try:

@@ -119,8 +119,15 @@ def test_local_fdr_falls_away_from_the_centre():
         assert ((side >= 0) & (side <= 1)).all()
 
 
-@pytest.mark.parametrize("share", [0.05, 0.1])
-@pytest.mark.parametrize("fdr", [0.1, 0.2])
+@pytest.mark.parametrize(
+    ("share", "fdr"),
+    [
+        (0.05, 0.1),
+        (0.1, 0.2),
+        pytest.param(0.05, 0.2, marks=pytest.mark.slow),
+        pytest.param(0.1, 0.1, marks=pytest.mark.slow),
+    ],
+)
 def test_the_rate_is_kept_where_the_assumptions_hold(share, fdr):
     proportions, missed = [], []
     for seed in range(60):

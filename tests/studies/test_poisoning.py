@@ -164,11 +164,13 @@ def result(folder):
     return run(TINY, folder, data=separable(), progress=False)
 
 
+@pytest.mark.slow
 def test_poison_turns_the_model(result):
     opinion = result.deletions["opinion"]
     assert opinion["nothing"] > opinion[ALL] + 5
 
 
+@pytest.mark.slow
 def test_the_run_finds_the_poison(result):
     assert result.scores.loc[OURS, "AUROC"] > 0.95
     assert result.scores.loc[OURS, "precision at k"] > 0.9
@@ -176,11 +178,13 @@ def test_the_run_finds_the_poison(result):
     assert found.sum() > 0.9 * result.data.poison.sum()
 
 
+@pytest.mark.slow
 def test_deleting_what_is_selected_restores_the_opinion(result):
     assert result.deletions.loc[SELECTED, "restored"] > 0.8
     assert result.deletions.loc[ALL, "restored"] == 1
 
 
+@pytest.mark.slow
 def test_a_killed_experiment_goes_on_to_the_same_figures(result, folder, monkeypatch):
     trained, whole = [], Laboratory._train
 
@@ -201,6 +205,7 @@ def test_a_killed_experiment_goes_on_to_the_same_figures(result, folder, monkeyp
         pd.testing.assert_frame_equal(one.deletions, result.deletions)
 
 
+@pytest.mark.slow
 def test_only_what_is_finished_is_read_where_that_is_asked_for(result, folder):
     read = run(
         TINY, folder, data=separable(), baselines=True, only_read=True, progress=False
@@ -212,6 +217,7 @@ def test_only_what_is_finished_is_read_where_that_is_asked_for(result, folder):
         run(other, folder, data=separable(), only_read=True)
 
 
+@pytest.mark.slow
 def test_watching_does_not_change_the_training(result, folder):
     lab = Laboratory(TINY, folder, data=separable(), progress=False)
     plain = lab._train("plain", np.zeros(0, dtype=int), watched=False)
@@ -219,6 +225,7 @@ def test_watching_does_not_change_the_training(result, folder):
     assert plain.after == result.watched.after
 
 
+@pytest.mark.slow
 def test_the_command_writes_tables_and_a_page(result, tmp_path):
     write(result, tmp_path)
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
