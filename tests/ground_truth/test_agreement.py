@@ -15,7 +15,7 @@ from fstat.ground_truth import (
 )
 from fstat.ground_truth._deconvolution import probability_beyond, soft_auroc
 from fstat.ground_truth._noise import truth_of
-from fstat.ground_truth._ranks import extended, rank_reliability
+from fstat.ground_truth._ranks import RankReliability, extended, rank_reliability
 from fstat.ground_truth._resamples import Resamples
 from fstat.ground_truth._resampling import MEASURES, Comparison
 from fstat.ground_truth._runs import (
@@ -669,9 +669,12 @@ def test_errors_of_a_mean_over_rows_and_columns():
 
 @pytest.fixture
 def spread(monkeypatch):
-    """Standard deviation of a measure's resamples, without the slow AUROC."""
-    module = "fstat.ground_truth._resampling.deconvolved_aurocs"
-    monkeypatch.setattr(module, lambda *given: (np.nan, np.nan))
+    """Standard deviation of a measure's resamples, without the AUROC and ranks."""
+    module, nothing = "fstat.ground_truth._resampling", (np.nan, np.nan)
+    monkeypatch.setattr(f"{module}.deconvolved_aurocs", lambda *given: nothing)
+    monkeypatch.setattr(
+        f"{module}.rank_reliability", lambda *given: RankReliability(*nothing)
+    )
 
     def of(name, x, P, Q):
         found = agreement(x, (P, Q), random_state=0, n_resamples=400)

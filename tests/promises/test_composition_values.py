@@ -56,7 +56,7 @@ def mixture(seed):
     return draw_ordinary(np.random.default_rng([seed, 14]), mixed=1.0)
 
 
-@pytest.mark.parametrize("seed", [4004, 4007])
+@pytest.mark.parametrize("seed", [4004, pytest.param(4007, marks=pytest.mark.slow)])
 def test_mixtures_are_right(seed):
     assert wrong(mixture(seed)) == ({}, False), mixture(seed).code()
 
