@@ -26,6 +26,7 @@ PARTS = (
     "fstat/estimates.py",
     "fstat/observations.py",
     "fstat/records/long_form.py",
+    "fstat/records/recorded_steps.py",
     "fstat/records/standardized_p_and_q.py",
     "fstat/records/subsets.py",
     "fstat/records/trace.py",

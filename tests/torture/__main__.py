@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 PARTS = (
     "fstat/_files.py",
     "fstat/records/mapped.py",
+    "fstat/records/recorded_steps.py",
     "fstat/records/trace.py",
     "fstat/records/trace_files.py",
     "fstat/records/snapshots.py",
