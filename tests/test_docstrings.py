@@ -49,6 +49,22 @@ def asked_of_all_kinds(value, member):
     return issubclass(value, Choice) and any(member in vars(k) for k in kinds)
 
 
+def is_named(kind):
+    """Whether users name a class: where its room says so."""
+    place = kind.__module__.rpartition(".")[0]
+    return kind.__name__ in getattr(importlib.import_module(place), "__all__", ())
+
+
+def members_of(value):
+    """Return what a class has of its own, and of bases that users never name."""
+    found = {}
+    for base in reversed(value.__mro__):
+        ours = base.__module__.startswith(("fstat.", "fstat_torch."))
+        if base is value or (ours and not is_named(base)):
+            found |= vars(base)
+    return found
+
+
 def public_objects():
     for package in (
         "fstat",
@@ -90,7 +106,7 @@ def public_objects():
                 continue
             yield f"{package}.{name}", value
             if inspect.isclass(value) and not issubclass(value, Warning):
-                for member, method in vars(value).items():
+                for member, method in members_of(value).items():
                     if (
                         member[0] != "_"
                         and (inspect.isroutine(method) or isinstance(method, property))

@@ -62,7 +62,18 @@ class StepMetric(ABC):
         """Return by what gradients are compared in a run."""
 
     def recorders(self, run: Run) -> list[Recorder]:
-        """Return who records a run in this metric."""
+        """Return who records a run in this metric.
+
+        Parameters
+        ----------
+        run : Run
+            The run.
+
+        Returns
+        -------
+        list of Recorder
+            Who aligns its steps, or scores its reference.
+        """
         comparison = self.comparison(run)
         if run.reference is None:
             return [AlignedSteps(run, comparison)]
