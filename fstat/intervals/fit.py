@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -98,11 +98,10 @@ class Fit:
     @classmethod
     def empty(cls, n_pairs: int) -> Fit:
         """Return a fit of nothing, to be filled with `put`."""
-        fit = cls(*(np.full(n_pairs, np.nan) for _ in fields(cls)))  # type: ignore[arg-type]
-        fit.error = SamplingError(*np.full((4, n_pairs), np.nan))
-        for name in ("n_P", "n_Q", "units_P", "units_Q", "separated"):
-            getattr(fit, name)[:] = 0
-        return fit
+        mu, slope, *error = np.full((6, n_pairs), np.nan)
+        n_P, n_Q, units_P, units_Q, separated = np.zeros((5, n_pairs))
+        known = SamplingError(*error)
+        return cls(mu, known, n_P, n_Q, units_P, units_Q, separated, slope)
 
     def put(self, where: Pairs, part: Fit) -> None:
         """Copy `part` to the pairs `where`."""
