@@ -13,17 +13,28 @@ _LIKELY = 1e-6
 
 def atoms(f: TradeOff) -> FloatArray:
     """Return the finite losses of positive probability."""
+    at = _all_atoms(f)
+    return at[np.isfinite(at)]
+
+
+def _all_atoms(f: TradeOff) -> FloatArray:
+    """Return the infinite ones too: rarely seen, minus infinity is a finite loss."""
     if isinstance(f, GaussianTradeOff):
         return np.empty(0)
     if isinstance(f, InverseTradeOff):
-        return -atoms(f.base)
+        return -_all_atoms(f.base)
     if isinstance(f, SubsampledTradeOff):
-        return f._loss(atoms(f.base))
+        return f._loss(_all_atoms(f.base))
     if isinstance(f, AtomicTradeOff):
-        return f._loss[np.isfinite(f._loss)]
+        return f._loss
     at = f._loss_breaks()
     with_it, beyond = f._rates(at, False), f._rates(at, True)
-    return at[(with_it.power - beyond.power) > 1e-12]
+    finite = at[(with_it.power - beyond.power) > 1e-12]
+    infinite = [
+        f._rates(np.asarray(-np.inf), True).specificity > 0,
+        f._rates(np.asarray(np.inf), False).power > 0,
+    ]
+    return np.append(finite, np.array([-np.inf, np.inf])[infinite])
 
 
 def atom_mass(f: TradeOff) -> float:

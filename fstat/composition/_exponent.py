@@ -9,14 +9,15 @@ import numpy as np
 
 from .._validation import FloatArray
 from ._checks import Unresolved
-from ._rules import Step, Truncated
-from ._transform import ComplexArray, log_transform
+from ._rules import Step, Truncated, has_outcomes, whole_rule
+from ._transform import ComplexArray, LogTransform, Sum, log_transform
 
 SPACING = 1.5  # of the saddle points, in standard deviations
 _LEAST = -640.0  # logarithm of the least probabilities served
 _MOST_PATHS = 200
 _NO_LESS = 0.02
 _FAR = 30.0  # times as far, where the largest loss seems reached
+_HEAVY = 1e5  # the farthest losses, in standard deviations
 _SAME = 1e-14
 _IMAGINARY = 1e-30  # of arguments, to have a derivative
 NO_SPREAD = (
@@ -47,10 +48,16 @@ class Exponent:
     """
 
     def __init__(self, fs: Sequence[Step], counts: FloatArray) -> None:
-        self._steps = [
-            f.log_transform() if isinstance(f, Truncated) else log_transform(f)
-            for f in fs
-        ]
+        self._steps: list[LogTransform] = []
+        self._farthest = np.zeros(2)
+        for f in fs:
+            if not (isinstance(f, Truncated) or has_outcomes(f)):
+                self._steps.append(log_transform(f))
+                continue
+            rule = whole_rule(f)
+            self._steps.append(Sum(*rule))
+            for k, extreme in enumerate((np.min, np.max)):
+                self._farthest[k] = extreme(rule.loss, initial=self._farthest[k])
         self._counts = counts
 
     def __call__(self, z: ComplexArray) -> ComplexArray:
@@ -82,9 +89,12 @@ class Exponent:
 
     def places(self) -> FloatArray:
         """Return abscissae: by a standard deviation clear of the poles at 0 and -1."""
-        right, left = self.upward(), self.downward()
         if (spread := self.deviation(-0.5)) == 0:
             raise Unresolved(NO_SPREAD)
+        # Tails of distributions are followed to where they are no numbers any more.
+        heavy_left, heavy_right = np.abs(self._farthest) > _HEAVY * spread
+        right = [] if heavy_right else self.upward()
+        left = [] if heavy_left else self.downward()
         # Where P and Q are far apart, nothing is served midway between the poles.
         between = self._march(-1.0 + 1.0 / spread, 1.0, -0.5)
         between += self._march(-1.0 / spread, -1.0, -0.5)

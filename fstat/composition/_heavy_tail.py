@@ -21,6 +21,7 @@ from ._contour import Inversion
 from ._exponent import Exponent
 from ._rules import Truncated, has_density, whole_rule
 from ._saddles import Saddles
+from ._tail_rates import infinite
 from ._windowed import Sides, Windowed
 
 _GROWTH = 1.2  # ratio of neighbouring cuts
@@ -36,7 +37,7 @@ class HeavyTail:
     steps : sequence of (TradeOff, int)
         Steps, and how often each is taken.
     least : float
-        A sum below which the others hardly ever fall.
+        A sum below which all but one of them hardly ever fall.
     """
 
     def __init__(self, steps: Sequence[tuple[TradeOff, int]], least: float) -> None:
@@ -77,12 +78,14 @@ class _Part:
     def __init__(self, steps: Sequence[tuple[TradeOff, int]], cut: float) -> None:
         fs = [Truncated(f, cut) for f, _ in steps]
         counts = [count for _, count in steps]
-        left_p = left_q = 0.0
+        finite_p = left_p = left_q = 0.0
         for f, count in steps:
-            beyond = f._rates(np.asarray(cut), True)
-            left_p += count * float(np.log1p(-beyond.alpha))
+            never, beyond = infinite(f)[0], f._rates(np.asarray(cut), True)
+            # One that is minus infinity leaves no sum above anything.
+            finite_p += count * float(np.log1p(-never))
+            left_p += count * float(np.log1p(-beyond.alpha / (1.0 - never)))
             left_q += count * float(np.log1p(-beyond.power))
-        self._p, self._q = -np.expm1(left_p), -np.expm1(left_q)
+        self._p, self._q = -np.exp(finite_p) * np.expm1(left_p), -np.expm1(left_q)
         if not all(whole_rule(f).loss.size for f in fs):
             raise Unresolved("no losses are left below the cut.")
         exponent = Exponent(fs, np.array(counts, float))
@@ -122,10 +125,25 @@ def windowed(
     paths = inversion.continued()
     heavy = None
     if HeavyTail.serves(fs):
-        c, saddles = paths.abscissae, paths.saddles
-        log_below = np.where(c < -1, paths.levels - (c + 1) * saddles, 0.0)
-        rare = saddles[log_below < _RARELY]
-        least = max(ends[0], float(rare.max(initial=ends[0])))
+        least = min(
+            _least_of_others(f, paths.abscissae, paths.levels, ends[0]) for f in fs
+        )
         if np.isfinite(least):
             heavy = HeavyTail(list(zip(fs, counts, strict=True)), least).sides
     return Windowed(fs, counts, paths, ends, infinite, heavy)
+
+
+def _least_of_others(
+    f: TradeOff, c: FloatArray, levels: FloatArray, end: float
+) -> float:
+    """Return what the sum without one step f is hardly ever below, by Chernoff.
+
+    Neither under P nor under Q. Losses of all steps add up to no less than `end`.
+    """
+    room = levels - Exponent([f], np.ones(1)).level(c) - _RARELY
+    under_p, under_q = c < -1, c < 0
+    hardly = min(
+        float((room[under_p] / (c[under_p] + 1)).max(initial=-np.inf)),
+        float((room[under_q] / c[under_q]).max(initial=-np.inf)),
+    )
+    return max(end - f._loss_range()[0], hardly) if end > -np.inf else hardly

@@ -8,7 +8,6 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from numpy.polynomial.legendre import leggauss
 
 from .._validation import FloatArray
 from ..tradeoff import (
@@ -19,16 +18,14 @@ from ..tradeoff import (
     TradeOff,
 )
 from ..tradeoff._atoms import AtomicTradeOff
+from ..tradeoff.continuous import ContinuousTradeOff
 from ._atoms import atoms
 from ._checks import Unresolved
+from ._densities import NODES, WEIGHTS, Losses, Panels, density, outcomes
 from ._tail_rates import by_parts, infinite, pivot, seen_stretches
-from ._transform import Sum
 
-_NODES, _WEIGHTS = leggauss(16)
-_TURN = 16.0  # radians by which the integrand may turn in a panel
+_TURN = 16.0  # radians, or orders of e, by which the integrand may turn in a panel
 _UNSEEN = 45.0  # orders of e below the largest tilted mass
-_REACH = 13.0  # of a normal variable, beyond its means
-_FARTHEST = 40.0  # beyond, not even tilted probabilities count
 MOST = 2**21  # nodes
 
 
@@ -42,6 +39,8 @@ class Rule(NamedTuple):
         """Return losses, masses tilted by c up to a factor, and its logarithm."""
         log = self.log_q + c * self.loss
         top = float(log.max()) if log.size else 0.0
+        if not np.isfinite(top):
+            raise Rough
         seen = log > top - _UNSEEN
         return self.loss[seen], np.exp(log[seen] - top), top
 
@@ -56,16 +55,22 @@ class TooFine(Unresolved):
         )
 
 
+class Rough(Unresolved):
+    """A density is not smooth, or no number, where it counts."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "values of this composition take a density that is not smooth, or no "
+            "number: `lower` and `upper` are bounds."
+        )
+
+
 @dataclass(frozen=True)
 class Truncated:
     """A step without its losses beyond a cut."""
 
     step: TradeOff
     cut: float
-
-    def log_transform(self) -> Sum:
-        """Return its transform, for arguments that are nearly real."""
-        return Sum(*whole_rule(self))
 
     def kept(self, rule: Rule) -> Rule:
         """Return the losses of a rule up to the cut."""
@@ -77,9 +82,13 @@ Step = TradeOff | Truncated
 
 
 def has_density(f: Step) -> bool:
-    """Say whether the loss of a step has a density in closed form, beside atoms."""
-    base = _innermost(f)
-    return isinstance(base, GaussianTradeOff | LaplaceTradeOff)
+    """Say whether the loss of a step has a density that is known, beside atoms."""
+    return density(_innermost(f)) is not None
+
+
+def has_outcomes(f: Step) -> bool:
+    """Say whether a density of a step is one over the outcomes of two distributions."""
+    return isinstance(_innermost(f), ContinuousTradeOff) and has_density(f)
 
 
 def atom_rule(f: Step) -> Rule:
@@ -91,7 +100,8 @@ def atom_rule(f: Step) -> Rule:
         return Rule(np.empty(0), np.empty(0))
     if isinstance(base, LaplaceTradeOff):
         ends = np.array([-base.mu, base.mu])
-        loss, _, log_q = _mapped(f, ends, np.log(0.5) - np.maximum(ends, 0.0))
+        log_p = np.log(0.5) - np.maximum(ends, 0.0)
+        loss, _, log_q = _mapped(f, Losses(ends, log_p, log_p + ends))
         return Rule(loss, log_q)
     if isinstance(f, AtomicTradeOff):
         finite = np.isfinite(f._loss)
@@ -120,56 +130,76 @@ def density_rule(f: Step, bandwidth: float, tilt: float | None) -> Rule:
     """Return a rule for the losses of a density, tilted, and of a bandwidth.
 
     Gauss-Legendre panels in the variable of the innermost step, short where the loss
-    of the step itself varies. Without a tilt nothing is left out.
+    of the step itself varies. Without a tilt all is kept that P or Q can show.
     """
     cut = f.cut if isinstance(f, Truncated) else np.inf
     f = f.step if isinstance(f, Truncated) else f
-    base = _innermost(f)
-    if isinstance(base, GaussianTradeOff):
-        most = np.inf if tilt is None else -tilt if _is_turned(f) else tilt + 1
-        edges, log_p, loss = _normal(float(base.mu), most)
-    else:
-        assert isinstance(base, LaplaceTradeOff)
-        edges, log_p, loss = _laplace(base.mu)
-    edges = _up_to(cut, edges, lambda x: _mapped(f, loss(x), log_p(x))[0])
-    tilt, unseen = (0.0, np.inf) if tilt is None else (tilt, _UNSEEN + 10.0)
-    start, stop = edges[:-1], edges[1:]
+    most = np.inf if tilt is None else -tilt if _is_turned(f) else tilt + 1
+    found = density(_innermost(f), most)
+    assert found is not None
+
+    def at(x: FloatArray) -> Losses:
+        return _mapped(f, found.at(x))
+
+    start, stop, rough = _up_to(cut, found.panels, lambda x: at(x).loss)
+    fastest = max(bandwidth, 0.0 if tilt is None else abs(tilt))
     while True:
-        (low, _, log_low), (high, _, log_high) = (
-            _mapped(f, loss(x), log_p(x)) for x in (start, stop)
-        )
-        size = np.maximum(log_low + tilt * low, log_high + tilt * high)
-        seen = size > size.max(initial=-np.inf) - unseen
-        wide = bandwidth * np.abs(high - low) > _TURN
-        start, stop, wide = start[seen], stop[seen], wide[seen]
+        low, high = at(start), at(stop)
+        turn = fastest * np.abs(high.loss - low.loss)
+        seen = np.ones(start.size, bool)
+        if tilt is not None:
+            logs = np.array([end.log_q + tilt * end.loss for end in (low, high)])
+            size = logs.max(axis=0) + np.log(stop - start)
+            seen = size > size.max(initial=-np.inf) - _UNSEEN - 10.0
+            turn = np.maximum(turn, np.abs(logs[1] - logs[0]))
+        # Next to a kink there may be no number between two ends.
+        middle = (start + stop) / 2
+        wide = (turn > _TURN) & (start < middle) & (middle < stop)
+        start, stop, rough = start[seen], stop[seen], rough[seen]
+        middle, wide = middle[seen], wide[seen]
         if not wide.any():
             break
-        if start.size * _NODES.size > MOST:
+        if start.size * NODES.size > MOST:
             raise TooFine
-        middle = (start[wide] + stop[wide]) / 2
-        start = np.concatenate([start[~wide], start[wide], middle])
-        stop = np.concatenate([stop[~wide], middle, stop[wide]])
-    half = (stop - start)[:, None] / 2
-    x = ((start + stop)[:, None] / 2 + half * _NODES).ravel()
-    log_weight = np.log(half * _WEIGHTS).ravel()
-    at, _, log_q = _mapped(f, loss(x), log_p(x) + log_weight)
-    return Rule(at, log_q)
+        start = np.concatenate([start, middle[wide]])
+        rough = np.concatenate([rough, rough[wide]])
+        stop = np.concatenate([np.where(wide, middle, stop), stop[wide]])
+    if rough.any() and tilt is not None:
+        raise Rough
+    x = outcomes(start, stop).ravel()
+    log_weight = np.log((stop - start)[:, None] / 2 * WEIGHTS).ravel()
+    (loss, _, log_q), (last, _, log_last) = at(x), _mapped(f, found.beyond)
+    kept = (last <= cut) & (log_last > -np.inf)
+    return Rule(
+        np.append(loss, last[kept]), np.append(log_q + log_weight, log_last[kept])
+    )
 
 
 def _up_to(
-    cut: float, edges: FloatArray, loss: Callable[[FloatArray], FloatArray]
-) -> FloatArray:
-    """Return the edges of panels on which a monotone loss is at most `cut`."""
-    at = loss(edges)
-    if at.max() <= cut:
-        return edges
-    if at.min() >= cut:
-        return edges[:0]
-    low, high = edges[np.argmin(at)], edges[np.argmax(at)]
+    cut: float, panels: Panels, loss: Callable[[FloatArray], FloatArray]
+) -> Panels:
+    """Return the panels, or their parts, on which a monotone loss is at most `cut`."""
+    start, stop, rough = panels
+    low, high = loss(start), loss(stop)
+    some = np.minimum(low, high) < cut
+    start, stop, low, high = (v[some] for v in (start, stop, low, high))
+    rough = rough[some]
+    beyond = np.maximum(low, high) > cut
+    if not beyond.any():
+        return Panels(start, stop, rough)
+    rises = (low < high)[beyond]
+    ends = start[beyond], stop[beyond]
+    inside, outside = np.where(rises, ends, ends[::-1])
     for _ in range(200):
-        middle = (low + high) / 2
-        low, high = (middle, high) if loss(middle) <= cut else (low, middle)
-    return np.unique(np.append(edges[at <= cut], low))
+        middle = (inside + outside) / 2
+        below = loss(middle) <= cut
+        inside, outside = (
+            np.where(below, middle, inside),
+            np.where(below, outside, middle),
+        )
+    start[beyond] = np.where(rises, start[beyond], inside)
+    stop[beyond] = np.where(rises, inside, stop[beyond])
+    return Panels(start, stop, rough)
 
 
 def tail_rule(
@@ -183,9 +213,9 @@ def tail_rule(
     """
     stretches = start, stop = seen_stretches(f, tilt, _UNSEEN + 15.0)
     pieces = np.ceil(np.maximum(bandwidth * (stop - start) / _TURN, 1))
-    if pieces.sum() * _NODES.size > MOST:
+    if pieces.sum() * NODES.size > MOST:
         raise TooFine
-    rules = by_parts(f, stretches, pieces.astype(int), (_NODES, _WEIGHTS))
+    rules = by_parts(f, stretches, pieces.astype(int), (NODES, WEIGHTS))
     logs = [log + tilt * t for t, log, _ in rules]
     middle = pivot(f)
     top = float(np.concatenate(logs).max(initial=tilt * middle))
@@ -214,42 +244,13 @@ def _innermost(f: Step) -> TradeOff:
     return f
 
 
-def _mapped(
-    f: TradeOff, loss: FloatArray, log_p: FloatArray
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return losses and log masses under P and Q of f, from those of the innermost."""
+def _mapped(f: TradeOff, at: Losses) -> Losses:
+    """Return the losses of f from those of the innermost step."""
     if isinstance(f, InverseTradeOff):
-        loss, log_p, log_q = _mapped(f.base, loss, log_p)
-        return -loss, log_q, log_p
+        loss, log_p, log_q = _mapped(f.base, at)
+        return Losses(-loss, log_q, log_p)
     if isinstance(f, SubsampledTradeOff):
-        base, log_p, _ = _mapped(f.base, loss, log_p)
-        loss = f._loss(base)
-    return loss, log_p, log_p + loss
-
-
-Density = tuple[
-    FloatArray, Callable[[FloatArray], FloatArray], Callable[[FloatArray], FloatArray]
-]
-
-
-def _normal(mu: float, tilt: float) -> Density:
-    """Return panels, log density and loss of a Gaussian step, in its normal variable.
-
-    Losses tilted upward by `tilt`, under P, lie up to about `tilt` times `mu`. What
-    lies farther out than 40 counts for nothing, here and where paths are chosen.
-    """
-    last = min(mu * np.clip(tilt, 1.0, 1e300) + _REACH, 2 * mu + _FARTHEST)
-    number = int((last + _REACH) * max(1.0, mu / 2) / 0.8) + 2
-    edges = np.linspace(-_REACH, last, number)
-    log_scale = np.log(2 * np.pi) / 2
-    return (
-        edges,
-        lambda x: -x * x / 2 - log_scale,
-        lambda x: mu * x - mu * mu / 2,
-    )
-
-
-def _laplace(mu: float) -> Density:
-    """Return panels, log density under P, and the loss itself, of a Laplace step."""
-    edges = np.linspace(-mu, mu, int(np.ceil(2 * mu)) + 1)
-    return edges, lambda x: -(x + mu) / 2 - np.log(4.0), lambda x: x
+        base, log_p, log_q = _mapped(f.base, at)
+        both = log_p + np.log1p(-f.p), log_q + np.log(f.p)
+        return Losses(f._loss(base), log_p, np.logaddexp(*both))
+    return at

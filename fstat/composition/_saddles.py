@@ -10,6 +10,7 @@ from ._exponent import NO_SPREAD, Exponent
 
 _PERIOD = 36.0  # of the aliased distribution, in its standard deviations
 NEGLIGIBLE = -36.0  # logarithm of the integrand, relative to its maximum
+_NEARLY = 0.9  # of the distance from a pole
 _FURTHER = np.array([0.03, 0.1, 0.3, 1.0, 3.0, 10.0])  # tilts, in 1 / deviation
 
 
@@ -63,7 +64,9 @@ class Saddles:
         level, mean, spread = map(float, self.exponent.tilted(c))
         # What a pole adds is damped by as much as the tails are.
         period = _PERIOD * max(spread, 1 / abs(c), 1 / abs(c + 1))
-        further = np.array([[1.0], [-1.0]]) * _FURTHER / spread
+        # Nothing is served beyond the pole of a heavy tail, but up to there.
+        room = _NEARLY * min(abs(c), abs(c + 1))
+        further = np.array([[1.0], [-1.0]]) * np.append(_FURTHER / spread, room)
         logs = self.exponent.level(c + further) - level - further * mean
         for reach in (logs - NEGLIGIBLE) / np.abs(further):
             known = reach[~np.isnan(reach)]

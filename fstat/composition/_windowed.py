@@ -31,6 +31,7 @@ from ._checks import HockeyStick, PointValues
 from ._exponent import Exponent
 from ._nufft import fourier
 from ._rules import (
+    Rough,
     Step,
     TooFine,
     Truncated,
@@ -58,6 +59,7 @@ _SLIM = 0.02  # of the reach, within which losses are narrow
 _NEGLIGIBLE = -55.0  # logarithm of probabilities that are as good as none
 _MOST_PAIRS = 2**8
 _NARROW = 1e-9  # of a transform that has not died out
+_LEAST_BANDWIDTH = 10.0  # of one, in distances from a pole
 
 
 @dataclass(frozen=True)
@@ -120,16 +122,29 @@ class _Path:
 
     def __init__(self, of: Windowed, c: float, period: float, number: int) -> None:
         self._transform = _Transform(of, c, period, number)
-        self.c, self.level = c, self._transform.level()
+        self.c, self.level, self.period = c, self._transform.level(), period
         step = self._transform.step
-        terms = self._transform.seen(np.exp(self._transform.logs.sum(axis=0)))
+        phi = np.exp(self._transform.logs.sum(axis=0))
+        terms = self._transform.seen(phi)
         self._tables = [[_Table.of(one, step) for one in both] for both in terms]
         sizes = np.array([np.abs(both[0]).sum() * step for both in terms])
         self.noise = _ROUNDING * (4 + of.counts.sum() / 8) * sizes[:, None]
+        if np.abs(
+            phi[number // 2]
+        ) > _NARROW and step * number < _LEAST_BANDWIDTH * min(abs(c), abs(c + 1)):
+            self.noise = np.full_like(self.noise, np.inf)
 
     @cached_property
     def _likely(self) -> _Likely:
         return _Likely(self._transform)
+
+    def aliased(self, t: FloatArray) -> FloatArray:
+        """Return what other periods add to both integrals, between the poles.
+
+        Neither is above 1, nor above ``exp(t)``.
+        """
+        left = np.exp(t - (1 + self.c) * self.period)
+        return np.asarray(left + np.exp(self.c * self.period))
 
     def tilted(self, t: FloatArray, strict: bool) -> tuple[FloatArray, FloatArray]:
         """Return integrals for delta and for alpha, and bounds on their errors.
@@ -396,10 +411,15 @@ class Windowed(PointValues):
         path, values, errors = self._tilted(k, t[here], strict)
         with np.errstate(over="ignore", invalid="ignore"):
             scale = np.exp(path.level - path.c * t[here])
-            out.delta[here], out.spent[here] = values * scale
-            out.delta_error[here], out.spent_error[here] = errors * scale
-        outside = path.c > 0 or path.c < -1
-        return np.asarray((errors > ENOUGH * np.abs(values)).any(axis=0) & outside)
+            values, errors = values * scale, errors * scale
+            between = -1 < path.c < 0
+            if between:
+                errors += path.aliased(t[here])
+        out.delta[here], out.spent[here] = values
+        out.delta_error[here], out.spent_error[here] = errors
+        if between:  # delta is what is left of 1, and slopes are a part of it
+            values = np.clip([values[0] + 1.0, values[1]], 0.0, 1.0)
+        return np.asarray((errors > ENOUGH * np.abs(values)).any(axis=0))
 
     def _counts(self, k: int, t: FloatArray) -> NDArray[np.bool_]:
         """Say at which thresholds a tail may be more than nothing, by Chernoff."""
@@ -415,7 +435,8 @@ class Windowed(PointValues):
         whole = np.select([s.c > 0, s.c > -1], [self._q_infinite, 1.0], left)
         delta = np.clip(whole + s.delta, self._q_infinite, 1.0)
         whole = np.exp(low) * (1.0 - self._p_infinite)
-        return HockeyStick(delta, s.delta_error, s.spent + np.where(s.c < -1, whole, 0))
+        slope = s.spent + np.where(s.c < -1, whole, 0.0) - s.spent_error
+        return HockeyStick(delta, s.delta_error, np.clip(slope, 0.0, 1.0))
 
     def rates(self, t: FloatArray, strict: bool = True) -> ErrorRates:
         """Return the errors of the test that rejects P where the sum exceeds `t`."""
@@ -550,12 +571,17 @@ def _log_along(
         log = log_transform(f)(z)
         return log - log[0].real, float(log[0].real)
     bandwidth = step * number
-    if isinstance(f, Truncated | AtomicTradeOff) or has_density(f):
+    if not (isinstance(f, Truncated | AtomicTradeOff) or has_density(f)):
+        return _by_parts(f, c, step, number)
+    try:
         loss, masses, top = whole_rule(f, bandwidth, c).tilted(c)
-        total = masses.sum()
-        log = _log(fourier(loss, masses / total, step, number))
-        return log, float(top + np.log(total))
-    return _by_parts(f, c, step, number)
+    except Rough:
+        if isinstance(f, Truncated):
+            raise
+        return _by_parts(f, c, step, number)
+    total = masses.sum()
+    log = _log(fourier(loss, masses / total, step, number))
+    return log, float(top + np.log(total))
 
 
 def _by_parts(

@@ -123,6 +123,18 @@ def test_tails_of_rare_losses_do_not_depend_on_where_they_are_cut(monkeypatch):
     assert_allclose(f.delta(0.2), 4.129e-14, rtol=2e-4)
 
 
+# A lattice of the losses: Q(S > t) - exp(t) P(S > t), four digits of 5e-8 included.
+@pytest.mark.parametrize(
+    ("delta", "epsilon"),
+    [(1e-3, 18.0656445), (1e-4, 30.5284907), (1e-6, 65.5206890), (5.5208e-8, 94.5)],
+)
+def test_a_heavy_tail_under_q_of_distributions(delta, epsilon):
+    pair = tradeoff_between(stats.norm(), stats.logistic(0.5, 0.8))
+    f = compose(pair, counts=[3])
+    assert_allclose(f.epsilon(delta), epsilon, rtol=1e-4 if delta < 1e-7 else 1e-7)
+    assert_allclose(f.delta(f.epsilon(delta)), delta, rtol=1e-6)
+
+
 def test_both_directions_of_rarely_seen_steps():
     f = seldom(2.0, 1e-3, 10)
     g = f.inverse()

@@ -11,6 +11,7 @@ from scipy import stats
 from scipy.signal import fftconvolve
 
 WIDTH, FARTHEST = 1e-4, 80.0
+_NEAR = 10.0  # a loss
 _TAIL = np.geomspace(1e-14, 1e-3, 300)
 _LEVELS = np.append(_TAIL, np.linspace(1e-3, 0.5, 500)[1:])
 _WITHIN = np.arange(300) / 300
@@ -88,8 +89,8 @@ def lattice_masses(P, Q):
     return both
 
 
-def powers(steps, counts, alpha):
-    """Return powers of a composition at levels."""
+def composed_masses(steps, counts):
+    """Return the probabilities of finite sums under P and Q, and the largest sum."""
     p = q = np.ones(1)
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
@@ -97,7 +98,29 @@ def powers(steps, counts, alpha):
             one = lattice_masses(*pair)
             for _ in range(count):
                 p, q = fftconvolve(p, one[0]), fftconvolve(q, one[1])
+    number = sum(counts)
+    largest = number * ((one[0].size - 1) * WIDTH - FARTHEST)
+    return p, q, largest
+
+
+def powers(masses, alpha):
+    """Return powers of a composition at levels."""
+    p, q, _ = masses
     # What is missing is where Q alone, or P alone, can be.
     levels = np.append(np.cumsum(p[::-1]), 1.0)
     power = np.append(max(0.0, 1.0 - q.sum()) + np.cumsum(q[::-1]), 1.0)
     return np.where(alpha >= levels[-2], 1.0, np.interp(alpha, levels, power))
+
+
+def deltas(masses, epsilon):
+    """Return deltas of a composition at numbers epsilon."""
+    p, q, largest = masses
+    loss = largest - WIDTH * np.arange(q.size)[::-1]
+    excess = []
+    for e in epsilon:
+        up = loss > e
+        # Within cells the loss may be steep; beyond, rounding of P would count.
+        near = q[up].sum() - np.exp(e) * p[up].sum()
+        far = q[up] @ -np.expm1(e - loss[up])
+        excess.append(near if e < _NEAR else far)
+    return max(0.0, 1.0 - q.sum()) + np.array(excess)
