@@ -295,6 +295,12 @@ def test_later_schemas_are_refused(tmp_path, monkeypatch):
         Observations.load(tmp_path / "rows.npz")
 
 
+def test_files_are_compressed(tmp_path):
+    rows = Observations(np.arange(5000) % 2, np.ones(5000), np.zeros(5000))
+    rows.save(tmp_path / "rows.npz")
+    assert (tmp_path / "rows.npz").stat().st_size < 5000
+
+
 def test_names_that_are_objects_are_not_saved(tmp_path):
     rows = Observations([0], [0.0], [1.0], names={"x": np.array([None])})
     with pytest.raises(ValueError, match="must hold numbers or strings"):

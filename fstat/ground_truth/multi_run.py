@@ -235,4 +235,4 @@ def _fitted(influence: FInfluence | None, observations: Observations) -> FInflue
         quantity=observations.quantity,
     )
     template = FInfluence() if influence is None else influence
-    return clone(template).set_params(paired=False).fit(alone)
+    return clone(template).fit(alone)

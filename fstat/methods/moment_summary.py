@@ -229,8 +229,7 @@ def pool(summary: MomentSummary, moderated: bool = False) -> MomentSummary:
     """
     if flag(moderated, "moderated"):
         summary = summary.in_common_unit()
-    n, m = summary.n_P, summary.n_Q
-    df_P, df_Q = np.maximum(n - 1, 0), np.maximum(m - 1, 0)
+    df_P, df_Q = np.maximum(summary.n_P - 1, 0), np.maximum(summary.n_Q - 1, 0)
     df = df_P + df_Q
     with np.errstate(invalid="ignore", divide="ignore"):
         sum_P = np.where(df_P > 0, df_P * summary.var_P, 0.0)
@@ -238,10 +237,7 @@ def pool(summary: MomentSummary, moderated: bool = False) -> MomentSummary:
         if moderated:
             square, df = _shrunk(square, df)
             df = np.minimum(df, 1e8)
-        constant = square * (1 / n + 1 / m)
-    return replace(
-        summary, var_P=square, var_Q=square, error_dd=constant, df=df.astype(float)
-    )
+    return replace(summary, var_P=square, var_Q=square, df=df.astype(float))
 
 
 def moderate(summary: MomentSummary) -> MomentSummary:

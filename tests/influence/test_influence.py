@@ -1,6 +1,7 @@
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -1127,3 +1128,23 @@ def test_influence_values_check_the_choices_first():
     influence = FInfluence(paired=np.array([True, False]))
     with pytest.raises(ValueError, match="`paired` must be True or False"):
         influence.influence_values(P, Q)
+
+
+def test_the_levy_score_is_the_same_with_the_sign_of_all_reversed():
+    rng = np.random.default_rng(0)
+    P, Q = rng.normal(0, 1, (80, 1)), rng.standard_t(3, (80, 1)) + 1.0
+    scores = [FInfluence().fit(s * P, s * Q).score(s * P, s * Q) for s in (1.0, -1.0)]
+    assert_allclose(*scores)
+    assert scores[0] > 0.8
+
+
+def test_influence_values_take_scales_by_name():
+    rng = np.random.default_rng(0)
+    P, Q = (pd.DataFrame(rng.normal(0, 1, (30, 2)), columns=["a", "b"]) for _ in "pq")
+    named, plain = pd.Series({"b": 2.0, "a": 1.0}), np.array([1.0, 2.0])
+    of_names = FInfluence(method=Moments(scale=named)).influence_values(P, Q)
+    of_order = FInfluence(method=Moments(scale=plain)).influence_values(
+        P.to_numpy(), Q.to_numpy()
+    )
+    for one, other in zip(of_names, of_order, strict=True):
+        assert_allclose(one, other)

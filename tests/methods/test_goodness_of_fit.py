@@ -7,7 +7,7 @@ from scipy.stats import norm
 from fstat.empirical import levy_distance
 from fstat.methods import estimate_moments
 from fstat.methods.goodness_of_fit import goodness_of_fit
-from fstat.methods.normality import anderson_darling, deviation_ratio
+from fstat.methods.normality import anderson_darling, correlated, deviation_ratio
 
 
 def test_anderson_darling_by_definition():
@@ -197,3 +197,18 @@ def test_bad_options_are_refused():
         goodness_of_fit(np.zeros((9, 1)), np.zeros((9, 1)), n_draws=3)
     with pytest.raises(ValueError, match="`confidence_level`"):
         goodness_of_fit(np.zeros((9, 1)), np.zeros((9, 1)), confidence_level=1)
+
+
+def test_the_correlation_is_that_of_scipy_and_what_is_left_of_1_keeps_its_digits():
+    rng = np.random.default_rng(0)
+    P = rng.normal(0, 1, 50)
+    Q = 2.0 * P + rng.normal(0, 1, 50)
+    r, rest = correlated(P, Q)
+    assert_allclose(r, stats.pearsonr(P, Q).statistic)
+    assert_allclose(rest, np.sqrt(1 - r**2))
+    noise = rng.normal(0, 1e-9, 50)
+    _, rest = correlated(P, P + noise)
+    apart = (noise - noise.mean()) - (P - P.mean()) * (P @ (noise - noise.mean())) / (
+        P @ (P - P.mean())
+    )
+    assert_allclose(rest, apart.std() / P.std(), rtol=1e-5)

@@ -1,6 +1,7 @@
 """Snapshots in memory: no interrupt parts a step from its scores."""
 
 import numpy as np
+from numpy.testing import assert_allclose
 from torture.interrupting import Interrupting
 
 from fstat import Snapshots
@@ -23,3 +24,17 @@ def test_an_interrupt_at_any_line_leaves_whole_snapshots():
         if not act.done:
             break
     assert at > 10 and not act.done
+
+
+# The formula of the class, with means and deviations of those outside.
+def test_standardised_snapshots_are_those_of_loops():
+    rng = np.random.default_rng(0)
+    scores = 3.0 + rng.normal(0, 1, (20, 1))
+    snapshots = Snapshots(["z"], 20)
+    snapshots.append(1, scores)
+    subset = np.array([2, 3, 11])
+    found = snapshots.observations([subset])
+    outside = np.delete(scores, subset)
+    unit = np.sqrt(20) * outside.std()
+    assert_allclose(found.q, scores.sum() / unit)
+    assert_allclose(found.p, (outside.sum() + 3 * outside.mean()) / unit)

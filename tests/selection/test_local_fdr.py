@@ -1,4 +1,5 @@
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -329,6 +330,19 @@ def test_as_many_nulls_in_the_tails_as_a_normal_null_has(sd):
     found = estimate_local_fdr(np.random.default_rng(7).normal(0.2, sd, size=n))
     # Three standard deviations of a count over its expectation, as for `complaints`.
     assert_allclose(found.tails, 1, atol=30 / np.sqrt(n))
+
+
+def test_tails_short_of_half_their_nulls_are_a_complaint_however_many_pairs():
+    found = estimate_local_fdr(np.random.default_rng(7).normal(size=20_000))
+    assert not replace(found, tails=(0.6, 1.0)).complaints()
+    (short,) = replace(found, tails=(1.0, 0.4)).complaints()
+    assert "0.40 of the nulls" in short and "above the centre" in short
+
+
+def test_scores_that_are_no_numbers_are_named():
+    found = estimate_local_fdr(np.random.default_rng(7).normal(size=1000))
+    with pytest.raises(ValueError, match="`scores` must be numeric"):
+        found.local_fdr(["a"])
 
 
 def test_yekutieli_is_that_of_statsmodels():

@@ -489,6 +489,7 @@ def test_missed_qvalues_against_loops():
     scores, trusted, _ = contaminated(rng, 60, 40, 0.4, 0.05)
     scores[::7] = np.round(scores[::7])
     found = select(scores, reference=trusted, missed=0.2, fdr=0.5)
+    assert found.missed == 0.2 and "0.2 of bad ones missed" in repr(found)
 
     def rate(threshold):
         chosen = (scores >= threshold).sum()
