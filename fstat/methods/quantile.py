@@ -130,7 +130,7 @@ def _points(counts: FloatArray) -> _Points:
     with np.errstate(divide="ignore", invalid="ignore"):
         u, v = np.where(inside, ndtri(above / size), 0.0)
         share = np.sum(counts / size, axis=0) / 2
-    mass = np.where(inside, (share[:-1] + share[1:]) / 2, 0.0)
+    mass = np.where(inside, share[:-1] + share[1:], 0.0)
     density_u, density_v = _density(u), _density(v)
     weight = density_u * density_v / (density_u + density_v) ** 1.5
     both = mass * weight

@@ -135,6 +135,14 @@ def test_pvalue_of_no_influence_is_that_of_the_t_test(options, test):
     assert_allclose(fitted(options, P, Q).pvalue_, test(P, Q).pvalue, rtol=rtol)
 
 
+@pytest.mark.parametrize(("n", "m"), [(2, 5), (5, 2)])
+def test_pooled_pvalues_of_few_are_those_of_students_t(n, m):
+    rng = np.random.default_rng(0)
+    P, Q = rng.normal(0, 1, n), rng.normal(1, 1, m)
+    got = FInfluence(method=Moments(scale="pooled")).fit(P, Q).pvalue_
+    assert_allclose(got, stats.ttest_ind(Q, P).pvalue, rtol=1e-6)
+
+
 def test_pvalue_of_paired_samples_is_that_of_the_paired_t_test():
     P, Q, _ = data({"paired": True}, holes=0)
     got = FInfluence(paired=True).fit(P, Q).pvalue_
