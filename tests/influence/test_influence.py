@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
 from scipy.special import polygamma, psi
+from sklearn.base import clone
 
 from fstat import FInfluence, GaussianTradeOff, Observations
 from fstat.datasets import make_observations
@@ -1156,3 +1157,15 @@ def test_influence_values_take_scales_by_name():
     )
     for one, other in zip(of_names, of_order, strict=True):
         assert_allclose(one, other)
+
+
+def test_a_stream_of_one_row_says_what_a_fit_says():
+    rng = np.random.default_rng(0)
+    P, Q = rng.normal(0, 1, (1, 30)), rng.normal(1, 1, (4, 30))
+    pooled = FInfluence(method=Moments(scale="pooled", shrinkage="moderated"))
+    mu = pooled.fit(P, Q).mu_
+    assert_allclose(clone(pooled).partial_fit(P, Q).mu_, mu)
+    alone = FInfluence(method=Moments(shrinkage="moderated"))
+    for call in (alone.fit, alone.partial_fit):
+        with pytest.raises(ValueError, match="at least 2 pairs with two observations"):
+            call(P, Q)
