@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from many_pairs import errors, fitted, mc_error
 from numpy.testing import assert_allclose, assert_array_equal
+from pairs_of_simulations import errors, fitted, mc_error
 from scipy.integrate import quad
 from scipy.special import ndtr, ndtri
 from scipy.stats import norm
