@@ -8,7 +8,7 @@ from scipy import stats
 from scipy.stats import poisson
 
 from fstat import GaussianTradeOff
-from fstat.composition import _heavy_tail, compose
+from fstat.composition import _heavy_tail, _windowed, compose
 from fstat.composition._bent import BentInversion
 from fstat.composition._certificate import by_affinity
 from fstat.composition._contour import Inversion
@@ -133,6 +133,17 @@ def test_a_heavy_tail_under_q_of_distributions(delta, epsilon):
     f = compose(pair, counts=[3])
     assert_allclose(f.epsilon(delta), epsilon, rtol=1e-4 if delta < 1e-7 else 1e-7)
     assert_allclose(f.delta(f.epsilon(delta)), delta, rtol=1e-6)
+
+
+# The same transform from error rates and from densities.
+@pytest.mark.parametrize("c", [-2.0, -0.5])
+def test_transforms_by_rates_are_those_over_outcomes(c):
+    f = tradeoff_between(stats.norm(), stats.logistic(0.5, 0.8))
+    by_rates, by_outcomes = (
+        of(f, c, 0.05, 400) for of in (_windowed._by_parts, _windowed._log_along)
+    )
+    assert_allclose(by_rates[1], by_outcomes[1], atol=1e-11)
+    assert_allclose(np.exp(by_rates[0]), np.exp(by_outcomes[0]), atol=1e-10)
 
 
 def test_both_directions_of_rarely_seen_steps():
