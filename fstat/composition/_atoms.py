@@ -7,6 +7,7 @@ import numpy as np
 from .._validation import FloatArray
 from ..tradeoff import GaussianTradeOff, InverseTradeOff, SubsampledTradeOff, TradeOff
 from ..tradeoff._atoms import AtomicTradeOff
+from ._tail_rates import infinite
 
 _LIKELY = 1e-6
 
@@ -30,11 +31,7 @@ def _all_atoms(f: TradeOff) -> FloatArray:
     at = f._loss_breaks()
     with_it, beyond = f._rates(at, False), f._rates(at, True)
     finite = at[(with_it.power - beyond.power) > 1e-12]
-    infinite = [
-        f._rates(np.asarray(-np.inf), True).specificity > 0,
-        f._rates(np.asarray(np.inf), False).power > 0,
-    ]
-    return np.append(finite, np.array([-np.inf, np.inf])[infinite])
+    return np.append(finite, np.array([-np.inf, np.inf])[np.array(infinite(f)) > 0])
 
 
 def atom_mass(f: TradeOff) -> float:

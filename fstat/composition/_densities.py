@@ -25,7 +25,7 @@ _TO_COEFFICIENTS = np.linalg.inv(chebvander(NODES, NODES.size - 1)).T
 _RESOLVED = 1e-9  # of a polynomial, relative to a logarithm or to 1
 _AT_ONCE = 16  # quantiles of a panel, until it is found to be rough
 _MOST_HALVINGS, _MOST_ROUGH = 44, 256
-LEAST = -745.0  # logarithm of a probability that is a number
+_LEAST = -745.0  # logarithm of a probability that is a number
 _FALLS, _BENDS = 10.0, 2.0  # of log densities and of losses on a panel
 _BENT = 60.0  # losses up to which one that is rarely seen may bend
 _RARE, _FAR = -70.0, 600.0  # log probability beyond all panels; loss there
@@ -38,6 +38,26 @@ class Panels(NamedTuple):
     start: FloatArray
     stop: FloatArray
     rough: NDArray[np.bool_]
+
+    def those(self, some: NDArray[np.bool_]) -> Panels:
+        """Return some of them."""
+        return Panels(self.start[some], self.stop[some], self.rough[some])
+
+    def halved(self, wide: NDArray[np.bool_]) -> Panels | None:
+        """Return them with the wide ones halved, None if there is none to be halved.
+
+        Next to a kink there may be no number between two ends.
+        """
+        start, stop, rough = self
+        middle = (start + stop) / 2
+        wide = wide & (start < middle) & (middle < stop)
+        if not wide.any():
+            return None
+        return Panels(
+            np.concatenate([start, middle[wide]]),
+            np.concatenate([np.where(wide, middle, stop), stop[wide]]),
+            np.concatenate([rough, rough[wide]]),
+        )
 
 
 class Losses(NamedTuple):
@@ -140,23 +160,18 @@ def _of_numbers(panels: Panels, at: Callable[[FloatArray], Losses]) -> Panels:
     Those that count are so short that no density varies much on them, and no loss
     that a subsampled step bends.
     """
-    start, stop, rough = panels
     while True:
-        low, high = at(start), at(stop)
+        low, high = at(panels.start), at(panels.stop)
         change = np.abs(np.subtract(high, low))
-        counts = np.maximum(low[1:], high[1:]) + np.log(stop - start) > LEAST
+        size = np.maximum(low[1:], high[1:]) + np.log(panels.stop - panels.start)
+        counts = size > _LEAST
         wide = (counts & (change[1:] > _FALLS)).any(axis=0)
         wide |= (change[0] > _BENDS) & (np.minimum(*np.abs([low[0], high[0]])) < _BENT)
-        middle = (start + stop) / 2
-        wide &= (start < middle) & (middle < stop)
-        some = counts.any(axis=0)
-        start, stop, middle = start[some], stop[some], middle[some]
-        rough, wide = rough[some], wide[some]
-        if not wide.any():
-            return Panels(start, stop, rough)
-        start = np.concatenate([start, middle[wide]])
-        rough = np.concatenate([rough, rough[wide]])
-        stop = np.concatenate([np.where(wide, middle, stop), stop[wide]])
+        some = np.asarray(counts.any(axis=0))
+        panels = panels.those(some)
+        if (halved := panels.halved(wide[some])) is None:
+            return panels
+        panels = halved
 
 
 def _beyond(f: ContinuousTradeOff, piece: Piece) -> Losses:
@@ -207,7 +222,7 @@ def _is_smooth(
 ) -> NDArray[np.bool_]:
     """Return on which panels polynomials say the logarithms of both densities."""
     x = outcomes(start, stop)
-    smooth = stop > start
+    smooth = np.ones(start.size, bool)
     for D in (f.P, f.Q):
         log = np.asarray(D.logpdf(x))
         with np.errstate(invalid="ignore"):

@@ -141,29 +141,24 @@ def density_rule(f: Step, bandwidth: float, tilt: float | None) -> Rule:
     def at(x: FloatArray) -> Losses:
         return _mapped(f, found.at(x))
 
-    start, stop, rough = _up_to(cut, found.panels, lambda x: at(x).loss)
+    panels = _up_to(cut, found.panels, lambda x: at(x).loss)
     fastest = max(bandwidth, 0.0 if tilt is None else abs(tilt))
     while True:
-        low, high = at(start), at(stop)
+        low, high = at(panels.start), at(panels.stop)
         turn = fastest * np.abs(high.loss - low.loss)
-        seen = np.ones(start.size, bool)
+        seen = np.ones(turn.size, bool)
         if tilt is not None:
             logs = np.array([end.log_q + tilt * end.loss for end in (low, high)])
-            size = logs.max(axis=0) + np.log(stop - start)
+            size = logs.max(axis=0) + np.log(panels.stop - panels.start)
             seen = size > size.max(initial=-np.inf) - _UNSEEN - 10.0
             turn = np.maximum(turn, np.abs(logs[1] - logs[0]))
-        # Next to a kink there may be no number between two ends.
-        middle = (start + stop) / 2
-        wide = (turn > _TURN) & (start < middle) & (middle < stop)
-        start, stop, rough = start[seen], stop[seen], rough[seen]
-        middle, wide = middle[seen], wide[seen]
-        if not wide.any():
+        panels = panels.those(seen)
+        if (halved := panels.halved(turn[seen] > _TURN)) is None:
             break
-        if start.size * NODES.size > MOST:
+        if panels.rough.size * NODES.size > MOST:
             raise TooFine
-        start = np.concatenate([start, middle[wide]])
-        rough = np.concatenate([rough, rough[wide]])
-        stop = np.concatenate([np.where(wide, middle, stop), stop[wide]])
+        panels = halved
+    start, stop, rough = panels
     if rough.any() and tilt is not None:
         raise Rough
     x = outcomes(start, stop).ravel()

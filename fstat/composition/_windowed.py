@@ -129,9 +129,8 @@ class _Path:
         self._tables = [[_Table.of(one, step) for one in both] for both in terms]
         sizes = np.array([np.abs(both[0]).sum() * step for both in terms])
         self.noise = _ROUNDING * (4 + of.counts.sum() / 8) * sizes[:, None]
-        if np.abs(
-            phi[number // 2]
-        ) > _NARROW and step * number < _LEAST_BANDWIDTH * min(abs(c), abs(c + 1)):
+        resolved = step * number >= _LEAST_BANDWIDTH * min(abs(c), abs(c + 1))
+        if not resolved and np.abs(phi[number // 2]) > _NARROW:
             self.noise = np.full_like(self.noise, np.inf)
 
     @cached_property
