@@ -90,14 +90,15 @@ class Path:
         return float(self.log_terms[0].real)
 
     def finer(self) -> Path:
-        """Return the path with twice as many nodes."""
-        xi = self.step * (np.arange(self.nodes.size, dtype=float) + 0.5)
+        """Return the path with a node between any two."""
+        between = np.arange(1, self.nodes.size)
+        xi = self.step * (between - 0.5)
         nodes, log_terms, _ = _along(self.of, self.c, self.scale, xi)
         return replace(
             self,
             step=self.step / 2,
-            nodes=np.column_stack([self.nodes, nodes]).ravel(),
-            log_terms=np.column_stack([self.log_terms, log_terms]).ravel(),
+            nodes=np.insert(self.nodes, between, nodes),
+            log_terms=np.insert(self.log_terms, between, log_terms),
         )
 
     def integrals(self, d: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:

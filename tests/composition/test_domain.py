@@ -95,6 +95,17 @@ def test_close_to_the_end_of_the_losses():
     assert f.delta(end + 1.0) == 0
 
 
+def test_far_beyond_all_saddle_points_is_nothing():
+    bent = BentInversion([GaussianTradeOff(0.136).subsample(3.4e-9)], [1044])
+    # The losses are 3.55e-6 above the sum of their ends, within 1.5e-8 each. The path
+    # of the first threshold, which is the last that there is, serves the others too.
+    for distance in (3.76e-6, 4e-6, 1.1e-5):
+        tails = bent.at(np.array([distance]))
+        assert tails.power < 1e-40
+        assert tails.beta == 1
+        assert tails.power_error < 1e-40
+
+
 def test_what_is_not_accurate_is_refused():
     bent = BentInversion([GaussianTradeOff(1.0).subsample(1e-4)], [10_000])
     level = np.array([1e-15])
