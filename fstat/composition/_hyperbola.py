@@ -92,7 +92,7 @@ class Path:
     def finer(self) -> Path:
         """Return the path with a node between any two."""
         between = np.arange(1, self.nodes.size)
-        xi = self.step * (between - 0.5)
+        xi = self.step * (between.astype(float) - 0.5)
         nodes, log_terms, _ = _along(self.of, self.c, self.scale, xi)
         return replace(
             self,
