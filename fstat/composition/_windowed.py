@@ -140,10 +140,11 @@ class _Path:
     def aliased(self, t: FloatArray) -> FloatArray:
         """Return what other periods add to both integrals, between the poles.
 
-        Neither is above 1, nor above ``exp(t)``.
+        Neither is above 1, nor above ``exp(t)``: of a distance of k periods there is
+        ``exp(-k period)`` to the distance from a pole.
         """
-        left = np.exp(t - (1 + self.c) * self.period)
-        return np.asarray(left + np.exp(self.c * self.period))
+        left, right = np.exp(self.period * np.array([-1 - self.c, self.c]))
+        return np.asarray(np.exp(t) * left / (1 - left) + right / (1 - right))
 
     def tilted(self, t: FloatArray, strict: bool) -> tuple[FloatArray, FloatArray]:
         """Return integrals for delta and for alpha, and bounds on their errors.
