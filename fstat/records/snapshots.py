@@ -170,6 +170,28 @@ class Snapshots:
 
         return isinstance(other, Snapshots) and kind(self) == kind(other)
 
+    def grow(self, n_examples: int) -> None:
+        """Let there be more examples, which were not met at earlier snapshots.
+
+        Parameters
+        ----------
+        n_examples : int
+            How many there are now; no fewer than before.
+
+        Raises
+        ------
+        ValueError
+            If there are fewer.
+        """
+        n = whole_number(n_examples, "n_examples", self.n_examples)
+        more = np.full((n - self.n_examples, len(self.targets)), np.nan)
+        if len(more):
+            self._taken = [
+                (step, np.concatenate([scores, more.astype(scores.dtype)]))
+                for step, scores in self._taken
+            ]
+        self.n_examples = n
+
     def append(self, step: int, scores: ArrayLike) -> None:
         """Add a snapshot.
 

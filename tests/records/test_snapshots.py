@@ -1,6 +1,7 @@
 """Snapshots in memory: no interrupt parts a step from its scores."""
 
 import numpy as np
+import pytest
 from numpy.testing import assert_allclose
 from torture.interrupting import Interrupting
 
@@ -38,3 +39,18 @@ def test_standardised_snapshots_are_those_of_loops():
     unit = np.sqrt(20) * outside.std()
     assert_allclose(found.q, scores.sum() / unit)
     assert_allclose(found.p, (outside.sum() + 3 * outside.mean()) / unit)
+
+
+def test_examples_may_be_met_after_the_first_snapshot():
+    snapshots = Snapshots(["z"], 3)
+    snapshots.append(1, np.ones((3, 1), np.float32))
+    snapshots.grow(5)
+    snapshots.append(2, np.ones((5, 1)))
+    assert snapshots.n_examples == 5
+    assert snapshots.scores[0].dtype == np.float32
+    assert np.isfinite(snapshots.scores[0]).sum() == 3
+    assert snapshots.observations([[3], [0]]).n_pairs == 2
+    with pytest.raises(
+        ValueError, match="`n_examples` must be a whole number of at least"
+    ):
+        snapshots.grow(4)

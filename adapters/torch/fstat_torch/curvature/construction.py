@@ -32,7 +32,7 @@ def empty_store(
         choose = matrix_code(model)
     elif metric.projection is not None:
         choose = sketch_code(metric.projection, metric.random_state)
-    return GradientStore(metric.n_examples, choose, folder)
+    return GradientStore(metric.n_examples or 0, choose, folder)
 
 
 def build(

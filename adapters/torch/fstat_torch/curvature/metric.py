@@ -26,8 +26,9 @@ class Curvature(Options):
 
     Parameters
     ----------
-    n_examples : int
-        Number of training examples; they are numbered from 0.
+    n_examples : int, optional
+        Number of training examples; they are numbered from 0. By default as many as
+        are met. With a `path` it must be given.
     kind : {"residual", "gauss-newton", "fisher"}, default="residual"
         What gradients H is the sum of outer products of; see Notes. ``"fisher"``:
         those of the losses; any loss, language models included. ``"gauss-newton"``:

@@ -22,7 +22,7 @@ _POWER = {"residual": 0.5, "gauss-newton": 1.0, "fisher": 0.0}
 class Options:
     """The choices of a `Curvature`, which describes them."""
 
-    n_examples: int
+    n_examples: int | None = None
     _: KW_ONLY
     kind: str = "residual"
     structure: str = "full"
@@ -50,12 +50,17 @@ class Options:
         least = {"n_examples": 1, "landmarks": 1, "projection": 1, "random_state": 0}
         for name, low in least.items():
             count = getattr(self, name)
-            if count is None and name in ("landmarks", "projection"):
+            if count is None and name != "random_state":
                 continue
             if not isinstance(count, int | np.integer) or count < low:
                 raise ValueError(
                     f"`{name}` must be an integer of at least {low}, got {count!r}."
                 )
+        if self.path is not None and self.n_examples is None:
+            raise ValueError(
+                "`n_examples` must be given with a `path`, as the files are made for "
+                "all examples at once."
+            )
         if self.damping is None:
             damping = _DAMPING[self.structure][self.kind]
             object.__setattr__(self, "damping", damping)

@@ -29,10 +29,12 @@ from .construction import Ridge, build, empty_store
 from .options import Options
 from .processes import Holders
 from .residual import residuals
-from .store import Rows
+from .store import Rows, longer
 
 # The last one, and the one before it while the user's own checkpoint is written.
 _STATES = 2
+_MOST_UNTOLD = 10**8  # examples
+_UNTOLD = ", where the metric is not told `n_examples`"
 _STATE_NAME = re.compile(r"state-\d{12,}\.npz")
 
 
@@ -76,10 +78,11 @@ class KeptGradients(Recorder):
 
     def forget(self) -> None:
         """Begin anew."""
-        n = self._metric.n_examples
+        self._n = n = self._metric.n_examples or 0
         self.snapshots = Snapshots(self._targets, n)
         self.close()
         self._store = empty_store(self._metric, self._model, self._folder)
+        # There is room for more examples than the n that there are.
         # At which step each was met, -1 for never; what its kept gradient is to be
         # multiplied with; the size of the loss's gradient at the model's output.
         self._met = torch.full((n,), -1)
@@ -101,19 +104,32 @@ class KeptGradients(Recorder):
         return self._store.told(self._metric.structure == "ekfac")
 
     def check(self, examples: Sequence[int]) -> None:
-        """Refuse numbers that no example has.
+        """Refuse numbers that no example has, and make room for others.
 
         Raises
         ------
         ValueError
             If there is one.
         """
-        n = self._metric.n_examples
-        if len(examples) and (min(examples) < 0 or max(examples) >= n):
+        told = self._metric.n_examples
+        most = _MOST_UNTOLD if told is None else told
+        if len(examples) and (min(examples) < 0 or max(examples) >= most):
+            why = _UNTOLD if told is None else ", as `n_examples` of the metric says"
             raise ValueError(
-                f"`index` must hold numbers from 0 to {n - 1}, as `n_examples` of the "
-                f"metric says, got {min(examples)} to {max(examples)}."
+                f"`index` must hold numbers from 0 to {most - 1}{why}, got "
+                f"{min(examples)} to {max(examples)}."
             )
+        self._grow(max(examples, default=-1) + 1)
+
+    def _grow(self, n: int) -> None:
+        """Let there be at least n examples, with room for as many again."""
+        self._n = max(self._n, n)
+        if self._n > len(self._met):
+            room = min(2 * self._n, _MOST_UNTOLD)
+            self._store.grow(room)
+            self._met = longer(self._met, room, -1)
+            self._scale = longer(self._scale, room, 1.0)
+            self._residual = longer(self._residual, room, 1.0)
 
     def wants(
         self, number: int, examples: list[int], step: Step, alone: bool, sums: bool
@@ -146,7 +162,7 @@ class KeptGradients(Recorder):
         arrived : list of Tensor
             What arrived at the model's output, where that is needed.
         """
-        if not self._met.max() >= 0 and not self._pending:
+        if not bool((self._met >= 0).any()) and not self._pending:
             self._warn_of_starting_over()
         index = torch.tensor(examples, dtype=torch.int64)
         if self._metric.power:
@@ -201,13 +217,22 @@ class KeptGradients(Recorder):
         RuntimeError
             If no gradient is kept, or no step was taken since the last snapshot.
         """
-        _, index = Holders.latest(self._met, self._processes)
+        _, index = self._latest()
         if not len(index) or step in self.snapshots.steps:
             raise RuntimeError(
                 "`snapshot` needs a step that was recorded since the last one."
             )
         first = not len(self.snapshots)
-        self.snapshots.append(step, self.scores(step, first))
+        scores = self.scores(step, first)
+        self.snapshots.grow(len(scores))
+        self.snapshots.append(step, scores)
+
+    def _latest(self) -> tuple[Holders, Tensor]:
+        """Return who holds the gradients of which examples, on all processes alike."""
+        if self._processes is not None:
+            n = self._processes.largest(torch.tensor([self._n]))
+            self._grow(int(n[0]))
+        return Holders.latest(self._met[: self._n], self._processes)
 
     def scores(self, step: int, first: bool) -> NDArray[Any]:
         """Score all examples that were met, as `snapshot` does.
@@ -229,9 +254,10 @@ class KeptGradients(Recorder):
         DegenerateMetricError
             If gradients are all zero, or overflow.
         """
-        holders, index = Holders.latest(self._met, self._processes)
+        holders, index = self._latest()
+        shape = self._n, len(self._targets)
         if not len(index):
-            return np.full((self._metric.n_examples, len(self._targets)), np.nan)
+            return np.full(shape, np.nan)
         with full_precision(next(self._model.parameters())):
             try:
                 metric, scale = self._built(holders, index, step)
@@ -240,7 +266,6 @@ class KeptGradients(Recorder):
                 raise DegenerateMetricError(_DEGENERATE) from error
         if not bool(found.isfinite().any()):
             raise DegenerateMetricError(_DEGENERATE)
-        shape = self._metric.n_examples, len(self._targets)
         scores = np.full(shape, np.nan, np.float32 if found.itemsize < 8 else float)
         scores[index.numpy()] = found.cpu().numpy()
         return scores
@@ -250,10 +275,10 @@ class KeptGradients(Recorder):
     ) -> tuple[Ridge, Tensor]:
         """Return the metric, and what gradients are to be multiplied with."""
         holders.check(self._store)
-        scale = holders.numbers(self._scale)[index]
+        scale = holders.numbers(self._scale[: self._n])[index]
         weight = scale
         if self._metric.power:
-            size = holders.numbers(self._residual)[index] * scale
+            size = holders.numbers(self._residual[: self._n])[index] * scale
             # Below this, what is left of 1 - p is rounding.
             least = torch.finfo(self._store.dtype).eps ** 0.5
             weight = size.clamp(min=least) ** -self._metric.power * scale
@@ -305,13 +330,13 @@ class KeptGradients(Recorder):
     def _state(self) -> dict[str, Any]:
         return {
             "kept_as": json.dumps(self._store.description()),
-            "met": self._met.clone(),
-            "scale": self._scale.clone(),
-            "residual": self._residual.clone(),
+            "met": self._met[: self._n].clone(),
+            "scale": self._scale[: self._n].clone(),
+            "residual": self._residual[: self._n].clone(),
             "process": torch.tensor(self._process),
             "steps": torch.tensor(self.snapshots.steps, dtype=torch.int64),
             "scores": torch.from_numpy(self.snapshots.stacked()),
-            **self._store.dump(),
+            **self._store.dump(self._n),
         }
 
     def load_state_dict(self, step: int, state: Mapping[str, Any]) -> None:
@@ -336,6 +361,8 @@ class KeptGradients(Recorder):
                 warn(_NOTHING.format(step=step))
             return
         self._check(found)
+        self._grow(len(found["met"]))
+        self.snapshots.grow(self._n)
         for at, scores in zip(found.pop("steps"), found.pop("scores"), strict=True):
             self.snapshots.append(int(at), scores.numpy())
         process = tuple(found.pop("process", torch.tensor([0, 1])).tolist())
@@ -348,21 +375,25 @@ class KeptGradients(Recorder):
     def _go_on(self, step: int, words: Any, found: dict[str, Any]) -> None:
         """Go on with the gradients that were kept."""
         met = found.pop("met")
-        self._scale.copy_(found.pop("scale"))
-        self._residual.copy_(found.pop("residual"))
+        n = len(met)
+        self._scale[:n] = found.pop("scale")
+        self._residual[:n] = found.pop("residual")
         device = next(self._model.parameters()).device
         there = self._store.load(words, met, found, device)
         lost = int(((met >= 0) & ~there).sum())
         if lost:
             warn(_LOST.format(lost=lost, step=step))
-        self._met.copy_(torch.where(there, met, -1))
+        if n < len(self._met):
+            self._store.grow(len(self._met))
+        self._met[:n] = torch.where(there, met, -1)
 
     def _check(self, state: Mapping[str, Any]) -> None:
         n, scores = len(state["met"]), state["scores"].shape
-        if n != self._metric.n_examples or scores[2] != len(self._targets):
+        told = self._metric.n_examples or n
+        if n != told or scores[2] != len(self._targets):
             raise ValueError(
-                f"`state` must be of a metric of {self._metric.n_examples} examples "
-                f"and {len(self._targets)} targets, got {n} and {scores[2]}."
+                f"`state` must be of a metric of {told} examples and "
+                f"{len(self._targets)} targets, got {n} and {scores[2]}."
             )
 
     def _read(self, step: int) -> dict[str, Any]:

@@ -25,7 +25,7 @@ class GradientStore:
     Parameters
     ----------
     n_examples : int
-        Number of training examples.
+        Number of training examples that there is room for.
     choose : callable
         ``choose(name, block)`` returns the code of a unit's gradients, see
         `exact_code` and `sketch_code`.
@@ -46,6 +46,15 @@ class GradientStore:
         self._codes: dict[str, Code] = {}
         self._generation: int | None = None  # of the plan by which gradients came
         self._kept: Rows = {}
+
+    def grow(self, n_examples: int) -> None:
+        """Make room for more examples; not in a folder, whose files are made once."""
+        assert self._folder is None
+        self.n_examples, self._slots = n_examples, None
+        self._kept = {
+            name: tuple(longer(part, n_examples, 0.0) for part in parts)
+            for name, parts in self._kept.items()
+        }
 
     def _places(self) -> Slots:
         # Made at the first step, so that nothing is written over by asking.
@@ -261,12 +270,18 @@ class GradientStore:
             for name, parts in self._kept.items()
         }
 
-    def dump(self) -> dict[str, Tensor]:
-        """Return copies of what memory holds, or checksums of what files hold."""
+    def dump(self, n: int | None = None) -> dict[str, Tensor]:
+        """Return copies of what memory holds, or checksums of what files hold.
+
+        Parameters
+        ----------
+        n : int, optional
+            Number of examples that there are; by default those there is room for.
+        """
         if isinstance(self._slots, OnDisk):
             return {"row_checksums": self._slots.commit()}
         return {
-            f"unit-{number}-{k}": part.cpu().clone()
+            f"unit-{number}-{k}": part[:n].cpu().clone()
             for number, parts in enumerate(self._kept.values())
             for k, part in enumerate(parts)
         }
@@ -297,6 +312,7 @@ class GradientStore:
             Whose gradients are there.
         """
         self._codes = {k: described(words["code"]) for k, words in description.items()}
+        self.n_examples = len(met)
         if self._folder is None:
             self._slots = InMemory(self.n_examples)
 
@@ -317,6 +333,11 @@ class GradientStore:
         """Let other writers have the folder."""
         if isinstance(self._slots, OnDisk):
             self._slots.close()
+
+
+def longer(part: Tensor, n: int, filling: float) -> Tensor:
+    """Return a tensor of n rows, of which the first are those of another."""
+    return torch.cat([part, part.new_full((n - len(part), *part.shape[1:]), filling)])
 
 
 def _reopened(description: Mapping[str, Any], held: Callable[..., Tensor]) -> Rows:

@@ -40,6 +40,7 @@ CASES = {
     "sketch": {"projection": 20, "landmarks": 9},
     "formed ekfac": {"structure": "ekfac", "kind": "fisher"},
     "passed over": {"landmarks": 9},
+    "untold": {"landmarks": 9, "n_examples": None},
     **{f"degenerate {case}": {case: told} for case, told in DEGENERATE.items()},
 }
 MORE = {
@@ -90,7 +91,7 @@ class Run:
             self.model,
             optimizer=self.optimizer,
             targets={"self": "self", "one": (x[:1], y[:1]), "pair": (x[1:3], y[1:3])},
-            metric=Curvature(N, **((CASES | MORE)[case] | options)),
+            metric=Curvature(**{"n_examples": N} | (CASES | MORE)[case] | options),
             reference=self.reference() if "reference" in case else None,
         )
         self.step = 0

@@ -26,6 +26,7 @@ FORMS = {
     "fisher": {"kind": "fisher", "landmarks": 12},
     "sketch": {"projection": 9, "landmarks": 12},
     "ekfac": {"structure": "ekfac"},
+    "untold": {"n_examples": None, "landmarks": 12},
 }
 
 
@@ -41,7 +42,7 @@ class Run:
             self.model,
             targets={"self": "self", "z": (self.x[:2], self.y[:2])},
             optimizer=self.optimizer,
-            metric=Curvature(N, **metric),
+            metric=Curvature(**{"n_examples": N} | metric),
         )
         self.step = 0
 
@@ -97,7 +98,7 @@ def copied(state, folder):
 @pytest.mark.parametrize("at", [0, 14])
 def test_a_resumed_run_takes_the_same_snapshots(form, on_disk, at, tmp_path):
     expected = Run(**FORMS[form]).go_on()
-    options = FORMS[form] | ({"path": tmp_path / "kept"} if on_disk else {})
+    options = FORMS[form] | ({"path": tmp_path, "n_examples": N} if on_disk else {})
     first = Run(**options)
     first.go_on(at)
     state = copied(first.state(), tmp_path)

@@ -482,6 +482,49 @@ def test_saved_snapshots_are_the_same(tmp_path):
     assert np.array_equal(one.p, two.p) and repr(one) == repr(two)
 
 
+def untold(epochs, **options):
+    """Return scores where nobody says how many examples there are."""
+    return sampled(n=None, epochs=epochs, **options).snapshots
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"landmarks": 7}, {"structure": "ekfac"}, {"projection": 5}],
+    ids=str,
+)
+def test_examples_need_not_be_counted(options):
+    told = sampled(**options).snapshots
+    np.testing.assert_array_equal(untold(3, **options).scores, told.scores)
+
+
+def test_examples_may_be_met_late():
+    x, y = data()
+    model, found = mlp(), {}
+    for n in (N, None):
+        model = mlp()
+        sampler = sampler_of(model, n, targets=(x[:4], y[:4]))
+        for index in (torch.arange(12), torch.arange(8, 30), torch.arange(N)):
+            with sampler.step(index):
+                cross_entropy(model(x[index]), y[index]).mean().backward()
+            sampler.snapshot()
+        found[n] = sampler.snapshots
+    np.testing.assert_array_equal(found[None].stacked(), found[N].stacked())
+    assert found[None].n_examples == N
+    assert np.isnan(found[None].scores[0][12:]).all()
+    assert repr(found[None]) == repr(found[N])
+
+
+def test_numbers_that_count_nothing_are_refused():
+    message = "is not told `n_examples`, got 0 to 100000000"
+    with (
+        pytest.raises(ValueError, match=message),
+        sampler_of(mlp(), None).step([0, 10**8]),
+    ):
+        pass
+    with pytest.raises(ValueError, match="`n_examples` must be given with a `path`"):
+        Curvature(path="kept")
+
+
 # Refusals.
 
 
