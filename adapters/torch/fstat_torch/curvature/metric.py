@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..sampling.aligned_steps import AlignedSteps
-from ..sampling.metrics import Plain
+from ..sampling.metrics import NAMED, Plain
 from ..sampling.recorder import Recorder
 from ..sampling.reference_snapshots import ReferenceSnapshots
 from ..sampling.run import Run
@@ -24,13 +24,21 @@ class Curvature(Options):
     :math:`g_z' (H + \lambda I)^{-1} g_i`, where the gradient of the target is that of
     the moment. There is no further pass over the data.
 
+    Snapshots are taken at the end of each pass over the examples but the first, after
+    which gradients are still those of a model that knew nothing; in a run of one pass,
+    when it is asked for observations. Whoever calls `SingleRunSampler.snapshot`
+    chooses the moments: those before the first call are let go.
+
     Parameters
     ----------
     n_examples : int, optional
         Number of training examples; they are numbered from 0. By default as many as
         are met. With a `path` it must be given.
-    kind : {"residual", "gauss-newton", "fisher"}, default="residual"
-        What gradients H is the sum of outer products of; see Notes. ``"fisher"``:
+    kind : {"auto", "residual", "gauss-newton", "fisher"}, default="auto"
+        What gradients H is the sum of outer products of; see Notes. ``"auto"``: the
+        kind that the loss asks for: ``"residual"`` where the model returns one row of
+        outputs an example, and the loss does not change if the same is added to all of
+        a row, as of classes; ``"fisher"`` for other losses. ``"fisher"``:
         those of the losses; any loss, language models included. ``"gauss-newton"``:
         the same over r, the size of the loss's own gradient at the model's output,
         which for cross-entropy is 1 - p: what remains is the gradient of the margin
@@ -68,7 +76,7 @@ class Curvature(Options):
 
     See Also
     --------
-    SingleRunSampler : Takes it as its `metric`.
+    SingleRunSampler : Takes it as its `metric`; ``"curvature"`` stands for it.
 
     Notes
     -----
@@ -80,6 +88,9 @@ class Curvature(Options):
     is sure of. ``"residual"`` weighs them by 1 - p, which is as much where the model is
     sure and keeps the wrong ones, such as mislabelled examples; ``"gauss-newton"`` by
     1; ``"fisher"`` by (1 - p)^2.
+
+    A pass is over after as many visits to examples as there are examples; only visits
+    of steps that are recorded count.
 
     The defaults of `kind`, `damping` and `landmarks` were chosen on digits of MNIST and
     perceptrons, against retraining; other data and models may ask for others.
@@ -105,7 +116,7 @@ class Curvature(Options):
     >>> model = nn.Linear(5, 2)
     >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     >>> sampler = SingleRunSampler(
-    ...     model, targets=(x[:2], y[:2]), metric=Curvature(n_examples=200)
+    ...     model, targets=(x[:2], y[:2]), metric=Curvature(), optimizer=optimizer
     ... )
     >>> for epoch in range(4):
     ...     for index in torch.randperm(200).split(10):
@@ -113,8 +124,6 @@ class Curvature(Options):
     ...         with sampler.step(index):
     ...             nn.functional.cross_entropy(model(x[index]), y[index]).backward()
     ...         optimizer.step()
-    ...     if epoch > 0:
-    ...         sampler.snapshot()
     >>> sampler.snapshots
     Snapshots(3 of 200 examples, 2 targets)
     >>> observations = sampler.observations([[0, 1, 2], [3, 4]])
@@ -189,3 +198,6 @@ class Curvature(Options):
                 "`projection` is of the alignments in a trace, and `metric` records "
                 "none: use Curvature(..., projection=...), or leave it out."
             )
+
+
+NAMED["curvature"] = Curvature()

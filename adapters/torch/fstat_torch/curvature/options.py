@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from os import PathLike
+from typing import Self
 
 import numpy as np
 
@@ -14,8 +15,10 @@ _DAMPING = {
     "full": {"residual": 3.0, "gauss-newton": 3.0, "fisher": 1.0},
     "ekfac": {"residual": 0.1, "gauss-newton": 0.1, "fisher": 0.1},
 }
+AUTO = "auto"  # the kind that the loss asks for
 # Which power of the size of the loss's gradient at the outputs divides gradients in H.
 _POWER = {"residual": 0.5, "gauss-newton": 1.0, "fisher": 0.0}
+KINDS = (AUTO, *_POWER)
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Options:
 
     n_examples: int | None = None
     _: KW_ONLY
-    kind: str = "residual"
+    kind: str = AUTO
     structure: str = "full"
     damping: float | None = None
     landmarks: int | None = 300
@@ -35,12 +38,27 @@ class Options:
 
     @property
     def power(self) -> float:
-        """Which power of r divides the losses' gradients in H."""
+        """Which power of r divides the losses' gradients in H, of a kind."""
         return _POWER[self.kind]
+
+    def of_kind(self, kind: str) -> Self:
+        """Return the options for the kind that the loss asks for.
+
+        Parameters
+        ----------
+        kind : str
+            That one.
+
+        Returns
+        -------
+        Curvature
+            The same, if a kind was named.
+        """
+        return replace(self, kind=kind) if self.kind == AUTO else self
 
     def __post_init__(self) -> None:
         self._check_choice("structure", _DAMPING)
-        self._check_choice("kind", _DAMPING[self.structure])
+        self._check_choice("kind", KINDS)
         if self.structure == "ekfac" and self.projection is not None:
             raise ValueError(
                 "`projection` must be None with structure='ekfac', which needs the "
@@ -61,10 +79,10 @@ class Options:
                 "`n_examples` must be given with a `path`, as the files are made for "
                 "all examples at once."
             )
-        if self.damping is None:
+        if self.damping is None and self.kind != AUTO:
             damping = _DAMPING[self.structure][self.kind]
             object.__setattr__(self, "damping", damping)
-        if not 0 < self.damping < float("inf"):  # type: ignore[operator]
+        if self.damping is not None and not 0 < self.damping < float("inf"):
             raise ValueError(
                 f"`damping` must be positive and finite, got {self.damping!r}."
             )

@@ -26,9 +26,10 @@ from ..sampling.step import Step
 from ..targets.batches import gathered
 from ..targets.gradients import moved
 from .construction import Ridge, build, empty_store
-from .options import Options
+from .moments import Moments
+from .options import AUTO, KINDS, Options
 from .processes import Holders
-from .residual import residuals
+from .residual import kind_for, residuals
 from .store import Rows, longer
 
 # The last one, and the one before it while the user's own checkpoint is written.
@@ -66,10 +67,10 @@ class KeptGradients(Recorder):
     snapshots: Snapshots
 
     def __init__(self, metric: Options, run: Run) -> None:
-        self._metric, self._targets, self._itself = metric, run.names, run.itself
+        self._asked, self._targets, self._itself = metric, run.names, run.itself
         self._capture, self._points = run.capture, run.points
         self._model, self._processes = run.capture.model, run.processes
-        self.of_outputs = metric.power > 0
+        self.of_outputs = metric.kind == AUTO or metric.power > 0
         self._store = empty_store(metric, self._model, None)
         self._folder = None if metric.path is None else Path(metric.path)
         if self._folder is not None and run.processes is not None:
@@ -78,6 +79,10 @@ class KeptGradients(Recorder):
 
     def forget(self) -> None:
         """Begin anew."""
+        self._metric = self._asked
+        self._moments = Moments()
+        # Whether the user chose a moment, and whether there is one before its time.
+        self._by_hand = self._early = False
         self._n = n = self._metric.n_examples or 0
         self.snapshots = Snapshots(self._targets, n)
         self.close()
@@ -165,8 +170,10 @@ class KeptGradients(Recorder):
         if not bool((self._met >= 0).any()) and not self._pending:
             self._warn_of_starting_over()
         index = torch.tensor(examples, dtype=torch.int64)
+        if self._metric.kind == AUTO:
+            self._metric = self._metric.of_kind(kind_for(arrived, len(index)))
         if self._metric.power:
-            size = residuals(arrived, len(index))
+            size = residuals(arrived, len(index), self._metric.kind)
         with full_precision(next(self._model.parameters())):
             kept, rows = self._store.staged(index, batch)
         sizes = size[kept] if self._metric.power else None
@@ -174,9 +181,19 @@ class KeptGradients(Recorder):
 
     def finish(self, number: int, step: Step, own: Callable[[], float]) -> None:
         """Put the gradients of an update in the place of those from before."""
-        self.seal(number, own())
+        size = self.seal(number, own())
+        if not self._by_hand:
+            self._count(size)
 
-    def seal(self, step: int, own: float) -> None:
+    def _count(self, size: int) -> None:
+        """Take note of an update of some examples of this process."""
+        if self._processes is not None:
+            size = sum(self._processes.sizes(size))
+        self._moments.count(size)
+        if self._moments.counts:
+            self._moments.met(len(self._latest()[1]))
+
+    def seal(self, step: int, own: float) -> int:
         """Put what was kept in the place of what was there before.
 
         Parameters
@@ -185,9 +202,14 @@ class KeptGradients(Recorder):
             Number of the update.
         own : float
             What the gradients of its examples are to be multiplied with, too.
+
+        Returns
+        -------
+        int
+            How many examples these are.
         """
         if not self._pending:
-            return
+            return 0
         pending, self._pending = self._pending, []
         every = torch.unique(torch.cat([index for index, *_ in pending]))
         self._met[every] = -1  # until all is written
@@ -198,14 +220,44 @@ class KeptGradients(Recorder):
                 self._residual[index] = sizes
         self._met[every] = step
         self._store.seal(every, step)
+        return len(every)
 
     def abandon(self) -> None:
         """Forget the micro-batches of an update that never became whole."""
         self._pending = []
 
-    @torch.no_grad()
+    def between(self, step: int) -> None:
+        """Take a snapshot if a pass is over, unless the user chooses the moments.
+
+        Parameters
+        ----------
+        step : int
+            Update steps made.
+
+        Raises
+        ------
+        DegenerateMetricError
+            If gradients are all zero, or overflow.
+        """
+        if self._by_hand or not self._moments.due:
+            return
+        self._moments.passed(len(self._latest()[1]))
+        if self._early:
+            self._forget_snapshots()
+        self._take(step)
+
+    def asked(self, step: int) -> None:
+        """Take a snapshot before its time, if there is none in the only process."""
+        alone, none = self._processes is None, not len(self.snapshots)
+        if alone and none and bool((self._met >= 0).any()):
+            self._take(step)
+            self._early = True
+
     def snapshot(self, step: int) -> None:
         """Build the metric and score all examples that were met, at this moment.
+
+        From now on the user chooses the moments: snapshots that were taken without
+        being asked for are let go.
 
         Parameters
         ----------
@@ -218,14 +270,25 @@ class KeptGradients(Recorder):
             If no gradient is kept, or no step was taken since the last snapshot.
         """
         _, index = self._latest()
-        if not len(index) or step in self.snapshots.steps:
+        if not len(index) or (self._by_hand and step in self.snapshots.steps):
             raise RuntimeError(
                 "`snapshot` needs a step that was recorded since the last one."
             )
-        first = not len(self.snapshots)
-        scores = self.scores(step, first)
+        if not self._by_hand:
+            self._forget_snapshots()
+            self._by_hand = True
+        self._take(step)
+
+    @torch.no_grad()
+    def _take(self, step: int) -> None:
+        scores = self.scores(step, not len(self.snapshots))
         self.snapshots.grow(len(scores))
         self.snapshots.append(step, scores)
+
+    def _forget_snapshots(self) -> None:
+        for step in self.snapshots.steps:
+            self.snapshots.remove(step)
+        self._early = False
 
     def _latest(self) -> tuple[Holders, Tensor]:
         """Return who holds the gradients of which examples, on all processes alike."""
@@ -275,6 +338,9 @@ class KeptGradients(Recorder):
     ) -> tuple[Ridge, Tensor]:
         """Return the metric, and what gradients are to be multiplied with."""
         holders.check(self._store)
+        if self._processes is not None and self._asked.kind == AUTO:
+            kinds = self._processes.share(self._metric.kind)
+            self._metric = self._asked.of_kind(min(kinds))  # "fisher" suits any loss
         scale = holders.numbers(self._scale[: self._n])[index]
         weight = scale
         if self._metric.power:
@@ -333,6 +399,10 @@ class KeptGradients(Recorder):
             "met": self._met[: self._n].clone(),
             "scale": self._scale[: self._n].clone(),
             "residual": self._residual[: self._n].clone(),
+            "kind": torch.tensor(KINDS.index(self._metric.kind)),
+            "moments": torch.tensor(
+                [self._by_hand, self._early, *self._moments.state()]
+            ),
             "process": torch.tensor(self._process),
             "steps": torch.tensor(self.snapshots.steps, dtype=torch.int64),
             "scores": torch.from_numpy(self.snapshots.stacked()),
@@ -365,6 +435,10 @@ class KeptGradients(Recorder):
         self.snapshots.grow(self._n)
         for at, scores in zip(found.pop("steps"), found.pop("scores"), strict=True):
             self.snapshots.append(int(at), scores.numpy())
+        self._metric = self._metric.of_kind(KINDS[int(found.pop("kind"))])
+        by_hand, early, *moments = found.pop("moments").tolist()
+        self._by_hand, self._early = bool(by_hand), bool(early)
+        self._moments.load(moments)
         process = tuple(found.pop("process", torch.tensor([0, 1])).tolist())
         if process != self._process:
             warn(_OTHERS.format(step=step))

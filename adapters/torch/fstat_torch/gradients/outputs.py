@@ -9,28 +9,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-NEEDS = "Any `kind` but 'fisher' needs {what}: use Curvature(..., kind='fisher')."
-
 
 @contextmanager
 def watching_outputs(model: nn.Module) -> Iterator[list[Tensor]]:
     """Collect the gradients that arrive at what the model returns.
 
+    Nothing, where that is not one row of outputs an example.
+
     Parameters
     ----------
     model : nn.Module
-        Returns one row of outputs an example, as a tensor or as its `logits`.
-
-    Raises
-    ------
-    ValueError
-        In the block, if it returns anything else.
+        Returns a tensor, or something that has one as its `logits`.
     """
     arrived: list[Tensor] = []
 
     def watch(_: nn.Module, __: Any, output: Any) -> None:
         rows = _rows(output)
-        if rows.requires_grad:
+        if rows is not None and rows.requires_grad:
             rows.register_hook(arrived.append)  # type: ignore[no-untyped-call]
 
     handle = model.register_forward_hook(watch)
@@ -40,32 +35,27 @@ def watching_outputs(model: nn.Module) -> Iterator[list[Tensor]]:
         handle.remove()
 
 
-def arriving(losses: Tensor, output: Any) -> Tensor:
+def arriving(losses: Tensor, output: Any) -> list[Tensor]:
     """Return the gradient of losses at what the model returned.
 
     Parameters
     ----------
     losses : Tensor of shape (n,)
         One an example.
-    output : Tensor or object with `logits`
-        One row an example.
+    output : object
+        What the model returned.
 
     Returns
     -------
-    Tensor of the shape of the rows
+    list of Tensor
         What `watching_outputs` would collect.
-
-    Raises
-    ------
-    ValueError
-        If `output` is anything else.
     """
-    (found,) = torch.autograd.grad(losses.sum(), _rows(output), retain_graph=True)
-    return found
+    rows = _rows(output)
+    if rows is None:
+        return []
+    return [*torch.autograd.grad(losses.sum(), rows, retain_graph=True)]
 
 
-def _rows(output: Any) -> Tensor:
+def _rows(output: Any) -> Tensor | None:
     rows = getattr(output, "logits", output)
-    if not isinstance(rows, Tensor) or rows.ndim != 2:
-        raise ValueError(NEEDS.format(what="one row of outputs an example"))
-    return rows
+    return rows if isinstance(rows, Tensor) and rows.ndim == 2 else None

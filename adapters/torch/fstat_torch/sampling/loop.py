@@ -120,6 +120,7 @@ class Loop:
             self.next, self._counted = number + made, made
             if not self._told:
                 self.settle()
+                self._rest()
         except BaseException as error:
             # The user's own, or an interrupt anywhere: as far as can be seen, no
             # update was made.
@@ -225,6 +226,19 @@ class Loop:
         if self._unannounced and not self._counted:
             self.next += 1
         self._counted = False
+        self._rest()
+
+    def _rest(self) -> None:
+        """Let recorders look at the model between two updates."""
+        if self.amid or self._inside:
+            return
+        for recorder in self._recorders:
+            modes = self._capture._modes()
+            try:
+                recorder.between(self.next)
+            except Exception as error:
+                clear_up(self._capture.model, modes, error)
+                self._faults.keep_on(error, "A snapshot was not taken")
 
     def settle(self) -> None:
         """Bring the trace up to the steps that were made."""

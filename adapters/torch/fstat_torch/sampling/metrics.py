@@ -218,7 +218,8 @@ class SecondMoment(_OverNorms):
         )
 
 
-_NAMED = {
+# What strings stand for; a metric of another room adds its own.
+NAMED: dict[str, Metric] = {
     metric.alignment: metric
     for metric in (
         Plain(), Plain(cosine=True), SecondMoment(), SecondMoment(cosine=True)
@@ -234,12 +235,13 @@ def metric_of(given: str | Metric) -> Metric:
     ValueError
         If there is no such metric.
     """
-    if isinstance(given, str) and given in _NAMED:
-        return _NAMED[given]
+    if isinstance(given, str) and given in NAMED:
+        return NAMED[given]
     asks = getattr(given, "recorders", None)
     if isinstance(given, str | type) or not callable(asks):
-        names = ", ".join(map(repr, _NAMED))
+        names = ", ".join(map(repr, NAMED))
         raise ValueError(
-            f"`metric` must be {names} or Curvature(...), got {shown(given)}."
+            f"`metric` must be {names}, or a metric such as Curvature(...), got "
+            f"{shown(given)}."
         )
     return given

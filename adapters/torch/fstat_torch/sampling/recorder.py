@@ -108,6 +108,12 @@ class Recorder:
     def settle(self) -> None:
         """Take note that the optimiser made the last update."""
 
+    def between(self, step: int) -> None:
+        """Take note that the model is between two updates, after so many of them."""
+
+    def asked(self, step: int) -> None:
+        """Take note that what was recorded is asked for, after so many updates."""
+
     def noise(self) -> NDArray[Any] | float:
         """Return how much of the spread of alignments a projection made up."""
         return 0.0

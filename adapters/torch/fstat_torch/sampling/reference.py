@@ -137,7 +137,7 @@ class Reference:
         def measured(output: Any, y: Any) -> Tensor:
             losses = self._loss(output, y)
             if outputs and isinstance(losses, Tensor):
-                arrived[:] = [arriving(losses, output)]  # a pass may be made twice
+                arrived[:] = arriving(losses, output)  # a pass may be made twice
             return losses
 
         captured = self._capture.of(measured, x, y)

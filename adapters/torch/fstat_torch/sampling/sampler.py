@@ -66,10 +66,10 @@ class SingleRunSampler(Recorded):
         ``"second-moment"`` or `SecondMoment`: in the diagonal metric by which the
         optimiser (Adam, RMSprop, Adagrad) moves. ``"cosine"`` and
         ``"second-moment-cosine"``: by these over the norms of the examples' gradients.
-        `Curvature`: in a metric that the run's gradients make up, at moments when
-        `snapshot` is called, in `snapshots`; it agrees far better with retraining, and
-        keeps a gradient an example; with several processes, each keeps those of its
-        share, and parameters must not be sharded.
+        ``"curvature"`` or `Curvature`: in a metric that the run's gradients make up, at
+        the ends of passes over the examples, in `snapshots`; it agrees far better with
+        retraining, and keeps a gradient an example; with several processes, each keeps
+        those of its share, and parameters must not be sharded.
     reference : iterable of (index, x, y), optional
         Examples whose gradients are taken anew whenever `snapshot` is called, and
         scored in any metric, in `snapshots`. It is iterated from its beginning each
@@ -351,10 +351,10 @@ class SingleRunSampler(Recorded):
     def snapshot(self, step: int | None = None) -> None:
         """Score all examples, in the metric of this moment.
 
-        Call it between two updates, at the end of each epoch but the first, after which
-        gradients are still those of a model that knew nothing. Without `reference`,
-        examples are scored that were met, by the gradients that were kept of them; with
-        it, those that it yields. Where there are several processes, all must call.
+        Call it between two updates. Without `reference`, examples are scored that were
+        met, by the gradients that were kept of them, at moments that `Curvature`
+        chooses as long as this is not called; with it, those that it yields. Where
+        there are several processes, all must call.
 
         Parameters
         ----------

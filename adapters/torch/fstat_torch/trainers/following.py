@@ -146,25 +146,23 @@ class Following:
         decided = self.sampler.is_writer and self._watch.look(self.trace)
         return self._watch.stop and self.sampler.agree(decided)
 
-    def end_epoch(self, number: int, last: bool) -> None:
+    def end_epoch(self, last: bool) -> None:
         """Take a snapshot, where gradients are compared at snapshots.
 
-        There is one at the end of each epoch. Of kept gradients there is none at the
-        end of the first, unless it is the only one: they are still those of a model
-        that knew nothing.
+        There is one at the end of each epoch of gradients that are taken anew. Of kept
+        ones the sampler takes snapshots itself, and the last moment is for a run that
+        is too short for that.
 
         Parameters
         ----------
-        number : int
-            How many epochs have begun.
         last : bool
             Whether training ends.
         """
         sampler = self.sampler
         if not sampler.compares_at_snapshots or not sampler.n_steps:
             return
-        steps, ripe = sampler.snapshots.steps, number > 1 or sampler.compares_anew
-        if (last and not steps) or (ripe and steps[-1:] < [sampler.n_steps]):
+        steps, anew = sampler.snapshots.steps, sampler.compares_anew
+        if (last and not steps) or (anew and steps[-1:] < [sampler.n_steps]):
             with sampler.keeping_on("A snapshot was not taken"):
                 sampler.snapshot()
 

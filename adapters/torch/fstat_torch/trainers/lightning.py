@@ -122,15 +122,15 @@ class LightningCallback(Followed, Callback):
             trainer.should_stop = True
         # Here already, so that a checkpoint of this step holds the snapshot.
         if trainer.is_last_batch:
-            self._following.end_epoch(trainer.current_epoch + 1, last=False)
+            self._following.end_epoch(last=False)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """End an epoch that was cut short."""
-        self._following.end_epoch(trainer.current_epoch + 1, last=False)
+        self._following.end_epoch(last=False)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """End the last epoch, and flush."""
-        self._following.end_epoch(1, last=True)
+        self._following.end_epoch(last=True)
         self._following.finish()
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: Any) -> None:

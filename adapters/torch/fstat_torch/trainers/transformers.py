@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -174,7 +173,7 @@ class TransformersCallback(Followed, TrainerCallback):
 
     def _end_epoch(self, state: Any, control: Any) -> None:
         last = state.global_step >= state.max_steps or control.should_training_stop
-        self._following.end_epoch(math.ceil(state.epoch), last)
+        self._following.end_epoch(last)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Flush the trace, and leave the model as it was."""

@@ -395,5 +395,5 @@ def test_options_that_do_not_go_together_are_refused():
         Curvature(5, structure="kfac")
     with pytest.raises(ValueError, match="`projection` must be None"):
         Curvature(5, structure="ekfac", projection=3)
-    assert Curvature(5, structure="ekfac").damping == 0.1
+    assert Curvature(5, structure="ekfac", kind="fisher").damping == 0.1
     assert Curvature(5, structure="ekfac", damping=2.0).damping == 2.0

@@ -187,7 +187,7 @@ def test_a_checkpoint_takes_the_kept_gradients_along(every, on_disk, tmp_path):
         return callback.sampler.snapshots
 
     first = run("run", max_steps=16)
-    assert first.steps == [10, 15, 16]
+    assert first.steps == [10, 15]
     resumed = run("run", ckpt_path=tmp_path / "saved/run/step=15.ckpt")
     assert resumed.steps == [10, 15, 20]
     for before, after in zip(first.scores[:2], resumed.scores[:2], strict=True):

@@ -250,7 +250,8 @@ def test_every_run_ends_with_a_snapshot(epochs, tmp_path):
     )
     trainer_of(build(True), tmp_path, callback, **epochs).train()
     snapshots = callback.sampler.snapshots
-    assert snapshots.steps == ([4] if epochs["max_steps"] == 4 else [12, 14])
+    # Passes are those of the steps that are recorded, over the examples in them.
+    assert snapshots.steps == ([4] if epochs["max_steps"] == 4 else [13])
     assert callback.sampler.observations([[0, 1]], "one").n_pairs == 1
 
 
@@ -276,9 +277,17 @@ def test_a_trainer_that_resumes_takes_the_same_snapshots(at, tmp_path):
     np.testing.assert_allclose(one.scores, two.scores, rtol=1e-4, atol=1e-7)
 
 
-def test_language_models_are_sent_to_the_fisher_metric(tmp_path):
-    callback = TransformersCallback(targets=targets(), metric=Curvature(N))
-    with pytest.raises(ValueError, match="kind='fisher'"):
+def test_language_models_ask_for_the_fisher_metric(tmp_path):
+    found = []
+    for metric in (Curvature(), Curvature(N, kind="fisher")):
+        callback = TransformersCallback(targets=targets(), metric=metric)
+        trainer_of(build(True), tmp_path, callback, max_steps=12).train()
+        found.append(callback.sampler.snapshots)
+    assert found[0].steps == found[1].steps == [12]
+    np.testing.assert_array_equal(found[0].scores, found[1].scores)
+    residual = Curvature(N, kind="residual")
+    callback = TransformersCallback(targets=targets(), metric=residual)
+    with pytest.raises(RuntimeError, match="kind='fisher'"):
         trainer_of(build(True), tmp_path, callback).train()
 
 
