@@ -202,7 +202,7 @@ def test_a_killed_run_goes_on_with_its_metric(tmp_path):
     assert (folder / "gradients").is_dir()
     again = tuned(*built(lora=True), folder, **options)
     snapshots = again.sampler.snapshots
-    assert snapshots.steps == [8, 10, 11, 15]  # with the ends of epochs
+    assert snapshots.steps == [8, 11, 15]
     np.testing.assert_array_equal(
         snapshots.stacked(), whole.sampler.snapshots.stacked()
     )
