@@ -71,6 +71,7 @@ def measure(name: str, options: dict[str, Any], seed: int) -> dict[str, float]:
 
     for index in batches:
         step(index, True)
+    sampler.snapshot()  # and from now on when it is asked for alone
     cost = measure_overhead(
         lambda: step(batches[0], False), lambda: step(batches[0], True), 100
     )

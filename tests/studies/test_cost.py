@@ -157,7 +157,7 @@ def test_a_sampled_step_computes_and_holds_what_the_sampler_does(config, step):
         # Those that outlast a step are taken anew at every other one.
         targets=Targets(asked, refresh=2 if step.lasting else 1),
         loss=loss_of_each,
-        metric=Curvature(n_examples=B, kind="fisher") if step.kept else "plain",
+        metric=Curvature(3 * B, kind="fisher") if step.kept else "plain",
         parameters=_compared(model, step),
     )
     given = [batch["input_ids"], batch["attention_mask"], labels]
@@ -168,7 +168,7 @@ def test_a_sampled_step_computes_and_holds_what_the_sampler_does(config, step):
             if number == 2:
                 counted.enter_context(meter)
                 counted.enter_context(meter.phase("step"))
-            with sampler.step(range(B)) as told:
+            with sampler.step(range(number * B, (number + 1) * B)) as told:
                 told.learning_rate = 0.1
                 loss_of_each(model(**batch), labels).mean().backward()
     found, measured = meter.phases["step"], measure(config, step)
