@@ -153,8 +153,8 @@ class Cost:
         points = self.step.targets
         size, n = self.sampled.kept_bytes / 4, self.run.examples
         m = min(self.run.landmarks, n)
-        products = 2.0 * size * (m * m + n * m + m * points + n * points)
-        return products + 3.0 * n * m * m + 2.0 * n * m * points
+        products = 2.0 * size * (m * m + n * m + n * points)
+        return products + 3.0 * n * m * m + 4.0 * n * m * points
 
     def hours(self, sampled: bool = True) -> float:
         """Return how long the run takes, loading and saving aside.

@@ -94,16 +94,18 @@ class ExactRidge:
 class LandmarkRidge:
     r"""The metric of all gradients, seen along those of a few landmarks.
 
-    Gradients are projected on the span of the landmarks' (Nystroem's approximation
-    [1]_ [2]_): there the metric is that of *all* examples, and orthogonal to it the
-    ridge alone. With features :math:`b = L^{-1} k_m`, where :math:`k_m` are inner
-    products with the landmarks and :math:`K_{mm} = LL'`, the score is
+    With features :math:`b = L^{-1} k_m`, where :math:`k_m` are inner products with the
+    landmarks and :math:`K_{mm} = LL'`, the kernel matrix of all weighted gradients is
+    close to :math:`BB'` (Nystroem [1]_). What this leaves of each squared norm is added
+    to the diagonal, :math:`D = \mathrm{diag}(K - BB')`, as if the gradients were
+    orthogonal to each other but for the landmarks (the fully independent training
+    conditional of Gaussian processes [2]_ [3]_). The scores are
 
-    .. math:: (g_z \cdot g_i - b_z \cdot b_i) / \lambda
-              + b_z' (B B' + \lambda I)^{-1} b_i .
+    .. math:: c^{-1} (BB' + D + \lambda I)^{-1} k_z,
 
-    With as many landmarks as examples it is exact. Costs n m products of gradients
-    and n m^2 further operations, rather than n^2 and n^3.
+    with the products :math:`k_z` of the weighted gradients with the target's, as they
+    are. With as many landmarks as examples that is exact. Costs n m products of
+    gradients and n m^2 further operations, rather than n^2 and n^3.
 
     Parameters
     ----------
@@ -127,8 +129,10 @@ class LandmarkRidge:
     ----------
     .. [1] C. K. I. Williams, M. Seeger, "Using the Nystroem method to speed up kernel
        machines", NIPS 2000.
-    .. [2] A. Rudi, R. Camoriano, L. Rosasco, "Less is more: Nystroem computational
-       regularization", NIPS 2015.
+    .. [2] E. Snelson, Z. Ghahramani, "Sparse Gaussian processes using pseudo-inputs",
+       NIPS 2005.
+    .. [3] J. Quinonero-Candela, C. E. Rasmussen, "A unifying view of sparse approximate
+       Gaussian process regression", Journal of Machine Learning Research 6, 2005.
     """
 
     def __init__(
@@ -153,69 +157,78 @@ class LandmarkRidge:
         if squares is None:
             squares = squared_norms(store, index, weight, self._holders)
         mean = float(squares.mean())
-        self.ridge = damping * mean
+        self.ridge, self._squares = damping * mean, squares.to(kernel)
         kernel.diagonal().add_(torch.finfo(kernel.dtype).eps ** 0.5 * mean)
         self._factor = self._holders.cholesky(kernel)
         keep = len(self._places) * len(landmarks) <= _KEPT
         self._features: list[Tensor] | None = [] if keep else None
         gram = torch.zeros_like(kernel)
-        for rows, at in self._slices():
-            features = self._form(rows, at)
-            gram.addmm_(features.mT, features)
+        for at in self._slices():
+            features = self._form(self._rows(at), at)
+            gram.addmm_(features.mT, features / self._lifted(at, features)[:, None])
             if self._features is not None:
                 self._features.append(features)
         gram = self._holders.total(gram)
-        gram.diagonal().add_(self.ridge)
+        gram.diagonal().add_(1.0)
         self._metric = self._holders.cholesky(gram)
 
     def targets(self, targets: Rows, average: Tensor | None = None) -> Tensor:
         """Return scores for targets, as `ExactRidge.targets` does."""
-        products = averaged(self._store.inner(self._chosen, targets), average)
-        goal = self._whiten(products.mT * self._own)
-        turned = self._turned(goal.mT)
-        scores = torch.cat(
-            [
-                averaged(self._store.inner(rows, targets), average) / self.ridge
-                + (features @ turned) / self._weight[at][:, None]
-                for rows, at, features in self._featured()
-            ]
-        )
-        return self._holders.together(scores, self._index)
+        products: list[Tensor] = []
+        goal = self._metric.new_zeros(())
+        for k, at in enumerate(self._slices()):
+            rows = self._rows(at)
+            aligned = averaged(self._store.inner(rows, targets), average)
+            features = self._featured(k, at, rows)
+            lifted = self._lifted(at, features)[:, None]
+            products.append(aligned * self._weight[at][:, None] / lifted)
+            goal = goal + features.mT @ products[-1]
+        turned = torch.cholesky_solve(self._holders.total(goal), self._metric)
+        for k, at in enumerate(self._slices()):
+            features = self._featured(k, at)
+            lifted = self._lifted(at, features)[:, None]
+            products[k] -= features @ turned / lifted
+            products[k] /= self._weight[at][:, None]
+        return self._holders.together(torch.cat(products), self._index)
 
     def itself(self) -> Tensor:
         """Return the score of each example for itself, (n,)."""
         scores = []
-        for rows, at, features in self._featured():
-            turned = self._turned(features.mT).mT
-            own = (features * turned).sum(1) / self._weight[at] ** 2
-            scores.append(self._store.squares(rows) / self.ridge + own)
+        for k, at in enumerate(self._slices()):
+            features = self._featured(k, at)
+            lifted = self._lifted(at, features)
+            turned = torch.cholesky_solve(features.mT, self._metric).mT
+            seen = self.ridge * (features * turned).sum(1) / lifted
+            own = (lifted - self.ridge + seen) / lifted
+            scores.append(own / self._weight[at] ** 2)
         return self._holders.together(torch.cat(scores), self._index)
 
-    def _turned(self, goal: Tensor) -> Tensor:
-        """Multiply features with ``(B B' + lambda)^-1 - 1 / lambda``."""
-        return torch.cholesky_solve(goal, self._metric) - goal / self.ridge
-
-    def _whiten(self, products: Tensor) -> Tensor:
-        """Return features, one row an example, of its products with the landmarks."""
-        # From the right: from the left the same takes twice as long.
-        return torch.linalg.solve_triangular(
-            self._factor.mT, products, upper=True, left=False
-        )
+    def _lifted(self, at: Tensor, features: Tensor) -> Tensor:
+        """Return the ridge of examples, and what landmarks leave of their norms."""
+        left = self._squares[at] - features.square().sum(1)
+        return left.clamp_(min=0.0).add_(self.ridge)
 
     def _form(self, rows: Rows, at: Tensor) -> Tensor:
+        """Return the features of examples, a row each."""
         products = self._store.inner(self._chosen, rows)
         products.mul_(self._own[:, None]).mul_(self._weight[at])
-        return self._whiten(products.mT)
+        # From the right: from the left the same takes twice as long.
+        return torch.linalg.solve_triangular(
+            self._factor.mT, products.mT, upper=True, left=False
+        )
 
-    def _slices(self) -> Iterator[tuple[Rows, Tensor]]:
+    def _featured(self, k: int, at: Tensor, rows: Rows | None = None) -> Tensor:
+        """Return the features of a slice, kept or formed again."""
+        if self._features is not None:
+            return self._features[k]
+        return self._form(self._rows(at) if rows is None else rows, at)
+
+    def _rows(self, at: Tensor) -> Rows:
+        return self._store.rows(self._index[at])
+
+    def _slices(self) -> Iterator[Tensor]:
         for piece in pieces(self._store, len(self._places), len(self._own)):
-            at = self._places[piece]
-            yield self._store.rows(self._index[at]), at
-
-    def _featured(self) -> Iterator[tuple[Rows, Tensor, Tensor]]:
-        for k, (rows, at) in enumerate(self._slices()):
-            kept = self._features
-            yield rows, at, self._form(rows, at) if kept is None else kept[k]
+            yield self._places[piece]
 
 
 def squared_norms(

@@ -376,7 +376,7 @@ def test_exact_scores_are_those_of_the_formed_metric(name):
 
 
 @pytest.mark.parametrize("kept", [True, False])
-def test_landmarks_give_the_metric_on_their_span(monkeypatch, kept):
+def test_landmarks_give_their_span_and_what_is_left_of_norms(monkeypatch, kept):
     model, x, y, g = scene("mlp")
     store, capture = stored(model, x, y)
     weight = torch.linspace(0.5, 3.0, N).double()
@@ -386,15 +386,17 @@ def test_landmarks_give_the_metric_on_their_span(monkeypatch, kept):
     landmarks = torch.tensor([1, 4, 5, 9])
     phi, ridge, _ = metric_of(g, weight, 0.7)
     span = torch.linalg.qr(phi[landmarks].T).Q
-    seen = phi @ span @ span.T
-    metric = seen.T @ seen + ridge * torch.eye(g.shape[1]).double()
+    seen = phi @ span
+    kernel = seen @ seen.T
+    kernel += torch.diag(phi.square().sum(1) - kernel.diagonal())
+    lifted = kernel + ridge * torch.eye(N).double()
     found = LandmarkRidge(store, torch.arange(N), weight, 0.7, landmarks)
     aims = store.encode(capture.of(cross_entropy, x[:3], y[:3]))
-    expected = g @ torch.linalg.solve(metric, g[:3].T)
+    expected = torch.linalg.solve(lifted, phi @ g[:3].T) / weight[:, None]
     # The landmarks' kernel is lifted by 1.5e-8 of its mean diagonal.
     close = {"rtol": 1e-6, "atol": 1e-7}
     torch.testing.assert_close(found.targets(aims), expected, **close)
-    own = (g * torch.linalg.solve(metric, g.T).T).sum(1)
+    own = torch.linalg.solve(lifted, kernel).diagonal() / weight**2
     torch.testing.assert_close(found.itself(), own, **close)
 
 
