@@ -107,6 +107,7 @@ studies: $(VENV)/.installed
 	$(BIN)/python docs/studies/curvature.py --tune
 	$(BIN)/python docs/studies/curvature.py
 	$(BIN)/python docs/studies/forms.py
+	$(BIN)/python docs/studies/moments.py
 	$(BIN)/python docs/studies/run_noise.py --tune
 	$(BIN)/python docs/studies/run_noise.py
 
