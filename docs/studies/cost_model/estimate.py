@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from fstat_torch.curvature.ridge import BLOCK
+
 from .accelerator import H100, Accelerator
 from .steps import Measured, Step, measure
 
@@ -153,8 +155,10 @@ class Cost:
         points = self.step.targets
         size, n = self.sampled.kept_bytes / 4, self.run.examples
         m = min(self.run.landmarks, n)
-        products = 2.0 * size * (m * m + n * m + n * points)
-        return products + 3.0 * n * m * m + 4.0 * n * m * points
+        b = min(BLOCK, n)
+        products = 2.0 * size * (m * m + n * (m + b + points))
+        metric = n * (3.0 * m * m + 4.0 * m * b + b * b / 3)
+        return products + metric + 4.0 * n * (m + b) * points
 
     def hours(self, sampled: bool = True) -> float:
         """Return how long the run takes, loading and saving aside.

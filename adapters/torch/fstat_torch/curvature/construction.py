@@ -37,6 +37,7 @@ def empty_store(
 
 def build(
     metric: Options,
+    damping: float,
     store: GradientStore,
     index: Tensor,
     weight: Tensor,
@@ -49,6 +50,8 @@ def build(
     ----------
     metric : Options
         What is asked for.
+    damping : float
+        The ridge, in units of the mean squared norm of the weighted gradients.
     store : GradientStore
         The gradients.
     index : Tensor of int of shape (n,)
@@ -65,19 +68,16 @@ def build(
     LinAlgError
         On all processes, if the gradients make up no metric.
     """
-    assert metric.damping is not None
     if metric.structure == "ekfac":
-        return FactoredRidge(store, index, weight, metric.damping, holders)
+        return FactoredRidge(store, index, weight, damping, holders)
     if metric.landmarks is None or metric.landmarks >= len(index):
-        return ExactRidge(store, index, weight, metric.damping, holders)
+        return ExactRidge(store, index, weight, damping, holders)
     rng = np.random.default_rng([metric.random_state, step])
     squares = squared_norms(store, index, weight, holders)
     if not bool(squares.isfinite().all()):
         raise torch.linalg.LinAlgError("a norm overflows")  # type: ignore[attr-defined]
     landmarks = drawn(squares.cpu().numpy(), metric.landmarks, rng)
-    return LandmarkRidge(
-        store, index, weight, metric.damping, landmarks, holders, squares
-    )
+    return LandmarkRidge(store, index, weight, damping, landmarks, holders, squares)
 
 
 def drawn(squares: NDArray[np.float64], m: int, rng: np.random.Generator) -> Tensor:

@@ -26,8 +26,10 @@ class Curvature(Options):
 
     Snapshots are taken at the end of each pass over the examples but the first, after
     which gradients are still those of a model that knew nothing; in a run of one pass,
-    when it is asked for observations. Whoever calls `SingleRunSampler.snapshot`
-    chooses the moments: those before the first call are let go.
+    when it is asked for observations. When there are 12, every other one is let go, and
+    from then on twice as many passes go by between two of them. Whoever calls
+    `SingleRunSampler.snapshot` chooses the moments: those before the first call are let
+    go.
 
     Parameters
     ----------
@@ -50,8 +52,10 @@ class Curvature(Options):
         of its inputs and of the gradients at its outputs (EK-FAC [2]_ [3]_); see Notes.
     damping : float, optional
         The ridge :math:`\lambda`, in units of the mean squared norm of the gradients
-        in H. By default 3, but 1 for ``"fisher"``, and 0.1 for the structure
-        ``"ekfac"``.
+        in H. By default :math:`2 \rho / (1 - \rho)` for ``"residual"``, where
+        :math:`\rho` is the share of what the run had to learn that is left, 3 for
+        ``"gauss-newton"``, 1 for ``"fisher"``, and 0.1 for the structure ``"ekfac"``;
+        see Notes.
     landmarks : int or None, default=300
         Examples whose gradients span the metric, drawn anew at each snapshot in
         proportion to the gradients' squared norms. None: all of them, by an n x n
@@ -89,6 +93,12 @@ class Curvature(Options):
     sure and keeps the wrong ones, such as mislabelled examples; ``"gauss-newton"`` by
     1; ``"fisher"`` by (1 - p)^2.
 
+    A run that stops early has learnt what its largest eigenvalues let it, as ridge
+    regression does; the less it has learnt, the larger is the ridge that goes with it
+    [4]_. :math:`\rho` is the mean of 1 - p at the snapshot over that of the first 256
+    examples of the run, and of a `reference` over that of equal probabilities. It is
+    kept between 0.01 and 0.99.
+
     A pass is over after as many visits to examples as there are examples; only visits
     of steps that are recorded count.
 
@@ -104,6 +114,8 @@ class Curvature(Options):
        NeurIPS 2018.
     .. [3] R. Grosse et al., "Studying large language model generalization with
        influence functions", arXiv:2308.03296, 2023.
+    .. [4] A. Ali, J. Z. Kolter, R. J. Tibshirani, "A continuous-time view of early
+       stopping for least squares regression", AISTATS 2019.
 
     Examples
     --------

@@ -1,7 +1,13 @@
-"""When a run takes snapshots by itself: at the ends of passes over its examples."""
+"""When a run takes snapshots by itself: at the ends of passes over its examples.
+
+How long a run is nobody knows. Moments are evenly spaced all the same, and few: when
+there are as many as there may be, every other one is let go, and from then on twice as
+many passes go by between two of them.
+"""
 
 from __future__ import annotations
 
+MOST = 12  # moments
 _AGAIN = 1.25  # more visits, after which examples are counted again
 
 
@@ -22,6 +28,7 @@ class Moments:
         self.visits = self._batch = 0
         self._counted = 0
         self._end = 0  # of the pass, in visits; 0 for the first, as nobody knows
+        self._apart = 1  # passes between two moments
 
     def count(self, size: int) -> None:
         """Take note of an update of some examples."""
@@ -40,17 +47,22 @@ class Moments:
 
     @property
     def due(self) -> bool:
-        """Whether a pass is over: the next update would go beyond its end."""
+        """Whether there is a moment: the next update would go beyond a pass' end."""
         return bool(self._end) and self.visits + self._batch > self._end
 
     def passed(self, n: int) -> None:
         """Begin another pass, over n examples."""
-        self._end = self.visits + n
+        self._end = self.visits + self._apart * n
+
+    def thinned(self) -> None:
+        """Let twice as many passes go by between two moments, from the last one on."""
+        self._end += self._end - self.visits
+        self._apart *= 2
 
     def state(self) -> list[int]:
         """Return what a checkpoint needs."""
-        return [self.visits, self._batch, self._counted, self._end]
+        return [self.visits, self._batch, self._counted, self._end, self._apart]
 
     def load(self, state: list[int]) -> None:
         """Go on from a checkpoint."""
-        self.visits, self._batch, self._counted, self._end = state
+        self.visits, self._batch, self._counted, self._end, self._apart = state

@@ -11,8 +11,9 @@ import numpy as np
 
 from fstat._validation import flag
 
-_DAMPING = {
-    "full": {"residual": 3.0, "gauss-newton": 3.0, "fisher": 1.0},
+# None: by what is left to learn.
+_DAMPING: dict[str, dict[str, float | None]] = {
+    "full": {"residual": None, "gauss-newton": 3.0, "fisher": 1.0},
     "ekfac": {"residual": 0.1, "gauss-newton": 0.1, "fisher": 0.1},
 }
 AUTO = "auto"  # the kind that the loss asks for

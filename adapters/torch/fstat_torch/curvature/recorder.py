@@ -26,10 +26,10 @@ from ..sampling.step import Step
 from ..targets.batches import gathered
 from ..targets.gradients import moved
 from .construction import Ridge, build, empty_store
-from .moments import Moments
+from .moments import MOST, Moments
 from .options import AUTO, KINDS, Options
 from .processes import Holders
-from .residual import kind_for, residuals
+from .residual import LeftToLearn, kind_for, residuals
 from .store import Rows, longer
 
 # The last one, and the one before it while the user's own checkpoint is written.
@@ -64,6 +64,7 @@ class KeptGradients(Recorder):
     """
 
     name = "kept"
+    n_outputs = 0  # of the model
     snapshots: Snapshots
 
     def __init__(self, metric: Options, run: Run) -> None:
@@ -80,7 +81,7 @@ class KeptGradients(Recorder):
     def forget(self) -> None:
         """Begin anew."""
         self._metric = self._asked
-        self._moments = Moments()
+        self._moments, self._left = Moments(), LeftToLearn()
         # Whether the user chose a moment, and whether there is one before its time.
         self._by_hand = self._early = False
         self._n = n = self._metric.n_examples or 0
@@ -174,6 +175,7 @@ class KeptGradients(Recorder):
             self._metric = self._metric.of_kind(kind_for(arrived, len(index)))
         if self._metric.power:
             size = residuals(arrived, len(index), self._metric.kind)
+            self.n_outputs = arrived[0].shape[1]
         with full_precision(next(self._model.parameters())):
             kept, rows = self._store.staged(index, batch)
         sizes = size[kept] if self._metric.power else None
@@ -218,9 +220,15 @@ class KeptGradients(Recorder):
             self._scale[index] = scale * own
             if sizes is not None:
                 self._residual[index] = sizes
+                self._left.begin(sizes * scale * own)
         self._met[every] = step
         self._store.seal(every, step)
         return len(every)
+
+    def begin_unwatched(self) -> None:
+        """Take the run to have begun with equal probabilities of all outputs."""
+        if self.n_outputs:
+            self._left.begin_unwatched(max(self.n_outputs, 2))
 
     def abandon(self) -> None:
         """Forget the micro-batches of an update that never became whole."""
@@ -245,6 +253,10 @@ class KeptGradients(Recorder):
         if self._early:
             self._forget_snapshots()
         self._take(step)
+        if len(self.snapshots) >= MOST:
+            for at in self.snapshots.steps[::2]:
+                self.snapshots.remove(at)
+            self._moments.thinned()
 
     def asked(self, step: int) -> None:
         """Take a snapshot before its time, if there is none in the only process."""
@@ -342,13 +354,17 @@ class KeptGradients(Recorder):
             kinds = self._processes.share(self._metric.kind)
             self._metric = self._asked.of_kind(min(kinds))  # "fisher" suits any loss
         scale = holders.numbers(self._scale[: self._n])[index]
-        weight = scale
+        weight, damping = scale, self._metric.damping
         if self._metric.power:
             size = holders.numbers(self._residual[: self._n])[index] * scale
             # Below this, what is left of 1 - p is rounding.
             least = torch.finfo(self._store.dtype).eps ** 0.5
             weight = size.clamp(min=least) ** -self._metric.power * scale
-        return build(self._metric, self._store, index, weight, step, holders), scale
+            if damping is None:
+                damping = self._left.ridge(size, self._processes)
+        assert damping is not None
+        metric = build(self._metric, damping, self._store, index, weight, step, holders)
+        return metric, scale
 
     def _scores(self, metric: Ridge, scale: Tensor, first: bool) -> Tensor:
         aligned = []
@@ -399,6 +415,7 @@ class KeptGradients(Recorder):
             "met": self._met[: self._n].clone(),
             "scale": self._scale[: self._n].clone(),
             "residual": self._residual[: self._n].clone(),
+            "left": self._left.state(),
             "kind": torch.tensor(KINDS.index(self._metric.kind)),
             "moments": torch.tensor(
                 [self._by_hand, self._early, *self._moments.state()]
@@ -436,6 +453,7 @@ class KeptGradients(Recorder):
         for at, scores in zip(found.pop("steps"), found.pop("scores"), strict=True):
             self.snapshots.append(int(at), scores.numpy())
         self._metric = self._metric.of_kind(KINDS[int(found.pop("kind"))])
+        self._left.load(found.pop("left"))
         by_hand, early, *moments = found.pop("moments").tolist()
         self._by_hand, self._early = bool(by_hand), bool(early)
         self._moments.load(moments)

@@ -42,6 +42,7 @@ class CurvatureScores:
                 kept.check(examples)
                 kept.keep(examples, batch.captured, 1.0, batch.arrived)
             kept.seal(step, 1.0)
+            kept.begin_unwatched()
             scores = kept.scores(step, first)
         finally:
             kept.close()

@@ -5,6 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..distributed import Processes
+
+_FIRST = 256  # examples whose residuals say what there is to learn
+_LEAST_LEFT = 0.01  # or learnt, of all
 _NEEDS = (
     "`kind` {kind!r} needs one forward pass of the model in each step, on the examples "
     "of `index`, that returns one row of outputs an example: use Curvature(..., "
@@ -36,6 +40,45 @@ def kind_for(arrived: list[Tensor], n: int) -> str:
     total, size = arrived[0].sum(1).abs(), arrived[0].abs().sum(1)
     rounding = torch.finfo(size.dtype).eps ** 0.5
     return "residual" if bool((total <= rounding * size).all()) else "fisher"
+
+
+class LeftToLearn:
+    r"""The share of what a run had to learn that is still left, and the ridge for it.
+
+    The share :math:`\rho` is the mean residual of the moment over that of the first
+    updates. A ridge regression with a kernel of a single eigenvalue, that of the mean
+    squared norm, leaves :math:`\lambda / (1 + \lambda)`. The ridge is twice that which
+    leaves as much as the run did: :math:`2 \rho / (1 - \rho)`, in units of the mean
+    squared norm.
+    """
+
+    def __init__(self) -> None:
+        self._first = torch.zeros(2, dtype=torch.float64)  # sum, and how many
+
+    def begin(self, sizes: Tensor) -> None:
+        """Take note of the residuals of an update, of which the first count."""
+        if self._first[1] < _FIRST:
+            self._first += torch.tensor([float(sizes.sum()), len(sizes)])
+
+    def begin_unwatched(self, n_outputs: int) -> None:
+        """Take the run to have begun with equal probabilities of so many classes."""
+        self._first = torch.tensor([n_outputs - 1, n_outputs], dtype=torch.float64)
+
+    def ridge(self, sizes: Tensor, processes: Processes | None) -> float:
+        """Return the ridge at which as much is left as of residuals, on all alike."""
+        total = self._first if processes is None else processes.summed(self._first)
+        began, left = float(total[0] / total[1]), float(sizes.mean())
+        share = left / began if began > 0 else 1.0
+        share = min(max(share, _LEAST_LEFT), 1 - _LEAST_LEFT)
+        return 2 * share / (1 - share)
+
+    def state(self) -> Tensor:
+        """Return what a checkpoint needs."""
+        return self._first.clone()
+
+    def load(self, state: Tensor) -> None:
+        """Go on from a checkpoint."""
+        self._first = state.clone()
 
 
 def residuals(arrived: list[Tensor], n: int, kind: str) -> Tensor:

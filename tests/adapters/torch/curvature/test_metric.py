@@ -30,7 +30,7 @@ from fstat_torch.curvature import (  # noqa: E402
     sketch_matrix,
 )
 from fstat_torch.curvature.construction import drawn  # noqa: E402
-from fstat_torch.curvature.ridge import squared_norms  # noqa: E402
+from fstat_torch.curvature.ridge import bisected, squared_norms  # noqa: E402
 
 N = 12
 
@@ -376,19 +376,27 @@ def test_exact_scores_are_those_of_the_formed_metric(name):
 
 
 @pytest.mark.parametrize("kept", [True, False])
-def test_landmarks_give_their_span_and_what_is_left_of_norms(monkeypatch, kept):
+def test_landmarks_give_their_span_and_blocks_what_is_left(monkeypatch, kept):
     model, x, y, g = scene("mlp")
     store, capture = stored(model, x, y)
     weight = torch.linspace(0.5, 3.0, N).double()
-    monkeypatch.setattr("fstat_torch.curvature.ridge._SLICE", 20)
+    monkeypatch.setattr("fstat_torch.curvature.ridge._SLICE", 7 * 7)
+    monkeypatch.setattr("fstat_torch.curvature.ridge.BLOCK", 3)
     if not kept:
         monkeypatch.setattr("fstat_torch.curvature.ridge._KEPT", 0)
     landmarks = torch.tensor([1, 4, 5, 9])
     phi, ridge, _ = metric_of(g, weight, 0.7)
     span = torch.linalg.qr(phi[landmarks].T).Q
-    seen = phi @ span
+    seen, whole = phi @ span, phi @ phi.T
     kernel = seen @ seen.T
-    kernel += torch.diag(phi.square().sum(1) - kernel.diagonal())
+    directions = seen / phi.norm(dim=1)[:, None]
+    for start in range(0, N, 7):
+        some = torch.arange(start, min(start + 7, N))
+        blocks = bisected(directions[some], 3)
+        assert max(map(len, blocks)) <= 3
+        for block in blocks:
+            at = some[block]
+            kernel[at[:, None], at] = whole[at[:, None], at]
     lifted = kernel + ridge * torch.eye(N).double()
     found = LandmarkRidge(store, torch.arange(N), weight, 0.7, landmarks)
     aims = store.encode(capture.of(cross_entropy, x[:3], y[:3]))
@@ -398,6 +406,42 @@ def test_landmarks_give_their_span_and_what_is_left_of_norms(monkeypatch, kept):
     torch.testing.assert_close(found.targets(aims), expected, **close)
     own = torch.linalg.solve(lifted, kernel).diagonal() / weight**2
     torch.testing.assert_close(found.itself(), own, **close)
+
+
+def test_blocks_are_alike():
+    torch.manual_seed(0)
+    group = torch.arange(400) % 4
+    rows = torch.eye(4)[group] @ torch.randn(4, 9) + 0.05 * torch.randn(400, 9)
+    blocks = bisected(rows, 100)
+    assert torch.equal(torch.cat(blocks).sort()[0], torch.arange(400))
+    assert [len(group[block].unique()) for block in blocks] == [1, 1, 1, 1]
+    assert all(torch.equal(block, block.sort()[0]) for block in blocks)
+    odd = bisected(rows[:301], 100)
+    assert sorted(map(len, odd)) == [75, 75, 75, 76]
+    assert [len(block) for block in bisected(torch.zeros(5, 2), 2)] == [2, 1, 1, 1]
+    assert [len(block) for block in bisected(rows[:0], 2)] == [0]
+
+
+def test_one_block_is_exact():
+    model, x, y, _ = scene("mlp")
+    store, capture = stored(model, x, y)
+    index, weight = torch.arange(N), torch.linspace(0.5, 3.0, N).double()
+    aims = store.encode(capture.of(cross_entropy, x[:3], y[:3]))
+    exact = ExactRidge(store, index, weight, 2.0)
+    found = LandmarkRidge(store, index, weight, 2.0, torch.tensor([3, 8]))
+    close = {"rtol": 1e-6, "atol": 1e-7}
+    torch.testing.assert_close(found.targets(aims), exact.targets(aims), **close)
+    torch.testing.assert_close(found.itself(), exact.itself(), **close)
+
+
+def test_a_block_of_which_rounding_leaves_nothing_is_a_diagonal():
+    model, x, y, _ = scene("mlp")
+    store, _ = stored(model, x, y)
+    found = LandmarkRidge(store, torch.arange(N), torch.ones(N), 1.0, torch.arange(2))
+    left = torch.tensor([[1.0, 0.0], [0.0, -2.0 * found.ridge]], dtype=torch.float64)
+    factor = found._lifted(left.clone())
+    expected = torch.tensor([1.0 + found.ridge, found.ridge]).double().sqrt()
+    torch.testing.assert_close(factor, torch.diag(expected))
 
 
 def test_landmarks_are_drawn_in_proportion_to_squared_norms():

@@ -8,7 +8,7 @@ from torch import nn  # noqa: E402
 
 from fstat_torch import Curvature, SingleRunSampler  # noqa: E402
 from fstat_torch.curvature.moments import Moments  # noqa: E402
-from fstat_torch.curvature.residual import kind_for  # noqa: E402
+from fstat_torch.curvature.residual import LeftToLearn, kind_for  # noqa: E402
 
 N, B = 40, 8
 
@@ -109,10 +109,10 @@ def test_passes_of_any_batches(size, drop_last):
 
 def test_passes_where_examples_are_drawn_with_replacement():
     run = Run()
-    for _ in range(60):
+    for _ in range(52):
         run.step(torch.randint(N, (B,), generator=run.generator).unique())
     visits = np.diff(run.steps) * B
-    assert len(run.steps) > 8
+    assert len(run.steps) > 8  # before they are thinned
     # Fewer at first, when some were never met.
     assert (visits > 0.5 * N).all() and (visits[-5:] == N).all()
 
@@ -129,6 +129,20 @@ def test_who_asks_for_snapshots_chooses_the_moments():
     for _ in range(3):
         run.epoch()
     assert run.steps == [21]
+
+
+def test_moments_of_a_long_run_are_few_and_evenly_spaced():
+    run, most = Run(landmarks=5), 0
+    for epoch in range(1, 53):
+        run.epoch()
+        most = max(most, len(run.steps))
+        passes = np.array(run.steps) / (N // B)
+        if epoch > 2:
+            assert len(set(np.diff(passes))) <= 1
+        if epoch == 13:
+            assert passes.tolist() == [3, 5, 7, 9, 11, 13]
+    assert most < 12
+    assert passes.tolist() == [9, 17, 25, 33, 41, 49]
 
 
 def test_a_run_of_one_pass_is_looked_at_when_it_is_asked():
@@ -240,3 +254,65 @@ def test_the_kind_that_a_run_takes_is_as_if_it_were_named(kind):
         sampler.snapshot()
         found.append(sampler.snapshots.stacked())
     np.testing.assert_array_equal(*found)
+
+
+# How much is left to learn.
+
+
+def test_the_ridge_leaves_twice_what_the_run_has_left():
+    left = LeftToLearn()
+    left.begin(torch.full((200,), 0.8).double())
+    left.begin(torch.full((200,), 0.4).double())  # not all of it, but whole updates
+    left.begin(torch.full((200,), 0.1).double())  # enough is known
+    began = 0.6
+    for share in (0.5, 0.1, 0.9):
+        found = left.ridge(torch.full((40,), share * began).double(), None)
+        assert found == pytest.approx(2 * share / (1 - share))
+    for residual, share in ((0.7, 0.99), (0.0, 0.01)):  # within bounds
+        found = left.ridge(torch.full((40,), residual).double(), None)
+        assert found == pytest.approx(2 * share / (1 - share))
+    again = LeftToLearn()
+    again.load(left.state())
+    assert again.ridge(torch.full((9,), 0.3).double(), None) == pytest.approx(2.0)
+    left.begin_unwatched(5)
+    assert left.ridge(torch.full((9,), 0.4).double(), None) == pytest.approx(2.0)
+
+
+def test_a_run_takes_the_ridge_of_what_it_has_left():
+    whole, seen = Run(), []
+    for _ in range(3):
+        for index in torch.randperm(N, generator=whole.generator).split(B):
+            output = whole.model(whole.x[index]).detach()
+            p = output.softmax(1).gather(1, whole.y[index][:, None])[:, 0]
+            seen.append((index, 1 - p))
+            whole.step(index)
+    began = torch.cat([r for _, r in seen]).mean()  # fewer than 256
+    last = torch.zeros(N)
+    for index, r in seen:
+        last[index] = r
+    share = float(last.mean() / began)
+    named = asked(3, damping=2 * share / (1 - share)).scores[-1]
+    np.testing.assert_allclose(
+        whole.sampler.snapshots.scores[-1], named, rtol=1e-4, atol=1e-6
+    )
+
+
+def test_the_ridge_does_not_depend_on_the_units_of_the_loss():
+    found = []
+    for factor in (1.0, 0.01):
+        torch.manual_seed(0)
+        model = nn.Linear(5, 3).double()
+        x, y = data()
+        x = x.double()
+        sampler = SingleRunSampler(
+            model, targets=(x[:4], y[:4]), metric=Curvature(landmarks=None)
+        )
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1 / factor)
+        for _ in range(6):
+            optimizer.zero_grad()
+            with sampler.step(torch.arange(N)):
+                loss = nn.functional.cross_entropy(model(x), y)
+                (factor * loss).backward()
+            optimizer.step()
+        found.append(sampler.snapshots.scores[-1])
+    np.testing.assert_allclose(*found, rtol=1e-5, atol=1e-9)
