@@ -58,7 +58,8 @@ class LeftToLearn:
     def begin(self, sizes: Tensor) -> None:
         """Take note of the residuals of an update, of which the first count."""
         if self._first[1] < _FIRST:
-            self._first += torch.tensor([float(sizes.sum()), len(sizes)])
+            self._first[0] += float(sizes.sum())
+            self._first[1] += len(sizes)
 
     def begin_unwatched(self, n_outputs: int) -> None:
         """Take the run to have begun with equal probabilities of so many classes."""
