@@ -113,6 +113,28 @@ def test_what_is_not_accurate_is_refused():
         bent.test_of_level(level, 1 - level)
 
 
+@pytest.mark.parametrize("rate", ["alpha", "power", "specificity", "beta"])
+def test_a_rate_that_two_paths_do_not_share_is_refused(rate, monkeypatch):
+    found = Inversion([LaplaceTradeOff(0.7), GaussianTradeOff(0.8)], [40, 3], 0.0, 0.0)
+    # Far out, where the complement is 1 but for rounding.
+    out = 22.5 if rate in ("alpha", "beta") else 34.0
+    t = np.array([out if rate in ("alpha", "power") else -out])
+    assert 1e-15 < getattr(found.rates(t), rate) < 1e-12
+    exact = Inversion._rates_on
+    calls = []
+
+    def other(self, paths, t):
+        rates = exact(self, paths, t)
+        calls.append(1)
+        if len(calls) == 2:
+            rates = rates._replace(**{rate: (1 + 1e-4) * getattr(rates, rate)})
+        return rates
+
+    monkeypatch.setattr(Inversion, "_rates_on", other)
+    with pytest.raises(ArithmeticError, match=r"the error is up to 0\.0001"):
+        found.rates(t)
+
+
 # Of the sum of all the others one large loss leaves nothing but a blur.
 @pytest.mark.parametrize(
     ("mu", "p", "count", "epsilon", "rtol"),
@@ -121,6 +143,16 @@ def test_what_is_not_accurate_is_refused():
 def test_tails_of_one_rare_large_loss(mu, p, count, epsilon, rtol):
     once = GaussianTradeOff(mu).subsample(p)
     assert_allclose((once**count).delta(epsilon), count * once.delta(epsilon), rtol)
+
+
+def test_a_heavy_tail_knows_the_errors_of_both_integrals():
+    step = GaussianTradeOff(2.0).subsample(1e-6)
+    tail = _heavy_tail.HeavyTail([(step, 1000)], -1e-3)
+    for finely in (True, False):
+        sides = tail.sides(np.array([0.2, 0.4]), finely)
+        assert (sides.delta > 1e-12).all() and (sides.spent > 1e-12).all()
+        assert (sides.delta_error < 1e-5 * sides.delta).all()
+        assert (sides.spent_error < 1e-5 * sides.spent).all()
 
 
 def test_tails_of_rare_losses_do_not_depend_on_where_they_are_cut(monkeypatch):

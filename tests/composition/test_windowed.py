@@ -7,6 +7,7 @@ from numpy.testing import assert_array_less
 from fstat import GaussianTradeOff, LaplaceTradeOff
 from fstat.composition._exponent import Exponent
 from fstat.composition._saddles import Saddles
+from fstat.composition._width import common_measure
 from fstat.composition._windowed import Windowed, _Path
 
 STEPS = [GaussianTradeOff(1.0).subsample(0.3), LaplaceTradeOff(0.7)]
@@ -40,3 +41,12 @@ def test_aliases_are_bounded_from_both_sides(inversion, c, period):
 def test_a_path_that_sees_neither_pole_nor_decay_knows_nothing(inversion, period):
     assert (_Path(inversion, -0.5, 1e3, 2**12).noise < 1e-12).all()
     assert np.isinf(_Path(inversion, -0.5, period, 2**12).noise).all()
+
+
+def test_atoms_have_a_common_measure_if_it_is_simple():
+    assert common_measure([np.array([0.6, -1.0]), np.array([1.4, 0.0])]) == (
+        pytest.approx(0.2)
+    )
+    assert common_measure([np.array([2.0, 4.0])]) == 2.0
+    assert common_measure([np.array([1.0, np.pi])]) is None
+    assert common_measure([np.zeros(2)]) is None
