@@ -114,7 +114,7 @@ def make_observations(
     autocorrelation = number(autocorrelation, "autocorrelation", "(-1, 1)")
     if correlation and n != m:
         raise ValueError(f"`correlation` needs `n` equal to `m`, got {n} and {m}.")
-    sd_P = np.sqrt(2 / (1 + sd_ratio**2))
+    sd_P = np.sqrt(2) / np.hypot(1.0, sd_ratio)
     P = _series(rng.standard_normal((n, *centre.shape)), autocorrelation)
     Q = _series(rng.standard_normal((m, *centre.shape)), autocorrelation)
     if correlation:

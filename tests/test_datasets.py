@@ -9,6 +9,14 @@ from fstat import datasets
 from fstat.datasets import flip_labels, load_digits_5k, make_observations
 
 
+@pytest.mark.parametrize("sd_ratio", [1e-200, 1e200])
+def test_one_spread_may_be_all_there_is(sd_ratio):
+    P, Q = make_observations([1.0], n=2000, sd_ratio=sd_ratio, random_state=0)
+    wide, narrow = (P, Q - 1.0) if sd_ratio < 1 else (Q, P)
+    assert_allclose(wide.std(), np.sqrt(2), rtol=6 / np.sqrt(2000))
+    assert narrow.std() < 1e-190
+
+
 @pytest.mark.parametrize("sd_ratio", [1.0, 0.5, 3.0])
 @pytest.mark.parametrize("correlation", [0.0, 0.9])
 def test_observations_have_the_stated_truth(sd_ratio, correlation):

@@ -196,7 +196,7 @@ def _asked(rows: Rows, targets: Mapping[str, Any]) -> Html:
     )
     table = rows.table
     if "quantity" in table:
-        quantities = "; ".join(map(str, table["quantity"].dropna().unique()))
+        quantities = "; ".join(dict.fromkeys(map(str, table["quantity"].dropna())))
         asked += f"<p>What mu is here: {visible(quantities)}.</p>"
     others = [n for n in dict.fromkeys(table["target"]) if n not in {*targets, ""}]
     told = dict.fromkeys(others, "") | dict(targets)

@@ -328,6 +328,13 @@ def test_names_of_curves_are_no_formulas(observations):
     assert not page.open and not page.all("script") + page.all("img")
 
 
+def test_a_quantity_may_be_anything(page_of):
+    table = pd.DataFrame({"mu": [1.0, -1.0], "low": [0.5, -2.0], "high": [2.0, 0.0]})
+    table["subset"], table["target"] = ["a", "b"], "z"
+    table["quantity"] = pd.Series([["odd"], ["odd"]], dtype=object)
+    assert page_of(table).source.count("[&#x27;odd&#x27;]") >= 1
+
+
 @pytest.mark.parametrize("hostile", HOSTILE, ids=range(len(HOSTILE)))
 def test_hostile_text_is_seen_and_not_obeyed(page_of, hostile):
     table = pd.DataFrame({"mu": [1.0, -1.0], "low": [0.5, -2.0], "high": [2.0, 0.0]})
