@@ -18,6 +18,8 @@ import torch
 from _cache import fill
 from _landmarks import WAYS, gaps
 from _moment_runs import PROBLEMS, RIDGES, SEEDS, Array, Problem, Truth, lds
+from _sizes import FACTORS, SIZES, of_size
+from _sizes import RIDGES as OF_SIZES
 
 PAGE = "moments.md"
 PARTS = ("fstat/datasets.py",)
@@ -282,6 +284,18 @@ def landmarks() -> str:
     return f"{head}|{'---|' * (len(found) + 2)}\n" + "\n".join(lines)
 
 
+def sizes() -> str:
+    """Return the table of numbers of examples."""
+    names = [f"factor {name}" for name in FACTORS] + [f"{r:g}" for r in OF_SIZES]
+    lines = [f"| recipe | n | left | {' | '.join(names)} |"]
+    lines.append("|---" * (len(names) + 3) + "|")
+    for size in SIZES:
+        found = of_size(size)
+        values = " | ".join(f"{v:.3f}" for v in (*found["ruled"], *found["fixed"]))
+        lines.append(f"| {size.recipe} | {size.n:,} | {found['left']:.2f} | {values} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     torch.set_num_threads(1)
     ridges = {name: (ridge, chosen) for name, ridge in RIDGE_RULES.items()}
@@ -292,6 +306,7 @@ def main() -> None:
             part = f"{name}, {'halves' if of_halves else 'subsets'}"
             fill(PAGE, part, compared(rows, of_halves), __file__, *PARTS)
     fill(PAGE, "landmarks", landmarks(), __file__, *PARTS)
+    fill(PAGE, "sizes", sizes(), __file__, *PARTS)
 
 
 if __name__ == "__main__":
