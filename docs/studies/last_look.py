@@ -54,10 +54,12 @@ def section(name: str) -> str:
         "|---" * 7 + "|",
     ]
     for title, found in judged.items():
+        aurocs = [str(found[name]) for name in ("auroc_above", "auroc_below")]
+        missing = [text for text in aurocs if text.startswith("not given")]
+        aurocs = ["-" if text in missing else text for text in aurocs]
         shown = (
             f"{found['pearson']} | {spearman(found)} | "
-            f"{found['lds'].uncorrected:.3f} | "
-            f"{found['auroc_above']} | {found['auroc_below']}"
+            f"{found['lds'].uncorrected:.3f} | {' | '.join(aurocs)}"
         )
         spent = cost((score.seconds for score in each[title]), plain)
         lines.append(f"| {title} | {shown} | {spent:.1f} |")
@@ -70,6 +72,8 @@ def section(name: str) -> str:
         f"{spearman(found, plain_metric)} in Spearman's.",
         88,
     )
+    if missing:
+        told += "\n\n" + textwrap.fill(f"-: {missing[0]}.", 88)
     return f"### {TITLES[name]}\n\n" + "\n".join(lines) + f"\n\n{told}"
 
 

@@ -65,6 +65,7 @@ class KeptGradients(Recorder):
 
     name = "kept"
     n_outputs = 0  # of the model
+    _ridge: float | None = None  # of the last snapshot
     snapshots: Snapshots
 
     def __init__(self, metric: Options, run: Run) -> None:
@@ -363,6 +364,7 @@ class KeptGradients(Recorder):
             if damping is None:
                 damping = self._left.ridge(size, self._processes)
         assert damping is not None
+        self._ridge = damping
         metric = build(self._metric, damping, self._store, index, weight, step, holders)
         return metric, scale
 
@@ -378,6 +380,30 @@ class KeptGradients(Recorder):
             own = metric.itself()
             columns.append((own * scale.to(own) ** 2)[:, None])
         return torch.cat(columns, dim=1)
+
+    def told(self) -> str:
+        """Return what it chose by itself, and what it has, in words."""
+        metric, words = self._metric, []
+        if metric.kind != AUTO:
+            words.append(f"kind {metric.kind!r}")
+            if self._asked.kind == AUTO:
+                words[-1] += ", as the loss asks for"
+        if metric.structure == "ekfac":
+            words.append("EK-FAC")
+        elif metric.landmarks is None or metric.landmarks >= self._n > 0:
+            words.append("the exact kernel")
+        else:
+            words.append(f"{metric.landmarks} landmarks")
+        if self._ridge is not None:
+            words.append(f"a ridge of {self._ridge:.2g}")
+            if metric.damping is None and self._left.now is not None:
+                words[-1] += f", as {self._left.now:.0%} is left to learn"
+        when = "when asked" if self._by_hand else "after each pass but the first"
+        words.append(f"snapshots {when}")
+        if self.snapshots.steps:
+            words[-1] += f", at steps {self.snapshots.steps}"
+        size = f"{self._store.nbytes / 2**20:.3g} MiB of gradients"
+        return "; ".join([*words, size])
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint needs; empty where it is kept in a folder."""

@@ -52,6 +52,8 @@ class LeftToLearn:
     squared norm.
     """
 
+    now: float | None = None  # when it was asked last
+
     def __init__(self) -> None:
         self._first = torch.zeros(2, dtype=torch.float64)  # sum, and how many
 
@@ -71,6 +73,7 @@ class LeftToLearn:
         began, left = float(total[0] / total[1]), float(sizes.mean())
         share = left / began if began > 0 else 1.0
         share = min(max(share, _LEAST_LEFT), 1 - _LEAST_LEFT)
+        self.now = share
         return 2 * share / (1 - share)
 
     def state(self) -> Tensor:

@@ -124,6 +124,10 @@ class Recorder:
     def flush(self, step: int) -> None:
         """Write what a checkpoint after so many update steps needs."""
 
+    def told(self) -> str:
+        """Return what it chose by itself, and what it has, in words."""
+        return ""
+
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint needs."""
         return {}

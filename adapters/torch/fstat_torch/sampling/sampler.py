@@ -210,6 +210,7 @@ class SingleRunSampler(Recorded):
         self.reduction = reduction
         self._capture = GradientCapture(self.model, parameters, coupled)
         compared = metric_of(metric)
+        self._shown = metric if isinstance(metric, str) else type(metric).__name__
         self._run = Run(
             self._capture,
             loss,
@@ -240,6 +241,16 @@ class SingleRunSampler(Recorded):
             optimizer=self.optimizer,
             scaler=scaler,
         )
+
+    def __repr__(self) -> str:
+        records: list[object] = [self.trace] if self.records else []
+        records += [self.snapshots] if self.compares_at_snapshots else []
+        said = [each.told() for each in self._recorders if each.told()]
+        head = (
+            f"SingleRunSampler({type(self.model).__name__}, metric={self._shown!r}, "
+            f"{self.n_steps} steps)"
+        )
+        return "\n  ".join([head, *map(repr, records), *said])
 
     def plan(self) -> PlanTable:
         """Return by which route each layer's inner products are formed.

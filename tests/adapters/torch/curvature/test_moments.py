@@ -316,3 +316,31 @@ def test_the_ridge_does_not_depend_on_the_units_of_the_loss():
             optimizer.step()
         found.append(sampler.snapshots.scores[-1])
     np.testing.assert_allclose(*found, rtol=1e-5, atol=1e-9)
+
+
+def test_a_sampler_says_what_it_chose():
+    run = Run()
+    assert "after each pass but the first; 0 MiB" in repr(run.sampler)
+    for _ in range(3):
+        run.epoch()
+    said = repr(run.sampler).splitlines()
+    assert said[0] == "SingleRunSampler(Sequential, metric='Curvature', 15 steps)"
+    assert said[1].strip() == "Snapshots(2 of 40 examples, 4 targets)"
+    assert "kind 'residual', as the loss asks for; the exact kernel; a ridge" in said[2]
+    assert "is left to learn; snapshots after each pass but the first, at" in said[2]
+    run.step(torch.arange(B))
+    run.sampler.snapshot()
+    assert "snapshots when asked, at steps [16]" in repr(run.sampler)
+    named = SingleRunSampler(run.model, metric="plain")
+    assert repr(named) == (
+        "SingleRunSampler(Sequential, metric='plain', 0 steps)\n  "
+        "Trace(0 of 0 steps recorded, 1 targets)"
+    )
+    for options, word in (
+        ({"structure": "ekfac", "kind": "fisher"}, "kind 'fisher'; EK-FAC"),
+        ({"landmarks": 5, "damping": 0.5}, "; 5 landmarks; a ridge of 0.5; snapshots"),
+    ):
+        run = Run(**options)
+        run.epoch()
+        run.sampler.snapshot()
+        assert word in repr(run.sampler)
