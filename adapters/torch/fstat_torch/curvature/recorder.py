@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fstat import Snapshots
-from fstat._files import Npz, refusing, write_npz, writing
 from fstat._warnings import warn
 
 from ..gradients import Captured
@@ -29,14 +27,12 @@ from .construction import Ridge, build, empty_store
 from .moments import MOST, Moments
 from .options import AUTO, KINDS, Options
 from .processes import Holders
-from .residual import LeftToLearn, kind_for, residuals
+from .residual import LEARNT, LeftToLearn, kind_for, residuals
+from .state_files import StateFiles
 from .store import Rows, longer
 
-# The last one, and the one before it while the user's own checkpoint is written.
-_STATES = 2
 _MOST_UNTOLD = 10**8  # examples
 _UNTOLD = ", where the metric is not told `n_examples`"
-_STATE_NAME = re.compile(r"state-\d{12,}\.npz")
 
 
 _DEGENERATE = (
@@ -66,6 +62,7 @@ class KeptGradients(Recorder):
     name = "kept"
     n_outputs = 0  # of the model
     _ridge: float | None = None  # of the last snapshot
+    _share: float | None = None  # that was left to learn then, if that is why
     snapshots: Snapshots
 
     def __init__(self, metric: Options, run: Run) -> None:
@@ -77,6 +74,7 @@ class KeptGradients(Recorder):
         self._folder = None if metric.path is None else Path(metric.path)
         if self._folder is not None and run.processes is not None:
             self._folder /= f"process-{run.processes.rank}"
+        self._files = None if self._folder is None else StateFiles(self._folder)
         self.forget()
 
     def forget(self) -> None:
@@ -169,8 +167,9 @@ class KeptGradients(Recorder):
         arrived : list of Tensor
             What arrived at the model's output, where that is needed.
         """
-        if not bool((self._met >= 0).any()) and not self._pending:
-            self._warn_of_starting_over()
+        begins = not self._pending and not bool((self._met >= 0).any())
+        if begins and self._files is not None and not self._store.nbytes:
+            self._files.begin()
         index = torch.tensor(examples, dtype=torch.int64)
         if self._metric.kind == AUTO:
             self._metric = self._metric.of_kind(kind_for(arrived, len(index)))
@@ -185,7 +184,7 @@ class KeptGradients(Recorder):
     def finish(self, number: int, step: Step, own: Callable[[], float]) -> None:
         """Put the gradients of an update in the place of those from before."""
         size = self.seal(number, own())
-        if not self._by_hand:
+        if self._left.begins or not self._by_hand:
             self._count(size)
 
     def _count(self, size: int) -> None:
@@ -193,6 +192,9 @@ class KeptGradients(Recorder):
         if self._processes is not None:
             size = sum(self._processes.sizes(size))
         self._moments.count(size)
+        if self._left.begins:
+            holders, index = self._latest()
+            self._left.begin(self._moments.visits, self._sizes(holders, index))
         if self._moments.counts:
             self._moments.met(len(self._latest()[1]))
 
@@ -221,7 +223,6 @@ class KeptGradients(Recorder):
             self._scale[index] = scale * own
             if sizes is not None:
                 self._residual[index] = sizes
-                self._left.begin(sizes * scale * own)
         self._met[every] = step
         self._store.seal(every, step)
         return len(every)
@@ -250,14 +251,30 @@ class KeptGradients(Recorder):
         """
         if self._by_hand or not self._moments.due:
             return
-        self._moments.passed(len(self._latest()[1]))
+        holders, index = self._latest()
+        self._moments.passed(len(index))
         if self._early:
             self._forget_snapshots()
+        if len(self.snapshots) and self._is_learnt(holders, index):
+            return
         self._take(step)
         if len(self.snapshots) >= MOST:
             for at in self.snapshots.steps[::2]:
                 self.snapshots.remove(at)
             self._moments.thinned()
+
+    def _is_learnt(self, holders: Holders, index: Tensor) -> bool:
+        """Say whether gradients tell little more, as there is little left to learn."""
+        if not self._metric.power:
+            return False
+        sizes = self._sizes(holders, index)
+        return self._left.share(sizes) < LEARNT
+
+    def _sizes(self, holders: Holders, index: Tensor) -> Tensor:
+        """Return the size of each example's loss's gradient at the outputs."""
+        n = self._n
+        own = holders.numbers(self._residual[:n]) * holders.numbers(self._scale[:n])
+        return own[index]
 
     def asked(self, step: int) -> None:
         """Take a snapshot before its time, if there is none in the only process."""
@@ -357,12 +374,13 @@ class KeptGradients(Recorder):
         scale = holders.numbers(self._scale[: self._n])[index]
         weight, damping = scale, self._metric.damping
         if self._metric.power:
-            size = holders.numbers(self._residual[: self._n])[index] * scale
+            size = self._sizes(holders, index)
             # Below this, what is left of 1 - p is rounding.
             least = torch.finfo(self._store.dtype).eps ** 0.5
             weight = size.clamp(min=least) ** -self._metric.power * scale
             if damping is None:
-                damping = self._left.ridge(size, self._processes)
+                self._share = self._left.share(size)
+                damping = self._left.ridge(self._share)
         assert damping is not None
         self._ridge = damping
         metric = build(self._metric, damping, self._store, index, weight, step, holders)
@@ -396,8 +414,8 @@ class KeptGradients(Recorder):
             words.append(f"{metric.landmarks} landmarks")
         if self._ridge is not None:
             words.append(f"a ridge of {self._ridge:.2g}")
-            if metric.damping is None and self._left.now is not None:
-                words[-1] += f", as {self._left.now:.0%} is left to learn"
+            if self._share is not None:
+                words[-1] += f", as {self._share:.0%} is left to learn"
         when = "when asked" if self._by_hand else "after each pass but the first"
         words.append(f"snapshots {when}")
         if self.snapshots.steps:
@@ -407,7 +425,7 @@ class KeptGradients(Recorder):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint needs; empty where it is kept in a folder."""
-        return {} if self._folder is not None else self._state()
+        return {} if self._files is not None else self._state()
 
     def flush(self, step: int) -> None:
         """Write what a checkpoint needs, where there is a folder for it.
@@ -417,19 +435,8 @@ class KeptGradients(Recorder):
         step : int
             Update steps made.
         """
-        if self._folder is None or not self._store.nbytes:
-            return
-        state = self._state()
-        words = state.pop("kept_as")
-        arrays = {name: value.numpy() for name, value in state.items()}
-        write_npz(self._file(step), {"step": step, "kept_as": words, **arrays})
-        self._remove(self._files()[:-_STATES])
-
-    @staticmethod
-    def _remove(files: list[Path]) -> None:
-        for old in files:
-            with writing(old):
-                old.unlink(missing_ok=True)
+        if self._files is not None and self._store.nbytes:
+            self._files.write(step, self._state())
 
     def close(self) -> None:
         """Let other writers have the folder."""
@@ -468,7 +475,7 @@ class KeptGradients(Recorder):
             If it holds no gradients: then they are kept from now on.
         """
         self.forget()
-        found = dict(state) if self._folder is None else self._read(step)
+        found = dict(state) if self._files is None else self._files.read(step)
         if not found:
             if step > 0:
                 warn(_NOTHING.format(step=step))
@@ -513,40 +520,6 @@ class KeptGradients(Recorder):
                 f"`state` must be of a metric of {told} examples and "
                 f"{len(self._targets)} targets, got {n} and {scores[2]}."
             )
-
-    def _read(self, step: int) -> dict[str, Any]:
-        place, what = self._file(step), "the state of kept gradients"
-        if not place.exists():
-            return {}
-        file = Npz(place, what)
-        found: dict[str, Any] = {name: file.array(name) for name in file.names}
-        with refusing(place, what):
-            if int(found.pop("step")) != step:
-                raise ValueError("it is of another step")
-            words = str(found.pop("kept_as"))
-            arrays = {k: torch.from_numpy(np.array(v)) for k, v in found.items()}
-            return {"kept_as": words} | arrays
-
-    def _file(self, step: int) -> Path:
-        assert self._folder is not None
-        return self._folder / f"state-{step:012d}.npz"
-
-    def _files(self) -> list[Path]:
-        if self._folder is None:
-            return []
-        found = sorted(self._folder.glob("state-*.npz"))
-        return [place for place in found if _STATE_NAME.fullmatch(place.name)]
-
-    def _warn_of_starting_over(self) -> None:
-        """Say that what a folder holds of an earlier run goes away."""
-        if self._store.nbytes or not self._files():
-            return
-        self._remove(self._files())
-        warn(
-            f"The run starts over, so that the gradients in {str(self._folder)!r} are "
-            "superseded. To go on from a checkpoint instead, give load_state_dict what "
-            "state_dict returned then.",
-        )
 
 
 _NOTHING = (

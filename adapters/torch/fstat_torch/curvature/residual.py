@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..distributed import Processes
-
 _FIRST = 256  # examples whose residuals say what there is to learn
 _LEAST_LEFT = 0.01  # or learnt, of all
+LEARNT = 0.1  # is left where there is hardly anything more to learn
 _NEEDS = (
     "`kind` {kind!r} needs one forward pass of the model in each step, on the examples "
     "of `index`, that returns one row of outputs an example: use Curvature(..., "
@@ -46,43 +45,49 @@ class LeftToLearn:
     r"""The share of what a run had to learn that is still left, and the ridge for it.
 
     The share :math:`\rho` is the mean residual of the moment over that of the first
-    updates. A ridge regression with a kernel of a single eigenvalue, that of the mean
-    squared norm, leaves :math:`\lambda / (1 + \lambda)`. The ridge is twice that which
-    leaves as much as the run did: :math:`2 \rho / (1 - \rho)`, in units of the mean
-    squared norm.
+    examples, when they were met first. A ridge regression with a kernel of a single
+    eigenvalue, that of the mean squared norm, leaves :math:`\lambda / (1 + \lambda)`.
+    The ridge is twice that which leaves as much as the run did:
+    :math:`2 \rho / (1 - \rho)`, in units of the mean squared norm.
+
+    Attributes
+    ----------
+    began : float
+        The mean residual of the first examples.
+    begins : bool
+        Whether more of them are to come.
     """
 
-    now: float | None = None  # when it was asked last
-
     def __init__(self) -> None:
-        self._first = torch.zeros(2, dtype=torch.float64)  # sum, and how many
+        self.began, self.begins = 0.0, True
 
-    def begin(self, sizes: Tensor) -> None:
-        """Take note of the residuals of an update, of which the first count."""
-        if self._first[1] < _FIRST:
-            self._first[0] += float(sizes.sum())
-            self._first[1] += len(sizes)
+    def begin(self, visits: int, sizes: Tensor) -> None:
+        """Take note of the residuals of all that were met, if none was met twice."""
+        if len(sizes) == visits:
+            self.began = float(sizes.mean())
+        self.begins = len(sizes) == visits < _FIRST
 
     def begin_unwatched(self, n_outputs: int) -> None:
         """Take the run to have begun with equal probabilities of so many classes."""
-        self._first = torch.tensor([n_outputs - 1, n_outputs], dtype=torch.float64)
+        self.began, self.begins = 1 - 1 / n_outputs, False
 
-    def ridge(self, sizes: Tensor, processes: Processes | None) -> float:
-        """Return the ridge at which as much is left as of residuals, on all alike."""
-        total = self._first if processes is None else processes.summed(self._first)
-        began, left = float(total[0] / total[1]), float(sizes.mean())
-        share = left / began if began > 0 else 1.0
-        share = min(max(share, _LEAST_LEFT), 1 - _LEAST_LEFT)
-        self.now = share
+    def share(self, sizes: Tensor) -> float:
+        """Return how much is left of the residuals."""
+        share = float(sizes.mean()) / self.began if self.began > 0 else 1.0
+        return min(max(share, _LEAST_LEFT), 1 - _LEAST_LEFT)
+
+    @staticmethod
+    def ridge(share: float) -> float:
+        """Return the ridge that goes with a share."""
         return 2 * share / (1 - share)
 
     def state(self) -> Tensor:
         """Return what a checkpoint needs."""
-        return self._first.clone()
+        return torch.tensor([self.began, self.begins], dtype=torch.float64)
 
     def load(self, state: Tensor) -> None:
         """Go on from a checkpoint."""
-        self._first = state.clone()
+        self.began, self.begins = float(state[0]), bool(state[1])
 
 
 def residuals(arrived: list[Tensor], n: int, kind: str) -> Tensor:

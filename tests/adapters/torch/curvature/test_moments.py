@@ -259,23 +259,37 @@ def test_the_kind_that_a_run_takes_is_as_if_it_were_named(kind):
 # How much is left to learn.
 
 
+def sizes(n, residual):
+    return torch.full((n,), residual).double()
+
+
+def ridge_of(left, residual):
+    return left.ridge(left.share(sizes(40, residual)))
+
+
 def test_the_ridge_leaves_twice_what_the_run_has_left():
     left = LeftToLearn()
-    left.begin(torch.full((200,), 0.8).double())
-    left.begin(torch.full((200,), 0.4).double())  # not all of it, but whole updates
-    left.begin(torch.full((200,), 0.1).double())  # enough is known
-    began = 0.6
+    left.begin(200, sizes(200, 0.8))
+    assert left.begins
+    left.begin(400, sizes(400, 0.6))  # whole updates
+    assert not left.begins
     for share in (0.5, 0.1, 0.9):
-        found = left.ridge(torch.full((40,), share * began).double(), None)
-        assert found == pytest.approx(2 * share / (1 - share))
+        assert ridge_of(left, 0.6 * share) == pytest.approx(2 * share / (1 - share))
     for residual, share in ((0.7, 0.99), (0.0, 0.01)):  # within bounds
-        found = left.ridge(torch.full((40,), residual).double(), None)
-        assert found == pytest.approx(2 * share / (1 - share))
+        assert ridge_of(left, residual) == pytest.approx(2 * share / (1 - share))
     again = LeftToLearn()
     again.load(left.state())
-    assert again.ridge(torch.full((9,), 0.3).double(), None) == pytest.approx(2.0)
+    assert ridge_of(again, 0.3) == pytest.approx(2.0) and not again.begins
     left.begin_unwatched(5)
-    assert left.ridge(torch.full((9,), 0.4).double(), None) == pytest.approx(2.0)
+    assert ridge_of(left, 0.4) == pytest.approx(2.0)
+
+
+def test_a_run_has_begun_when_an_example_is_met_again():
+    left = LeftToLearn()
+    left.begin(10, sizes(10, 0.8))
+    left.begin(20, sizes(19, 0.5))
+    assert left.began == pytest.approx(0.8) and not left.begins
+    assert ridge_of(LeftToLearn(), 0.3) == pytest.approx(198.0)  # nothing is known
 
 
 def test_a_run_takes_the_ridge_of_what_it_has_left():
@@ -286,7 +300,7 @@ def test_a_run_takes_the_ridge_of_what_it_has_left():
             p = output.softmax(1).gather(1, whole.y[index][:, None])[:, 0]
             seen.append((index, 1 - p))
             whole.step(index)
-    began = torch.cat([r for _, r in seen]).mean()  # fewer than 256
+    began = torch.cat([r for _, r in seen[: N // B]]).mean()  # when met first
     last = torch.zeros(N)
     for index, r in seen:
         last[index] = r
@@ -344,3 +358,30 @@ def test_a_sampler_says_what_it_chose():
         run.epoch()
         run.sampler.snapshot()
         assert word in repr(run.sampler)
+
+
+def test_what_is_learnt_is_not_looked_at():
+    run = Run()
+    run.y = (run.x[:, 0] > 0).long()
+    run.optimizer = torch.optim.Adam(run.model.parameters(), lr=0.1)
+    run.sampler = SingleRunSampler(
+        run.model, targets=(run.x[:4], run.y[:4]), optimizer=run.optimizer,
+        metric="curvature",
+    )  # fmt: skip
+    left = []
+    for _ in range(11):
+        run.epoch()
+        kept = run.sampler._recorders[0]
+        left.append(kept._left.share((kept._residual * kept._scale)[:N]))
+    assert left[2] > 0.1 > left[-4]
+    ends = [5 * (k + 1) for k, share in enumerate(left) if k and share > 0.1]
+    assert run.steps == (ends or [10])
+    assert len(run.steps) < 8
+
+
+def test_a_loss_without_residuals_is_looked_at_to_the_end():
+    run = Run(kind="fisher")
+    run.y = torch.zeros_like(run.y)
+    for _ in range(9):
+        run.epoch()
+    assert len(run.steps) == 8
