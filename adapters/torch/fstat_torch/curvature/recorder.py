@@ -253,11 +253,10 @@ class KeptGradients(Recorder):
             return
         holders, index = self._latest()
         self._moments.passed(len(index))
-        if self._early:
-            self._forget_snapshots()
-        if len(self.snapshots) and self._is_learnt(holders, index):
+        told = len(self.snapshots) and not self._early
+        if told and self._is_learnt(holders, index):
             return
-        self._take(step)
+        self._take(step, instead=self._early)
         if len(self.snapshots) >= MOST:
             for at in self.snapshots.steps[::2]:
                 self.snapshots.remove(at)
@@ -280,7 +279,7 @@ class KeptGradients(Recorder):
         """Take a snapshot before its time, if there is none in the only process."""
         alone, none = self._processes is None, not len(self.snapshots)
         if alone and none and bool((self._met >= 0).any()):
-            self._take(step)
+            self._take(step, instead=False)
             self._early = True
 
     def snapshot(self, step: int) -> None:
@@ -304,14 +303,15 @@ class KeptGradients(Recorder):
             raise RuntimeError(
                 "`snapshot` needs a step that was recorded since the last one."
             )
-        if not self._by_hand:
-            self._forget_snapshots()
-            self._by_hand = True
-        self._take(step)
+        self._take(step, instead=not self._by_hand)
+        self._by_hand = True
 
     @torch.no_grad()
-    def _take(self, step: int) -> None:
+    def _take(self, step: int, instead: bool) -> None:
+        """Take a snapshot, perhaps instead of all those before."""
         scores = self.scores(step, not len(self.snapshots))
+        if instead:
+            self._forget_snapshots()
         self.snapshots.grow(len(scores))
         self.snapshots.append(step, scores)
 

@@ -240,6 +240,18 @@ class Loop:
                 clear_up(self._capture.model, modes, error)
                 self._faults.keep_on(error, "A snapshot was not taken")
 
+    def ask(self) -> None:
+        """Let recorders make up what is asked for, if there is nothing yet."""
+        if self.amid or self._inside:
+            return
+        for recorder in self._recorders:
+            modes = self._capture._modes()
+            try:
+                recorder.asked(self.next)
+            except BaseException as error:
+                clear_up(self._capture.model, modes, error)
+                raise
+
     def settle(self) -> None:
         """Bring the trace up to the steps that were made."""
         self._trace.n_steps = max(self._trace.n_steps, self.next)

@@ -141,8 +141,7 @@ class Recorded:
         ValueError
             If nothing was recorded, or as the two methods say.
         """
-        for recorder in self._recorders:
-            recorder.asked(self._loop.next)
+        self._loop.ask()
         source = self.snapshots if self.compares_at_snapshots else self.trace
         return source.observations(subsets, targets, standardize=standardize, **options)
 

@@ -176,6 +176,31 @@ def _degenerate(*_):
     raise RuntimeError("there is no metric")
 
 
+def test_a_snapshot_that_fails_leaves_those_before():
+    run = Run()
+    for _ in range(3):
+        run.epoch()
+    run.step(torch.arange(B))
+    kept = run.sampler._recorders[0]
+    scores, kept.scores = kept.scores, _degenerate
+    with pytest.raises(RuntimeError, match="there is no metric"):
+        run.sampler.snapshot()
+    assert run.steps == [10, 15]
+    kept.scores = scores
+    run.sampler.snapshot()
+    assert run.steps == [16]
+
+
+def test_amid_an_update_nothing_is_made_up():
+    run = Run()
+    with run.sampler.step(torch.arange(B), accumulate=True):
+        output = run.model(run.x[:B])
+        nn.functional.cross_entropy(output, run.y[:B]).backward()
+    with pytest.raises(ValueError, match="needs a snapshot"):
+        run.sampler.observations()
+    assert run.steps == []
+
+
 def test_passes_are_counted_over_processes():
     moments = Moments()
     moments.count(N)
