@@ -28,7 +28,7 @@ class Curvature(Options):
     which gradients are still those of a model that knew nothing; in a run of one pass,
     when it is asked for observations. When there are 12, every other one is let go, and
     from then on twice as many passes go by between two of them; where 1 - p is known,
-    there are none while less than a tenth of it is left. Whoever calls
+    there are no more than 4 while less than a tenth of it is left. Whoever calls
     `SingleRunSampler.snapshot` chooses the moments: those before the first call are let
     go.
 

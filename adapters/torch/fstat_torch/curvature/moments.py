@@ -8,6 +8,7 @@ many passes go by between two of them.
 from __future__ import annotations
 
 MOST = 12  # moments
+ENOUGH = 4  # of which a standard error can be told
 _AGAIN = 1.25  # more visits, after which examples are counted again
 
 

@@ -24,7 +24,7 @@ from ..sampling.step import Step
 from ..targets.batches import gathered
 from ..targets.gradients import moved
 from .construction import Ridge, build, empty_store
-from .moments import MOST, Moments
+from .moments import ENOUGH, MOST, Moments
 from .options import AUTO, KINDS, Options
 from .processes import Holders
 from .residual import LEARNT, LeftToLearn, kind_for, residuals
@@ -253,8 +253,7 @@ class KeptGradients(Recorder):
             return
         holders, index = self._latest()
         self._moments.passed(len(index))
-        told = len(self.snapshots) and not self._early
-        if told and self._is_learnt(holders, index):
+        if len(self.snapshots) >= ENOUGH and self._is_learnt(holders, index):
             return
         self._take(step, instead=self._early)
         if len(self.snapshots) >= MOST:

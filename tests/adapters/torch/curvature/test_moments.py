@@ -399,8 +399,9 @@ def test_what_is_learnt_is_not_looked_at():
         kept = run.sampler._recorders[0]
         left.append(kept._left.share((kept._residual * kept._scale)[:N]))
     assert left[2] > 0.1 > left[-4]
-    ends = [5 * (k + 1) for k, share in enumerate(left) if k and share > 0.1]
-    assert run.steps == (ends or [10])
+    # Four at least, of which there is a standard error.
+    ends = [5 * (k + 1) for k, s in enumerate(left) if k and (s > 0.1 or k <= 4)]
+    assert run.steps == ends
     assert len(run.steps) < 8
 
 
