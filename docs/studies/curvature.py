@@ -257,6 +257,11 @@ def three_numbers(model: str) -> None:
         f"{np.sqrt(np.mean(mu**2)):.2f}, of its noise {noise:.2f}. "
         f"{ceilings(judge(each['curvature, composed'], truth, 2))}"
     )
+    if "| - |" in rows[-1]:
+        told += (
+            f" The AUROC is not given, as noise would decide which pairs are above "
+            f"{THRESHOLD}: more retraining would tell."
+        )
     told = textwrap.fill("Truth: " + told, 88)
     if model == "mlp":
         told += "\n\n" + textwrap.fill(transferred(curved, mu), 88)
@@ -276,10 +281,16 @@ def measured(
     could = np.mean([attainable(half_of(score), noise).mean() for score in scores])
     return (
         f"| {name} | {found['pearson']} | {spearman(found)} | "
-        f"{found['auroc_above']} | {found['auroc_below']} | "
+        f"{auroc(found, 'above')} | {auroc(found, 'below')} | "
         f"{found['consistency_spearman'].value:.2f} | {error:.2f} | "
         f"{share:.0%} +- {2 * spread:.0%} | {could:.0%} |"
     )
+
+
+def auroc(found: Agreement, side: str) -> str:
+    """Return one with its interval, or a dash where noise decides what is strong."""
+    text = str(found[f"auroc_{side}"])
+    return "-" if text.startswith("not given") else text
 
 
 def half_of(score: Score | Calibrated) -> np.ndarray:
