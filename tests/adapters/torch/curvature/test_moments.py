@@ -411,3 +411,25 @@ def test_a_loss_without_residuals_is_looked_at_to_the_end():
     for _ in range(9):
         run.epoch()
     assert len(run.steps) == 8
+
+
+def test_a_reference_is_taken_to_have_begun_with_equal_probabilities():
+    run = Run()
+    for _ in range(12):
+        run.epoch()
+    p = run.model(run.x).softmax(1).gather(1, run.y[:, None])[:, 0].detach()
+    share = float((1 - p).mean() / (1 - 1 / 3))
+    assert share < 0.8
+
+    def scores(**metric):
+        sampler = SingleRunSampler(
+            run.model,
+            targets=(run.x[:4], run.y[:4]),
+            metric=Curvature(landmarks=None, **metric),
+            reference=[(torch.arange(N), run.x, run.y)],
+        )
+        sampler.snapshot(step=1)
+        return sampler.snapshots.scores[0]
+
+    named = scores(damping=2 * share / (1 - share))
+    np.testing.assert_allclose(scores(), named, rtol=1e-4, atol=1e-6)
