@@ -192,11 +192,13 @@ class KeptGradients(Recorder):
         if self._processes is not None:
             size = sum(self._processes.sizes(size))
         self._moments.count(size)
+        if not (self._left.begins or self._moments.counts):
+            return
+        holders, index = self._latest()
         if self._left.begins:
-            holders, index = self._latest()
             self._left.begin(self._moments.visits, self._sizes(holders, index))
         if self._moments.counts:
-            self._moments.met(len(self._latest()[1]))
+            self._moments.met(len(index))
 
     def seal(self, step: int, own: float) -> int:
         """Put what was kept in the place of what was there before.

@@ -243,7 +243,7 @@ class LandmarkRidge:
         directions = features / self._norms[at].clamp(min=tiny)[:, None]
         blocks = []
         for some in bisected(directions, BLOCK):
-            alike, own = _at(rows, some), self._weight[at[some]]
+            alike, own = _some(rows, some), self._weight[at[some]]
             left = self._store.inner(alike, alike).mul_(own).mul_(own[:, None])
             left.addmm_(features[some], features[some].mT, alpha=-1)
             blocks.append((some, self._lifted(left)))
@@ -359,14 +359,7 @@ def _kernel(store: GradientStore, everyone: Rows, weight: Tensor) -> Tensor:
     return found
 
 
-def _at(rows: Rows, at: Tensor) -> Rows:
-    return {
-        name: tuple(part[at.to(part.device)] for part in parts)
-        for name, parts in rows.items()
-    }
-
-
-def _some(rows: Rows, at: slice) -> Rows:
+def _some(rows: Rows, at: slice | Tensor) -> Rows:
     return {name: tuple(part[at] for part in parts) for name, parts in rows.items()}
 
 

@@ -233,11 +233,10 @@ class Loop:
         if self.amid or self._inside:
             return
         for recorder in self._recorders:
-            modes = self._capture._modes()
             try:
-                recorder.between(self.next)
+                with self.looking():
+                    recorder.between(self.next)
             except Exception as error:
-                clear_up(self._capture.model, modes, error)
                 self._faults.keep_on(error, "A snapshot was not taken")
 
     def ask(self) -> None:
@@ -245,12 +244,18 @@ class Loop:
         if self.amid or self._inside:
             return
         for recorder in self._recorders:
-            modes = self._capture._modes()
-            try:
+            with self.looking():
                 recorder.asked(self.next)
-            except BaseException as error:
-                clear_up(self._capture.model, modes, error)
-                raise
+
+    @contextmanager
+    def looking(self) -> Iterator[None]:
+        """Leave the model as it was if a look at it between two updates fails."""
+        modes = self._capture._modes()
+        try:
+            yield
+        except BaseException as error:
+            clear_up(self._capture.model, modes, error)
+            raise
 
     def settle(self) -> None:
         """Bring the trace up to the steps that were made."""

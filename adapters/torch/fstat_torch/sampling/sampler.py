@@ -16,7 +16,6 @@ from fstat.records.subsets import SELF
 
 from ..distributed import unwrapped
 from ..gradients import GradientCapture, PlanTable
-from ..gradients.side_effects import clear_up
 from ..optimisers import innermost
 from ..targets.measures import cross_entropy
 from ..targets.targets import Asked, Targets, targets_of
@@ -399,15 +398,12 @@ class SingleRunSampler(Recorded):
             raise ValueError(
                 "`step` is known where gradients are kept at each step: leave it out."
             )
-        modes = self._capture._modes()
         try:
-            recorder.snapshot(self._number(step) if recorder.anew else self._loop.next)
+            with self._loop.looking():
+                at = self._number(step) if recorder.anew else self._loop.next
+                recorder.snapshot(at)
         except DegenerateMetricError as error:  # on all processes
-            clear_up(self.model, modes, error)
             self._faults.keep_on(error, "A snapshot was not taken")
-        except BaseException as error:
-            clear_up(self.model, modes, error)
-            raise
 
     def _number(self, step: int | None) -> int:
         """Return how many update steps were made, as the user or the optimiser says."""
